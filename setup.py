@@ -1,0 +1,42 @@
+"""Package metadata; tool settings and the build backend are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32"]
+REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
+
+setup(
+    name="tfxformer",
+    version="0.1.0",
+    description="From a Transformer checkpoint to a phone, in Keras: exact, trained with fit, pruned, LiteRT.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["tfxformer", "tfxformer.*"]),
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.15",
+        "numpy>=1.26",
+        "ml_dtypes>=0.5",
+        "tokenizers>=0.21",
+        "huggingface_hub>=0.30",
+        "ai-edge-litert>=2.1",
+        "flatbuffers>=25",
+        "tensorflow-model-optimization>=0.8.1",
+        "seqeval>=1.2.2",
+        "matplotlib>=3.8",
+        "typer>=0.15",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": TEST,
+        "reference": REFERENCE,
+        "int4": ["ai-edge-quantizer>=0.10"],
+        "benchmark": ["torch>=2.8", "transformers>=5.0", "onnx", "onnxruntime", "openvino", "nncf", "keras-hub>=0.32"],
+    },
+    entry_points={"console_scripts": ["tfxformer=tfxformer.cli.main:main"]},
+)

@@ -1,0 +1,25 @@
+"""How a graph writes what several formulas can express: same layers, same variables, another graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """The writing of a graph, chosen where it is built; the weights and (up to rounding) the result stay.
+
+    Attributes:
+        mask_value: float, added to the attention score of a padded position. Static int8 shares one scale
+            over scores and mask, so export chooses a small one; training wants one that always wins.
+        layer_norm: "fused" is Keras' own; "product" writes the variance as a product of two differences,
+            which LiteRT does not fold into SQUARED_DIFFERENCE (an op without int8 and int16 kernels).
+        embedding: "take" is Keras' own lookup, "gather" the raw one without the wrap of negative ids.
+    """
+
+    mask_value: float = -1e9
+    layer_norm: str = "fused"
+    embedding: str = "take"
+
+
+DEFAULT = Numerics()
