@@ -1,0 +1,6 @@
+"""Checkpoints of the reference implementations, read and written exactly."""
+
+from tfxformer.checkpoints.pretrained import from_pretrained, save_pretrained
+from tfxformer.checkpoints.safetensors import CheckpointError, SafetensorsFile
+
+__all__ = ["CheckpointError", "SafetensorsFile", "from_pretrained", "save_pretrained"]

@@ -1,0 +1,33 @@
+"""One page per reference family; `FAMILIES` is the list of them."""
+
+from __future__ import annotations
+
+from tfxformer.checkpoints.families import albert, bert, distilbert, electra, roberta
+from tfxformer.checkpoints.family import Family
+from tfxformer.checkpoints.safetensors import CheckpointError
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        bert.FAMILY,
+        roberta.FAMILY,
+        roberta.XLM_FAMILY,
+        distilbert.FAMILY,
+        albert.FAMILY,
+        electra.FAMILY,
+    )
+}
+
+
+def family_of(model_type) -> Family:
+    """The page of a config.json's `model_type`.
+
+    Raises:
+        CheckpointError: for an unknown one.
+    """
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"config.json says model_type={model_type!r}; tfxformer reads {', '.join(FAMILIES)}. "
+            "A new family is one page in tfxformer/checkpoints/families."
+        )
+    return FAMILIES[model_type]

@@ -1,0 +1,101 @@
+"""BERT (Devlin et al., 2018, arXiv:1810.04805), and with it MiniLM."""
+
+from tfxformer.checkpoints.family import Family, Head, Key
+
+KEYS = {
+    "vocabulary_size": Key("vocab_size", 30522),
+    "token_types": Key("type_vocab_size", 2),
+    "padding_id": Key("pad_token_id", 0),
+    "initializer_range": Key("initializer_range", 0.02),
+    "encoder.num_layers": Key("num_hidden_layers", 12),
+    "encoder.hidden_size": Key("hidden_size", 768),
+    "encoder.num_heads": Key("num_attention_heads", 12),
+    "encoder.feed_forward_size": Key("intermediate_size", 3072),
+    "encoder.activation": Key("hidden_act", "gelu"),
+    "encoder.norm_epsilon": Key("layer_norm_eps", 1e-12),
+    "encoder.max_positions": Key("max_position_embeddings", 512),
+    "encoder.dropout": Key("hidden_dropout_prob", 0.1),
+    "encoder.attention_dropout": Key("attention_probs_dropout_prob", 0.1),
+    "heads.classifier_dropout": Key("classifier_dropout", lambda c: c.get("hidden_dropout_prob", 0.1)),
+    "heads.masked_lm_activation": Key("hidden_act", "gelu"),
+}
+
+FIXED = {
+    "embedding_size": None,
+    "embedding_projection": None,
+    "encoder.num_key_value_heads": None,
+    "encoder.head_size": None,
+    "encoder.gated": False,
+    "encoder.attention_bias": True,
+    "encoder.feed_forward_bias": True,
+    "encoder.norm_position": "post",
+    "encoder.embedding_norm": True,
+    "encoder.final_norm": False,
+    "encoder.position_mode": "arange",
+    "encoder.layer_groups": None,
+    "encoder.layers_per_group": 1,
+    "encoder.stochastic_depth": 0.0,
+    "heads.classifier_activation": None,
+}
+
+REQUIRED = {
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "tie_word_embeddings": (True, None),
+}
+
+EMBEDDINGS = {
+    "token_embedding": "embeddings.word_embeddings",
+    "position_embedding": "embeddings.position_embeddings",
+    "segment_embedding": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+}
+
+BLOCK = {
+    "self_attention/query": "attention.self.query",
+    "self_attention/key": "attention.self.key",
+    "self_attention/value": "attention.self.value",
+    "self_attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward/expand": "intermediate.dense",
+    "feed_forward/output": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+
+
+def block(config, index: int) -> str:
+    """The reference's module of a block."""
+    return f"encoder.layer.{index}"
+
+
+FAMILY = Family(
+    name="bert",
+    prefix="bert.",
+    architecture="BertModel",
+    keys=KEYS,
+    fixed=FIXED,
+    required=REQUIRED,
+    modules=EMBEDDINGS,
+    block=block,
+    block_modules=BLOCK,
+    pooler="pooler.dense",
+    heads={
+        "text-classification": Head("BertForSequenceClassification", {"classifier/output": "classifier"}),
+        "token-classification": Head("BertForTokenClassification", {"token_classifier/output": "classifier"}),
+        "question-answering": Head("BertForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
+        "masked-lm": Head(
+            "BertForMaskedLM",
+            {
+                "masked_lm_transform/dense": "cls.predictions.transform.dense",
+                "masked_lm_transform/norm": "cls.predictions.transform.LayerNorm",
+                "masked_lm_bias": "cls.predictions",
+            },
+        ),
+    },
+    other_heads=("cls.seq_relationship",),
+    tied={
+        "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+)

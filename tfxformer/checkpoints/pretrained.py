@@ -1,0 +1,137 @@
+"""`from_pretrained` and `save_pretrained`: a checkpoint folder that transformers opens, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tfxformer.checkpoints import safetensors
+from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.hub import read_json, resolve
+from tfxformer.checkpoints.loading import LoadReport, load_weights, tensor_names, weights
+from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
+from tfxformer.checkpoints.variables import deferred
+from tfxformer.models import Encoder, TransformerConfig
+
+CONFIG_FILE = "config.json"
+SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def has_pooler(tensors, family) -> bool:
+    """Whether a checkpoint has the family's pooler."""
+    names = safetensors_names(tensors, family)
+    return family.pooler is not None and f"{family.pooler}.weight" in names
+
+
+def safetensors_names(tensors, family) -> set[str]:
+    """A checkpoint's tensor names without the family's prefix."""
+    return {name.removeprefix(family.prefix) for name in tensors}
+
+
+def load_model(
+    folder, make: Callable, *, task: str | None = None, pooler: bool | None = None
+) -> tuple[object, LoadReport]:
+    """Builds a model from a checkpoint folder and fills it.
+
+    Args:
+        folder: pathlib.Path of the folder.
+        make: (TransformerConfig, reference config.json) -> keras.Model; called while variables stay without values.
+        task: name of the head that the model has, or None.
+        pooler: whether the model has the family's pooler; None for "where the file has it".
+
+    Returns:
+        (model, LoadReport).
+
+    Raises:
+        CheckpointError: for anything that does not fit.
+    """
+    reference = read_json(Path(folder) / CONFIG_FILE)
+    family = family_of(reference.get("model_type"))
+    tensors = open_folder(folder)
+    config = family.read_config(reference)
+    wants_pooler = has_pooler(tensors, family) if pooler is None else pooler and family.pooler is not None
+    config = config.replace(heads__pooler=wants_pooler)
+    with deferred():
+        model = make(config, reference)
+    return model, load_weights(model, tensors, family, config, task)
+
+
+def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Encoder:
+    """The bare encoder of a checkpoint, its family picked by `config.json`.
+
+    Args:
+        folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
+        dtype: dtype policy, such as "mixed_bfloat16"; variables are float32 under every mixed policy.
+        gradient_checkpointing: bool, recompute blocks in the backward pass.
+
+    Returns:
+        `models.Encoder`, equal to the reference implementation on unpadded positions.
+
+    Raises:
+        CheckpointError: for a checkpoint that cannot be read or does not fit its config.
+    """
+
+    def make(config, reference):
+        return Encoder(
+            config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
+        )
+
+    model, report = load_model(resolve(folder_or_hub_id), make)
+    report.warn()
+    return model
+
+
+def reference_tensors(model, config: TransformerConfig, task: str | None, dtype: str = "float32") -> dict:
+    """A model's weights as the reference names and lays them out: name -> array."""
+    if dtype not in SAVE_DTYPES:
+        raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
+    family = family_of(config.family)
+    to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
+    tensors = {}
+    for path, names in tensor_names(model, family, config, task).items():
+        array = np.asarray(weights(model)[path].value)
+        array = array.T if path.endswith("/kernel") else array
+        is_backbone = not family.is_head(names[0]) or path.startswith("pooler/")
+        prefix = family.prefix if task in family.heads and is_backbone else ""
+        tensors[prefix + names[0]] = array.astype(to)
+    return tensors
+
+
+def save_pretrained(
+    folder,
+    model,
+    config: TransformerConfig,
+    *,
+    task: str | None = None,
+    reference_config: dict | None = None,
+    changes: dict | None = None,
+    dtype: str = "float32",
+    max_shard_bytes: int = 5_000_000_000,
+) -> Path:
+    """Writes a folder that transformers opens: config.json and safetensors, each whole or not at all.
+
+    Args:
+        folder: created where it does not exist.
+        model: keras.Model whose variables have our paths.
+        config: its TransformerConfig.
+        task: name of its head, or None for a bare encoder.
+        reference_config: the config.json it came from; unknown keys of it pass through.
+        changes: further keys for config.json (labels, problem type).
+        dtype: "float32", "float16" or "bfloat16" of the file.
+        max_shard_bytes: size at which the file is split.
+    """
+    family = family_of(config.family)
+    written = {**(reference_config or {}), **family.write_config(config), **(changes or {}), "dtype": dtype}
+    written.pop("torch_dtype", None)  # the old spelling of dtype would contradict it
+    head = family.heads.get(task)
+    written["architectures"] = [head.architecture if head else family.architecture]
+    tensors = reference_tensors(model, config, task, dtype)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, tensors, max_shard_bytes)
+    with replacing(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,245 @@
+"""Reads safetensors files by memory map and writes them; sharded folders too. Never unpickles.
+
+Format: u64 little-endian header length, JSON header, then the tensors' bytes
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
+
+DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the model."""
+
+
+def _fail(path: Path, what: str) -> None:
+    raise CheckpointError(f"{path} is not a valid safetensors file: {what}. Download or convert it again.")
+
+
+class SafetensorsFile(Mapping[str, np.ndarray]):
+    """A safetensors file as a mapping from names to read-only arrays over the mapped file.
+
+    The header is checked in full on opening; a tensor's bytes are read when they are used.
+
+    Raises:
+        CheckpointError: for a truncated file, or a header whose lengths, dtypes, shapes or offsets do not agree.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        with self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            self._header, self._start = self._read_header(file, size)
+            self._check(size - self._start)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _read_header(self, file, size: int) -> tuple[dict, int]:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            _fail(self.path, f"{size} bytes are too few for a header")
+        length = int.from_bytes(prefix, "little")
+        if length > min(size - 8, MAX_HEADER_BYTES):
+            _fail(self.path, f"its header claims {length} bytes, the file has {size} (limit {MAX_HEADER_BYTES})")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            _fail(self.path, f"its header is not JSON ({error})")
+        if not isinstance(header, dict):
+            _fail(self.path, "its header is not a JSON object")
+        self.metadata = header.pop("__metadata__", {})
+        return header, 8 + length
+
+    def _check(self, data_bytes: int) -> None:
+        spans = []
+        for name, entry in self._header.items():
+            try:
+                dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+                valid = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+            except (TypeError, KeyError, ValueError):
+                _fail(self.path, f"the entry of tensor {name!r} lacks dtype, shape or data_offsets")
+            if dtype not in DTYPES:
+                _fail(self.path, f"tensor {name!r} has dtype {dtype!r}; known: {', '.join(DTYPES)}")
+            if not valid or end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+                _fail(self.path, f"tensor {name!r} of shape {shape} and dtype {dtype} does not fit {begin}:{end}")
+            spans.append((begin, end, name))
+        position = 0
+        for begin, end, name in sorted(spans):
+            if begin != position:
+                _fail(self.path, f"tensor {name!r} begins at {begin} where {position} was due")
+            position = end
+        if position != data_bytes:
+            _fail(self.path, f"its tensors take {position} bytes, the file holds {data_bytes} (truncated?)")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._header[name]
+        begin, end = entry["data_offsets"]
+        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+        count = (end - begin) // dtype.itemsize
+        return np.frombuffer(self._map, dtype, count, self._start + begin).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header)
+
+    def __len__(self) -> int:
+        return len(self._header)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without touching its bytes."""
+        return tuple(self._header[name]["shape"])
+
+
+class ShardedFiles(Mapping[str, np.ndarray]):
+    """Several safetensors files under one index, as one mapping.
+
+    Raises:
+        CheckpointError: for shards that are missing, that lie outside the folder, or lack what the index promises.
+    """
+
+    def __init__(self, index_path):
+        self.path = Path(index_path)
+        try:
+            self._shards = json.loads(self.path.read_text(encoding="utf-8"))["weight_map"]
+            files = sorted(set(self._shards.values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.path} is not an index of shards (no 'weight_map'): {error!r}.") from error
+        for name in files:
+            # A name with a path in it could open any file of the machine.
+            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", "..") or "\\" in name:
+                raise CheckpointError(f"{self.path} names the shard {name!r}: a shard must lie beside its index.")
+            if not (self.path.parent / name).is_file():
+                raise CheckpointError(f"{self.path} names the shard {name!r}, which is not there. Download it too.")
+        self._files = {name: SafetensorsFile(self.path.parent / name) for name in files}
+        for tensor, name in self._shards.items():
+            if tensor not in self._files[name]:
+                raise CheckpointError(f"{self.path} promises tensor {tensor!r} in {name!r}, which has no such tensor.")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._files[self._shards[name]][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without touching its bytes."""
+        return self._files[self._shards[name]].shape(name)
+
+
+def open_folder(folder) -> SafetensorsFile | ShardedFiles:
+    """The tensors of a checkpoint folder.
+
+    Raises:
+        CheckpointError: where the folder has no safetensors file; pickles are refused with the way out.
+    """
+    folder = Path(folder)
+    if (folder / INDEX_FILE).is_file():
+        return ShardedFiles(folder / INDEX_FILE)
+    if (folder / SINGLE_FILE).is_file():
+        return SafetensorsFile(folder / SINGLE_FILE)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run any code when they are "
+            "read, so tfxformer does not. Convert them once where you trust them, with torch and transformers: "
+            "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes model.safetensors."
+        )
+    raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+
+
+@contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`, renamed onto it at the end; on any error nothing is left behind."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes one safetensors file, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: name -> array; a dtype outside `DTYPES` is an error.
+        metadata: strings for the header; "format": "pt" is what transformers expects.
+    """
+    header: dict = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    position = 0
+    for name, array in tensors.items():
+        if np.dtype(array.dtype) not in _NAMES:
+            raise CheckpointError(f"Tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold here.")
+        header[name] = {
+            "dtype": _NAMES[np.dtype(array.dtype)],
+            "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }
+        position += array.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # aligned data can be mapped in place
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for array in tensors.values():
+            # A transposed view written as it lies in memory would be silently wrong.
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def write_folder(folder, tensors: Mapping[str, np.ndarray], max_shard_bytes: int = 5_000_000_000) -> list[Path]:
+    """Writes `model.safetensors`, or shards and their index where it would exceed `max_shard_bytes`."""
+    folder = Path(folder)
+    shards: list[dict] = [{}]
+    filled = 0
+    for name, array in tensors.items():
+        if shards[-1] and filled + array.nbytes > max_shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = array
+        filled += array.nbytes
+    if len(shards) == 1:
+        write(folder / SINGLE_FILE, tensors)
+        (folder / INDEX_FILE).unlink(missing_ok=True)  # an old index would hide the new file
+        return [folder / SINGLE_FILE]
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for name, shard in zip(names, shards, strict=True):
+        write(folder / name, shard)
+    index = {
+        "metadata": {"total_size": sum(a.nbytes for a in tensors.values())},
+        "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+    }
+    with replacing(folder / INDEX_FILE) as temporary:
+        temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
+    (folder / SINGLE_FILE).unlink(missing_ok=True)
+    return [folder / name for name in names] + [folder / INDEX_FILE]

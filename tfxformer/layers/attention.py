@@ -1,0 +1,170 @@
+"""Attention: self, cross, grouped and cached are one layer.
+
+Shape letters: B batch, S query length, T key length, N query heads, G key/value heads, H head width, D model width.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.layers.dropout import dropout
+
+
+def split_heads(x, heads: int):
+    """[B, S, N*H] -> [B, N, S, H]."""
+    length, width = ops.shape(x)[1], x.shape[-1] // heads
+    return ops.transpose(ops.reshape(x, (-1, length, heads, width)), (0, 2, 1, 3))
+
+
+def merge_heads(x):
+    """[B, N, S, H] -> [B, S, N*H]."""
+    heads, length, width = x.shape[1], ops.shape(x)[2], x.shape[3]
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, heads * width))
+
+
+def attention_probabilities(query, key, bias=None):
+    """Softmax of the scaled query's products with the keys.
+
+    Args:
+        query: [B, N, S, H], already scaled.
+        key: [B, G, T, H], G dividing N; each key head serves N/G neighbouring query heads.
+        bias: additive, broadcastable to [B, N, S, T], or None.
+
+    Returns:
+        [B, N, S, T], rows summing to one; the softmax runs in float32 under half precision.
+    """
+    heads, groups, length = query.shape[1], key.shape[1], ops.shape(query)[2]
+    if heads != groups:  # [B, N, S, H] -> [B, G, N/G*S, H]
+        query = ops.reshape(query, (-1, groups, heads // groups * length, query.shape[3]))
+    scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+    if heads != groups:  # [B, G, N/G*S, T] -> [B, N, S, T]
+        scores = ops.reshape(scores, (-1, heads, length, ops.shape(key)[2]))
+    if bias is not None:
+        scores = scores + ops.cast(bias, scores.dtype)
+    return ops.softmax(scores, axis=-1)
+
+
+def attention_context(probabilities, value):
+    """Mean of the values by probability: [B, N, S, T] x [B, G, T, H] -> [B, N, S, H]."""
+    heads, groups, length = probabilities.shape[1], value.shape[1], ops.shape(probabilities)[2]
+    if heads == groups:
+        return ops.matmul(probabilities, value)
+    grouped = ops.reshape(probabilities, (-1, groups, heads // groups * length, ops.shape(value)[2]))
+    return ops.reshape(ops.matmul(grouped, value), (-1, heads, length, value.shape[3]))
+
+
+def update_cache(cache, key, value, position):
+    """Writes new keys and values into a cache at `position`.
+
+    Args:
+        cache: (keys [B, G, T, H], values [B, G, H, T]), LiteRT-LM's layout.
+        key, value: [B, G, S, H].
+        position: int32 scalar; the caller keeps position + S within T (the write is clamped, not refused).
+
+    Returns:
+        the new (keys, values).
+    """
+    keys, values = cache
+    keys = ops.slice_update(keys, (0, 0, position, 0), ops.cast(key, keys.dtype))
+    value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, S, H] -> [B, G, H, S]
+    return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Attention(keras.layers.Layer):
+    """Multi-head attention from plain Dense layers (Vaswani et al., 2017, arXiv:1706.03762).
+
+    Dense kernels stay two-dimensional, so that pruning, adapters and LiteRT's FULLY_CONNECTED see them.
+
+    Args:
+        num_heads: int N, query heads.
+        head_size: int H, width of a head.
+        num_key_value_heads: int G or None (N): grouped heads (Ainslie et al., 2023, arXiv:2305.13245).
+        use_bias: bool, biases on the four projections.
+        dropout: float, dropout rate of the attention probabilities.
+        kernel_initializer: initializer of the four kernels.
+
+    Call:
+        inputs: [B, S, D].
+        source: [B, T, D], what is attended to; None for self-attention.
+        bias: additive, broadcastable to [B, N, S, T].
+        cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
+            `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
+        seed: uint32 [2], the dropout seed; needed when training with dropout.
+
+    Returns:
+        [B, S, D], or with a cache ([B, S, D], new cache).
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        head_size,
+        num_key_value_heads=None,
+        use_bias=True,
+        dropout=0.0,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.num_key_value_heads = num_key_value_heads or num_heads
+        if num_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_heads ({num_heads}) must be a multiple of num_key_value_heads ({num_key_value_heads})."
+            )
+        self.use_bias = use_bias
+        self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        # The same path whoever builds it: projections are children, built with the input's width.
+        width, dense = input_shape[-1], self._dense
+        self.query = dense("query", self.num_heads * self.head_size, width)
+        self.key = dense("key", self.num_key_value_heads * self.head_size, width)
+        self.value = dense("value", self.num_key_value_heads * self.head_size, width)
+        self.output_projection = dense("output", width, self.num_heads * self.head_size)
+
+    def _dense(self, name, units, width):
+        layer = keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        layer.build((None, None, width))
+        return layer
+
+    def call(self, inputs, source=None, bias=None, cache=None, position=None, training=None, seed=None):
+        query = split_heads(self.query(inputs) * self.head_size**-0.5, self.num_heads)
+        if cache is None or position is not None:
+            source = inputs if source is None else source
+            key = split_heads(self.key(source), self.num_key_value_heads)
+            value = split_heads(self.value(source), self.num_key_value_heads)
+        if cache is not None:
+            if position is not None:
+                cache = update_cache(cache, key, value, position)
+            key, value = cache[0], ops.transpose(cache[1], (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
+        probabilities = attention_probabilities(query, key, bias)
+        if training and self.dropout:
+            probabilities = dropout(probabilities, self.dropout, seed)
+        outputs = self.output_projection(merge_heads(attention_context(probabilities, value)))
+        return outputs if cache is None else (outputs, cache)
+
+    def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
+        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        return outputs if cache is None else (outputs, cache)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_size": self.head_size,
+            "num_key_value_heads": self.num_key_value_heads,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

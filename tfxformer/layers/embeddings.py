@@ -1,0 +1,72 @@
+"""Token embeddings, usable in both directions, and segment embeddings."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.layers.kernels import embedding_lookup
+from tfxformer.layers.numerics import DEFAULT, Numerics
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class TokenEmbedding(keras.layers.Layer):
+    """A table of embeddings: ids to vectors, or with `reverse=True` vectors to logits over the ids.
+
+    Args:
+        vocabulary_size: int V, rows of the table.
+        size: int D, width of a row.
+        initializer: initializer of the table.
+
+    Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V]. The lookup reads the table in its
+    own dtype and casts the rows: casting the table would cost more than the lookup itself.
+    """
+
+    def __init__(self, vocabulary_size, size, initializer="uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.size = size
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.vocabulary_size, self.size), initializer=self.initializer, autocast=False
+        )
+
+    def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
+        if reverse:
+            table = ops.cast(self.embeddings, self.compute_dtype)
+            return ops.matmul(inputs, ops.transpose(table))
+        rows = embedding_lookup(self.embeddings, inputs, numerics.embedding)
+        return ops.cast(rows, self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "size": self.size,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class ConstantSegmentEmbedding(keras.layers.Layer):
+    """The one segment row that a model with a single token type adds to every token (RoBERTa).
+
+    Call: [B, S, D] -> [B, S, D].
+    """
+
+    def __init__(self, initializer="uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(1, input_shape[-1]), initializer=self.initializer
+        )
+
+    def call(self, inputs):
+        return inputs + self.embeddings[0]
+
+    def get_config(self):
+        return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}

@@ -1,0 +1,68 @@
+"""The feed-forward half of a Transformer block."""
+
+from __future__ import annotations
+
+import keras
+
+from tfxformer.layers.activations import activation
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class FeedForward(keras.layers.Layer):
+    """Two Dense layers around an activation, or three where the activation gates (Shazeer, arXiv:2002.05202).
+
+    Args:
+        size: int F, inner width.
+        activation: str, a name of `layers.activations`.
+        gated: bool, output(activation(gate(x)) * expand(x)) in place of output(activation(expand(x))).
+        use_bias: bool, biases on all Dense layers.
+        kernel_initializer: initializer of the kernels.
+
+    Call: [B, S, D] -> [B, S, D].
+    """
+
+    def __init__(
+        self, size, activation="gelu", gated=False, use_bias=True, kernel_initializer="glorot_uniform", **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.size = size
+        self.activation = activation
+        self.gated = gated
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self._activate = activation(self.activation)
+        self.expand = self._dense("expand", self.size, width)
+        self.gate = self._dense("gate", self.size, width) if self.gated else None
+        self.output_projection = self._dense("output", width, self.size)
+
+    def _dense(self, name, units, width):
+        layer = keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        layer.build((None, None, width))
+        return layer
+
+    def call(self, inputs, training=None):
+        inner = self.expand(inputs)
+        if self.gated:
+            inner = self._activate(self.gate(inputs), training) * inner
+        else:
+            inner = self._activate(inner, training)
+        return self.output_projection(inner)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "activation": self.activation,
+            "gated": self.gated,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,83 @@
+"""Learned position embeddings, and which position each token has."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+POSITION_MODES = ("arange", "nonpad_cumsum")
+
+
+def nonpad_positions(token_ids, padding_id: int):
+    """Positions that count real tokens only, from `padding_id` + 1 on (RoBERTa).
+
+    Args:
+        token_ids: int32 [B, S].
+        padding_id: int, the id that is not counted; its tokens get the position `padding_id`.
+
+    Returns:
+        int32 [B, S].
+    """
+    real = ops.cast(ops.not_equal(token_ids, padding_id), "int32")
+    return ops.cumsum(real, axis=1) * real + padding_id
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class PositionEmbedding(keras.layers.Layer):
+    """Learned absolute position embeddings.
+
+    Args:
+        max_positions: int, rows of the table (RoBERTa's table counts its unused first rows too).
+        size: int, width D of a row.
+        mode: "arange" (0, 1, 2, ...) or "nonpad_cumsum" (`nonpad_positions`).
+        padding_id: int, used by "nonpad_cumsum".
+        initializer: initializer of the table.
+
+    Call: token_ids int32 [B, S] -> [1, S, D] ("arange") or [B, S, D].
+
+    Raises:
+        ValueError: if the static sequence length exceeds the table.
+    """
+
+    def __init__(self, max_positions, size, mode="arange", padding_id=0, initializer="uniform", **kwargs):
+        super().__init__(**kwargs)
+        if mode not in POSITION_MODES:
+            raise ValueError(f"Unknown position mode {mode!r}; known: {', '.join(POSITION_MODES)}.")
+        self.max_positions = max_positions
+        self.size = size
+        self.mode = mode
+        self.padding_id = padding_id
+        self.initializer = keras.initializers.get(initializer)
+
+    @property
+    def usable_positions(self) -> int:
+        """The longest sequence the table serves."""
+        return self.max_positions - (self.padding_id + 1 if self.mode == "nonpad_cumsum" else 0)
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.max_positions, self.size), initializer=self.initializer, autocast=False
+        )
+
+    def call(self, token_ids):
+        length = token_ids.shape[1]
+        if length is not None and length > self.usable_positions:
+            raise ValueError(
+                f"The sequence is {length} tokens long, but the model has {self.usable_positions} positions. "
+                f"Truncate with sequence_length={self.usable_positions} or less."
+            )
+        if self.mode == "arange":
+            rows = self.embeddings[: ops.shape(token_ids)[1]]
+            return ops.cast(ops.expand_dims(rows, 0), self.compute_dtype)
+        rows = ops.take(self.embeddings, nonpad_positions(token_ids, self.padding_id), axis=0)
+        return ops.cast(rows, self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_positions": self.max_positions,
+            "size": self.size,
+            "mode": self.mode,
+            "padding_id": self.padding_id,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }

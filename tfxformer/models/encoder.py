@@ -1,0 +1,236 @@
+"""The BERT-like encoder as a Keras functional model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from tfxformer.layers import (
+    DEFAULT,
+    ConstantSegmentEmbedding,
+    Dropout,
+    EncoderBlock,
+    LayerNormalization,
+    Numerics,
+    PositionEmbedding,
+    TokenEmbedding,
+    padding_bias,
+)
+from tfxformer.models.config import TransformerConfig
+from tfxformer.models.presets import preset
+
+
+class EncoderLayers(NamedTuple):
+    """The layers of an encoder; None where its config has no such part."""
+
+    token_embedding: TokenEmbedding
+    position_embedding: PositionEmbedding
+    segment_embedding: keras.layers.Layer | None
+    embedding_norm: LayerNormalization | None
+    embedding_dropout: Dropout
+    embedding_projection: keras.layers.Dense | None
+    blocks: tuple[EncoderBlock, ...]
+    final_norm: LayerNormalization | None
+    pooler: keras.layers.Dense | None
+
+
+def _initializer(config: TransformerConfig):
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def make_block(config: TransformerConfig, index: int, gradient_checkpointing: bool, dtype) -> EncoderBlock:
+    """The encoder block with the weights number `index`."""
+    stack = config.encoder
+    num_blocks = max(stack.block_order) + 1
+    return EncoderBlock(
+        attention={
+            "num_heads": stack.num_heads,
+            "head_size": stack.head_size or stack.hidden_size // stack.num_heads,
+            "num_key_value_heads": stack.num_key_value_heads,
+            "use_bias": stack.attention_bias,
+            "dropout": stack.attention_dropout,
+            "kernel_initializer": _initializer(config),
+        },
+        feed_forward={
+            "size": stack.feed_forward_size,
+            "activation": stack.activation,
+            "gated": stack.gated,
+            "use_bias": stack.feed_forward_bias,
+            "kernel_initializer": _initializer(config),
+        },
+        norm_position=stack.norm_position,
+        norm_epsilon=stack.norm_epsilon,
+        dropout=stack.dropout,
+        stochastic_depth=stack.stochastic_depth * (index + 1) / num_blocks,
+        gradient_checkpointing=gradient_checkpointing,
+        dtype=dtype,
+        name=f"encoder_block_{index}",
+    )
+
+
+def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderLayers:
+    """The layers of `config`; their names are the first part of every variable's path."""
+    stack, size, initializer = config.encoder, config.table_size, _initializer(config)
+
+    def norm(name):
+        return LayerNormalization(epsilon=stack.norm_epsilon, dtype=dtype, name=name)
+
+    def dense(name, activation=None):
+        return keras.layers.Dense(
+            stack.hidden_size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
+        )
+
+    segment = None
+    if config.token_types == 1:
+        segment = ConstantSegmentEmbedding(initializer, dtype=dtype, name="segment_embedding")
+    elif config.token_types > 1:
+        segment = TokenEmbedding(config.token_types, size, initializer, dtype=dtype, name="segment_embedding")
+    return EncoderLayers(
+        token_embedding=TokenEmbedding(
+            config.vocabulary_size, size, initializer, dtype=dtype, name="token_embedding"
+        ),
+        position_embedding=PositionEmbedding(
+            stack.max_positions,
+            size,
+            stack.position_mode,
+            config.padding_id,
+            initializer,
+            dtype=dtype,
+            name="position_embedding",
+        ),
+        segment_embedding=segment,
+        embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
+        embedding_dropout=Dropout(stack.dropout, dtype=dtype, name="embedding_dropout"),
+        embedding_projection=dense("embedding_projection") if config.has_embedding_projection else None,
+        blocks=tuple(
+            make_block(config, index, gradient_checkpointing, dtype) for index in range(max(stack.block_order) + 1)
+        ),
+        final_norm=norm("final_norm") if stack.final_norm else None,
+        pooler=dense("pooler", "tanh") if config.heads.pooler else None,
+    )
+
+
+def make_inputs(config: TransformerConfig) -> dict:
+    """The symbolic inputs of a model of `config`: int32 [B, S] by name."""
+    names = ["token_ids", "padding_mask"] + (["segment_ids"] if config.token_types > 1 else [])
+    return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+
+
+def embed(layers: EncoderLayers, inputs: dict, numerics: Numerics = DEFAULT):
+    """Token, position and segment embeddings: ids int32 [B, S] -> [B, S, D]."""
+    x = layers.token_embedding(inputs["token_ids"], numerics=numerics)
+    x = x + layers.position_embedding(inputs["token_ids"])
+    if isinstance(layers.segment_embedding, ConstantSegmentEmbedding):
+        x = layers.segment_embedding(x)
+    elif layers.segment_embedding is not None:
+        x = x + layers.segment_embedding(inputs["segment_ids"], numerics=numerics)
+    if layers.embedding_norm is not None:
+        x = layers.embedding_norm(x, numerics=numerics)
+    x = layers.embedding_dropout(x)
+    return x if layers.embedding_projection is None else layers.embedding_projection(x)
+
+
+def encode(config, layers: EncoderLayers, inputs: dict, numerics: Numerics = DEFAULT, first_only=False) -> dict:
+    """The graph of an encoder, from ids to outputs.
+
+    Args:
+        config: TransformerConfig.
+        layers: the layers made from it.
+        inputs: dict of int32 [B, S]: token_ids, padding_mask, and segment_ids where the config has token types.
+        numerics: how the graph is written.
+        first_only: bool, the last block computes the first position alone.
+
+    Returns:
+        dict: sequence_output [B, S, D] (with `first_only` [B, 1, D]), hidden_states (tuple: the embeddings, then
+        each block's output) and, where there is a pooler, pooled_output [B, D].
+    """
+    x = embed(layers, inputs, numerics)
+    bias = padding_bias(inputs["padding_mask"], numerics.mask_value, layers.blocks[0].compute_dtype)
+    hidden_states = [x]
+    order = config.encoder.block_order
+    for step, index in enumerate(order):
+        last = step == len(order) - 1
+        x = layers.blocks[index](x, bias=bias, first_only=first_only and last, numerics=numerics)
+        hidden_states.append(x)
+    if layers.final_norm is not None:
+        x = layers.final_norm(x, numerics=numerics)
+    outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
+    if layers.pooler is not None:
+        outputs["pooled_output"] = layers.pooler(x[:, 0])
+    return outputs
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Encoder(keras.Model):
+    """A BERT-like encoder, functional, made from a config.
+
+    Args:
+        config: TransformerConfig or its dict.
+        gradient_checkpointing: bool, recompute blocks in the backward pass: less memory, more time.
+        reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
+        dtype: dtype policy of the layers, such as "mixed_bfloat16"; None for Keras' global one.
+
+    Inputs: dict of int32 [B, S] `token_ids`, `padding_mask`, and `segment_ids` where `config.token_types` > 1.
+    Outputs: dict of `sequence_output` [B, S, D] and, with a pooler, `pooled_output` [B, D].
+    """
+
+    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
+        config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
+        # === Layers ===
+        layers = make_layers(config, gradient_checkpointing, dtype)
+
+        # === Functional model ===
+        inputs = make_inputs(config)
+        outputs = encode(config, layers, inputs)
+        outputs.pop("hidden_states")
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+        # === Config ===
+        self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
+        self.reference_config = reference_config
+        self.dtype_policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self._parts = layers
+
+    @property
+    def token_embedding(self) -> TokenEmbedding:
+        """The token table, which a masked-language head reads in reverse."""
+        return self._parts.token_embedding
+
+    def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
+        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `encode`."""
+        return encode(self.config, self._parts, inputs, numerics, first_only)
+
+    def get_config(self):
+        return {
+            "config": self.config.to_dict(),
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "reference_config": self.reference_config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+
+def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Encoder:
+    """A model with random weights.
+
+    Args:
+        config: TransformerConfig, its dict, or the name of a preset ("bert-base", "minilm-l6", ...).
+        dtype: dtype policy, such as "mixed_bfloat16".
+        gradient_checkpointing: bool, recompute blocks in the backward pass.
+        changes: other values of the config; nested ones by path, `encoder__num_layers=2`.
+    """
+    if isinstance(config, str):
+        config = preset(config)
+    elif isinstance(config, dict):
+        config = TransformerConfig.from_dict(config)
+    return Encoder(config.replace(**changes), gradient_checkpointing=gradient_checkpointing, dtype=dtype)

@@ -1,0 +1,121 @@
+"""Heads: what a task puts on an encoder."""
+
+from __future__ import annotations
+
+import keras
+
+from tfxformer.layers import DEFAULT, Dropout, LayerNormalization, Numerics
+from tfxformer.layers.activations import activation
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class ClassificationHead(keras.layers.Layer):
+    """Dropout and a Dense layer to the labels, with an optional hidden Dense in front.
+
+    Args:
+        num_labels: int C.
+        hidden_activation: activation of the hidden layer, or None for none.
+        dropout: float, rate in front of each Dense layer.
+        initializer: initializer of the kernels.
+
+    Call: [..., D] -> [..., C], logits in float32.
+    """
+
+    def __init__(self, num_labels, hidden_activation=None, dropout=0.0, initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.num_labels = num_labels
+        self.hidden_activation = hidden_activation
+        self.dropout_rate = dropout
+        self.initializer = keras.initializers.get(initializer)
+        self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape):
+        width, policy = input_shape[-1], self.dtype_policy
+        self.dense = None
+        if self.hidden_activation is not None:
+            self._activate = activation(self.hidden_activation)
+            self.dense = keras.layers.Dense(width, kernel_initializer=self.initializer, dtype=policy, name="dense")
+            self.dense.build(input_shape)
+        self.output_projection = keras.layers.Dense(
+            self.num_labels, kernel_initializer=self.initializer, dtype=policy, name="output"
+        )
+        self.output_projection.build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = self.dropout(inputs, training=training)
+        if self.dense is not None:
+            x = self._activate(self.dense(x), training)
+            x = self.dropout(x, training=training)
+        return keras.ops.cast(self.output_projection(x), "float32")
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return keras.KerasTensor((*inputs.shape[:-1], self.num_labels), dtype="float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_labels": self.num_labels,
+            "hidden_activation": self.hidden_activation,
+            "dropout": self.dropout_rate,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class MaskedLMTransform(keras.layers.Layer):
+    """What a masked-language head does before the tied table: Dense, activation, norm.
+
+    Args:
+        size: int, width of the table.
+        activation: str.
+        norm_epsilon: float.
+        initializer: initializer of the kernel.
+
+    Call: [B, S, D] -> [B, S, size].
+    """
+
+    def __init__(self, size, activation="gelu", norm_epsilon=1e-12, initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+        self.activation = activation
+        self.norm_epsilon = norm_epsilon
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        policy = self.dtype_policy
+        self._activate = activation(self.activation)
+        self.dense = keras.layers.Dense(
+            self.size, kernel_initializer=self.initializer, dtype=policy, name="dense"
+        )
+        self.dense.build(input_shape)
+        self.norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=policy, name="norm")
+        self.norm.build((*input_shape[:-1], self.size))
+
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        return self.norm(self._activate(self.dense(inputs), training), numerics=numerics)
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return keras.KerasTensor((*inputs.shape[:-1], self.size), dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "activation": self.activation,
+            "norm_epsilon": self.norm_epsilon,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class LogitsBias(keras.layers.Layer):
+    """Adds one bias per token of the vocabulary.
+
+    Call: [B, S, V] -> [B, S, V] in float32.
+    """
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros", autocast=False)
+
+    def call(self, inputs):
+        return keras.ops.cast(inputs, "float32") + self.bias
