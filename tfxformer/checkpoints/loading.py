@@ -90,8 +90,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
         if name is None:
             initialize(variables[path])
         else:
-            array = tensors[available[name]]
-            initialize(variables[path], array.T if path.endswith("/kernel") else array)
+            initialize(variables[path], tensors[available[name]], transpose=path.endswith("/kernel"))
     for variable in model.variables:
         if variable.name == _SEED:
             initialize(variable)

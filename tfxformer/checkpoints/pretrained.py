@@ -11,7 +11,7 @@ import numpy as np
 from tfxformer.checkpoints import safetensors
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.hub import read_json, resolve
-from tfxformer.checkpoints.loading import LoadReport, load_weights, tensor_names, weights
+from tfxformer.checkpoints.loading import LoadReport, load_weights, strip_prefix, tensor_names, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.models import Encoder, TransformerConfig
@@ -22,17 +22,12 @@ SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 def has_pooler(tensors, family) -> bool:
     """Whether a checkpoint has the family's pooler."""
-    names = safetensors_names(tensors, family)
+    names = strip_prefix(tensors, family.prefix)
     return family.pooler is not None and f"{family.pooler}.weight" in names
 
 
-def safetensors_names(tensors, family) -> set[str]:
-    """A checkpoint's tensor names without the family's prefix."""
-    return {name.removeprefix(family.prefix) for name in tensors}
-
-
 def load_model(
-    folder, make: Callable, *, task: str | None = None, pooler: bool | None = None
+    folder, make: Callable, *, task: str | None = None, wants_pooler: Callable = lambda config: None
 ) -> tuple[object, LoadReport]:
     """Builds a model from a checkpoint folder and fills it.
 
@@ -40,7 +35,7 @@ def load_model(
         folder: pathlib.Path of the folder.
         make: (TransformerConfig, reference config.json) -> keras.Model; called while variables stay without values.
         task: name of the head that the model has, or None.
-        pooler: whether the model has the family's pooler; None for "where the file has it".
+        wants_pooler: TransformerConfig -> whether the model has the family's pooler; None for "where the file does".
 
     Returns:
         (model, LoadReport).
@@ -52,8 +47,9 @@ def load_model(
     family = family_of(reference.get("model_type"))
     tensors = open_folder(folder)
     config = family.read_config(reference)
-    wants_pooler = has_pooler(tensors, family) if pooler is None else pooler and family.pooler is not None
-    config = config.replace(heads__pooler=wants_pooler)
+    wanted = wants_pooler(config)
+    pooler = has_pooler(tensors, family) if wanted is None else wanted and family.pooler is not None
+    config = config.replace(heads__pooler=pooler)
     with deferred():
         model = make(config, reference)
     return model, load_weights(model, tensors, family, config, task)

@@ -7,32 +7,47 @@ value, so that filling costs one pass over the file and no second copy. The name
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
+
+_PENDING = "uninitialized_variables"
 
 
+@contextmanager
 def deferred():
     """A scope in which variables are created without values; fill each with `initialize` afterwards."""
-    return keras.StatelessScope(initialize_variables=False)
+    pending = list(global_state.get_global_attribute(_PENDING, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras keeps a list of variables without values, and gives them theirs at the end of the next scope that
+        # comes along, whoever opened it: ours must not be in it.
+        global_state.set_global_attribute(_PENDING, pending)
 
 
-def initialize(variable: keras.Variable, value: np.ndarray | None = None) -> None:
+def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, transpose: bool = False) -> None:
     """Gives a variable its value: the array's, or without one its initializer's.
 
     Args:
         variable: with a value (then assigned) or without (then created with this one).
         value: array of the variable's shape; cast to the variable's dtype. The variable owns a copy: the array may
             be a read-only view of a mapped file.
+        transpose: whether to transpose the (two-dimensional) value. TensorFlow does it on all cores, and straight
+            into the memory that the variable keeps; numpy would add a copy.
     """
     if value is None:
         if variable._value is None:
             variable._deferred_initialize()
         return
-    value = np.asarray(value)
     if value.dtype != variable.dtype:
         value = value.astype(variable.dtype)
+    tensor = keras.ops.transpose(value) if transpose else keras.ops.convert_to_tensor(value)
     if variable._value is not None:
-        variable.assign(np.ascontiguousarray(value))
+        variable.assign(tensor)
         return
-    variable._initializer = lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype)
+    variable._initializer = lambda shape, dtype: tensor
     variable._deferred_initialize()

@@ -1,0 +1,153 @@
+"""Masked language modelling: fills masks, and trains on texts with tokens hidden at random."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tfxformer.data.examples import is_raw
+from tfxformer.data.masking import mask_tokens
+from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.heads import LogitsBias, MaskedLMTransform
+from tfxformer.tasks.task import Task
+from tfxformer.tasks.text_classifier import probabilities
+
+
+class Filling(NamedTuple):
+    """One way to fill a mask: `token` as text, its id and probability."""
+
+    token: str
+    token_id: int
+    probability: float
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class MaskedLM(Task):
+    """Predicts hidden tokens (Devlin et al., 2018, arXiv:1810.04805).
+
+    Args:
+        backbone: `models.Encoder`.
+        masking_rate: float, share of tokens that `fit` hides, chosen anew in every epoch.
+        seed: int, of that choice.
+        tokenizer, sequence_length: see `Task`.
+
+    Logits: float32 [B, S, V]. `fit(texts)`; `predict(texts with masks)` -> for each text, for each mask, the best
+    `Filling`s.
+    """
+
+    task_name = "masked-lm"
+
+    def __init__(self, backbone, masking_rate=0.15, seed=0, tokenizer=None, **kwargs):
+        config, policy = backbone.config, backbone.dtype_policy
+        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        heads = {
+            "transform": MaskedLMTransform(
+                config.table_size,
+                config.heads.masked_lm_activation,
+                config.encoder.norm_epsilon,
+                initializer,
+                dtype=policy,
+                name="masked_lm_transform",
+            ),
+            "bias": LogitsBias(dtype=policy, name="masked_lm_bias"),
+        }
+        super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
+        self.masking_rate = masking_rate
+        self.seed = seed
+
+    @staticmethod
+    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
+        sequence = backbone.forward(inputs, numerics)["sequence_output"]
+        transformed = heads["transform"](sequence, numerics=numerics)
+        return heads["bias"](backbone.token_embedding(transformed, reverse=True))
+
+    def default_loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+    def compile(self, *args, weighted_metrics=None, **kwargs):
+        """See `Task.compile`; the default metric counts hidden tokens only."""
+        if weighted_metrics is None:
+            weighted_metrics = [keras.metrics.SparseCategoricalAccuracy(name="masked_accuracy")]
+        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
+
+    def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
+        """Fits on texts (`y` stays None), arrays or datasets; see `Task.fit`. Every epoch hides other tokens."""
+        if is_raw(x):
+            x, batch_size = self._hiding(x, batch_size, fitting=True), None
+        if isinstance(validation_data, (list, tuple)) and is_raw(validation_data[0]):
+            validation_data = self._hiding(validation_data[0], batch_size)
+        return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
+        """The loss on hidden tokens of texts, arrays or datasets."""
+        if is_raw(x):
+            x, batch_size = self._hiding(x, batch_size), None
+        return super().evaluate(x, y, batch_size, **kwargs)
+
+    def _hiding(self, texts, batch_size, fitting=False):
+        examples = self.read(texts)
+        if fitting:
+            self.choose_sequence_length(examples)
+        return _MaskedBatches(self._encode(examples), self, batch_size or 32)
+
+    def hide(self, token_ids, generator: np.random.Generator):
+        """(ids with tokens hidden, original ids, weights of the hidden ones), each [B, S]."""
+        tokenizer = self._tokenizer()
+        if tokenizer.mask_id is None:
+            raise ValueError("The tokenizer has no mask token, so no token can be hidden.")
+        names = ("padding_id", "unknown_id", "mask_id", "cls_id", "sep_id")
+        special = [getattr(tokenizer, name) for name in names]
+        return mask_tokens(
+            token_ids,
+            mask_id=tokenizer.mask_id,
+            vocabulary_size=tokenizer.vocabulary_size,
+            special_ids=[i for i in special if i is not None],
+            generator=generator,
+            rate=self.masking_rate,
+        )
+
+    def predict(self, x, batch_size=None, *, top_k=5, **kwargs):
+        """The `top_k` best fillings of each mask of each text: list (texts) of list (masks) of list of `Filling`."""
+        texts = self.read(x)
+        batch = self._encode(texts)
+        masks = batch["token_ids"] == self._tokenizer().mask_id
+        without = np.flatnonzero(~masks.any(axis=1))
+        if len(without):
+            raise ValueError(f"Text {without[0]} has no mask token (or it was cut): {texts.texts[without[0]]!r:.80}.")
+        logits = self.logits(batch, batch_size, **kwargs)
+        return [[self._fillings(row[i], top_k) for i in np.flatnonzero(mask)] for row, mask in zip(logits, masks, strict=True)]
+
+    def _fillings(self, logits, top_k: int) -> list[Filling]:
+        shares = probabilities(logits[None], "single_label_classification")[0]
+        best = np.argsort(-shares)[:top_k]
+        words = self._tokenizer().decode(best[:, None])
+        return [Filling(word.strip(), int(i), float(shares[i])) for word, i in zip(words, best, strict=True)]
+
+    def get_config(self):
+        return {**super().get_config(), "masking_rate": self.masking_rate, "seed": self.seed}
+
+
+class _MaskedBatches(keras.utils.PyDataset):
+    """Batches of encoded texts with tokens hidden, others in every epoch; the same for the same seed."""
+
+    def __init__(self, batch: dict, model: MaskedLM, batch_size: int):
+        super().__init__()
+        self._batch, self._model, self._batch_size = batch, model, batch_size
+        self._epoch = 0
+        self._order = np.random.default_rng(model.seed).permutation(len(batch["token_ids"]))
+
+    def __len__(self):
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, index):
+        rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        inputs = {name: array[rows] for name, array in self._batch.items()}
+        generator = np.random.default_rng((self._model.seed, self._epoch, index))
+        hidden = self._model.hide(inputs["token_ids"], generator)
+        return {**inputs, "token_ids": hidden.token_ids}, hidden.labels, hidden.weights
+
+    def on_epoch_end(self):
+        self._epoch += 1
+        self._order = np.random.default_rng((self._model.seed, self._epoch)).permutation(len(self._order))

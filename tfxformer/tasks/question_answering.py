@@ -1,0 +1,130 @@
+"""Extractive question answering: the answer is a span of the context."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfxformer.data.batches import Examples
+from tfxformer.data.examples import is_raw
+from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
+from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.heads import ClassificationHead
+from tfxformer.tasks.task import SETTINGS_KEY, Task
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class SpanLoss(keras.losses.Loss):
+    """Mean cross-entropy of an answer's first and last token.
+
+    y_true: int [B, 2] token positions; y_pred: logits [B, S, 2].
+    """
+
+    def call(self, y_true, y_pred):
+        positions = keras.ops.cast(y_true, "int32")
+        logits = keras.ops.transpose(y_pred, (0, 2, 1))  # [B, S, 2] -> [B, 2, S]
+        losses = keras.losses.sparse_categorical_crossentropy(positions, logits, from_logits=True)
+        return keras.ops.mean(losses, axis=-1)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+def span_accuracy(y_true, y_pred):
+    """Share of the windows whose best first and best last token are both right."""
+    best = keras.ops.argmax(y_pred, axis=1)  # [B, S, 2] -> [B, 2]
+    right = keras.ops.equal(keras.ops.cast(y_true, "int32"), keras.ops.cast(best, "int32"))
+    return keras.ops.cast(keras.ops.all(right, axis=-1), "float32")
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class QuestionAnswering(Task):
+    """Finds answers in contexts (Devlin et al., 2018, arXiv:1810.04805, 4.2 and 4.3).
+
+    Args:
+        backbone: `models.Encoder`.
+        stride: int, context tokens that two neighbouring windows of a long context share.
+        tokenizer, sequence_length: see `Task`.
+
+    Examples are (question, context) pairs; a target is None for no answer, (start, end) characters, or a dict with
+    "text" and "answer_start". Logits: float32 [B, S, 2]. `predict` gives each question's best answers.
+
+    Example:
+        model = QuestionAnswering.from_pretrained(folder)
+        model.fit([("Who wrote it?", "Ada wrote it.")], [{"text": "Ada", "answer_start": 0}])
+        model.predict([("Who wrote it?", "Ada wrote it.")])[0][0].text
+    """
+
+    task_name = "question-answering"
+
+    def __init__(self, backbone, stride=128, tokenizer=None, **kwargs):
+        classifier = ClassificationHead(
+            2,
+            None,
+            0.0,
+            keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range),
+            dtype=backbone.dtype_policy,
+            name="span_classifier",
+        )
+        super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
+        self.stride = stride
+
+    @staticmethod
+    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
+        return heads["classifier"](backbone.forward(inputs, numerics)["sequence_output"])
+
+    @classmethod
+    def arguments_from(cls, reference, arguments):
+        settings = reference.get(SETTINGS_KEY) or {}
+        stated = {"stride": settings["stride"]} if "stride" in settings else {}
+        return {**stated, **super().arguments_from(reference, arguments)}
+
+    def reference_changes(self):
+        return {SETTINGS_KEY: {**super().reference_changes()[SETTINGS_KEY], "stride": self.stride}}
+
+    def default_loss(self):
+        return SpanLoss()
+
+    def default_metrics(self):
+        return [span_accuracy]
+
+    def windows(self, examples: Examples) -> Windows:
+        """The contexts in windows of `sequence_length` tokens, each behind its question."""
+        if examples.pairs is None:
+            raise TypeError("Give (question, context) pairs.")
+        return encode_windows(
+            self._tokenizer(),
+            examples.texts,
+            examples.pairs,
+            sequence_length=self.sequence_length or self._longest(examples),
+            stride=self.stride,
+            segment_ids=self._has_segments,
+        )
+
+    def prepare(self, examples: Examples, sample_weight=None):
+        windows = self.windows(examples)
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, "float32")[windows.example_ids]
+        if examples.labels is None:
+            return windows.batch, None, sample_weight
+        targets = span_targets(windows, answer_spans(examples.labels, examples.pairs))
+        return windows.batch, np.stack(targets, axis=-1), sample_weight
+
+    def predict(
+        self, x, batch_size=None, *, n_best=1, max_answer_length=30, allow_no_answer=False, no_answer_threshold=0.0, **kwargs
+    ) -> list[list[Answer]]:
+        """The `n_best` answers to each question, best first; see `data.spans.best_answers`."""
+        if not is_raw(x):
+            raise TypeError("predict takes (question, context) pairs; for batches of ids, use logits(batch).")
+        examples = self.read(x)
+        windows = self.windows(examples)
+        return best_answers(
+            windows,
+            self.logits(windows.batch, batch_size, **kwargs),
+            examples.pairs,
+            n_best=n_best,
+            max_answer_length=max_answer_length,
+            allow_no_answer=allow_no_answer,
+            no_answer_threshold=no_answer_threshold,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "stride": self.stride}

@@ -1,0 +1,353 @@
+"""What all tasks share: texts in, Keras `fit` in the middle, checkpoints and `.keras` files out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfxformer.checkpoints.hub import resolve
+from tfxformer.checkpoints.pretrained import load_model, save_pretrained
+from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_examples, to_batch
+from tfxformer.data.examples import is_raw
+from tfxformer.data.examples import steps_per_epoch as count_steps
+from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models import Encoder
+from tfxformer.models.encoder import make_inputs
+from tfxformer.text import Tokenizer
+from tfxformer.training import adamw
+
+AUTO = "auto"
+SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
+
+
+class Task(keras.Model):
+    """A functional Keras model that takes texts too; its subclasses are the tasks.
+
+    `fit`, `evaluate` and `predict` accept texts, arrays (dicts of int32 [B, S]) and datasets of either. Texts are
+    tokenized once, before the first step. Calling a task on a batch returns its logits.
+
+    Args:
+        backbone: `models.Encoder`.
+        heads: dict of the layers on top.
+        tokenizer: `text.Tokenizer`, or None for a model fed with arrays only.
+        sequence_length: tokens per text; None until the first `fit` chooses it from its texts.
+
+    A subclass says `task_name` and `graph`, and how examples become arrays (`encode_inputs`, `encode_targets`).
+    """
+
+    task_name = ""
+
+    def __init__(self, backbone: Encoder, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
+        maximum = backbone.config.max_sequence_length
+        if sequence_length is not None and not 0 < sequence_length <= maximum:
+            raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
+        if tokenizer is not None and tokenizer.vocabulary_size > backbone.config.vocabulary_size:
+            raise ValueError(
+                f"The tokenizer has {tokenizer.vocabulary_size} tokens, the model rows for "
+                f"{backbone.config.vocabulary_size}: they do not belong together."
+            )
+        inputs = make_inputs(backbone.config)
+        super().__init__(inputs=inputs, outputs=self.graph(backbone, heads, inputs), **kwargs)
+        self.backbone = backbone
+        self.heads = heads
+        self.tokenizer = tokenizer
+        self.sequence_length = sequence_length
+        self.dtype_policy = backbone.dtype_policy
+        self._default_optimizer = None  # the arguments of the default one, while compile(optimizer="auto") holds
+
+    # ---- what a subclass says ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def graph(backbone: Encoder, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
+        """The logits of a batch, written as `numerics` says."""
+        raise NotImplementedError("A task defines its graph.")
+
+    @classmethod
+    def wants_pooler(cls, config) -> bool | None:
+        """Whether the task reads the family's pooler; None keeps what the checkpoint has."""
+        return False
+
+    @classmethod
+    def arguments_from(cls, reference: dict, arguments: dict) -> dict:
+        """Constructor arguments from a config.json, under those the caller gave."""
+        settings = reference.get(SETTINGS_KEY) or {}
+        return {"sequence_length": settings.get("sequence_length"), **arguments}
+
+    def reference_changes(self) -> dict:
+        """What the task adds to config.json."""
+        return {SETTINGS_KEY: {"sequence_length": self.sequence_length}}
+
+    def default_loss(self):
+        """The loss of compile(loss="auto")."""
+        raise NotImplementedError("A task defines its default loss.")
+
+    def default_metrics(self) -> list:
+        """The metrics of compile(metrics="auto")."""
+        return []
+
+    # ---- graph ------------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: dict, numerics: Numerics = DEFAULT):
+        """The logits of the same layers in another writing: what export traces; see `Numerics`."""
+        return self.graph(self.backbone, self.heads, inputs, numerics)
+
+    # ---- texts ------------------------------------------------------------------------------------------------
+
+    def encode(self, texts, *, sequence_length=None, truncation=True) -> dict:
+        """Texts, or (text, text) pairs, as a batch.
+
+        Args:
+            texts: list of str, or of pairs of str.
+            sequence_length: tokens per text; None for the task's own, or the longest text's where it has none.
+            truncation: whether a longer text is cut (said in one warning) or an error.
+
+        Returns:
+            dict of int32 [B, S], the model's inputs.
+        """
+        return self._encode(read_examples(texts), sequence_length, truncation)
+
+    def _encode(self, examples: Examples, sequence_length=None, truncation=True) -> dict:
+        encoding = self._tokenizer().encode(
+            examples.texts,
+            examples.pairs,
+            sequence_length=sequence_length or self.sequence_length or self._longest(examples),
+            truncation=truncation,
+        )
+        return to_batch(encoding, self._has_segments)
+
+    @property
+    def _has_segments(self) -> bool:
+        return self.backbone.config.token_types > 1
+
+    @property
+    def _maximum(self) -> int:
+        return self.backbone.config.max_sequence_length
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ValueError("This model has no tokenizer, so it cannot read texts: give arrays, or set .tokenizer.")
+        return self.tokenizer
+
+    def _counts(self, examples: Examples) -> np.ndarray:
+        return self._tokenizer().token_counts(examples.texts, examples.pairs)
+
+    def _longest(self, examples: Examples) -> int:
+        return round_length(int(self._counts(examples).max()), self._maximum)
+
+    def choose_sequence_length(self, examples: Examples) -> None:
+        """Fixes `sequence_length` by the 95th percentile of the training texts, unless it is set."""
+        if self.sequence_length is None:
+            self.sequence_length = default_sequence_length(self._counts(examples), self._maximum)
+
+    def read(self, x, y=None) -> Examples:
+        """Raw examples, or a dataset of them, as lists."""
+        return read_dataset(x) if is_dataset(x) else read_examples(x, y)
+
+    def prepare(self, examples: Examples, sample_weight=None):
+        """Examples as what Keras fits on: (inputs, targets or None, sample weights or None)."""
+        labels = None if examples.labels is None else self.encode_labels(examples.labels)
+        return self._encode(examples), labels, sample_weight
+
+    def encode_labels(self, labels):
+        """Labels as the array that the loss takes."""
+        return np.asarray(labels)
+
+    def _examples(self, x, y=None, sample_weight=None, *, fitting=False):
+        if not is_raw(x):
+            return x, y, sample_weight
+        examples = self.read(x, y)
+        if fitting:
+            self.choose_sequence_length(examples)
+        return self.prepare(examples, sample_weight)
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer=AUTO,
+        loss=AUTO,
+        metrics=AUTO,
+        *,
+        learning_rate=5e-5,
+        warmup=0.1,
+        weight_decay=0.01,
+        global_clipnorm=1.0,
+        **kwargs,
+    ):
+        """Keras' compile with this task's defaults.
+
+        Args:
+            optimizer: "auto" is AdamW without decay on norms and biases, its rate warming up and then falling
+                linearly to zero at the end of each `fit`; the four arguments below are its. Or any Keras optimizer.
+            loss, metrics: "auto" are the task's own.
+            learning_rate: float, the highest rate of the schedule.
+            warmup: float, share of the steps in which the rate rises.
+            weight_decay: float.
+            global_clipnorm: float or None, limit of the norm of all gradients together.
+            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...).
+        """
+        default = None
+        if optimizer == AUTO:
+            default = {
+                "learning_rate": learning_rate,
+                "warmup": warmup,
+                "weight_decay": weight_decay,
+                "global_clipnorm": global_clipnorm,
+            }
+            optimizer = adamw(total_steps=1, **default)  # `fit` knows the steps and makes the real one
+        super().compile(
+            optimizer=optimizer,
+            loss=self.default_loss() if isinstance(loss, str) and loss == AUTO else loss,
+            metrics=self.default_metrics() if isinstance(metrics, str) and metrics == AUTO else metrics,
+            **kwargs,
+        )
+        self._default_optimizer = default
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config and {**config, "default_optimizer": self._default_optimizer}
+
+    def compile_from_config(self, config):
+        # Keras' own version refuses every model whose compile() is not Keras'.
+        config = keras.saving.deserialize_keras_object(config)
+        default = config.pop("default_optimizer", None)
+        self.compile(**config)
+        self._default_optimizer = default
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        *,
+        validation_data=None,
+        validation_split=0.0,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        **kwargs,
+    ):
+        """Keras' `fit`, on texts and labels, arrays, or datasets of either.
+
+        With the default optimizer every fit from epoch 0 has a schedule of its own; `initial_epoch` > 0 goes on with
+        the one that an interrupted fit left.
+
+        Returns:
+            keras.callbacks.History.
+        """
+        if not self.compiled:
+            self.compile()
+        x, y, sample_weight = self._examples(x, y, sample_weight, fitting=True)
+        if validation_data is not None:
+            validation_data = self._validation(validation_data)
+        if self._default_optimizer and initial_epoch == 0:
+            steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
+            self._restart_optimizer(steps * epochs)
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            **kwargs,
+        )
+
+    def _restart_optimizer(self, total_steps: int) -> None:
+        with self.distribute_strategy.scope():
+            optimizer = adamw(total_steps=total_steps, **self._default_optimizer)
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            self.optimizer = optimizer
+        self.make_train_function(force=True)  # the traced step holds the old optimizer
+
+    def _validation(self, validation_data):
+        if is_dataset(validation_data) or hasattr(validation_data, "num_batches"):
+            if not is_raw(validation_data):
+                return validation_data
+            validation_data = (validation_data,)
+        return self._examples(*validation_data)
+
+    def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
+        """Keras' `evaluate`, on texts and labels, arrays, or datasets of either."""
+        if not self.compiled:
+            self.compile()
+        x, y, sample_weight = self._examples(x, y, sample_weight)
+        return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
+
+    def logits(self, x, batch_size=None, **kwargs):
+        """Keras' own `predict`: the logits of arrays, or of a dataset of batches."""
+        return super().predict(x, batch_size=batch_size, **kwargs)
+
+    # ---- saving -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_hub_id, *, tokenizer=None, dtype=None, gradient_checkpointing=False, **arguments
+    ):
+        """A task on a checkpoint: its head is read where the file has it, else new (said in a warning).
+
+        Args:
+            folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
+            tokenizer: `text.Tokenizer`; None reads the folder's.
+            dtype: dtype policy, such as "mixed_bfloat16".
+            gradient_checkpointing: bool, recompute blocks in the backward pass.
+            arguments: the task's own (`labels`, `sequence_length`, ...); None takes the checkpoint's.
+
+        Raises:
+            CheckpointError: for a checkpoint that cannot be read or does not fit.
+        """
+        folder = resolve(folder_or_hub_id)
+        tokenizer = tokenizer or Tokenizer.from_pretrained(folder)
+        given = {name: value for name, value in arguments.items() if value is not None}
+
+        def make(config, reference):
+            backbone = Encoder(
+                config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
+            )
+            return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
+
+        model, report = load_model(folder, make, task=cls.task_name, wants_pooler=cls.wants_pooler)
+        report.warn()
+        return model
+
+    def save_pretrained(self, folder, *, dtype="float32", max_shard_bytes=5_000_000_000) -> Path:
+        """Writes a folder that transformers opens with the same logits; see `checkpoints.save_pretrained`."""
+        folder = save_pretrained(
+            folder,
+            self,
+            self.backbone.config,
+            task=self.task_name,
+            reference_config=self.backbone.reference_config,
+            changes=self.reference_changes(),
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+        )
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        return folder
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
+            "sequence_length": self.sequence_length,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        if config["tokenizer"] is not None:
+            config["tokenizer"] = Tokenizer.from_json(config["tokenizer"])
+        return cls(**config)

@@ -1,0 +1,118 @@
+"""Text classification: one label, several labels or a score per text or pair of texts."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfxformer.data.examples import is_raw
+from tfxformer.data.labels import check_labels, encode_labels, label_keys, labels_from
+from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.heads import ClassificationHead
+from tfxformer.tasks.task import Task
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class TextClassifier(Task):
+    """Classifies texts or pairs of texts; `problem_type` has transformers' names.
+
+    Args:
+        backbone: `models.Encoder`.
+        labels: list of str, the names of the columns; for regression the names of the scores.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression".
+        tokenizer, sequence_length: see `Task`.
+
+    Targets: label names or ids for one label, a list of them per text (or a 0/1 matrix) for several, floats for
+    regression. Logits: float32 [B, C]. `predict`: probabilities [B, C], for regression the scores.
+
+    Example:
+        classifier = TextClassifier.from_pretrained(folder, labels=["negative", "positive"])
+        classifier.fit(texts, labels, epochs=3, batch_size=32)
+        classifier.predict(["what a film"])
+    """
+
+    task_name = "text-classification"
+
+    def __init__(
+        self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs
+    ):
+        if problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"Unknown problem_type {problem_type!r}; known: {', '.join(PROBLEM_TYPES)}.")
+        labels = check_labels(labels)
+        if len(labels) < 2 and problem_type == "single_label_classification":
+            raise ValueError(f"One label out of {labels} is no choice: give at least two, or another problem_type.")
+        config = backbone.config
+        classifier = ClassificationHead(
+            len(labels),
+            config.heads.classifier_activation,
+            config.heads.classifier_dropout,
+            keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            dtype=backbone.dtype_policy,
+            name="classifier",
+        )
+        super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
+        self.labels = labels
+        self.problem_type = problem_type
+
+    @staticmethod
+    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
+        outputs = backbone.forward(inputs, numerics, first_only=True)
+        if backbone.config.heads.classifier_activation is None:
+            return heads["classifier"](outputs["pooled_output"])
+        return heads["classifier"](outputs["sequence_output"][:, 0])
+
+    @classmethod
+    def wants_pooler(cls, config):
+        return config.heads.classifier_activation is None
+
+    @classmethod
+    def arguments_from(cls, reference, arguments):
+        arguments = super().arguments_from(reference, arguments)
+        arguments["labels"] = labels_from(reference, arguments.get("labels"))
+        if arguments.get("problem_type") is None:
+            stated = reference.get("problem_type")
+            arguments["problem_type"] = stated or "single_label_classification"
+        return arguments
+
+    def reference_changes(self):
+        return {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
+
+    def default_loss(self):
+        return {
+            "single_label_classification": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "multi_label_classification": keras.losses.BinaryCrossentropy(from_logits=True),
+            "regression": keras.losses.MeanSquaredError(),
+        }[self.problem_type]
+
+    def default_metrics(self):
+        return {
+            "single_label_classification": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            # A logit above zero is a probability above one half.
+            "multi_label_classification": [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            "regression": [keras.metrics.MeanAbsoluteError(name="mean_absolute_error")],
+        }[self.problem_type]
+
+    def encode_labels(self, labels):
+        return encode_labels(labels, self.labels, self.problem_type)
+
+    def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
+        """Probabilities of texts, pairs, arrays or datasets: float32 [B, C] in the order of `labels`."""
+        if is_raw(x):
+            x, _, _ = self._examples(x)
+        return probabilities(self.logits(x, batch_size, **kwargs), self.problem_type)
+
+    def get_config(self):
+        return {**super().get_config(), "labels": self.labels, "problem_type": self.problem_type}
+
+
+def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """Logits [B, C] as probabilities: softmax over the labels, a sigmoid for each, or (regression) as they are."""
+    logits = np.asarray(logits, "float32")
+    if problem_type == "regression":
+        return logits
+    if problem_type == "multi_label_classification":
+        return 1.0 / (1.0 + np.exp(-logits))
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)

@@ -1,0 +1,113 @@
+"""Token classification: a label per word, such as parts of speech or entities."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfxformer.data.batches import Examples, read_examples, to_batch
+from tfxformer.data.labels import check_labels, encode_labels, label_keys, labels_from
+from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
+from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.heads import ClassificationHead
+from tfxformer.tasks.task import Task
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class TokenClassifier(Task):
+    """Labels words; a word's first piece carries its label.
+
+    Args:
+        backbone: `models.Encoder`.
+        labels: list of str, the names of the columns.
+        tokenizer, sequence_length: see `Task`.
+
+    Examples are lists of words, targets lists of as many labels. Logits: float32 [B, S, C], one row per piece.
+    `predict` gives each text's labels, one per word.
+
+    Example:
+        tagger = TokenClassifier.from_pretrained(folder, labels=["O", "B-PER", "I-PER"])
+        tagger.fit([["Ada", "Lovelace", "wrote"]], [["B-PER", "I-PER", "O"]])
+        tagger.predict([["Alan", "Turing"]])
+    """
+
+    task_name = "token-classification"
+
+    def __init__(self, backbone, labels, tokenizer=None, **kwargs):
+        labels = check_labels(labels)
+        config = backbone.config
+        classifier = ClassificationHead(
+            len(labels),
+            None,
+            config.heads.classifier_dropout,
+            keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            dtype=backbone.dtype_policy,
+            name="token_classifier",
+        )
+        super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
+        self.labels = labels
+
+    @staticmethod
+    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
+        return heads["classifier"](backbone.forward(inputs, numerics)["sequence_output"])
+
+    @classmethod
+    def arguments_from(cls, reference, arguments):
+        return {
+            **super().arguments_from(reference, arguments),
+            "labels": labels_from(reference, arguments.get("labels")),
+        }
+
+    def reference_changes(self):
+        return {**super().reference_changes(), **label_keys(self.labels)}
+
+    def default_loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+    def compile(self, *args, weighted_metrics=None, **kwargs):
+        """See `Task.compile`; the default metric counts labelled pieces only."""
+        if weighted_metrics is None:
+            weighted_metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
+
+    def read(self, x, y=None) -> Examples:
+        return read_examples(x, y, words=True)
+
+    def _counts(self, examples):
+        return self._tokenizer().token_counts(examples.texts, is_split_into_words=True)
+
+    def _encode_words(self, examples: Examples, sequence_length=None):
+        length = sequence_length or self.sequence_length or self._longest(examples)
+        return self._tokenizer().encode(
+            examples.texts, sequence_length=length, is_split_into_words=True, return_offsets=True
+        )
+
+    def prepare(self, examples: Examples, sample_weight=None):
+        encoding = self._encode_words(examples)
+        batch = to_batch(encoding, self._has_segments)
+        if examples.labels is None:
+            return batch, None, None
+        ids = [encode_labels(labels, self.labels, "single_label_classification") for labels in examples.labels]
+        targets = piece_targets(encoding.word_ids, ids)
+        weights = targets.weights
+        if sample_weight is not None:
+            weights = weights * np.asarray(sample_weight, "float32")[:, None]
+        return batch, targets.labels, weights
+
+    def predict(self, x, batch_size=None, **kwargs) -> list[list[str]]:
+        """The labels of each text's words; a word that was cut off gets the first label, said in a warning."""
+        examples = self.read(x)
+        encoding = self._encode_words(examples, None if self.sequence_length is None else self._longest(examples))
+        logits = self.logits(to_batch(encoding, self._has_segments), batch_size, **kwargs)
+        counts = [len(words) for words in examples.texts]
+        ids = word_predictions(logits.argmax(-1), encoding.word_ids, counts, missing=0)
+        return [[self.labels[i] for i in row] for row in ids]
+
+    def evaluate_entities(self, x, y, batch_size=None, **kwargs) -> dict:
+        """Entity-level precision, recall and F1 by seqeval; see `data.word_labels.entity_scores`."""
+        names = [[label if isinstance(label, str) else self.labels[label] for label in row] for row in y]
+        return entity_scores(names, self.predict(x, batch_size, **kwargs))
+
+    def get_config(self):
+        return {**super().get_config(), "labels": self.labels}
