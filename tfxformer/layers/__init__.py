@@ -2,8 +2,7 @@
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention import Attention
-from tfxformer.layers.dropout import drop_path, dropout
-from tfxformer.layers.dropout_layer import Dropout
+from tfxformer.layers.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
 from tfxformer.layers.feed_forward import FeedForward

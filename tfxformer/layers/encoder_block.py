@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
+from tfxformer.layers import kernels
 from tfxformer.layers.attention import Attention
-from tfxformer.layers.dropout import drop_path, dropout, split_seed
+from tfxformer.layers.dropout import drop_path, split_seed
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.normalization import LayerNormalization
 from tfxformer.layers.numerics import DEFAULT, Numerics
@@ -88,27 +90,42 @@ class EncoderBlock(keras.layers.Layer):
 
     def _transform(self, x, bias, first_only, seed, training, numerics):
         seeds = [None] * 5 if seed is None else [split_seed(seed, i) for i in range(5)]
+        stream = x[:, :1] if first_only else x
+        if training and self.norm_position == "post" and not self.stochastic_depth:
+            return self._train_post(stream, x if first_only else None, bias, seeds)
 
-        def attend(source):
-            query = source[:, :1] if first_only else source
+        def attend(y):
+            query, source = (y[:, :1], y) if first_only else (y, None)
             y = self.self_attention(query, source=source, bias=bias, training=training, seed=seeds[0])
             return self._regularize(y, seeds[1], seeds[2])
 
         def feed_forward(y):
             return self._regularize(self.feed_forward(y, training=training), seeds[3], seeds[4])
 
-        stream = x[:, :1] if first_only else x
         if self.norm_position == "pre":
             stream = stream + attend(self.attention_norm(x, numerics=numerics))
             return stream + feed_forward(self.feed_forward_norm(stream, numerics=numerics))
         stream = self.attention_norm(stream + attend(x), numerics=numerics)
         return self.feed_forward_norm(stream + feed_forward(stream), numerics=numerics)
 
+    def _train_post(self, x, source, bias, seeds):
+        """The same block, its bias, dropout, sum and norm in one kernel each."""
+        context = self.self_attention.training_context(x, source, bias, seeds[0])
+        x = self._add_norm(context, self.self_attention.output_projection, x, self.attention_norm, seeds[1])
+        inner = self.feed_forward.inner(x, training=True)
+        return self._add_norm(inner, self.feed_forward.output_projection, x, self.feed_forward_norm, seeds[3])
+
+    def _add_norm(self, inputs, projection, residual, norm, seed):
+        product = ops.matmul(inputs, ops.cast(projection.kernel, inputs.dtype))
+        return kernels.add_norm(
+            product, residual, norm.gamma, norm.beta, norm.epsilon, projection.bias, self.dropout, seed
+        )
+
     def _regularize(self, x, dropout_seed, path_seed):
         if dropout_seed is None:
             return x
         if self.dropout:
-            x = dropout(x, self.dropout, dropout_seed)
+            x = kernels.dropout(x, self.dropout, dropout_seed)
         return drop_path(x, self.stochastic_depth, path_seed) if self.stochastic_depth else x
 
     def compute_output_spec(self, inputs, *args, first_only=False, **kwargs):

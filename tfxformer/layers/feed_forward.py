@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from tfxformer.layers.activations import activation
 
@@ -50,12 +51,16 @@ class FeedForward(keras.layers.Layer):
         return layer
 
     def call(self, inputs, training=None):
-        inner = self.expand(inputs)
+        return self.output_projection(self.inner(inputs, training))
+
+    def inner(self, inputs, training=None):
+        """What the output projection reads: [B, S, D] -> [B, S, F]."""
         if self.gated:
-            inner = self._activate(self.gate(inputs), training) * inner
-        else:
-            inner = self._activate(inner, training)
-        return self.output_projection(inner)
+            return self._activate(self.gate(inputs), training) * self.expand(inputs)
+        if training:  # the bias goes into the activation's kernel
+            product = ops.matmul(inputs, ops.cast(self.expand.kernel, inputs.dtype))
+            return self._activate(product, training, self.expand.bias)
+        return self._activate(self.expand(inputs), training)
 
     def get_config(self):
         return {

@@ -1,0 +1,109 @@
+"""Word labels on pieces and back, against plain loops; entities against seqeval."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfxformer.data.word_labels import entities, entity_scores, first_pieces, piece_targets, word_predictions
+from tfxformer.text import Tokenizer
+
+FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"
+TOKENIZERS = [Tokenizer.from_pretrained(FIXTURES / name) for name in ("bert-uncased", "roberta", "albert")]
+WORD = st.one_of(st.text("abcdeüñ中-'", min_size=1, max_size=8), st.sampled_from(["\u200b", "unbelievable"]))
+
+
+@given(st.sampled_from(TOKENIZERS), st.lists(st.lists(WORD, max_size=7), min_size=1, max_size=4), st.data())
+@settings(deadline=None, max_examples=80)
+def test_first_pieces_carry_the_labels_and_give_them_back(tokenizer, texts, data):
+    labels = [data.draw(st.lists(st.integers(0, 8), min_size=len(w), max_size=len(w))) for w in texts]
+    length = data.draw(st.sampled_from([6, 12, 80]))
+    encoding = tokenizer.encode(texts, is_split_into_words=True, sequence_length=length, return_offsets=True)
+    targets = piece_targets(encoding.word_ids, labels)
+    assert (targets.labels.dtype, targets.weights.dtype) == (np.int32, np.float32)
+    for row, words in enumerate(texts):
+        seen = set()
+        for column, word in enumerate(encoding.word_ids[row].tolist()):
+            first = word >= 0 and word not in seen
+            seen.add(word)
+            assert targets.weights[row, column] == first
+            assert targets.labels[row, column] == (labels[row][word] if first else 0)
+        assert targets.lost_words[row] == len(words) - len(seen - {-1})
+    counts = [len(words) for words in texts]
+    for row, back in enumerate(word_predictions(targets.labels, encoding.word_ids, counts)):
+        present = set(encoding.word_ids[row].tolist())
+        assert back.tolist() == [label if word in present else -1 for word, label in enumerate(labels[row])]
+
+
+def test_scores_of_pieces_become_scores_of_words():
+    word_ids = np.array([[-1, 0, 0, 1, -1], [-1, 0, 2, -1, -1]], np.int32)
+    assert first_pieces(word_ids).tolist() == [
+        [False, True, False, True, False],
+        [False, True, True, False, False],
+    ]
+    scores = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
+    first, second = word_predictions(scores, word_ids, [2, 4], missing=0)
+    assert first.tolist() == [[2, 3], [6, 7]]
+    assert second.tolist() == [[12, 13], [0, 0], [14, 15], [0, 0]]
+
+
+def test_labels_that_do_not_fit_the_words_are_told():
+    word_ids = np.array([[-1, 0, 1, 2, -1]])
+    with pytest.raises(ValueError, match=r"labels\[0\] has 2 labels for at least 3 words"):
+        piece_targets(word_ids, [[0, 1]])
+    with pytest.raises(ValueError, match="1 encoded texts but labels of 2"):
+        piece_targets(word_ids, [[0], [1]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        (["B-PER", "I-PER", "O", "B-LOC"], [("PER", 0, 2), ("LOC", 3, 4)]),
+        (["I-PER", "I-PER", "I-LOC", "O"], [("PER", 0, 2), ("LOC", 2, 3)]),  # IOB1
+        (["B-PER", "B-PER", "I-PER"], [("PER", 0, 1), ("PER", 1, 3)]),
+        (["S-LOC", "B-PER", "I-PER", "E-PER"], [("LOC", 0, 1), ("PER", 1, 4)]),
+        (["Street", "Street", "Zip", "O", "Zip"], [("Street", 0, 2), ("Zip", 2, 3), ("Zip", 4, 5)]),
+        (["O", "O"], []),
+        ([], []),
+    ],
+)
+def test_entities(labels, wanted):
+    assert entities(labels) == wanted
+
+
+PLAIN = st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"])
+
+
+@given(st.lists(st.lists(st.tuples(PLAIN, PLAIN), max_size=8), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_scores_count_exact_entities(texts):
+    true, predicted = ([[pair[side] for pair in text] for text in texts] for side in (0, 1))
+    if not any(true):
+        return
+    scores = entity_scores(true, predicted)
+    wanted, given_, common = 0, 0, 0
+    for labels, guesses in zip(true, predicted, strict=True):
+        one, two = set(entities(labels)), set(entities(guesses))
+        wanted, given_, common = wanted + len(one), given_ + len(two), common + len(one & two)
+    precision, recall = common / given_ if given_ else 0.0, common / wanted if wanted else 0.0
+    assert scores["precision"] == pytest.approx(precision)
+    assert scores["recall"] == pytest.approx(recall)
+    assert scores["f1"] == pytest.approx(2 * common / (wanted + given_) if wanted + given_ else 0.0)
+    words = [pair for text in texts for pair in text]
+    assert scores["accuracy"] == pytest.approx(np.mean([a == b for a, b in words]))
+
+
+def test_scores_by_type_and_of_plain_labels():
+    scores = entity_scores([["Street", "Street", "Zip"]], [["Street", "Zip", "Zip"]])
+    assert scores["f1"] == 0.0  # no run is exact
+    scores = entity_scores([["Street", "Street", "Zip"]], [["Street", "Street", "Street"]])
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["by_type"] == {
+        "Street": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
+        "Zip": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
+    }
+    assert entity_scores([["O", "O"]], [["O", "O"]])["f1"] == 0.0
+    with pytest.raises(ValueError, match="Text 0 has 2 labels but 1"):
+        entity_scores([["O", "O"]], [["O"]])

@@ -1,0 +1,104 @@
+"""Label names and ids, both ways, and the keys that config.json has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """Label names as a list, each once.
+
+    Raises:
+        TypeError, ValueError: for names that are no strings, or come twice.
+    """
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise TypeError(f"labels must be a list of names, not {labels!r}.")
+    labels = list(labels)
+    if not labels or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"labels must be a list of at least one name, each a str, not {labels!r}.")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"Every label must come once: {labels}.")
+    return labels
+
+
+def label_keys(labels: Sequence[str]) -> dict:
+    """Labels as config.json has them."""
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "num_labels": len(labels),
+    }
+
+
+def labels_from(reference: Mapping, given: Sequence[str] | None) -> list[str]:
+    """The labels of a config.json, or those given instead.
+
+    Raises:
+        ValueError: where neither has any.
+    """
+    if given is not None:
+        return check_labels(given)
+    names = reference.get("id2label")
+    if names:
+        return [names[key] for key in sorted(names, key=int)]
+    if reference.get("num_labels"):
+        return [f"LABEL_{i}" for i in range(reference["num_labels"])]
+    raise ValueError('The checkpoint names no labels: pass labels=["...", "..."].')
+
+
+def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -> np.ndarray:
+    """Targets as arrays: int32 [B], float32 [B, C] of 0 and 1, or float32 [B, C] scores.
+
+    Args:
+        targets: label names or ids; lists of them (or 0/1 rows) for several labels; floats (or rows) for regression.
+        labels: the names in the order of the columns.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression".
+
+    Raises:
+        ValueError: for a label that is not among `labels`, or a row of another width.
+    """
+    if problem_type == "regression":
+        return _rows(targets, len(labels), "scores")
+    ids = {label: i for i, label in enumerate(labels)}
+    if problem_type == "single_label_classification":
+        return np.asarray([_label_id(target, ids, i) for i, target in enumerate(targets)], "int32")
+    if all(_is_binary_row(target, len(labels)) for target in targets):
+        return _rows(targets, len(labels), "labels")
+    rows = np.zeros((len(targets), len(labels)), "float32")
+    for i, target in enumerate(targets):
+        for label in target:
+            rows[i, _label_id(label, ids, i)] = 1.0
+    return rows
+
+
+def _is_binary_row(target, width: int) -> bool:
+    values = np.asarray(target)
+    return values.shape == (width,) and values.dtype.kind in "biuf" and bool(np.isin(values, (0, 1)).all())
+
+
+def _rows(targets, width: int, what: str) -> np.ndarray:
+    rows = np.asarray(targets, "float32").reshape(len(targets), -1)
+    if rows.shape[1] != width:
+        raise ValueError(f"Each target has {rows.shape[1]} {what}, the model {width}.")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"Target {int(np.argmin(np.isfinite(rows).all(axis=1)))} is not a finite number.")
+    return rows
+
+
+def _label_id(target, ids: Mapping[str, int], example: int) -> int:
+    if isinstance(target, str):
+        if target not in ids:
+            raise ValueError(
+                f"Example {example} has the label {target!r}, which is not among {', '.join(ids)}."
+            )
+        return ids[target]
+    number = np.asarray(target)
+    if number.shape != () or number.dtype.kind not in "iub":
+        raise ValueError(f"Example {example} has the target {target!r}: wanted one label, by name or id.")
+    if not 0 <= int(number) < len(ids):
+        raise ValueError(
+            f"Example {example} has the label id {int(number)}; the {len(ids)} labels are {', '.join(ids)}."
+        )
+    return int(number)

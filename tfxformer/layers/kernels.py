@@ -1,0 +1,403 @@
+"""The parts of a training step that a CPU runs fastest when written apart from the stock operations.
+
+On a CPU matrix products belong to oneDNN, which TensorFlow's graph calls; the elementwise chains between
+them (GELU, softmax, dropout, norms) are passes over memory there, one kernel an operation, slow ones in
+bfloat16. Here each chain is a small cluster compiled by XLA, in float32 inside, with its own gradient.
+XLA's own random numbers cost more than all of it, so masks are a hash of (seed, position): no state,
+nothing to keep for the backward pass, the same bits in eager, graph and XLA.
+
+Elsewhere (GPU, TPU: compile the whole step; other Keras backends) the same formulas run as plain `keras.ops`.
+Whole-step XLA, `tf.distribute` replicas and recomputation (`keras.remat`) take either way.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: spreads consecutive counters over all bits
+
+
+# === How a kernel is run ===
+
+
+@functools.cache
+def use_clusters() -> bool:
+    """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+
+
+@functools.cache
+def _cluster(formula, *static):
+    # One compiled function for each formula and its Python arguments: made anew at each call, eager mode
+    # would trace and compile each time.
+    import tensorflow as tf
+
+    return tf.function(functools.partial(formula, *static), jit_compile=True, autograph=False)
+
+
+def _run(forward, backward, constants, tensors):
+    """Calls `forward` with a gradient of its own.
+
+    Args:
+        forward: (*constants, *tensors) -> (result, values kept for the gradient).
+        backward: (constants, kept, *upstream) -> gradients of `tensors`, None where the tensor is None.
+        constants: tensors without gradient (seeds, masks), or None.
+        tensors: differentiated tensors, or None.
+    """
+    import tensorflow as tf
+
+    # As tensors, and under autocast: a variable given as an argument would be asked for a gradient of its own.
+    every = [x if x is None else ops.convert_to_tensor(x) for x in (*constants, *tensors)]
+
+    # The constants are arguments too: `tf.custom_gradient` follows a captured seed back to its generator's
+    # variable, and then wants a gradient for that.
+    @tf.custom_gradient
+    def call(*given):
+        given = iter(given)
+        arguments = [None if argument is None else next(given) for argument in every]
+        result, kept = forward(*arguments)
+
+        def gradient(*upstream):
+            gradients = backward(arguments[: len(constants)], kept, *upstream)
+            held = [None for constant in every[: len(constants)] if constant is not None]
+            return (*held, *(gradient for gradient in gradients if gradient is not None))
+
+        return result, gradient
+
+    # Tensors, not variables: `tf.custom_gradient` takes a variable among its arguments for a captured one.
+    return call(*[tf.convert_to_tensor(argument) for argument in every if argument is not None])
+
+
+def _wide(x):
+    """At least float32."""
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+def _sum_rows(x, like):
+    """[..., F] -> [F] in the dtype of `like`; None for None."""
+    return None if like is None else ops.cast(ops.sum(x, axis=tuple(range(len(x.shape) - 1))), like.dtype)
+
+
+# === Random bits by position ===
+
+
+def word(value):
+    """32-bit words (torch has no arithmetic on uint32: there, int64 below 2**32)."""
+    if keras.backend.backend() == "torch":
+        return ops.bitwise_and(ops.cast(value, "int64"), 0xFFFFFFFF)
+    return ops.convert_to_tensor(np.uint32(value)) if isinstance(value, int) else ops.cast(value, "uint32")
+
+
+def _mix(x, shift):
+    return ops.bitwise_xor(x, ops.right_shift(x, word(shift)))
+
+
+def _hash(x, key=0):
+    """Hashes 32-bit words by three rounds of multiply and shift; the key enters after the first.
+
+    Source: triple32 of C. Wellons, "Prospecting for Hash Functions" (2018).
+    """
+    x = _mix(word(_mix(x, 17) * word(0xED5AD4BB)), 11)
+    x = word(word(x + word(key)) * word(0xAC4C1B51))
+    return _mix(word(_mix(x, 15) * word(0x31848BAB)), 14)
+
+
+def _seed_key(seed):
+    """Two well-mixed words from a seed, an integer tensor [2]."""
+    first = _hash(word(seed[0]))
+    second = _hash(word(word(seed[1]) * word(_GOLDEN)), first)
+    return ops.bitwise_xor(first, _hash(second)), second
+
+
+def random_bits(shape, seed):
+    """A random 32-bit word for each position of `shape`, a tuple of ints or scalar tensors."""
+    static = all(isinstance(size, int) for size in shape)
+    count = math.prod(shape) if static else ops.prod(ops.stack([ops.cast(size, "int32") for size in shape]))
+    position = word(ops.reshape(ops.arange(count, dtype="int32"), shape))
+    return bits_at(position, seed)
+
+
+def bits_at(position, seed):
+    """The random words at given positions, 32-bit words."""
+    first, second = _seed_key(seed)
+    # Half of the key inside the hash: with a key on its input alone, two seeds would share one mask, shifted.
+    return _hash(ops.bitwise_xor(position, first), second)
+
+
+def keep_scale(shape, rate, seed):
+    """Dropout's multiplier, float32 of `shape`: 0 with probability `rate`, else 1 / P(kept)."""
+    threshold = min(round(rate * 2**32), 2**32 - 1)
+    kept = ops.greater_equal(random_bits(shape, seed), word(threshold))
+    # The scale is that of the whole threshold, not of `rate`: exactly unbiased.
+    return ops.where(kept, np.float32(1.0 / (1.0 - threshold / 2**32)), np.float32(0.0))
+
+
+# === Dropout ===
+
+
+def dropout(x, rate, seed):
+    """`x` times `keep_scale` of its shape; the gradient makes the mask again instead of keeping it."""
+    if not use_clusters():
+        return _drop(rate, seed, x)
+    drop = _cluster(_drop, rate)
+    return _run(
+        lambda seed, x: (drop(seed, x), None),
+        lambda constants, kept, upstream: [drop(constants[0], upstream)],
+        [seed],
+        [x],
+    )
+
+
+def _drop(rate, seed, x):
+    return ops.cast(_wide(x) * keep_scale(tuple(ops.shape(x)), rate, seed), x.dtype)
+
+
+# === GELU ===
+
+
+def gelu(x, bias=None, approximate=False):
+    """GELU(x + bias), erf form or tanh form (Hendrycks and Gimpel, arXiv:1606.08415).
+
+    Args:
+        x: float [..., F].
+        bias: [F] or None; it and its gradient are free inside the kernel.
+        approximate: bool, the tanh form.
+    """
+    if not use_clusters():
+        return ops.gelu(x if bias is None else x + ops.cast(bias, x.dtype), approximate=approximate)
+    forward, backward = _cluster(_gelu, approximate), _cluster(_gelu_gradient, approximate)
+    return _run(
+        lambda x, bias: (forward(x, bias), (x, bias)),
+        lambda constants, kept, upstream: backward(*kept, upstream),
+        [],
+        [x, bias],
+    )
+
+
+def _gate(x, approximate):
+    """The factor of x in GELU, and its derivative."""
+    if approximate:
+        scale = math.sqrt(2.0 / math.pi)
+        tanh = ops.tanh(scale * (x + 0.044715 * x * x * x))
+        return 0.5 * (1.0 + tanh), 0.5 * (1.0 - tanh * tanh) * scale * (1.0 + 3 * 0.044715 * x * x)
+    return 0.5 * (1.0 + ops.erf(x * math.sqrt(0.5))), ops.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+
+
+def _gelu(approximate, x, bias):
+    wide = _wide(x) if bias is None else _wide(x) + _wide(bias)
+    return ops.cast(wide * _gate(wide, approximate)[0], x.dtype)
+
+
+def _gelu_gradient(approximate, x, bias, upstream):
+    wide = _wide(x) if bias is None else _wide(x) + _wide(bias)
+    gate, slope = _gate(wide, approximate)
+    gradient = _wide(upstream) * (gate + wide * slope)
+    return ops.cast(gradient, x.dtype), _sum_rows(gradient, bias)
+
+
+# === Attention ===
+
+
+def split_heads(x, bias, heads, head_size, query_scale):
+    """The biased products of a fused projection as heads.
+
+    Args:
+        x: [B, S, (N + 2 * G) * H], the products of query, key and value, side by side.
+        bias: [(N + 2 * G) * H], or None.
+        heads: (N, G, G), their numbers.
+        head_size: int H.
+        query_scale: float, the factor of the query.
+
+    Returns:
+        query [B, N, S, H], key [B, G, S, H], value [B, G, S, H].
+    """
+    static = (heads, head_size, query_scale)
+    if not use_clusters():
+        return _split_heads(*static, x, bias)
+    forward, backward = _cluster(_split_heads, *static), _cluster(_split_heads_gradient, *static)
+    return _run(
+        lambda x, bias: (forward(x, bias), bias),
+        lambda constants, bias, *upstream: backward(bias, *upstream),
+        [],
+        [x, bias],
+    )
+
+
+def _split_heads(heads, head_size, query_scale, x, bias):
+    length, start, parts = ops.shape(x)[1], 0, []
+    for count, scale in zip(heads, (query_scale, 1.0, 1.0), strict=True):
+        end = start + count * head_size
+        part = _wide(x[:, :, start:end])
+        part = (part if bias is None else part + _wide(bias[start:end])) * scale
+        part = ops.reshape(ops.cast(part, x.dtype), (-1, length, count, head_size))
+        parts.append(ops.transpose(part, (0, 2, 1, 3)))  # [B, S, n, H] -> [B, n, S, H]
+        start = end
+    return tuple(parts)
+
+
+def _split_heads_gradient(heads, head_size, query_scale, bias, *upstream):
+    parts = []
+    for count, scale, part in zip(heads, (query_scale, 1.0, 1.0), upstream, strict=True):
+        part = ops.transpose(_wide(part) * scale, (0, 2, 1, 3))  # [B, n, S, H] -> [B, S, n, H]
+        parts.append(ops.reshape(part, (-1, ops.shape(part)[1], count * head_size)))
+    joined = ops.concatenate(parts, axis=-1)
+    return ops.cast(joined, upstream[0].dtype), _sum_rows(joined, bias)
+
+
+def attend(scores, bias, value, rate=0.0, seed=None):
+    """dropout(softmax(scores + bias)) @ value.
+
+    Args:
+        scores: [B, N, S, T].
+        bias: broadcastable to `scores`, or None; no gradient flows to it (add a learned one to the scores).
+        value: [B, N, T, H].
+        rate: float, dropout of the probabilities.
+        seed: integer tensor [2]; not read where rate is 0.
+
+    Returns:
+        [B, N, S, H]. The softmax is float32 inside.
+    """
+    seed = seed if rate else None
+    if not use_clusters():
+        return ops.matmul(_probabilities(rate, seed, bias, scores)[1], value)
+    import tensorflow as tf
+
+    probabilities, score_gradient = _cluster(_probabilities, rate), _cluster(_score_gradient)
+
+    def forward(seed, bias, scores, value):
+        probability, dropped = probabilities(seed, bias, scores)
+        context = tf.matmul(dropped, value)
+        return context, (probability, dropped, value, context)
+
+    def backward(constants, kept, upstream):
+        probability, dropped, value, context = kept
+        dropped_gradient = tf.matmul(upstream, value, transpose_b=True)
+        value_gradient = tf.matmul(dropped, upstream, transpose_a=True)
+        return score_gradient(probability, dropped, dropped_gradient, context, upstream), value_gradient
+
+    return _run(forward, backward, [seed, bias], [scores, value])
+
+
+def _probabilities(rate, seed, bias, scores):
+    """The probabilities before and after dropout, in the dtype of the scores."""
+    wide = _wide(scores) if bias is None else _wide(scores) + _wide(bias)
+    exponential = ops.exp(wide - ops.max(wide, axis=-1, keepdims=True))
+    probability = exponential / ops.sum(exponential, axis=-1, keepdims=True)
+    dropped = probability * keep_scale(tuple(ops.shape(scores)), rate, seed) if rate else probability
+    return ops.cast(probability, scores.dtype), ops.cast(dropped, scores.dtype)
+
+
+def _score_gradient(probability, dropped, dropped_gradient, context, upstream):
+    # The softmax's sum over T, of P * dP, equals the sum over H of context * upstream, through dropout too
+    # (Dao et al., 2022, arXiv:2205.14135): less to read. And mask * P is what dropout left: it needs no mask.
+    share = ops.sum(_wide(context) * _wide(upstream), axis=-1, keepdims=True)
+    gradient = _wide(dropped) * _wide(dropped_gradient) - _wide(probability) * share
+    return ops.cast(gradient, probability.dtype)
+
+
+# === Residual sum and norm ===
+
+
+def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
+    """Layer normalization of residual + dropout(x + bias).
+
+    Args:
+        x: [..., D], a block half's output.
+        residual: [..., D], or None.
+        gamma, beta: [D].
+        epsilon: float, added to the variance.
+        bias: [D] or None, of the product that made `x`.
+        rate: float, dropout of x + bias.
+        seed: integer tensor [2]; not read where rate is 0.
+
+    Returns:
+        [..., D] in the dtype of `x`; statistics and sum are float32 inside.
+    """
+    seed = seed if rate else None
+    if not use_clusters():
+        return _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias)[0]
+    forward, backward = _cluster(_add_norm, rate, epsilon), _cluster(_add_norm_gradient, rate)
+
+    def run(seed, *tensors):
+        result, normalized, scale = forward(seed, *tensors)
+        return result, (normalized, scale, *tensors[1:])
+
+    return _run(
+        run,
+        lambda constants, kept, upstream: backward(constants[0], *kept, upstream),
+        [seed],
+        [x, residual, gamma, beta, bias],
+    )
+
+
+def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
+    """The result, the normalized sum in the dtype of `x`, and 1 / standard deviation."""
+    total = _wide(x) if bias is None else _wide(x) + _wide(bias)
+    if rate:
+        total = total * keep_scale(tuple(ops.shape(x)), rate, seed)
+    if residual is not None:
+        total = total + _wide(residual)
+    centred = total - ops.mean(total, axis=-1, keepdims=True)
+    scale = ops.rsqrt(ops.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    normalized = centred * scale
+    result = normalized * _wide(gamma) + _wide(beta)
+    return ops.cast(result, x.dtype), ops.cast(normalized, x.dtype), scale
+
+
+def _add_norm_gradient(rate, seed, normalized, scale, residual, gamma, beta, bias, upstream):
+    normal, wide = _wide(normalized), _wide(upstream)
+    inner = wide * _wide(gamma)
+    along = ops.mean(inner * normal, axis=-1, keepdims=True)
+    total = scale * (inner - ops.mean(inner, axis=-1, keepdims=True) - normal * along)
+    dropped = total * keep_scale(tuple(ops.shape(upstream)), rate, seed) if rate else total
+    return (
+        ops.cast(dropped, upstream.dtype),
+        None if residual is None else ops.cast(total, residual.dtype),
+        _sum_rows(wide * normal, gamma),
+        _sum_rows(wide, beta),
+        _sum_rows(dropped, bias),
+    )
+
+
+# === Embedding ===
+
+
+def embedding_lookup(table, ids, lookup="take"):
+    """Rows of a table, with a dense gradient.
+
+    Args:
+        table: [V, D].
+        ids: integers [...].
+        lookup: "take", or "gather": TensorFlow's raw operation, for graphs that are exported.
+
+    Returns:
+        [..., D] in the dtype of `table`.
+    """
+    if lookup not in ("take", "gather"):
+        raise ValueError(f"Unknown embedding lookup {lookup!r}; known: take, gather.")
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(table, ids, axis=0)
+    import tensorflow as tf
+
+    table = tf.convert_to_tensor(table)  # of a Keras variable, keras.ops gives the variable itself
+    if lookup == "gather":
+        return tf.gather(table, ids)
+
+    # TensorFlow's own gradient is IndexedSlices, one row for each id. Optimizers take their norm without
+    # summing the rows of one id, and so clip by a wrong global norm.
+    def backward(constants, shape, upstream):
+        rows = tf.reshape(upstream, (-1, shape[1]))
+        return [tf.math.unsorted_segment_sum(rows, tf.reshape(constants[0], (-1,)), shape[0])]
+
+    return _run(
+        lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table]
+    )

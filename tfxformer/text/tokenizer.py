@@ -1,0 +1,294 @@
+"""`Tokenizer`: texts to int32 arrays of a static length and back, exactly as the checkpoint's own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import normalizers
+
+from tfxformer.text import files
+from tfxformer.text.encoding import Encoding, Run
+from tfxformer.text.inputs import as_texts, as_words
+
+_STRATEGIES = ("longest_first", "only_first", "only_second")
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer (WordPiece, BPE or Unigram) that writes batches for Keras models.
+
+    Attributes:
+        kind: "WordPiece", "BPE" or "Unigram".
+        vocabulary_size: tokens, added ones included.
+        padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no such token.
+        model_max_length: longest sequence the checkpoint declares, or None.
+    """
+
+    def __init__(self, tokenizer_json: str, config: dict[str, Any] | None = None):
+        """From the text of a tokenizer.json and the settings of a tokenizer_config.json."""
+        # The text itself is kept and saved: read back from the backend, floats differ in their last bit.
+        self._tokenizer_json = tokenizer_json
+        self._config = dict(config or {})
+        backend = tokenizers.Tokenizer.from_str(tokenizer_json)
+        # A tokenizer.json may carry baked-in truncation and padding (MiniLM's says 128 and 128). They are
+        # reset, so that lengths are what the caller asks for; the text that is saved still has them.
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._word_backend: tokenizers.Tokenizer | None = None
+        self._lock = threading.Lock()  # truncation is state of the backend
+
+        roles = files.special_tokens(backend, self._config)
+        ids = {role: None if token is None else backend.token_to_id(token) for role, token in roles.items()}
+        self.padding_id = ids["pad_token"]
+        self.unknown_id = ids["unk_token"]
+        self.mask_id = ids["mask_token"]
+        self.cls_id = ids["cls_token"]
+        self.sep_id = ids["sep_token"]
+        self.kind = type(backend.model).__name__
+        self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
+        declared = self._config.get("model_max_length")
+        # transformers writes int(1e30) for "unknown".
+        self.model_max_length = int(declared) if declared is not None and declared < 1e9 else None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+        """From a Hugging Face folder: tokenizer.json, or vocab.txt where only that exists."""
+        return cls(*files.read_folder(folder))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Tokenizer:
+        """From one tokenizer.json; special tokens are found by their conventional names."""
+        return cls(files.read_tokenizer_json(path))
+
+    @classmethod
+    def from_vocabulary(
+        cls,
+        path: str | Path,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
+    ) -> Tokenizer:
+        """From a BERT vocab.txt; `strip_accents=None` strips them exactly when lowercasing."""
+        vocabulary = files.read_vocabulary(path)
+        return cls(files.wordpiece(vocabulary, lowercase, strip_accents, tokenize_chinese_chars).to_str())
+
+    @classmethod
+    def from_json(cls, content: str) -> Tokenizer:
+        """From what `to_json` wrote, or from the bare text of a tokenizer.json."""
+        parts = json.loads(content)
+        if "tokenizer" not in parts:
+            return cls(content)
+        return cls(json.dumps(parts["tokenizer"], ensure_ascii=False), parts["config"])
+
+    def to_json(self) -> str:
+        """Everything of this tokenizer in one JSON object: "tokenizer" (tokenizer.json) and "config"."""
+        parts = {"tokenizer": json.loads(self._tokenizer_json), "config": self._config}
+        return json.dumps(parts, ensure_ascii=False)
+
+    def tokenizer_json(self) -> str:
+        """The text of tokenizer.json alone, as other runtimes read it, baked-in lengths included."""
+        return self._tokenizer_json
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = files.saved_config(self._backend, self._config)
+        files.write_text(folder / "tokenizer.json", self._tokenizer_json)
+        files.write_text(
+            folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        )
+        if self.kind == "WordPiece":
+            files.write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in self.vocabulary()))
+
+    def vocabulary(self) -> list[str]:
+        """All tokens, added ones included, in the order of their ids."""
+        by_id = {index: token for token, index in self._backend.get_vocab(with_added_tokens=True).items()}
+        # A file that lists a token twice leaves a gap at the first; no text can match the name given to it.
+        return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the special tokens there are, without repetition."""
+        ids = (self.padding_id, self.unknown_id, self.mask_id, self.cls_id, self.sep_id)
+        return tuple(sorted({index for index in ids if index is not None}))
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether a BERT normalizer lowercases the text; False for every other kind."""
+        normalizer = self._backend.normalizer
+        return isinstance(normalizer, normalizers.BertNormalizer) and normalizer.lowercase
+
+    def encode(
+        self,
+        texts: Iterable[str] | Iterable[list[str]],
+        pairs: Iterable[str] | Iterable[list[str]] | None = None,
+        *,
+        sequence_length: int | None = None,
+        truncation: bool | str = True,
+        is_split_into_words: bool = False,
+        return_overflow: bool = False,
+        stride: int = 0,
+        return_offsets: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Encoding:
+        """Token ids of texts (or text pairs), padded on the right to one length.
+
+        Args:
+            texts: B texts; lists of words with `is_split_into_words`.
+            pairs: B second texts, or None.
+            sequence_length: S, special tokens included; None takes the longest of the batch.
+            truncation: True cuts the longer text first, to `sequence_length`, else to `model_max_length`;
+                "only_first" and "only_second" cut that text of a pair; False raises for longer texts.
+            return_overflow: instead of dropping what does not fit, go on with it in further windows,
+                each with its special tokens; of a pair only the text that `truncation` names is cut.
+            stride: tokens that a window repeats of the one before.
+            return_offsets: also fill `offsets`, `word_ids` and `sequence_ids`.
+            progress: called with (texts done, texts in all) as encoding goes on.
+
+        Raises:
+            TypeError: something that is not text. ValueError: lists of different lengths, a text that is
+            too long (with `truncation=False`), a length without room, no padding token.
+        """
+        inputs = _inputs(texts, pairs, is_split_into_words)
+        strategy = _strategy(truncation, pairs is not None, return_overflow, stride)
+        limit = self.model_max_length if sequence_length is None else sequence_length
+        with self._lock:
+            run = self._run(is_split_into_words, return_offsets)
+            if limit is not None:
+                self._check_room(run, inputs, pairs is not None, limit, strategy, stride)
+            if limit is not None and strategy is not None:
+                side = self._config.get("truncation_side", "right")
+                run.backend.enable_truncation(limit, stride=stride, strategy=strategy, direction=side)
+            try:
+                packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
+            finally:
+                run.backend.no_truncation()
+        lengths = packer.lengths()
+        if strategy is None:
+            _check_lengths(lengths, limit)
+        width = sequence_length or int(lengths.max(initial=0))
+        if self.padding_id is None and (lengths != width).any():
+            raise ValueError(
+                "This tokenizer has no padding token, so texts of different lengths make no batch: "
+                "encode texts one by one without sequence_length."
+            )
+        return Encoding(
+            **packer.pack(width, self.padding_id or 0),
+            truncated=truncated,
+            overflow_to_sample=np.array(samples, np.int32) if return_overflow else None,
+        )
+
+    def token_counts(
+        self,
+        texts: Iterable[str] | Iterable[list[str]],
+        pairs: Iterable[str] | Iterable[list[str]] | None = None,
+        *,
+        is_split_into_words: bool = False,
+    ) -> np.ndarray:
+        """Length of each text (or pair) in tokens, special ones included, before any cut: int64 [B]."""
+        inputs = _inputs(texts, pairs, is_split_into_words)
+        with self._lock:
+            return self._run(is_split_into_words).counts(inputs, special_tokens=True)
+
+    def decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
+        """Texts of rows of token ids [B,S]."""
+        rows = [np.asarray(row).tolist() for row in ids]
+        return self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and json.loads(self.to_json()) == json.loads(other.to_json())
+
+    __hash__ = None
+
+    def __reduce__(self):
+        return Tokenizer.from_json, (self.to_json(),)
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
+        )
+
+    def _check_room(
+        self, run: Run, inputs: list, paired: bool, limit: int, strategy: str | None, stride: int
+    ) -> None:
+        """Raises where the special tokens, or the text that is not cut, leave no room.
+
+        The backend itself does not cut at all then, or aborts without naming the text.
+        """
+        room = limit - self._backend.num_special_tokens_to_add(paired)
+        if room <= stride:
+            raise ValueError(
+                f"A sequence length of {limit} leaves room for {room} tokens besides the special ones; "
+                f"it must be longer{f' than the stride of {stride}' if stride else ''}."
+            )
+        if not paired or strategy not in ("only_first", "only_second"):
+            return
+        kept = 0 if strategy == "only_second" else 1
+        counts = run.counts([pair[kept] for pair in inputs], special_tokens=False)
+        tight = np.flatnonzero(room - counts <= stride)
+        cut = run.counts([inputs[index][1 - kept] for index in tight], special_tokens=False)
+        for index, cut_count in zip(tight, cut, strict=True):
+            if counts[index] + cut_count > room:
+                raise ValueError(
+                    f"{('texts', 'pairs')[kept]}[{index}] has {counts[index]} tokens and is kept whole by "
+                    f"truncation={strategy!r}: of {limit} that leaves {room - counts[index]} for the other "
+                    f"text, with a stride of {stride}. Shorten it or give a longer sequence_length."
+                )
+
+    def _run(self, words: bool, with_offsets: bool = False) -> Run:
+        """A pass over texts; call it holding the lock.
+
+        Byte-level BPE glues words unless each gets its leading space; transformers asks the user to open the
+        tokenizer with `add_prefix_space=True` for that, here it is done.
+        """
+        if not words:
+            return Run(self._backend, False, with_offsets)
+        if self._word_backend is None:
+            self._word_backend = files.prefix_space_backend(self._tokenizer_json) or self._backend
+        return Run(self._word_backend, True, with_offsets)
+
+
+def _inputs(texts: Iterable, pairs: Iterable | None, words: bool) -> list:
+    """Texts, or tuples of text and second text, checked."""
+    read = as_words if words else as_texts
+    texts = read(texts, "texts")
+    if pairs is None:
+        return texts
+    pairs = read(pairs, "pairs")
+    if len(texts) != len(pairs):
+        raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs: give each text its second text.")
+    return list(zip(texts, pairs, strict=True))
+
+
+def _strategy(truncation: bool | str, paired: bool, overflow: bool, stride: int) -> str | None:
+    """The backend's name for how to cut, None for not at all."""
+    strategy = {True: "longest_first", False: None}.get(truncation, truncation)
+    if strategy is not None and strategy not in _STRATEGIES:
+        raise ValueError(f"truncation must be True, False or one of {_STRATEGIES}, got {truncation!r}.")
+    if strategy == "only_second" and not paired:
+        raise ValueError('truncation="only_second" cuts the second texts, but no pairs were given.')
+    if overflow and (strategy is None or (paired and strategy == "longest_first")):
+        raise ValueError(
+            f"return_overflow with truncation={truncation!r}: windows need to know which text to go on "
+            'with; pass truncation="only_second" for pairs and True for single texts.'
+        )
+    if stride < 0 or (stride and not overflow):
+        raise ValueError(f"stride={stride} is for windows: pass return_overflow=True, and no negative one.")
+    return strategy
+
+
+def _check_lengths(lengths: np.ndarray, limit: int | None) -> None:
+    """Raises for the first text longer than `limit`."""
+    if limit is not None and lengths.max(initial=0) > limit:
+        index = int(np.argmax(lengths > limit))
+        raise ValueError(
+            f"texts[{index}] has {lengths[index]} tokens with its special ones, more than {limit}: "
+            "give a longer sequence_length, shorten the text, or pass truncation=True."
+        )
