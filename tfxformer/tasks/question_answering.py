@@ -41,7 +41,8 @@ class QuestionAnswering(Task):
 
     Args:
         backbone: `models.Encoder`.
-        stride: int, context tokens that two neighbouring windows of a long context share.
+        stride: int, context tokens that two neighbouring windows of a long context share; None for a quarter of the
+            sequence length, at most 128.
         tokenizer, sequence_length: see `Task`.
 
     Examples are (question, context) pairs; a target is None for no answer, (start, end) characters, or a dict with
@@ -55,7 +56,7 @@ class QuestionAnswering(Task):
 
     task_name = "question-answering"
 
-    def __init__(self, backbone, stride=128, tokenizer=None, **kwargs):
+    def __init__(self, backbone, stride=None, tokenizer=None, **kwargs):
         classifier = ClassificationHead(
             2,
             None,
