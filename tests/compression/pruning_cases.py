@@ -1,0 +1,194 @@
+"""What the pruning tests share: a small transformer, its data, and the truth in numpy.
+
+As a script it runs the cases that need a process of their own and prints one JSON object:
+`python pruning_cases.py mirrored | tfmot`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import numpy as np
+
+STEPS = 24  # 3 epochs of 8 batches of 8 rows
+RNG = np.random.default_rng(7)
+TOKENS = RNG.integers(0, 50, (64, 6)).astype("int32")
+LABELS = RNG.integers(0, 3, 64).astype("int32")
+
+
+def small_transformer(dtype=None, constraint=None):
+    """Attention (rank-3 kernels), Dense, EinsumDense, and a head behind a softmax."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(50, 8, dtype=dtype)(tokens)
+    x = x + keras.layers.MultiHeadAttention(2, 4, dtype=dtype)(x, x)
+    x = keras.layers.LayerNormalization(dtype=dtype)(x)
+    y = keras.layers.Dense(16, "gelu", kernel_constraint=constraint, name="dense", dtype=dtype)(x)
+    x = x + keras.layers.EinsumDense("abc,cd->abd", (6, 8), dtype=dtype)(y)
+    x = keras.layers.GlobalAveragePooling1D(dtype=dtype)(x)
+    x = keras.layers.Dense(3, name="head", dtype=dtype)(x)
+    return keras.Model(tokens, keras.layers.Softmax(dtype="float32")(x))
+
+
+def small_dense(dtype=None, constraint=None):
+    """Two kernels, [24, 16] and [16, 8], and a head: compiles in a moment."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6,), dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(50, 4, dtype=dtype)(tokens))
+    x = keras.layers.Dense(16, activation="tanh", name="dense", kernel_constraint=constraint, dtype=dtype)(x)
+    x = keras.layers.Dense(8, activation="tanh", name="second", dtype=dtype)(x)
+    return keras.Model(tokens, keras.layers.Dense(3, activation="softmax", name="head", dtype=dtype)(x))
+
+
+def kernels(model):
+    """name -> float64 array, of all kernels but the head's: found by name here, not by the package."""
+    return {
+        weight.path: np.asarray(weight, "float64")
+        for weight in model.weights
+        if weight.path.endswith("/kernel") and not weight.path.startswith("head/")
+    }
+
+
+def last_acting(step, begin, end, frequency):
+    acting = [s for s in range(0, step + 1) if s >= begin and s <= end and (s - begin) % frequency == 0]
+    return acting[-1] if acting else None
+
+
+def polynomial(step, initial, final, begin, end, power=3, frequency=100):
+    """The sparsity in force after update `step`, float32 as tfmot computes it; 0 before the first."""
+    step = last_acting(step, begin, end, frequency)
+    if step is None:
+        return np.float32(0)
+    progress = np.float32(np.clip(np.float32(step - begin) / np.float32(end - begin), 0, 1))
+    return np.float32(initial - final) * np.power(np.float32(1) - progress, np.float32(power)) + np.float32(
+        final
+    )
+
+
+def zeros_at(sparsity, size):
+    kept = max(np.round(np.float32(size) * (np.float32(1) - np.float32(sparsity))), 1)
+    return size - int(kept)
+
+
+def largest(magnitudes, sparsity):
+    """True for those kept, among equals the first."""
+    flat = magnitudes.ravel()
+    mask = np.zeros(flat.size, bool)
+    mask[np.argsort(-flat, kind="stable")[: flat.size - zeros_at(sparsity, flat.size)]] = True
+    return mask.reshape(magnitudes.shape)
+
+
+def watcher(expected_zeros, replicas=1):
+    """A callback that compares each kernel's zeros with expected_zeros(update, size) after each execution."""
+    import keras
+    import tensorflow as tf
+
+    class Watch(keras.callbacks.Callback):
+        checked, off = 0, ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            update = int(tf.cast(self.model.optimizer.iterations, tf.int64))
+            strategy = self.model.distribute_strategy
+            for weight in self.model.weights:
+                if not weight.path.endswith("/kernel") or weight.path.startswith("head/"):
+                    continue
+                copies = [np.asarray(copy) for copy in strategy.experimental_local_results(weight.value)]
+                assert len(copies) == replicas
+                wanted = expected_zeros(update, copies[0].size)
+                for copy in copies:
+                    self.checked += 1
+                    zeros = int(np.sum(copy.astype("float32") == 0))
+                    if zeros != wanted or copy.tobytes() != copies[0].tobytes():
+                        self.off = (*self.off, (update, weight.path, zeros, wanted))
+
+    return Watch()
+
+
+def mirrored_case():
+    """MirroredStrategy over two logical CPUs: stock `fit`'s own failures there poison a process."""
+    import keras
+    import tensorflow as tf
+
+    from tfxformer.compression import PolynomialDecay, Prune
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = small_transformer("mixed_bfloat16")
+        optimizer = keras.optimizers.AdamW(0.01, use_ema=True, global_clipnorm=1.0)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+    watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, 20, 3, 3), n), replicas=2)
+    prune = Prune(PolynomialDecay(0.0, 0.8, 2, 20, frequency=3))
+    history = model.fit(TOKENS, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, prune])
+    end = [int(np.sum(value == 0)) == zeros_at(0.8, value.size) for value in kernels(model).values()]
+    return {"checked": watch.checked, "off": watch.off, "end": all(end), **history.history}
+
+
+def tfmot_cases():
+    """The same training by tfmot on tf_keras and by us on Keras 3: the largest difference of any weight.
+
+    tfmot masks before the forward pass and counts from 1: its step s is our update s - 1.
+    """
+    import keras
+    import tensorflow as tf
+
+    assert tf.keras.__name__.startswith("keras.")  # touched before tfmot: stays Keras 3
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    from tfxformer import compression
+
+    sparsity = tfmot.sparsity.keras
+    x = RNG.normal(size=(64, 16)).astype("float32")
+    results = {}
+    for name, begin, once, block, m_by_n in (
+        ("element", 2, False, (1, 1), None),
+        ("block", 2, False, (4, 1), None),
+        ("2:4", 0, True, (1, 1), (2, 4)),
+    ):
+        initial = [
+            RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))
+        ]
+        models = {}
+        for library in (keras, tf_keras):
+            inputs = library.Input((16,))
+            hidden = library.layers.Dense(12, activation="tanh", name="hidden")
+            model = library.Model(inputs, library.layers.Dense(3, activation="softmax")(hidden(inputs)))
+            model.set_weights(initial)
+            models[library] = model
+
+        def schedule(package, shift, begin=begin, once=once):
+            if once:
+                return package.ConstantSparsity(0.5, begin + shift, begin + shift, 1)
+            return package.PolynomialDecay(0.1, 0.8, begin + shift, 20 + shift, frequency=3)
+
+        ours = models[keras]
+        ours.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+        prune = compression.Prune(schedule(compression, 0), block, m_by_n=m_by_n, layers=lambda layer: True)
+        ours.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[prune])
+
+        options = {"sparsity_m_by_n": m_by_n} if m_by_n else {"block_size": block}
+        theirs = sparsity.prune_low_magnitude(
+            models[tf_keras], pruning_schedule=schedule(sparsity, 1), **options
+        )
+        theirs.compile(tf_keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+        step = sparsity.UpdatePruningStep()
+        theirs.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[step])
+        pairs = list(zip(ours.get_weights(), sparsity.strip_pruning(theirs).get_weights(), strict=True))
+        results[name] = {
+            "difference": max(float(np.max(np.abs(a - b))) for a, b in pairs),
+            "moved": float(np.max(np.abs(pairs[0][0] - initial[0]))),
+            "zeros": int(np.sum(pairs[0][0] == 0)),
+        }
+    return results
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    print(json.dumps({"mirrored": mirrored_case, "tfmot": tfmot_cases}[sys.argv[1]]()))

@@ -1,0 +1,286 @@
+"""Magnitude pruning as a Keras callback: exact after each step of `fit`, and gone when `fit` ends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
+from tfxformer.compression.schedules import ConstantSparsity, Schedule
+from tfxformer.compression.sparsity import count_zeros
+
+if TYPE_CHECKING:
+    from tfxformer.compression.tfmot_engine import KernelPruning
+
+
+class Prune(keras.callbacks.Callback):
+    """Prunes the kernels of any Keras 3 model while `fit` trains it, on tfmot's schedules and engine.
+
+    A constraint on each kernel, applied by the optimizer inside the compiled step, holds the pruned weights
+    at exactly zero after every update; so it does under jit_compile, steps_per_execution, mixed precision,
+    distribution strategies, EMA, clipping and gradient accumulation. The model keeps nothing of it: a saved
+    file has zeros and no mask, and the kernels' own constraints come back.
+
+    Steps are the optimizer's updates (`optimizer.iterations`, which `.keras` files keep): a reloaded model
+    resumes as if never stopped, a fresh optimizer starts the schedule anew. If the schedule has acted before
+    the fit begins, the kernels are brought to that sparsity at once; if that takes weights from a trained
+    model, a warning says so. History gets "sparsity", the fraction of zeros over the pruned kernels.
+
+    What brings back other weights at the end of `fit` brings back their sparsity: give
+    `EarlyStopping(restore_best_weights=True)` a `start_from_epoch` after the schedule's end.
+
+    Args:
+        schedule: PolynomialDecay or ConstantSparsity of this package.
+        block_size: (height, width) of the blocks pruned as one, on the kernel as a matrix [in, out]: (4, 1)
+            is four along the input axis. Blocks at the edge may be smaller.
+        block_pooling: "AVG" or "MAX", the magnitude of a block.
+        m_by_n: (m, n): m zeros in every n consecutive weights along the input axis, e.g. (2, 4); needs
+            ConstantSparsity(m / n, ...), which says when the mask is chosen.
+        layers: `layers(layer) -> bool` says which Dense, EinsumDense and convolution layers to prune; None is
+            all but the output layer. Frozen kernels, LoRA's factors and embeddings are never pruned.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        block_size: tuple[int, int] = (1, 1),
+        block_pooling: str = "AVG",
+        m_by_n: tuple[int, int] | None = None,
+        layers: Callable[[keras.layers.Layer], bool] | None = None,
+    ):
+        super().__init__()
+        if not isinstance(schedule, Schedule):
+            raise TypeError(
+                "Prune wants tfxformer.compression.PolynomialDecay or ConstantSparsity; got "
+                f"{type(schedule).__module__}.{type(schedule).__name__}."
+            )
+        if layers is not None and not callable(layers):
+            raise TypeError(f"Prune: layers is a function layer -> bool, or None; got {layers!r}.")
+        if block_pooling not in ("AVG", "MAX"):
+            raise ValueError(f'Prune: block_pooling must be "AVG" or "MAX"; got {block_pooling!r}.')
+        self.schedule = schedule
+        self.block_size = _pair("block_size", block_size)
+        self.block_pooling = block_pooling
+        self.m_by_n = None if m_by_n is None else _pair("m_by_n", m_by_n)
+        self.layers = layers
+        self._check_m_by_n()
+        self._pruned: list[_Pruned] = []
+        self._masks_match_weights = False
+
+    def on_train_begin(self, logs=None):
+        optimizer = _updating_optimizer(self.model)
+        self._pruned = []
+        kernels = self._trainable_kernels()
+        _release_before_next_fit(self.model)  # before the first constraint: what follows may raise
+        from tfxformer.compression.tfmot_engine import KernelPruning  # loads tf_keras: seconds
+
+        with self.model.distribute_strategy.scope():
+            for kernel in kernels:
+                engine = KernelPruning(
+                    kernel,
+                    lambda: _step_of_this_update(optimizer),
+                    self.schedule,
+                    self.block_size,
+                    self.block_pooling,
+                    self.m_by_n,
+                )
+                kernel.variable.constraint = MaskConstraint(engine, kernel.variable.constraint)
+                self._pruned.append(_Pruned(kernel, engine))
+        self._masks_match_weights = False
+        self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not in on_train_begin: there a callback after this one (BackupAndRestore) may still load weights.
+        if not self._masks_match_weights:
+            self._start_from_weights()
+            self._masks_match_weights = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["sparsity"] = self._zeros() / self._parameters()
+
+    def on_train_end(self, logs=None):
+        self._apply_masks()  # the optimizer's EMA, written into the weights before this call, is dense
+        for pruned in self._pruned:
+            pruned.kernel.variable.constraint = pruned.kernel.variable.constraint.own
+        self._pruned = []
+        if not _masked_variables(self.model):  # another Prune of the same fit may still hold some
+            _release(self.model)
+
+    def _check_m_by_n(self) -> None:
+        if self.m_by_n is None:
+            return
+        zeros, group = self.m_by_n
+        if self.block_size != (1, 1):
+            raise ValueError(
+                f"Prune: give block_size or m_by_n, not both; got {self.block_size} and {self.m_by_n}."
+            )
+        if zeros >= group:
+            raise ValueError(f"Prune: m_by_n=(m, n) is m zeros among n weights, m < n; got {self.m_by_n}.")
+        schedule = self.schedule
+        if not isinstance(schedule, ConstantSparsity) or abs(schedule.target_sparsity - zeros / group) > 1e-6:
+            raise ValueError(
+                f"Prune: m_by_n={self.m_by_n} makes {zeros}/{group} zeros at once, no other sparsity; give "
+                f"ConstantSparsity({zeros / group:g}, begin_step=...), not {schedule}."
+            )
+
+    def _trainable_kernels(self) -> list[Kernel]:
+        chosen = choose_kernels(self.model, self.layers)
+        kernels = [kernel for kernel in chosen if kernel.variable.trainable]
+        if not kernels:
+            known = [kernel.layer.path for kernel in all_kernels(self.model)]
+            raise ValueError(
+                f"Prune: nothing to prune. Of the {len(known)} layers with a prunable kernel "
+                f"{'the predicate' if self.layers else 'the default (all but the output layer)'} chose "
+                f"{len(chosen)}, {len(kernels)} of them trainable. Give layers=..., a function layer -> bool "
+                f"that is true for some of: {', '.join(known[:8]) or 'none in this model'}"
+                f"{', ...' if len(known) > 8 else ''}."
+            )
+        for kernel in kernels:
+            if isinstance(kernel.variable.constraint, MaskConstraint):
+                raise ValueError(
+                    f"Prune: {kernel.path} is pruned by another Prune already. Give each its own layers=...; "
+                    "one left by an interrupted loop of your own is removed by its on_train_end()."
+                )
+        return kernels
+
+    def _start_from_weights(self) -> None:
+        """Brings masks and weights to where the schedule stands; of a resumed model this changes nothing."""
+        done = _updates_done(_updating_optimizer(self.model))
+        acted = self.schedule.last_acting_step(done)
+        if acted is None:
+            self._warn_if_too_late(done)
+            return
+        before = self._zeros()
+        with self.model.distribute_strategy.scope():
+            for pruned in self._pruned:
+                pruned.engine.update_mask_at(acted)
+        self._apply_masks()
+        after = self._zeros()
+        if done and after > before:
+            total = self._parameters()
+            warnings.warn(
+                f"Prune: the optimizer has made {done} updates already, and {self.schedule} acted at update "
+                f"{acted}: zeros went from {before / total:.1%} to {after / total:.1%} at once. To prune "
+                f"from here on, set begin_step={done}, or compile the model again (steps start at 0).",
+                stacklevel=2,
+            )
+
+    def _warn_if_too_late(self, done: int) -> None:
+        steps = self.params.get("steps") if self.params else None
+        if steps is None:  # a generator of unknown length
+            return
+        last = done + steps * self.params["epochs"] // (_accumulation_steps(self.model) or 1)
+        if last < self.schedule.begin_step:
+            warnings.warn(
+                f"Prune: this fit ends at update {last} of the optimizer, before begin_step="
+                f"{self.schedule.begin_step}: nothing will be pruned. Lower begin_step or train longer.",
+                stacklevel=2,
+            )
+
+    def _apply_masks(self) -> None:
+        with self.model.distribute_strategy.scope():
+            for pruned in self._pruned:
+                variable = pruned.kernel.variable
+                variable.assign(pruned.engine.apply_mask(variable.value))
+
+    def _zeros(self) -> int:
+        return sum(count_zeros(pruned.kernel.variable) for pruned in self._pruned)
+
+    def _parameters(self) -> int:
+        return sum(pruned.kernel.variable.value.shape.num_elements() for pruned in self._pruned)
+
+
+class MaskConstraint(keras.constraints.Constraint):
+    """Applied by the optimizer after each update: the kernel's own constraint, a due new mask, the zeros."""
+
+    def __init__(self, engine: KernelPruning, own: Callable | None):
+        self.engine, self.own = engine, own
+
+    def __call__(self, kernel: keras.Variable) -> tf.Tensor:
+        if self.own is not None:  # first and in place: the engine chooses by the weights it reads there
+            kernel.assign(self.own(kernel))
+        self.engine.conditional_mask_update()
+        return self.engine.apply_mask(kernel.value)
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    kernel: Kernel
+    engine: KernelPruning
+
+
+def _masked_variables(model: keras.Model) -> list[keras.Variable]:
+    return [variable for variable in model.variables if isinstance(variable.constraint, MaskConstraint)]
+
+
+def _release_before_next_fit(model: keras.Model) -> None:
+    """Makes the next fit, whatever its callbacks, take off the constraints this one may leave behind.
+
+    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`,
+    without force: there the model is released, before a callback is called or a step is traced.
+    """
+
+    def make_train_function(force=False):
+        if not force:
+            _release(model)
+        return type(model).make_train_function(model, force)
+
+    model.make_train_function = make_train_function
+
+
+def _release(model: keras.Model) -> None:
+    """Gives the kernels their own constraints and the model its own methods and an untraced step."""
+    for variable in _masked_variables(model):
+        variable.constraint = variable.constraint.own
+    if "make_train_function" in vars(model):
+        del model.make_train_function
+    model.make_train_function(force=True)
+
+
+def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer that counts the updates: under mixed_float16 the one inside LossScaleOptimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not hasattr(optimizer, "iterations"):
+        raise ValueError(
+            "Prune counts its steps by optimizer.iterations; the model's optimizer is "
+            f"{optimizer!r}. Compile the model with a Keras optimizer."
+        )
+    return optimizer
+
+
+def _accumulation_steps(model: keras.Model) -> int | None:
+    return getattr(_updating_optimizer(model), "gradient_accumulation_steps", None)
+
+
+def _updates_done(optimizer: keras.optimizers.Optimizer) -> int:
+    return int(tf.cast(optimizer.iterations, tf.int64))  # a mirrored variable has no int()
+
+
+def _step_of_this_update(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+    """The number, from 1, of the update whose constraints run now; -1 where gradients only accumulate."""
+    accumulation = getattr(optimizer, "gradient_accumulation_steps", None)
+    if not accumulation:
+        return tf.cast(optimizer.iterations, tf.int64) + 1  # Keras counts after the constraints
+    batches = tf.cast(optimizer._iterations, tf.int64) + 1  # only the private counter sees every batch
+    is_update = tf.equal(batches % accumulation, 0)
+    return tf.where(is_update, batches // accumulation, tf.constant(-1, tf.int64))
+
+
+def _pair(name: str, value) -> tuple[int, int]:
+    try:
+        first, second = value
+        valid = all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in (first, second))
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"Prune: {name} must be two positive integers; got {value!r}.")
+    return int(first), int(second)

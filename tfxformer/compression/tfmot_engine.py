@@ -1,0 +1,174 @@
+"""tfmot's schedules and pruning engine on Keras 3 kernels; the only file that imports tfmot.
+
+Import it where pruning runs, not before: it loads tf_keras, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+# tfmot sets TF_USE_LEGACY_KERAS=1 when imported. A `tf.keras` first touched after that is tf_keras for the
+# whole process, and child processes inherit the variable: so touch it before, and put the variable back.
+_legacy_keras = os.environ.get("TF_USE_LEGACY_KERAS")
+_ = tf.keras.__name__
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
+    pruning_impl,
+    pruning_schedule,
+    pruning_utils,
+)
+
+if _legacy_keras is None:
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
+else:
+    os.environ["TF_USE_LEGACY_KERAS"] = _legacy_keras
+
+from tfxformer.compression.kernels import Kernel  # noqa: E402
+from tfxformer.compression.schedules import Schedule  # noqa: E402
+
+
+def tfmot_schedule(schedule: Schedule) -> pruning_schedule.PruningSchedule:
+    """tfmot's schedule of the same name and arguments."""
+    return getattr(pruning_schedule, type(schedule).__name__)(**schedule.get_config())
+
+
+class KernelPruning(pruning_impl.Pruning):
+    """tfmot's engine on one kernel: when to act, how many to keep, blocks, m:n; the mask is exact.
+
+    Three things differ from tfmot 0.8.1. A kernel of any rank is seen as the matrix [in, out] it is. Weights
+    of equal magnitude count one by one, the lower index first (tfmot keeps all that reach the threshold, so
+    an all-equal kernel stays dense, and bfloat16 kernels drift). And the m:n mask is chosen where the
+    schedule acts, not only at step 1, so a later `fit` can prune.
+
+    Attributes:
+        mask: bool variable of the kernel's shape, True where the weight stays.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        step: Callable[[], tf.Tensor],
+        schedule: Schedule,
+        block_size: tuple[int, int] = (1, 1),
+        block_pooling: str = "AVG",
+        m_by_n: tuple[int, int] | None = None,
+    ):
+        """Creates the mask, all True. Call inside the scope of the model's strategy.
+
+        Args:
+            kernel: the kernel to prune.
+            step: returns the int64 step the schedule is asked for; a negative one never acts.
+        """
+        self._kernel = kernel
+        self.mask = tf.Variable(tf.ones(kernel.variable.shape, tf.bool), trainable=False, name="mask")
+        threshold = tf.Variable(0.0, trainable=False, name="threshold")
+        # The engine needs tf.Variables: a keras.Variable's assign takes no name.
+        pruned = [(kernel.variable.value, self.mask, threshold)]
+        self._live_step = step
+        super().__init__(self._step, pruned, tfmot_schedule(schedule), block_size, block_pooling, m_by_n)
+
+    def update_mask_at(self, step: int) -> None:
+        """Chooses the mask now as at `step`, one at which the schedule acts; outside a compiled step."""
+        live, self._live_step = self._live_step, lambda: tf.constant(step, tf.int64)
+        try:
+            self.conditional_mask_update()
+        finally:
+            self._live_step = live
+
+    def apply_mask(self, weights: tf.Tensor) -> tf.Tensor:
+        """The weights with zeros where the mask is False: +0.0, where a product would leave -0.0 and NaN."""
+        return tf.where(self.mask, weights, tf.zeros_like(weights))
+
+    def _step(self) -> tf.Tensor:
+        step = self._live_step()
+        if self._sparsity_m_by_n:  # tfmot chooses an m:n mask where the step is 1
+            return tf.cast(self._pruning_schedule(step)[0], tf.int64)
+        return step
+
+    def _validate_block(self) -> None:
+        """tfmot wants rank 2 for blocks; here every kernel becomes a matrix."""
+
+    def _maybe_update_block_mask(self, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        magnitudes = tf.abs(weights)
+        if magnitudes.dtype.size < 4:
+            magnitudes = tf.cast(magnitudes, tf.float32)  # exact, and the engine's pooling wants it
+        order = self._kernel.permutation
+        turned = tf.transpose(magnitudes, order)
+        rows = 1
+        for axis in self._kernel.summed_axes:
+            rows *= weights.shape[axis]
+        matrix = tf.reshape(turned, [rows, weights.shape.num_elements() // rows])  # [in, out]
+
+        if self._sparsity_m_by_n:
+            threshold, mask = super()._maybe_update_block_mask(matrix)
+            mask = tf.cast(mask, tf.bool)
+        elif self._block_size == [1, 1]:
+            threshold, mask = self._update_mask(matrix)
+        else:
+            threshold, mask = self._update_blocks(matrix)
+        mask = tf.reshape(mask, turned.shape)
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        return tf.cast(threshold, tf.float32), tf.transpose(mask, inverse)
+
+    def _update_blocks(self, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """tfmot's own pooling and expansion, mended where blocks do not fill the matrix or are one in a row.
+
+        tfmot pools with SAME padding, which shifts the windows against the blocks that are then masked, and
+        squeezes the result, which breaks on a single row or column of blocks.
+        """
+        (rows, columns), (height, width) = matrix.shape, self._block_size
+        matrix = tf.pad(matrix, [[0, -rows % height], [0, -columns % width]])
+        pooled = pruning_utils.factorized_pool(
+            matrix, self._block_size, self._block_pooling_type, self._block_size, padding="VALID"
+        )
+        pooled = tf.reshape(pooled, [-(-rows // height), -(-columns // width)])
+        if self._block_pooling_type == "AVG":  # of the weights in the block, not of the padding
+            pooled /= tf.cast(np.outer(_filled(rows, height), _filled(columns, width)), pooled.dtype)
+        threshold, kept = self._update_mask(pooled)
+        expanded = pruning_utils.expand_tensor(tf.cast(kept, tf.float32), self._block_size)
+        return threshold, tf.cast(expanded[:rows, :columns], tf.bool)
+
+    def _update_mask(self, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Keeps the k largest of non-negative `weights`, k counted as tfmot counts it.
+
+        tfmot sorts for the threshold; `keep_largest` finds the same one, 7 to 20 times faster on a CPU.
+        """
+        sparsity = self._pruning_schedule(self._step_fn())[1]
+        size = tf.cast(tf.size(weights), tf.float32)
+        kept = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
+        threshold, mask = keep_largest(tf.reshape(weights, [-1]), kept)
+        return threshold, tf.reshape(mask, weights.shape)
+
+
+def _filled(size: int, block: int) -> np.ndarray:
+    """The part of each block that lies within `size`: 1 for all but perhaps the last."""
+    return np.minimum(size - np.arange(0, size, block), block) / block
+
+
+def keep_largest(values: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The `kept`-th largest of non-negative floats [n], and a bool mask [n] of exactly `kept` True.
+
+    Among equals the first are kept. The bits of non-negative floats, read as integers, are ordered as the
+    floats are: the threshold is the largest integer that at least `kept` of them reach, found bit by bit.
+
+    Args:
+        values: float32 or float64, none negative (nor -0.0).
+        kept: int32 scalar, 1 <= kept <= n.
+    """
+    integer = tf.int64 if values.dtype == tf.float64 else tf.int32
+    bits = tf.bitcast(values, integer)
+
+    def try_bit(position, answer):
+        candidate = answer | tf.bitwise.left_shift(tf.ones([], integer), position)
+        reached = tf.math.count_nonzero(bits >= candidate, dtype=tf.int32) >= kept
+        return position - 1, tf.where(reached, candidate, answer)
+
+    start = (tf.constant(integer.size * 8 - 2, integer), tf.zeros([], integer))
+    threshold = tf.while_loop(lambda position, _: position >= 0, try_bit, start)[1]
+    above, equal = bits > threshold, bits == threshold
+    room = kept - tf.math.count_nonzero(above, dtype=tf.int32)
+    first_equal = equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= room)
+    return tf.bitcast(threshold, values.dtype), above | first_equal
