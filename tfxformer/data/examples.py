@@ -14,8 +14,8 @@ def is_raw(x) -> bool:
         return is_text_dataset(x)
     if isinstance(x, Mapping) or hasattr(x, "num_batches"):  # a dict of arrays, a keras.utils.PyDataset
         return False
-    # Columns of text have no numbers in them; arrays and tensors of numbers are ids.
-    return getattr(getattr(x, "dtype", None), "kind", "O") in "OUST"
+    dtype = getattr(x, "dtype", None)  # of a numpy array, a tensor or a pandas column
+    return dtype is None or dtype.name.startswith(("str", "object", "bytes"))
 
 
 def steps_per_epoch(x, batch_size: int | None, validation_split: float = 0.0) -> int:

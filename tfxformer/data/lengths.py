@@ -28,5 +28,3 @@ def default_sequence_length(counts: Sequence[int], maximum: int) -> int:
     if not len(counts):
         raise ValueError("There are no texts to choose a sequence length from.")
     return round_length(int(np.ceil(np.percentile(np.asarray(counts), PERCENTILE))), maximum)
-
-
