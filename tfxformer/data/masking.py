@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfxformer.text import Tokenizer
+
 
 class MaskedTokens(NamedTuple):
     """`token_ids` int32 [B,S] as the model sees them, `labels` int32 [B,S] the original ids, and `weights`
@@ -15,6 +17,24 @@ class MaskedTokens(NamedTuple):
     token_ids: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+
+
+class Filling(NamedTuple):
+    """One way to fill a mask: the token as text, its id and its probability."""
+
+    token: str
+    token_id: int
+    probability: float
+
+
+def best_fillings(logits: np.ndarray, tokenizer: Tokenizer, count: int) -> list[Filling]:
+    """The most probable tokens under the logits [V] of one mask, best first."""
+    logits = np.asarray(logits, np.float64)[: tokenizer.vocabulary_size]  # tables may have rows beyond it
+    exponents = np.exp(logits - logits.max())
+    best = np.argsort(-logits, kind="stable")[:count]
+    tokens = tokenizer.decode(best[:, None], skip_special_tokens=False)
+    shares = exponents[best] / exponents.sum()
+    return [Filling(t.strip(), int(i), float(p)) for t, i, p in zip(tokens, best, shares, strict=True)]
 
 
 def mask_tokens(

@@ -51,8 +51,8 @@ def activation(name):
         name: str, a key of `ACTIVATIONS`.
 
     Returns:
-        f(x, training=None, bias=None), the activation of x + bias: in training, GELU runs as the CPU's kernel where
-        there is one, in which the bias is free.
+        f(x, training=None, bias=None), the activation of x + bias: in training, GELU runs as the CPU's kernel
+        where there is one, in which the bias is free.
 
     Source: `transformers.activations.ACT2FN`.
     """
@@ -63,6 +63,8 @@ def activation(name):
     def activate(x, training=None, bias=None):
         if training and name in _TANH_FORM:
             return kernels.gelu(x, bias, approximate=_TANH_FORM[name])
+        if training:
+            return function(kernels.add_bias(x, bias))
         return function(x if bias is None else x + bias)
 
     return activate

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers import kernels, random_bits
 
 
 def _check_rate(rate):
@@ -37,7 +37,7 @@ def drop_path(x, rate, seed):
     _check_rate(rate)
     if not rate:
         return x
-    kept = kernels.keep_scale((ops.shape(x)[0],) + (1,) * (len(x.shape) - 1), rate, seed)
+    kept = random_bits.keep_scale((ops.shape(x)[0],) + (1,) * (len(x.shape) - 1), rate, seed)
     return x * ops.cast(kept, x.dtype)
 
 
@@ -54,8 +54,8 @@ def split_seed(seed, index):
     if not 0 <= index < 2**30:
         raise ValueError(f"index must be from 0 to 2**30 - 1, got {index}.")
     # Two positions of the upper half, which no tensor that dropout sees is large enough to reach.
-    bits = kernels.bits_at(kernels.word(np.array([0, 1]) + 2**31 + 2 * index), seed)
-    return ops.cast(ops.right_shift(bits, kernels.word(1)), seed.dtype)  # 31 bits fit any seed's dtype
+    bits = random_bits.bits_at(random_bits.word(np.array([0, 1]) + 2**31 + 2 * index), seed)
+    return ops.cast(ops.right_shift(bits, random_bits.word(1)), seed.dtype)  # 31 bits fit any seed's dtype
 
 
 @keras.saving.register_keras_serializable("tfxformer")

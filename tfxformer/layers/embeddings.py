@@ -30,7 +30,10 @@ class TokenEmbedding(keras.layers.Layer):
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
-            name="embeddings", shape=(self.vocabulary_size, self.size), initializer=self.initializer, autocast=False
+            name="embeddings",
+            shape=(self.vocabulary_size, self.size),
+            initializer=self.initializer,
+            autocast=False,
         )
 
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):

@@ -85,7 +85,9 @@ class EncoderBlock(keras.layers.Layer):
         # run would drop other units than the first and the gradient would be silently wrong.
         seed = self.seed_generator.next() if training and self._random else None
         if training and self.gradient_checkpointing:
-            return keras.remat(lambda x: self._transform(x, bias, first_only, seed, training, numerics))(inputs)
+            return keras.remat(lambda x: self._transform(x, bias, first_only, seed, training, numerics))(
+                inputs
+            )
         return self._transform(inputs, bias, first_only, seed, training, numerics)
 
     def _transform(self, x, bias, first_only, seed, training, numerics):

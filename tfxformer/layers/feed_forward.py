@@ -23,7 +23,13 @@ class FeedForward(keras.layers.Layer):
     """
 
     def __init__(
-        self, size, activation="gelu", gated=False, use_bias=True, kernel_initializer="glorot_uniform", **kwargs
+        self,
+        size,
+        activation="gelu",
+        gated=False,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.size = size

@@ -3,8 +3,7 @@
 On a CPU matrix products belong to oneDNN, which TensorFlow's graph calls; the elementwise chains between
 them (GELU, softmax, dropout, norms) are passes over memory there, one kernel an operation, slow ones in
 bfloat16. Here each chain is a small cluster compiled by XLA, in float32 inside, with its own gradient.
-XLA's own random numbers cost more than all of it, so masks are a hash of (seed, position): no state,
-nothing to keep for the backward pass, the same bits in eager, graph and XLA.
+XLA's own random numbers cost more than all of it: masks are hashed instead (`random_bits`).
 
 Elsewhere (GPU, TPU: compile the whole step; other Keras backends) the same formulas run as plain `keras.ops`.
 Whole-step XLA, `tf.distribute` replicas and recomputation (`keras.remat`) take either way.
@@ -16,11 +15,9 @@ import functools
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
-_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: spreads consecutive counters over all bits
-
+from tfxformer.layers.random_bits import keep_scale
 
 # === How a kernel is run ===
 
@@ -55,7 +52,7 @@ def _run(forward, backward, constants, tensors):
     """
     import tensorflow as tf
 
-    # As tensors, and under autocast: a variable given as an argument would be asked for a gradient of its own.
+    # As tensors: a variable given as an argument would be asked for a gradient of its own.
     every = [x if x is None else ops.convert_to_tensor(x) for x in (*constants, *tensors)]
 
     # The constants are arguments too: `tf.custom_gradient` follows a captured seed back to its generator's
@@ -83,62 +80,19 @@ def _wide(x):
 
 
 def _sum_rows(x, like):
-    """[..., F] -> [F] in the dtype of `like`; None for None."""
-    return None if like is None else ops.cast(ops.sum(x, axis=tuple(range(len(x.shape) - 1))), like.dtype)
+    """[..., F] -> [F] in the dtype of `like`; None for None.
 
-
-# === Random bits by position ===
-
-
-def word(value):
-    """32-bit words (torch has no arithmetic on uint32: there, int64 below 2**32)."""
-    if keras.backend.backend() == "torch":
-        return ops.bitwise_and(ops.cast(value, "int64"), 0xFFFFFFFF)
-    return ops.convert_to_tensor(np.uint32(value)) if isinstance(value, int) else ops.cast(value, "uint32")
-
-
-def _mix(x, shift):
-    return ops.bitwise_xor(x, ops.right_shift(x, word(shift)))
-
-
-def _hash(x, key=0):
-    """Hashes 32-bit words by three rounds of multiply and shift; the key enters after the first.
-
-    Source: triple32 of C. Wellons, "Prospecting for Hash Functions" (2018).
+    A product with ones sums in float32. TensorFlow's own gradient of a bias, BiasAddGrad, sums bfloat16 in
+    bfloat16 on a CPU: over 4096 rows that loses 40 % of the gradient. And it is not inside a cluster, because
+    XLA would compute all of `x` once more for it.
     """
-    x = _mix(word(_mix(x, 17) * word(0xED5AD4BB)), 11)
-    x = word(word(x + word(key)) * word(0xAC4C1B51))
-    return _mix(word(_mix(x, 15) * word(0x31848BAB)), 14)
+    import tensorflow as tf
 
-
-def _seed_key(seed):
-    """Two well-mixed words from a seed, an integer tensor [2]."""
-    first = _hash(word(seed[0]))
-    second = _hash(word(word(seed[1]) * word(_GOLDEN)), first)
-    return ops.bitwise_xor(first, _hash(second)), second
-
-
-def random_bits(shape, seed):
-    """A random 32-bit word for each position of `shape`, a tuple of ints or scalar tensors."""
-    static = all(isinstance(size, int) for size in shape)
-    count = math.prod(shape) if static else ops.prod(ops.stack([ops.cast(size, "int32") for size in shape]))
-    position = word(ops.reshape(ops.arange(count, dtype="int32"), shape))
-    return bits_at(position, seed)
-
-
-def bits_at(position, seed):
-    """The random words at given positions, 32-bit words."""
-    first, second = _seed_key(seed)
-    # Half of the key inside the hash: with a key on its input alone, two seeds would share one mask, shifted.
-    return _hash(ops.bitwise_xor(position, first), second)
-
-
-def keep_scale(shape, rate, seed):
-    """Dropout's multiplier, float32 of `shape`: 0 with probability `rate`, else 1 / P(kept)."""
-    threshold = min(round(rate * 2**32), 2**32 - 1)
-    kept = ops.greater_equal(random_bits(shape, seed), word(threshold))
-    # The scale is that of the whole threshold, not of `rate`: exactly unbiased.
-    return ops.where(kept, np.float32(1.0 / (1.0 - threshold / 2**32)), np.float32(0.0))
+    if like is None:
+        return None
+    rows = tf.reshape(x, (-1, tf.shape(x)[-1]))
+    ones = tf.ones((1, tf.shape(rows)[0]), rows.dtype)
+    return tf.cast(tf.reshape(tf.matmul(ones, rows), like.shape), like.dtype)
 
 
 # === Dropout ===
@@ -161,7 +115,24 @@ def _drop(rate, seed, x):
     return ops.cast(_wide(x) * keep_scale(tuple(ops.shape(x)), rate, seed), x.dtype)
 
 
-# === GELU ===
+# === Bias and GELU ===
+
+
+def add_bias(x, bias):
+    """x + bias, with a gradient of the bias that is right in bfloat16 (see `_sum_rows`).
+
+    Args:
+        x: float [..., F].
+        bias: [F], or None.
+    """
+    if bias is None or not use_clusters():
+        return x if bias is None else x + ops.cast(bias, x.dtype)
+    return _run(
+        lambda x, bias: (x + ops.cast(bias, x.dtype), bias),
+        lambda constants, bias, upstream: (upstream, _sum_rows(upstream, bias)),
+        [],
+        [x, bias],
+    )
 
 
 def gelu(x, bias=None, approximate=False):
@@ -174,13 +145,13 @@ def gelu(x, bias=None, approximate=False):
     """
     if not use_clusters():
         return ops.gelu(x if bias is None else x + ops.cast(bias, x.dtype), approximate=approximate)
-    forward, backward = _cluster(_gelu, approximate), _cluster(_gelu_gradient, approximate)
-    return _run(
-        lambda x, bias: (forward(x, bias), (x, bias)),
-        lambda constants, kept, upstream: backward(*kept, upstream),
-        [],
-        [x, bias],
-    )
+    forward, derivative = _cluster(_gelu, approximate), _cluster(_gelu_gradient, approximate)
+
+    def backward(constants, kept, upstream):
+        gradient = derivative(*kept, upstream)
+        return gradient, _sum_rows(gradient, kept[1])
+
+    return _run(lambda x, bias: (forward(x, bias), (x, bias)), backward, [], [x, bias])
 
 
 def _gate(x, approximate):
@@ -200,8 +171,7 @@ def _gelu(approximate, x, bias):
 def _gelu_gradient(approximate, x, bias, upstream):
     wide = _wide(x) if bias is None else _wide(x) + _wide(bias)
     gate, slope = _gate(wide, approximate)
-    gradient = _wide(upstream) * (gate + wide * slope)
-    return ops.cast(gradient, x.dtype), _sum_rows(gradient, bias)
+    return ops.cast(_wide(upstream) * (gate + wide * slope), x.dtype)
 
 
 # === Attention ===
@@ -220,16 +190,22 @@ def split_heads(x, bias, heads, head_size, query_scale):
     Returns:
         query [B, N, S, H], key [B, G, S, H], value [B, G, S, H].
     """
-    static = (heads, head_size, query_scale)
     if not use_clusters():
-        return _split_heads(*static, x, bias)
-    forward, backward = _cluster(_split_heads, *static), _cluster(_split_heads_gradient, *static)
-    return _run(
-        lambda x, bias: (forward(x, bias), bias),
-        lambda constants, bias, *upstream: backward(bias, *upstream),
-        [],
-        [x, bias],
-    )
+        return _split_heads(heads, head_size, query_scale, x, bias)
+    import tensorflow as tf
+
+    forward = _cluster(_split_heads, heads, head_size, query_scale)
+
+    def backward(constants, bias, query, *others):
+        parts = [tf.transpose(part, (0, 2, 1, 3)) for part in (query * query_scale, *others)]
+        shapes = [
+            (-1, tf.shape(part)[1], count * head_size) for part, count in zip(parts, heads, strict=True)
+        ]
+        parts = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        gradient = tf.concat(parts, axis=-1)  # [B, S, (N + 2 * G) * H]
+        return gradient, _sum_rows(gradient, bias)
+
+    return _run(lambda x, bias: (forward(x, bias), bias), backward, [], [x, bias])
 
 
 def _split_heads(heads, head_size, query_scale, x, bias):
@@ -244,15 +220,6 @@ def _split_heads(heads, head_size, query_scale, x, bias):
     return tuple(parts)
 
 
-def _split_heads_gradient(heads, head_size, query_scale, bias, *upstream):
-    parts = []
-    for count, scale, part in zip(heads, (query_scale, 1.0, 1.0), upstream, strict=True):
-        part = ops.transpose(_wide(part) * scale, (0, 2, 1, 3))  # [B, n, S, H] -> [B, S, n, H]
-        parts.append(ops.reshape(part, (-1, ops.shape(part)[1], count * head_size)))
-    joined = ops.concatenate(parts, axis=-1)
-    return ops.cast(joined, upstream[0].dtype), _sum_rows(joined, bias)
-
-
 def attend(scores, bias, value, rate=0.0, seed=None):
     """dropout(softmax(scores + bias)) @ value.
 
@@ -264,17 +231,20 @@ def attend(scores, bias, value, rate=0.0, seed=None):
         seed: integer tensor [2]; not read where rate is 0.
 
     Returns:
-        [B, N, S, H]. The softmax is float32 inside.
+        [B, N, S, H].
     """
     seed = seed if rate else None
     if not use_clusters():
-        return ops.matmul(_probabilities(rate, seed, bias, scores)[1], value)
+        probability = _softmax(scores, bias)
+        return ops.matmul(_drop(rate, seed, probability) if rate else probability, value)
     import tensorflow as tf
 
-    probabilities, score_gradient = _cluster(_probabilities, rate), _cluster(_score_gradient)
+    drop, score_gradient = _cluster(_drop, rate), _cluster(_score_gradient)
 
     def forward(seed, bias, scores, value):
-        probability, dropped = probabilities(seed, bias, scores)
+        # oneDNN's softmax is faster than XLA's.
+        probability = _softmax(scores, bias)
+        dropped = drop(seed, probability) if rate else probability
         context = tf.matmul(dropped, value)
         return context, (probability, dropped, value, context)
 
@@ -287,13 +257,8 @@ def attend(scores, bias, value, rate=0.0, seed=None):
     return _run(forward, backward, [seed, bias], [scores, value])
 
 
-def _probabilities(rate, seed, bias, scores):
-    """The probabilities before and after dropout, in the dtype of the scores."""
-    wide = _wide(scores) if bias is None else _wide(scores) + _wide(bias)
-    exponential = ops.exp(wide - ops.max(wide, axis=-1, keepdims=True))
-    probability = exponential / ops.sum(exponential, axis=-1, keepdims=True)
-    dropped = probability * keep_scale(tuple(ops.shape(scores)), rate, seed) if rate else probability
-    return ops.cast(probability, scores.dtype), ops.cast(dropped, scores.dtype)
+def _softmax(scores, bias):
+    return ops.softmax(scores if bias is None else scores + ops.cast(bias, scores.dtype), axis=-1)
 
 
 def _score_gradient(probability, dropped, dropped_gradient, context, upstream):
@@ -325,18 +290,24 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
     seed = seed if rate else None
     if not use_clusters():
         return _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias)[0]
-    forward, backward = _cluster(_add_norm, rate, epsilon), _cluster(_add_norm_gradient, rate)
+    forward, derivative = _cluster(_add_norm, rate, epsilon), _cluster(_add_norm_gradient, rate)
 
-    def run(seed, *tensors):
-        result, normalized, scale = forward(seed, *tensors)
-        return result, (normalized, scale, *tensors[1:])
+    def run(seed, x, residual, gamma, beta, bias):
+        result, normalized, scale = forward(seed, x, residual, gamma, beta, bias)
+        return result, (normalized, scale, residual, gamma, beta, bias)
 
-    return _run(
-        run,
-        lambda constants, kept, upstream: backward(constants[0], *kept, upstream),
-        [seed],
-        [x, residual, gamma, beta, bias],
-    )
+    def backward(constants, kept, upstream):
+        normalized, scale, residual, gamma, beta, bias = kept
+        total, dropped, product = derivative(*constants, normalized, scale, gamma, upstream)
+        return (
+            dropped,
+            None if residual is None else ops.cast(total, residual.dtype),
+            _sum_rows(product, gamma),
+            _sum_rows(upstream, beta),
+            _sum_rows(dropped, bias),
+        )
+
+    return _run(run, backward, [seed], [x, residual, gamma, beta, bias])
 
 
 def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
@@ -353,19 +324,14 @@ def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
     return ops.cast(result, x.dtype), ops.cast(normalized, x.dtype), scale
 
 
-def _add_norm_gradient(rate, seed, normalized, scale, residual, gamma, beta, bias, upstream):
+def _add_norm_gradient(rate, seed, normalized, scale, gamma, upstream):
+    """Gradients of the sum before dropout and of `x`, and the rows whose sum is that of gamma."""
     normal, wide = _wide(normalized), _wide(upstream)
     inner = wide * _wide(gamma)
     along = ops.mean(inner * normal, axis=-1, keepdims=True)
     total = scale * (inner - ops.mean(inner, axis=-1, keepdims=True) - normal * along)
     dropped = total * keep_scale(tuple(ops.shape(upstream)), rate, seed) if rate else total
-    return (
-        ops.cast(dropped, upstream.dtype),
-        None if residual is None else ops.cast(total, residual.dtype),
-        _sum_rows(wide * normal, gamma),
-        _sum_rows(wide, beta),
-        _sum_rows(dropped, bias),
-    )
+    return ops.cast(total, upstream.dtype), ops.cast(dropped, upstream.dtype), wide * normal
 
 
 # === Embedding ===
@@ -390,7 +356,8 @@ def embedding_lookup(table, ids, lookup="take"):
 
     table = tf.convert_to_tensor(table)  # of a Keras variable, keras.ops gives the variable itself
     if lookup == "gather":
-        return tf.gather(table, ids)
+        # By flat ids: what LiteRT's EMBEDDING_LOOKUP takes, and with it 4-bit tables.
+        return tf.reshape(tf.gather(table, tf.reshape(ids, (-1,))), (*ops.shape(ids), table.shape[1]))
 
     # TensorFlow's own gradient is IndexedSlices, one row for each id. Optimizers take their norm without
     # summing the rows of one id, and so clip by a wrong global norm.

@@ -21,5 +21,10 @@ class Numerics:
     layer_norm: str = "fused"
     embedding: str = "take"
 
+    def __post_init__(self):
+        for name, known in (("layer_norm", ("fused", "product")), ("embedding", ("take", "gather"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}.")
+
 
 DEFAULT = Numerics()

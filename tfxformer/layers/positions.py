@@ -56,7 +56,10 @@ class PositionEmbedding(keras.layers.Layer):
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
-            name="embeddings", shape=(self.max_positions, self.size), initializer=self.initializer, autocast=False
+            name="embeddings",
+            shape=(self.max_positions, self.size),
+            initializer=self.initializer,
+            autocast=False,
         )
 
     def call(self, token_ids):

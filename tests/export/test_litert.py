@@ -1,0 +1,256 @@
+"""export_litert: every mode, every task, and what must not leave a file."""
+
+import errno
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from export_cases import TEXTS, backbone, keras_probabilities, perturb
+
+from tfxformer import export, tasks
+from tfxformer.export import litert, quantize
+
+REPRESENTATIVE = TEXTS * 4
+
+
+def run(path, signature, batch):
+    """One call through the plain LiteRT interpreter: none of our reading code."""
+    interpreter = Interpreter(model_path=str(path))
+    return interpreter.get_signature_runner(signature)(**batch)
+
+
+def batch_of(task, text, length):
+    encoding = task.tokenizer.encode([text], sequence_length=length)
+    return {tensor.name: getattr(encoding, tensor.name) for tensor in task.inputs}
+
+
+@pytest.mark.parametrize("mode", quantize.MODES)
+def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
+    if mode == "int4":
+        pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
+    if mode in ("int4", "int16x8"):
+        # The rounding of large random kernels alone exceeds what these modes allow: trained ones are kinder.
+        labels, tokenizer = classifier.labels, classifier.tokenizer
+        classifier = perturb(tasks.TextClassifier(backbone(), labels, tokenizer=tokenizer), kernels=0.03)
+    path = tmp_path / "model.tflite"
+    calibrated = quantize.MODES[mode].calibrated
+    report = export.export_litert(
+        classifier, path, mode, sequence_length=48, representative=REPRESENTATIVE if calibrated else None
+    )
+    assert report.error <= report.tolerance
+    assert path.stat().st_size == report.bytes
+    assert report.signatures == ("classify",)
+    wanted = keras_probabilities(classifier, TEXTS, 48)
+    got = [run(path, "classify", batch_of(classifier, text, 48))["probabilities"][0] for text in TEXTS]
+    assert np.abs(np.array(got) - wanted).max() <= {"float32": 1e-5, "float16": 2e-3}.get(mode, 5e-2)
+    json.dumps(report.to_dict())
+
+
+def test_sizes_follow_the_modes(classifier, tmp_path):
+    sizes = {
+        mode: export.export_litert(
+            classifier, tmp_path / f"{mode}.tflite", mode, sequence_length=32
+        ).weight_bytes
+        for mode in ("float32", "float16", "dynamic_int8")
+    }
+    assert sizes["float32"] > 1.9 * sizes["float16"] > 1.7 * sizes["dynamic_int8"]
+
+
+def test_several_lengths_share_their_weights(classifier, tmp_path):
+    one = export.export_litert(classifier, tmp_path / "one.tflite", "float32", sequence_length=64)
+    several = export.export_litert(
+        classifier, tmp_path / "three.tflite", "float32", sequence_lengths=(64, 16, 32)
+    )
+    assert several.signatures == ("classify_16", "classify_32", "classify_64")
+    assert several.bytes - one.bytes < 0.25 * one.weight_bytes
+    assert "one signature" in several.mediapipe_reason
+
+
+@pytest.mark.parametrize(
+    ("make", "signature", "output", "shape"),
+    [
+        (lambda b, t: tasks.TextEmbedder(b, tokenizer=t), "embed", "embedding", (1, 64)),
+        (lambda b, t: tasks.TokenClassifier(b, ["O", "B-X"], tokenizer=t), "tag", "logits", (1, 32, 2)),
+        (lambda b, t: tasks.QuestionAnswering(b, tokenizer=t), "answer", "logits", (1, 32, 2)),
+        (lambda b, t: tasks.MaskedLM(b, tokenizer=t), "fill_mask", "logits", (1, 32, 400)),
+    ],
+)
+def test_other_tasks(tokenizer, tmp_path, make, signature, output, shape):
+    task = perturb(make(backbone(), tokenizer))
+    path = tmp_path / "model.tflite"
+    report = export.export_litert(task, path, "float32", sequence_length=32)
+    assert report.signatures == (signature,)
+    batch = batch_of(task, TEXTS[1], 32)
+    got = run(path, signature, batch)[output]
+    assert got.shape == shape
+    valid = slice(None) if signature == "embed" else batch["padding_mask"][0].astype(bool)
+    np.testing.assert_allclose(got[:, valid], np.asarray(task(batch))[:, valid], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "outputs"),
+    [("multi_label_classification", {"probabilities"}), ("regression", {"logits"})],
+)
+def test_problem_types(tokenizer, tmp_path, problem_type, outputs):
+    task = tasks.TextClassifier(backbone(), ["a", "b"], problem_type=problem_type, tokenizer=tokenizer)
+    export.export_litert(perturb(task), tmp_path / "model.tflite", "float32", sequence_length=32)
+    batch = batch_of(task, TEXTS[0], 32)
+    got = run(tmp_path / "model.tflite", "classify", batch)
+    assert set(got) == outputs
+    logits = np.asarray(task(batch))
+    wanted = logits if problem_type == "regression" else 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(next(iter(got.values())), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["roberta-base", "distilbert-base", "albert-base", "electra-small"])
+def test_other_families(tokenizer, tmp_path, preset):
+    model = backbone(preset, encoder__max_positions=66, padding_id=0)
+    task = perturb(tasks.TokenClassifier(model, ["O", "X"], tokenizer=tokenizer))
+    report = export.export_litert(task, tmp_path / "model.tflite", "dynamic_int8", sequence_length=32)
+    assert report.error <= report.tolerance
+
+
+def test_mixed_precision_model_exports_in_float32(tokenizer, tmp_path):
+    model = backbone(dtype="mixed_bfloat16")
+    task = perturb(tasks.TextClassifier(model, ["a", "b"], tokenizer=tokenizer))
+    report = export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_length=32)
+    assert report.error < 1e-5
+    assert model.dtype_policy.name == "mixed_bfloat16"
+    assert {layer.dtype_policy.name for layer in task._flatten_layers() if layer.weights} >= {
+        "mixed_bfloat16"
+    }
+
+
+@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8"])
+def test_keras_hub_models(tmp_path, mode):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = keras_hub.models.BertBackbone(
+        vocabulary_size=300,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=64,
+        intermediate_dim=128,
+        max_sequence_length=64,
+    )
+    classifier = perturb(keras_hub.models.BertTextClassifier(model, num_classes=3))
+    report = export.export_litert(classifier, tmp_path / "hub.tflite", mode, sequence_length=32)
+    assert report.error <= report.tolerance
+    batch = {
+        "token_ids": np.random.default_rng(1).integers(0, 300, (1, 32)).astype("int32"),
+        "padding_mask": (np.arange(32) < 20)[None].astype("int32"),
+        "segment_ids": np.zeros((1, 32), "int32"),
+    }
+    got = next(iter(run(tmp_path / "hub.tflite", "serving_default", batch).values()))
+    np.testing.assert_allclose(got, classifier(batch), rtol=0.1, atol=0.1)
+
+
+def test_plain_keras_model_in_full_int8(plain_model, tmp_path):
+    generator = np.random.default_rng(0)
+    data = [{"features": generator.normal(size=(32, 16)).astype("float32")}]
+    report = export.export_litert(plain_model, tmp_path / "plain.tflite", "int8", representative=data)
+    assert report.signatures == ("serving_default",)
+    assert report.error <= report.tolerance
+
+
+def test_same_model_gives_the_same_bytes(plain_model, tmp_path):
+    for name in ("one", "two"):
+        export.export_litert(plain_model, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+# ---- what must not leave a file ----
+
+
+def nothing_left(folder):
+    return list(folder.iterdir()) == []
+
+
+def test_foreign_operator_is_named(tmp_path):
+    inputs = keras.Input((8,), name="x")
+    model = keras.Model(inputs, keras.ops.erf(keras.layers.Dense(4)(inputs)))
+    with pytest.raises(export.ExportError, match="Erf"):
+        export.export_litert(model, tmp_path / "model.tflite", "float32")
+    assert nothing_left(tmp_path)
+
+
+def test_error_above_the_tolerance_leaves_no_file(classifier, tmp_path, monkeypatch):
+    strict = quantize.Mode("dynamic_int8", 1, 1e-6, instead="float16")
+    monkeypatch.setitem(quantize.MODES, "dynamic_int8", strict)
+    with pytest.raises(export.ExportError, match=r"relative L2 error .*allows 1e-06.*float16"):
+        export.export_litert(classifier, tmp_path / "model.tflite", sequence_length=32)
+    assert nothing_left(tmp_path)
+
+
+def test_not_finite_model_is_refused(tmp_path):
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, keras.ops.log(keras.layers.Dense(4)(inputs) * 0.0 - 1.0))
+    with pytest.raises(export.ExportError, match="Keras itself gives NaN"):
+        export.export_litert(model, tmp_path / "model.tflite", "float32")
+    assert nothing_left(tmp_path)
+
+
+def test_full_disk_leaves_nothing_and_keeps_the_old_file(plain_model, tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"older")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(litert.os, "fsync", full)
+    with pytest.raises(OSError, match="could not be written: No space left") as caught:
+        export.export_litert(plain_model, path, "float32")
+    assert caught.value.errno == errno.ENOSPC
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+    assert path.read_bytes() == b"older"
+
+
+def test_unwritable_path_is_told_before_the_work(plain_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        litert.convert, "convert", lambda *_: pytest.fail("converted before checking the path")
+    )
+    with pytest.raises(IsADirectoryError, match="name the"):
+        export.export_litert(plain_model, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        export.export_litert(plain_model, tmp_path / "file" / "model.tflite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantization": "int7"}, "Unknown quantization 'int7'; known: float32"),
+        ({"quantization": "int8"}, "pass representative=texts"),
+        ({"quantization": "int8", "representative": []}, "representative data is empty"),
+        ({"quantization": "int16x8", "representative": TEXTS, "sequence_lengths": (16, 32)}, "one file per"),
+        ({"sequence_length": 16, "sequence_lengths": (16,)}, "not both"),
+        ({"sequence_length": 0}, "positive integers"),
+        ({"sequence_lengths": ()}, "positive integers"),
+        ({"sequence_length": 65}, "64 positions"),
+        ({"sequence_length": 32, "samples": [{"token_ids": np.zeros((1, 32))}]}, "lacks"),
+    ],
+)
+def test_arguments_that_do_not_fit(classifier, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export.export_litert(classifier, tmp_path / "model.tflite", **arguments)
+    assert nothing_left(tmp_path)
+
+
+def test_free_dimension_wants_a_length(tmp_path):
+    inputs = keras.Input((None, 4), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    with pytest.raises(ValueError, match="pass sequence_length"):
+        export.export_litert(model, tmp_path / "model.tflite")
+    report = export.export_litert(model, tmp_path / "model.tflite", "float32", sequence_lengths=(4, 8))
+    assert report.signatures == ("serving_default_4", "serving_default_8")
+
+
+def test_converter_stays_quiet_and_progress_is_told(plain_model, tmp_path, capfd):
+    steps = []
+    export.export_litert(plain_model, tmp_path / "model.tflite", progress=steps.append)
+    assert [step.split()[0] for step in steps] == ["converting", "verifying", "writing"]
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""

@@ -1,0 +1,130 @@
+"""LiteRTModel: raw text in, the task's own answers out, without Keras."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from export_cases import TEXTS, backbone, keras_probabilities, perturb
+
+from tfxformer import export, tasks
+
+
+@pytest.fixture(scope="module")
+def model(classifier, tmp_path_factory):
+    path = tmp_path_factory.mktemp("litert_model") / "model.tflite"
+    export.export_litert(classifier, path, "float32", sequence_lengths=(16, 48))
+    return export.LiteRTModel(path)
+
+
+def test_classifier_equals_keras(classifier, model):
+    np.testing.assert_allclose(model.predict(TEXTS), keras_probabilities(classifier, TEXTS, 48), atol=1e-5)
+    assert model.task == "text-classification"
+    assert model.labels == ["negative", "neutral", "positive"]
+    assert model.quantization == "float32"
+    assert model.sequence_length == 48
+    assert sorted(model.signatures) == ["classify_16", "classify_48"]
+
+
+def test_smallest_signature_that_fits_is_taken(model, monkeypatch):
+    taken, run = [], model.run
+    monkeypatch.setattr(model, "run", lambda name, batch: taken.append(name) or run(name, batch))
+    model.predict([TEXTS[0], TEXTS[2]])
+    assert taken == ["classify_16", "classify_48"]
+
+
+def test_pairs(classifier, model):
+    encoding = classifier.tokenizer.encode([TEXTS[0]], [TEXTS[1]], sequence_length=48)
+    logits = np.asarray(classifier({t.name: getattr(encoding, t.name) for t in classifier.inputs}))[0]
+    wanted = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(model.predict([(TEXTS[0], TEXTS[1])])[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(model.predict([TEXTS[0]], [TEXTS[1]])[0], wanted, atol=1e-5)
+
+
+def test_long_texts_are_cut_with_one_warning(model):
+    long = TEXTS[2] * 5
+    with pytest.warns(UserWarning, match="1 of 2 texts were longer"):
+        model.predict([long, TEXTS[0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict([long])
+    with pytest.raises(ValueError):
+        model.predict([long], truncation=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "texts"),
+    [
+        (
+            lambda b, t: tasks.TokenClassifier(b, ["O", "B-X", "I-X"], tokenizer=t),
+            [text.split() for text in TEXTS],
+        ),
+        (
+            lambda b, t: tasks.QuestionAnswering(b, tokenizer=t),
+            [("who paid?", TEXTS[3] * 4), ("where?", TEXTS[1])],
+        ),
+    ],
+)
+def test_other_tasks_answer_like_the_task(tokenizer, tmp_path, make, texts):
+    task = perturb(make(backbone(), tokenizer))
+    task.sequence_length = 48
+    export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_lengths=(24, 48))
+    got, wanted = export.LiteRTModel(tmp_path / "model.tflite").predict(texts), task.predict(texts, verbose=0)
+    if isinstance(task, tasks.TokenClassifier):
+        assert got == wanted
+    else:
+        assert [a[0].text for a in got] == [a[0].text for a in wanted]
+        np.testing.assert_allclose([a[0].score for a in got], [a[0].score for a in wanted], atol=1e-4)
+
+
+def test_masked_words(tokenizer, tmp_path):
+    task = perturb(tasks.MaskedLM(backbone(), tokenizer=tokenizer))
+    export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_length=16)
+    text = "good [MASK] the [MASK]"
+    got = export.LiteRTModel(tmp_path / "model.tflite").predict([text], top_k=3)
+    encoding = tokenizer.encode([text], sequence_length=16)
+    logits = np.asarray(task({t.name: getattr(encoding, t.name) for t in task.inputs}))[0]
+    vocabulary = tokenizer.vocabulary()
+    for found, position in zip(
+        got[0], np.flatnonzero(encoding.token_ids[0] == tokenizer.mask_id), strict=True
+    ):
+        row = np.exp(logits[position] - logits[position].max())
+        best = np.argsort(-row)[:3]
+        assert [token for token, _ in found] == [vocabulary[i] for i in best]
+        np.testing.assert_allclose([p for _, p in found], row[best] / row.sum(), rtol=1e-4)
+
+
+def test_foreign_file_runs_on_arrays_only(plain_model, tmp_path):
+    export.export_litert(plain_model, tmp_path / "plain.tflite", "float32")
+    model = export.LiteRTModel(tmp_path / "plain.tflite")
+    features = np.ones((1, 16), "float32")
+    np.testing.assert_allclose(
+        model.run("serving_default", {"features": features})["output"], plain_model(features), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="call run"):
+        model.predict(["text"])
+    with pytest.raises(ValueError, match="wants 'features'"):
+        model.run("serving_default", {})
+    with pytest.raises(ValueError, match="no signature 'other'"):
+        model.run("other", {})
+
+
+def test_bad_paths(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        export.LiteRTModel(tmp_path / "absent.tflite")
+    (tmp_path / "text.tflite").write_text("hello, world")
+    with pytest.raises(ValueError, match=r"no \.tflite file"):
+        export.LiteRTModel(tmp_path / "text.tflite")
+
+
+def test_running_a_file_imports_neither_keras_nor_tensorflow(model):
+    code = (
+        "import sys; from tfxformer import export;"
+        f"path = {str(model.path)!r};"
+        "export.LiteRTModel(path).predict(['good film']); export.inspect(path);"
+        "sys.exit(', '.join({'keras', 'tensorflow', 'torch'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

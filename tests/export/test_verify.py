@@ -1,0 +1,95 @@
+"""What verification catches, each trap on a file that has it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfxformer import export
+from tfxformer.export import convert, flatbuffer, plan, quantize, verify
+
+
+def traced(model):
+    return tf.function(lambda features: {"output": model(features)}).get_concrete_function(
+        tf.TensorSpec((1, 16), tf.float32, name="features")
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_file_with_variables_for_weights_is_refused(plain_model):
+    """The converter's own silent trap: a function given with its Keras model loses the weights."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced(plain_model)], plain_model)
+    model = flatbuffer.read(converter.convert())
+    with pytest.raises(export.ExportError, match=r"reads variables \(.*VAR_HANDLE"):
+        verify.check_operators(model)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flex_operator_is_refused_and_named():
+    function = tf.function(lambda x: {"y": keras.ops.erf(x)})
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function(tf.TensorSpec((1, 4), tf.float32, name="x"))]
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    model = flatbuffer.read(converter.convert())
+    with pytest.raises(export.ExportError, match="FlexErf"):
+        verify.check_operators(model)
+
+
+def make(model, mode_name="float32"):
+    mode = quantize.mode(mode_name)
+    plans = plan.plan_signatures(model, mode, [None])
+    return convert.convert([p.signature for p in plans], mode), plans, mode
+
+
+def test_missing_weights_are_counted(plain_model):
+    converted, plans, mode = make(plain_model)
+    wanted = sum(int(np.prod(weight.shape)) for weight in plain_model.weights)
+    assert converted.weight_elements == {"serving_default": wanted}
+    assert verify.verify(converted, plans, mode)["serving_default"].constant_bytes >= 4 * wanted * 0.95
+    more = convert.Converted(converted.content, {"serving_default": 2 * wanted})
+    with pytest.raises(export.ExportError, match=f"{2 * wanted:,} weights.*weights are missing"):
+        verify.verify(more, plans, mode)
+
+
+def test_unused_sliced_and_constant_weights_do_not_count():
+    table = keras.Variable(np.random.default_rng(0).normal(size=(512, 4)).astype("float32"))
+    zeros = keras.Variable(np.zeros(4, "float32"))
+    unused = keras.Variable(np.ones((9, 9), "float32"))
+
+    def call(inputs):
+        keras.ops.sum(unused * 2.0)
+        return {"y": keras.ops.matmul(inputs["x"], table[:8]) + zeros}
+
+    signature = convert.Signature("f", {"x": ((1, 8), "float32")}, call)
+    converted = convert.convert([signature], quantize.mode("float32"))
+    assert converted.weight_elements == {"f": 8 * 4}
+
+
+def test_wrong_numbers_are_caught(plain_model):
+    converted, plans, mode = make(plain_model)
+    for weight in plain_model.weights:
+        weight.assign(weight * 1.01)
+    try:
+        with pytest.raises(export.ExportError, match=r"relative L2 error 2.*e-02 .*allows 0.0001"):
+            verify.verify(converted, plans, mode)
+    finally:
+        for weight in plain_model.weights:
+            weight.assign(weight / 1.01)
+
+
+def test_edited_numbers_are_caught(plain_model):
+    converted, plans, _ = make(plain_model)
+    model = flatbuffer.read(converted.content)
+    largest = max((b for b in model.buffers if b.data is not None), key=lambda b: b.data.size)
+    changed = largest.data.view(np.float32).copy()
+    changed[0] += 1.0
+    largest.data = changed.view(np.uint8)
+    with pytest.raises(export.ExportError, match="changed output"):
+        verify.check_unchanged(flatbuffer.write(model), converted.content, plans)
+
+
+def test_relative_error():
+    assert verify.relative(0.0, 0.0) == 0.0
+    assert verify.relative(1.0, 0.0) == float("inf")
+    assert verify.relative(1.0, 4.0) == 0.5

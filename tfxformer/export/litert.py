@@ -1,0 +1,293 @@
+"""A Keras model, ours or any, to a verified .tflite file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tfxformer
+from tfxformer.export import convert, flatbuffer, metadata, plan, quantize, verify
+
+MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and what was measured of it.
+
+    Attributes:
+        path: str.
+        bytes: int, size of the file.
+        zipped_bytes: int, its size after deflate: what an app store ships, and where pruning shows.
+        quantization: str.
+        signatures: tuple of str.
+        error: float, the largest relative L2 error of any signature against Keras on the samples.
+        tolerance: float, the error the mode allows.
+        weight_bytes: int, bytes of the constants of the largest signature.
+        samples: int, samples each signature was verified on.
+        mediapipe: bool, whether MediaPipe's text tasks open the file on raw text.
+        mediapipe_reason: str, why they do not, or "".
+        seconds: float.
+    """
+
+    path: str
+    bytes: int
+    zipped_bytes: int
+    quantization: str
+    signatures: tuple[str, ...]
+    error: float
+    tolerance: float
+    weight_bytes: int
+    samples: int
+    mediapipe: bool
+    mediapipe_reason: str
+    seconds: float
+
+    def to_dict(self) -> dict:
+        """The report as JSON-ready values."""
+        return {**asdict(self), "signatures": list(self.signatures)}
+
+
+def export_litert(
+    model,
+    path: str | Path,
+    quantization: str = "dynamic_int8",
+    *,
+    sequence_length: int | None = None,
+    sequence_lengths: Iterable[int] | None = None,
+    representative=None,
+    samples=None,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Writes a task or a Keras model as a LiteRT file of builtin operators only, verified first.
+
+    Args:
+        model: one of `tfxformer.tasks`, or any Keras model with symbolic inputs (KerasHub's included).
+        path: the .tflite file; missing folders are made.
+        quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8" or "int4".
+        sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
+        sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
+        representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
+        samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
+            model without a tokenizer) and the representative ones.
+        progress: told what is being done, in a few words, before each long step.
+
+    Returns:
+        ExportReport.
+
+    Raises:
+        ExportError: the model does not convert, or its file fails a check; nothing was written.
+        ValueError: the arguments do not fit together.
+        OSError: the file cannot be written; nothing half-written is left.
+    """
+    start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
+    mode = quantize.mode(quantization)
+    lengths = resolve_lengths(model, sequence_length, sequence_lengths)
+    check_mode(mode, lengths, representative)
+    check_writable(path)
+    data = _with_ours(model, representative)
+    if samples is None and data is not None:
+        samples = data[:MOST_SAMPLES]
+    with plan.float32_layers(model):
+        plans = plan.plan_signatures(model, mode, lengths, samples)
+        stream = plan.representative_stream(plans, model, data) if mode.calibrated else None
+        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in plans)}")
+        converted = convert.convert([p.signature for p in plans], mode, stream)
+        tell(f"verifying against Keras on {len(plans[0].samples)} samples")
+        measured = verify.verify(converted, plans, mode)
+    content, reason = finish(model, converted.content, plans, mode)
+    verify.check_unchanged(content, converted.content, plans)
+    tell(f"writing {path}")
+    write_file(path, content)
+    return make_report(path, content, mode, measured, reason, time.perf_counter() - start)
+
+
+def make_report(path, content, mode, measured, reason, seconds) -> ExportReport:
+    """Puts together what was written and measured."""
+    return ExportReport(
+        path=str(path),
+        bytes=len(content),
+        zipped_bytes=len(zlib.compress(content, 6)),
+        quantization=mode.name,
+        signatures=tuple(measured),
+        error=max(m.error for m in measured.values()),
+        tolerance=mode.tolerance,
+        weight_bytes=max(m.constant_bytes for m in measured.values()),
+        samples=min(m.samples for m in measured.values()),
+        mediapipe=not reason,
+        mediapipe_reason=reason,
+        seconds=seconds,
+    )
+
+
+def check_mode(mode: quantize.Mode, lengths: list, representative) -> None:
+    """Refuses a mode that cannot be made of what was given.
+
+    Raises:
+        ValueError: saying what to pass. ImportError: for an extra that is not installed.
+    """
+    quantize.check_available(mode)
+    if mode.calibrated and representative is None:
+        raise ValueError(
+            f'quantization="{mode.name}" quantizes activations: pass representative=texts (some dozens that '
+            'the model will meet), or take "dynamic_int8", which needs none.'
+        )
+    if mode.name == "int16x8" and len(lengths) > 1:
+        raise ValueError(
+            "The converter calibrates int16x8 wrongly over several signatures (relative error 0.99): "
+            "write one file per sequence length, or take another mode."
+        )
+
+
+def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None]:
+    """The sequence lengths of the file, ascending."""
+    if sequence_length is not None and sequence_lengths is not None:
+        raise ValueError("Pass sequence_length for one length or sequence_lengths for several, not both.")
+    if sequence_lengths is not None:
+        lengths = sorted(set(sequence_lengths))
+    elif sequence_length is not None or not plan.is_task(model):
+        lengths = [sequence_length]
+    else:
+        lengths = [model.sequence_length or plan.DEFAULT_LENGTH]
+    if not lengths or any(
+        length is not None and (isinstance(length, bool) or int(length) != length or length < 1)
+        for length in lengths
+    ):
+        raise ValueError(f"Sequence lengths are positive integers, got {lengths}.")
+    return lengths
+
+
+def _with_ours(model, data) -> list | None:
+    """Representative texts and ours: calibration must have seen what the file is verified on.
+
+    Batches stay alone: they come with a length and a vocabulary of their own.
+    """
+    if data is None:
+        return None
+    data = [data] if isinstance(data, dict) else list(data)
+    if not data:
+        raise ValueError("The representative data is empty: pass some texts that the model will meet.")
+    return [*plan.SAMPLE_TEXTS, *data] if plan.is_task(model) and isinstance(data[0], str) else data
+
+
+def mediapipe_obstacle(model, plans, content: bytes) -> str:
+    """Why MediaPipe's text tasks cannot open the file on raw text, or "".
+
+    One difference stays in a file they do open: MediaPipe's tokenizer keeps the accents that BERT's strips,
+    so words with accents become other tokens there.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    if not plan.is_task(model) or model.task_name not in ("text-classification", "text-embedding"):
+        return "MediaPipe has text tasks for classification and embedding only."
+    if model.task_name == "text-classification" and model.problem_type == "regression":
+        return "MediaPipe classifies; it has no task for regression."
+    if any("\n" in label for label in getattr(model, "labels", None) or ()):
+        return "MediaPipe reads one label a line; a label here holds a line break."
+    if tokenizer is None:
+        return "MediaPipe reads raw text; this model has no tokenizer."
+    if len(plans) > 1:
+        return "MediaPipe wants one signature: export with one sequence_length."
+    if tokenizer.kind != "WordPiece" or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokenizer.vocabulary()):
+        return f"MediaPipe knows BERT vocabularies only; this tokenizer is {tokenizer.kind}."
+    if not tokenizer.lowercase:
+        return "MediaPipe lowercases every text, and this vocabulary is cased."
+    info = flatbuffer.signatures(flatbuffer.read(content))[plans[0].signature.name]
+    if {tensor.name for tensor in info.inputs} != set(metadata.MEDIAPIPE_INPUTS):
+        return f"MediaPipe feeds token, mask and segment ids; this model has {[t.name for t in info.inputs]}."
+    return ""
+
+
+def finish(model, content: bytes, plans, mode) -> tuple[bytes, str]:
+    """Adds metadata and associated files to a verified file: (bytes, what keeps MediaPipe from it or "")."""
+    task = plan.is_task(model)
+    labels = getattr(model, "labels", None) if task else None
+    own = metadata.own_entry(
+        version=tfxformer.__version__,
+        task=model.task_name if task else None,
+        problem_type=getattr(model, "problem_type", None) if task else None,
+        labels=labels,
+        quantization=mode.name,
+        signatures={p.signature.name: p.length for p in plans},
+    )
+    entries, files, edit = {metadata.OWN_ENTRY: own}, {}, None
+    if task and model.tokenizer is not None:
+        files[metadata.TOKENIZER] = model.tokenizer.to_json()
+    reason = mediapipe_obstacle(model, plans, content)
+    if not reason:
+        name = plans[0].signature.name
+        order = _input_order(content)
+        output = "embedding" if model.task_name == "text-embedding" else "probabilities"
+        if output == "probabilities":
+            labels = labels or [str(i) for i in range(_columns(content, name, output))]
+            files[metadata.LABELS] = "\n".join(labels)
+
+            # MediaPipe reads every output as one more classifier. The logits were verified; their name goes.
+            def edit(unpacked):
+                flatbuffer.drop_output(unpacked, name, "logits")
+
+        files[metadata.VOCABULARY] = "\n".join(model.tokenizer.vocabulary())
+        entries[metadata.MEDIAPIPE_ENTRY] = metadata.mediapipe_metadata(
+            order, output, model.name, f"{model.task_name} by tfxformer {tfxformer.__version__}", bool(labels)
+        )
+    return metadata.attach(content, entries, files, edit), reason
+
+
+def _input_order(content: bytes) -> list[str]:
+    """Batch keys in the order of the first subgraph's inputs, which is not the signature's."""
+    unpacked = flatbuffer.read(content)
+    keys = {int(entry.tensorIndex): flatbuffer.text(entry.name) for entry in unpacked.signatureDefs[0].inputs}
+    return [keys[int(index)] for index in unpacked.subgraphs[0].inputs]
+
+
+def _columns(content: bytes, signature: str, output: str) -> int:
+    outputs = flatbuffer.signatures(flatbuffer.read(content))[signature].outputs
+    return next(tensor.shape[-1] for tensor in outputs if tensor.name == output)
+
+
+def check_writable(path: Path) -> None:
+    """Fails before the long work if the file cannot be written.
+
+    Raises:
+        OSError: naming the path and what is wrong with it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name the .tflite file to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"Cannot write into the folder {path.parent}: {error.strerror}"
+        ) from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        OSError: if the disk is full or refuses; the temporary file is gone, an older file stays.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes private files
+        Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise type(error)(
+            error.errno, f"{path} ({len(content):,} bytes) could not be written: {error.strerror}"
+        ) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,194 @@
+"""Runs a .tflite file of ours from Python on raw text, with ai-edge-litert alone (no Keras, no TensorFlow).
+
+Shape letters: B texts, S sequence length, C labels, D model width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfxformer.data.batches import read_examples, to_batch
+from tfxformer.data.masking import best_fillings
+from tfxformer.data.spans import best_answers, encode_windows
+from tfxformer.data.word_labels import word_predictions
+from tfxformer.export import flatbuffer, metadata
+from tfxformer.export.quiet import quiet
+from tfxformer.text import Tokenizer
+
+
+class LiteRTModel:
+    """A .tflite file written by `export_litert`: tokenizer, labels and task are inside.
+
+    Args:
+        path: the file.
+        num_threads: int; None takes the machine's cores, at most 4. More threads than free cores are slower
+            than one: they wait for each other at every operator.
+
+    Attributes:
+        task: "text-classification", ...; None for a file without our metadata (use `run`).
+        labels: list of str or None.
+        problem_type, quantization: str or None.
+        signatures: {name: flatbuffer.SignatureInfo}.
+        tokenizer: `text.Tokenizer` or None.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is no .tflite file.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None):
+        from ai_edge_litert.interpreter import Interpreter
+
+        content = Path(path).read_bytes()
+        model = flatbuffer.read(content)
+        own = json.loads(flatbuffer.get_metadata(model, metadata.OWN_ENTRY) or b"{}")
+        self.path = Path(path)
+        self.task = own.get("task")
+        self.labels = own.get("labels")
+        self.problem_type = own.get("problem_type")
+        self.quantization = own.get("quantization")
+        self.signatures = flatbuffer.signatures(model)
+        self._lengths = sorted((length, name) for name, length in own.get("signatures", {}).items() if length)
+        files = metadata.associated_files(content)
+        self.tokenizer = None
+        if metadata.TOKENIZER in files:
+            self.tokenizer = Tokenizer.from_json(files[metadata.TOKENIZER].decode("utf-8"))
+        threads = num_threads or min(4, os.cpu_count() or 1)
+        with quiet():
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            # One delegate per signature, made in its first call.
+            self._runners = {name: self._interpreter.get_signature_runner(name) for name in self.signatures}
+        self._warmed: set[str] = set()
+        self._warned = False
+
+    @property
+    def sequence_length(self) -> int | None:
+        """The longest sequence length S of the file."""
+        return self._lengths[-1][0] if self._lengths else None
+
+    def run(self, signature: str, batch: dict) -> dict:
+        """Runs one signature on arrays.
+
+        Args:
+            signature: a name of `signatures`.
+            batch: {input name: array}, batch size 1.
+
+        Returns:
+            {output name: array}.
+        """
+        if signature not in self._runners:
+            raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self._runners)}.")
+        inputs = {}
+        for tensor in self.signatures[signature].inputs:
+            if tensor.name not in batch:
+                raise ValueError(
+                    f"Signature {signature!r} wants {tensor.name!r}; the batch has {sorted(batch)}."
+                )
+            inputs[tensor.name] = np.ascontiguousarray(batch[tensor.name], tensor.dtype)
+        if signature not in self._warmed:
+            with quiet():
+                outputs = self._runners[signature](**inputs)
+            self._warmed.add(signature)
+            return outputs
+        return self._runners[signature](**inputs)
+
+    def predict(self, texts, pairs=None, *, truncation=True, **options):
+        """What the task makes of texts, in the form of the task's own `predict`.
+
+        Args:
+            texts: B texts, or (text, text) pairs; for tagging lists of words (or texts, split at spaces); for
+                answers (question, context) pairs.
+            pairs: B second texts (contexts), where `texts` holds the first ones only.
+            truncation: whether a longer text is cut (said in one warning per file) or an error.
+            options: of answers, `stride` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
+
+        Returns:
+            "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
+            "text-embedding": float32 [B, D];
+            "token-classification": B lists with a label for each word (the first one for words cut off);
+            "question-answering": B lists of `data.spans.Answer`, best first;
+            "masked-lm": B lists with, for each mask, `top_k` pairs (token, probability).
+        """
+        readers = {
+            "text-classification": self._classify,
+            "text-embedding": self._embed,
+            "token-classification": self._tag,
+            "question-answering": self._answer,
+            "masked-lm": self._fill_mask,
+        }
+        if self.tokenizer is None or self.task not in readers:
+            raise ValueError(
+                f"{self.path} carries no tokenizer and task: call run(signature, batch) with arrays."
+            )
+        return readers[self.task](texts, pairs, truncation, **options)
+
+    def _classify(self, texts, pairs, truncation):
+        output = "logits" if self.problem_type == "regression" else "probabilities"
+        return self._first_axis(texts, pairs, truncation, output)
+
+    def _embed(self, texts, pairs, truncation):
+        return self._first_axis(texts, pairs, truncation, "embedding")
+
+    def _first_axis(self, texts, pairs, truncation, output):
+        _, batch = self._encode(texts, pairs, truncation)
+        return np.concatenate([row[output] for row in self._rows(batch)])
+
+    def _tag(self, texts, pairs, truncation):
+        words = [text.split() if isinstance(text, str) else list(text) for text in texts]
+        encoding, batch = self._encode(words, None, truncation, is_split_into_words=True, return_offsets=True)
+        pieces = self._token_outputs(batch, "logits").argmax(axis=-1)  # [B, S, C] -> [B, S]
+        found = word_predictions(pieces, encoding.word_ids, [len(text) for text in words], missing=0)
+        return [[self.labels[i] for i in row] for row in found]
+
+    def _answer(self, questions, contexts, truncation, stride=None, **options):
+        if contexts is None:
+            questions, contexts, _ = read_examples(questions)
+        if contexts is None:
+            raise ValueError("Answers come from contexts: predict([(question, context), ...]).")
+        windows = encode_windows(
+            self.tokenizer,
+            questions,
+            contexts,
+            sequence_length=self.sequence_length,
+            stride=stride,
+            segment_ids=self._has_segments,
+        )
+        return best_answers(windows, self._token_outputs(windows.batch, "logits"), contexts, **options)
+
+    def _fill_mask(self, texts, pairs, truncation, top_k=5):
+        _, batch = self._encode(texts, pairs, truncation)
+        results = []
+        for ids, row in zip(batch["token_ids"], self._rows(batch), strict=True):
+            masks = np.flatnonzero(ids == self.tokenizer.mask_id)
+            results.append([best_fillings(row["logits"][0, mask], self.tokenizer, top_k) for mask in masks])
+        return results
+
+    @property
+    def _has_segments(self) -> bool:
+        return any(t.name == "segment_ids" for info in self.signatures.values() for t in info.inputs)
+
+    def _encode(self, texts, pairs, truncation, **options):
+        if pairs is None and not options:
+            texts, pairs, _ = read_examples(texts)
+        encoding = self.tokenizer.encode(
+            texts, pairs, sequence_length=self.sequence_length, truncation=truncation, **options
+        )
+        batch = to_batch(encoding, self._has_segments, warn=not self._warned)
+        self._warned |= encoding.truncated > 0
+        return encoding, batch
+
+    def _rows(self, batch: dict):
+        """Runs each row of a batch [B, S] on the smallest signature that holds it."""
+        for row, needed in enumerate(batch["padding_mask"].sum(axis=1)):
+            length, name = next(pair for pair in self._lengths if pair[0] >= needed)
+            yield self.run(name, {key: array[row : row + 1, :length] for key, array in batch.items()})
+
+    def _token_outputs(self, batch: dict, output: str) -> np.ndarray:
+        """One output of all rows, those of shorter signatures padded with zeros: [B, S, C]."""
+        rows = [row[output] for row in self._rows(batch)]
+        return np.concatenate(
+            [np.pad(row, ((0, 0), (0, self.sequence_length - row.shape[1]), (0, 0))) for row in rows]
+        )

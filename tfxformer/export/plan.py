@@ -1,0 +1,275 @@
+"""What a file offers: the signatures of a task or of any Keras model, and how each is checked.
+
+Shape letters: B batch, S sequence length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from tfxformer.export.convert import Signature, batches
+from tfxformer.export.quantize import Mode
+
+# task name -> (signature, whether every token has outputs of its own)
+TASK_SIGNATURES = {
+    "text-classification": ("classify", False),
+    "token-classification": ("tag", True),
+    "question-answering": ("answer", True),
+    "text-embedding": ("embed", False),
+    "masked-lm": ("fill_mask", True),
+}
+PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
+DEFAULT_LENGTH = 128
+
+# Of several lengths, with the things real texts have: the default texts a file is verified on.
+SAMPLE_TEXTS = (
+    "Good.",
+    "What a film!",
+    "The meeting is at 10:30 on Tuesday, room 4B.",
+    "I would not recommend this to anyone, least of all to somebody who paid for it.",
+    "Prices rose by 3.5% in July, the statistics office said, after a 2.9% increase in June.",
+    'She asked: "Où est la gare, s\'il vous plaît?" Nobody answered, so she walked on along the river.',
+    "The small team from the north surprised everyone again this season, and its coach, who had never led a "
+    "side in the first division before, said after the match that the secret was neither money nor luck but "
+    "the patience of the supporters, the work of the young players and a long list of small corrections.",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One signature with what verifies it.
+
+    Attributes:
+        signature: what is traced.
+        length: int S or None.
+        samples: batches of one, the inputs it is checked on.
+        reference: one batch -> {output name: array}, what Keras says.
+        per_token: bool, whether padded positions of the outputs mean nothing.
+    """
+
+    signature: Signature
+    length: int | None
+    samples: list[dict]
+    reference: Callable[[dict], dict]
+    per_token: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself (its metadata entry `tfxformer`)."""
+
+    task: str | None = None
+    labels: list[str] | None = None
+    problem_type: str | None = None
+    sequence_lengths: list[int] = field(default_factory=list)
+
+
+def is_task(model) -> bool:
+    """Whether the model is one of our tasks: logits by `forward`, texts by `tokenizer`."""
+    return getattr(model, "task_name", None) in TASK_SIGNATURES and hasattr(model, "forward")
+
+
+def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) -> list[Plan]:
+    """The signatures of a model, one per sequence length.
+
+    Args:
+        model: a task or any Keras model with symbolic inputs.
+        mode: whose numerics the graph is written with.
+        lengths: sequence lengths; None leaves a plain model's static shapes as they are.
+        samples: texts, (text, pair) tuples, or batches; None for ours.
+    """
+    make = _task_plan if is_task(model) else _plain_plan
+    return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
+
+
+def input_names(model) -> list[str]:
+    """Names of a functional model's inputs."""
+    return list(_named_inputs(model))
+
+
+def _named_inputs(model) -> dict:
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"{type(model).__name__} has no symbolic inputs: export a functional model, or wrap the layers "
+            "in one with keras.Input and keras.Model."
+        )
+    if isinstance(
+        model.input, dict
+    ):  # the keys: flattening would sort them, and a tensor may be named otherwise
+        return dict(model.input)
+    return {tensor.name: tensor for tensor in keras.tree.flatten(model.input)}
+
+
+def _as_called(model, batch: dict):
+    if isinstance(model.input, dict):
+        return {name: batch[name] for name in model.input}
+    return keras.tree.pack_sequence_as(model.input, [batch[name] for name in input_names(model)])
+
+
+def encode_batches(model, length: int, data) -> list[dict]:
+    """Texts, (text, pair) tuples or batches as a list of batches of one with the model's inputs."""
+    names = input_names(model)
+    data = [data] if isinstance(data, dict) else list(data)
+    if data and isinstance(data[0], dict):
+        return _checked(batches(data), names, length)
+    if model.tokenizer is None:
+        raise ValueError("This model has no tokenizer, so samples and representative data must be batches.")
+    texts = [item if isinstance(item, str) else item[0] for item in data]
+    pairs = [None if isinstance(item, str) else item[1] for item in data]
+    if any(pair is None for pair in pairs) and any(pair is not None for pair in pairs):
+        raise ValueError("Samples are texts or (text, pair) tuples, not both.")
+    encoding = model.tokenizer.encode(
+        texts, None if not data or pairs[0] is None else pairs, sequence_length=length
+    )
+    return batches([{name: getattr(encoding, name) for name in names}])
+
+
+def _checked(rows: list[dict], names: list[str], length: int | None) -> list[dict]:
+    for row in rows:
+        missing = [name for name in names if name not in row]
+        if missing:
+            raise ValueError(f"A sample batch lacks {missing}; it has {sorted(row)}, wanted are {names}.")
+    rows = [{name: row[name] for name in names} for row in rows]
+    if length is not None and any(
+        row[names[0]].ndim > 1 and row[names[0]].shape[1] != length for row in rows
+    ):
+        shape = rows[0][names[0]].shape
+        raise ValueError(
+            f"Sample batches are [B,{length}] for this signature, got {shape}; texts fit any length."
+        )
+    return rows
+
+
+def _name(base: str, length, several: bool) -> str:
+    return f"{base}_{length}" if several else base
+
+
+def _task_plan(task, mode: Mode, length: int, several: bool, samples) -> Plan:
+    base, per_token = TASK_SIGNATURES[task.task_name]
+    names = input_names(task)
+
+    def function(inputs):
+        return name_outputs(task, task.forward(inputs, numerics=mode.numerics))
+
+    def reference(batch):
+        logits = keras.ops.convert_to_numpy(task(batch, training=False))
+        return {"embedding" if base == "embed" else "logits": logits}
+
+    inputs = dict.fromkeys(names, ((1, length), "int32"))
+    signature = Signature(_name(base, length, several), inputs, function)
+    if samples is None and task.tokenizer is None:
+        data = drawn_samples(task, inputs)
+    else:
+        data = encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
+    return Plan(signature, length, data, reference, per_token)
+
+
+def name_outputs(task, logits) -> dict:
+    """A task's logits as the named outputs of its signature."""
+    problem_type = getattr(task, "problem_type", None)  # only text classification has several
+    if task.task_name == "text-embedding":
+        return {"embedding": logits}
+    if task.task_name in ("question-answering", "masked-lm") or problem_type == "regression":
+        return {"logits": logits}
+    multi_label = problem_type == "multi_label_classification"
+    probabilities = keras.ops.sigmoid(logits) if multi_label else keras.ops.softmax(logits)
+    return {"probabilities": probabilities, "logits": logits}
+
+
+def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -> Plan:
+    inputs = {}
+    for name, tensor in _named_inputs(model).items():
+        shape = tuple(size if size is not None else length for size in tensor.shape[1:])
+        if None in shape:
+            raise ValueError(
+                f"Input {name!r} is {tensor.shape}: pass sequence_length=... to fix its free size."
+            )
+        inputs[name] = ((1, *shape), tensor.dtype)
+
+    def call(batch):
+        return _plain_outputs(model, model(_as_called(model, batch), training=False))
+
+    def reference(batch):
+        return {name: keras.ops.convert_to_numpy(value) for name, value in call(batch).items()}
+
+    signature = Signature(_name(PLAIN_SIGNATURE, length, several), inputs, call)
+    if samples is None:
+        data = drawn_samples(model, inputs)
+    else:
+        rows = batches([samples] if isinstance(samples, dict) else list(samples))
+        data = _checked(rows, list(inputs), length)
+    return Plan(signature, length, data, reference)
+
+
+def _plain_outputs(model, outputs) -> dict:
+    if isinstance(outputs, dict):
+        return outputs
+    values = keras.tree.flatten(outputs)
+    return dict(zip(model.output_names, values, strict=True)) if len(values) > 1 else {"output": values[0]}
+
+
+def drawn_samples(model, inputs: dict, count: int = 4, seed: int = 0) -> list[dict]:
+    """Random inputs for a model without a tokenizer: ids below its largest table, padded masks."""
+    generator = np.random.default_rng(seed)
+    sizes = (
+        (getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None))
+        for layer in model._flatten_layers()
+    )
+    tables = [size for pair in sizes for size in pair if isinstance(size, int)]
+    rows = []
+    for index in range(count):
+        row = {}
+        for name, (shape, dtype) in inputs.items():
+            if "float" in dtype:
+                row[name] = generator.normal(size=shape).astype(dtype)
+            elif "mask" in name:  # the first sample is full, the others have padding
+                kept = shape[-1] - index * shape[-1] // (count + 1)
+                row[name] = np.broadcast_to(np.arange(shape[-1]) < kept, shape).astype(dtype)
+            elif "segment" in name or "type" in name:
+                row[name] = np.zeros(shape, dtype)
+            else:
+                row[name] = generator.integers(0, max(tables, default=2), shape).astype(dtype)
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def float32_layers(model):
+    """Lets every layer compute in float32 while the block runs; the (float32) variables stay.
+
+    Raises:
+        ValueError: if a layer is quantized by Keras, whose graphs LiteRT misreads or refuses.
+    """
+    layers = list(model._flatten_layers())
+    quantized = [layer.name for layer in layers if getattr(layer, "quantization_mode", None)]
+    if quantized:
+        raise ValueError(
+            f"Layers {', '.join(quantized[:5])} were quantized by Keras. Export the float model, with "
+            'quantization="dynamic_int8" or another mode.'
+        )
+    halves = [(layer, layer.dtype_policy) for layer in layers if layer.compute_dtype not in (None, "float32")]
+    try:
+        for layer, _ in halves:
+            layer.dtype_policy = keras.DTypePolicy("float32")
+        yield
+    finally:
+        for layer, policy in halves:
+            layer.dtype_policy = policy
+
+
+def representative_stream(plans: list[Plan], model, data: Iterable) -> Callable:
+    """Feeds the converter's calibration: every signature sees the representative texts at its own length."""
+    fed = []
+    for plan in plans:
+        if is_task(model):
+            rows = encode_batches(model, plan.length, data)
+        else:
+            rows = _checked(batches(data), list(plan.signature.inputs), plan.length)
+        fed.extend((plan.signature.name, row) for row in rows)
+    return lambda: iter(fed)

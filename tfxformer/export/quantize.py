@@ -1,0 +1,118 @@
+"""The quantization modes as data, and the one that a converter of its own makes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfxformer.export import flatbuffer
+from tfxformer.export.errors import ExportError
+from tfxformer.layers.numerics import Numerics
+
+# -1e9 would be -inf in the float16 arithmetic of phone GPUs; exp(-1e4) is zero in float32 just as well.
+FLOAT_NUMERICS = Numerics(mask_value=-1e4, layer_norm="product", embedding="gather")
+# One int8 scale covers scores and mask: the mask must not be far larger than the scores are.
+STATIC_NUMERICS = Numerics(mask_value=-30.0, layer_norm="product", embedding="gather")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How the numbers of a file are stored and computed.
+
+    Attributes:
+        name: str.
+        weight_bytes: float, the least number of bytes that an element of a weight takes in the file.
+        tolerance: float, the largest relative L2 error of the outputs against Keras.
+        numerics: Numerics, how the graph is written.
+        calibrated: bool, whether activations are quantized from representative texts.
+        instead: str, modes to try when the tolerance is missed.
+    """
+
+    name: str
+    weight_bytes: float
+    tolerance: float
+    numerics: Numerics = FLOAT_NUMERICS
+    calibrated: bool = False
+    instead: str = ""
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("float32", 4, 1e-4),
+        Mode("float16", 2, 5e-3, instead="float32"),
+        Mode("dynamic_int8", 1, 5e-2, instead="float16 or int16x8"),
+        Mode("int8", 1, 1.5e-1, STATIC_NUMERICS, calibrated=True, instead="dynamic_int8 or int16x8"),
+        Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, instead="float16"),
+        Mode("int4", 0.5, 2e-1, instead="dynamic_int8"),
+    )
+}
+
+
+def mode(name: str) -> Mode:
+    """The mode of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in MODES:
+        raise ValueError(f"Unknown quantization {name!r}; known: {', '.join(MODES)}.")
+    return MODES[name]
+
+
+def configure(converter, mode: Mode, representative) -> None:
+    """Sets a TFLiteConverter to a mode; `representative` yields (signature name, batch)."""
+    import tensorflow as tf
+
+    builtins = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if mode.name == "int16x8":
+        builtins.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
+    converter.target_spec.supported_ops = builtins
+    if mode.name not in ("float32", "int4"):  # int4 starts from the float file
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if mode.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if mode.calibrated:
+        converter.representative_dataset = representative
+
+
+def check_available(mode: Mode) -> None:
+    """Says early what an optional mode needs.
+
+    Raises:
+        ImportError: if ai-edge-quantizer is not installed and the mode is int4.
+    """
+    if mode.name != "int4":
+        return
+    try:
+        import ai_edge_quantizer  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'quantization="int4" needs ai-edge-quantizer: pip install "tfxformer[int4]".'
+        ) from error
+
+
+def to_int4(content: bytes) -> bytes:
+    """Quantizes a float .tflite file: matrices int4 by channel, tables int8, activations dynamic."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    model = flatbuffer.read(content)
+    flatbuffer.gather_to_embedding_lookup(model)
+    names = recipe.TFLOperationName
+    recipes = recipe.dynamic_wi4c_afp32(operation_name=names.FULLY_CONNECTED)
+    recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
+        source.write_bytes(flatbuffer.write(model))
+        engine = quantizer.Quantizer(str(source))
+        engine.load_quantization_recipe(recipes)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
+                engine.quantize().export_model(str(target))
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"ai-edge-quantizer could not quantize the model to int4: {error}") from error
+        # The quantizer writes weights behind the flatbuffer; reading brings them inside.
+        return flatbuffer.write(flatbuffer.read(target.read_bytes()))
