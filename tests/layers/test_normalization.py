@@ -1,0 +1,53 @@
+"""Layer normalization in both writings."""
+
+import batteries
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from tfxformer.layers import LayerNormalization, Numerics
+
+# A mean much larger than the deviation: what goes wrong in half precision.
+INPUTS = (30.0 + np.random.default_rng(0).normal(size=(4, 3, 16))).astype("float32")
+
+
+def make(epsilon=1e-5, dtype=None):
+    layer = LayerNormalization(epsilon=epsilon, dtype=dtype)
+    layer.build((None, None, 16))
+    return tiny.perturb(layer)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
+@pytest.mark.parametrize("writing", ["fused", "product"])
+def test_equals_numpy(writing, epsilon):
+    layer = make(epsilon)
+    weights = {path.rpartition("/")[2]: value for path, value in tiny.weights(layer).items()}
+    wide = INPUTS.astype("float64")
+    centred = wide - wide.mean(-1, keepdims=True)
+    scale = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    wanted = centred / scale * weights["gamma"] + weights["beta"]
+    actual = layer(INPUTS, numerics=Numerics(layer_norm=writing))
+    np.testing.assert_allclose(np.asarray(actual), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("writing", ["fused", "product"])
+def test_statistics_are_float32_in_half_precision(writing, policy):
+    low = policy.removeprefix("mixed_")
+    rounded = keras.ops.cast(INPUTS, low)
+    wanted = make()(keras.ops.cast(rounded, "float32"))
+    actual = make(dtype=policy)(rounded, numerics=Numerics(layer_norm=writing))
+    assert actual.dtype == low
+    error = np.abs(np.asarray(keras.ops.cast(actual, "float32")) - np.asarray(wanted)).max()
+    assert error < {"float16": 2e-3, "bfloat16": 1.6e-2}[low] * 2  # the rounding of the result alone
+
+
+def test_battery():
+    batteries.check_layer(lambda policy: LayerNormalization(epsilon=1e-5, dtype=policy), INPUTS - 30.0)
+
+
+@pytest.mark.parametrize("change", [{"layer_norm": "folded"}, {"embedding": "onehot"}])
+def test_unknown_numerics(change):
+    with pytest.raises(ValueError, match="Unknown"):
+        Numerics(**change)
