@@ -2,6 +2,7 @@
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention import Attention
+from tfxformer.layers.dense import Dense
 from tfxformer.layers.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
@@ -16,6 +17,7 @@ __all__ = [
     "DEFAULT",
     "Attention",
     "ConstantSegmentEmbedding",
+    "Dense",
     "Dropout",
     "EncoderBlock",
     "FeedForward",

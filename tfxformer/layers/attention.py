@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import kernels
+from tfxformer.layers.dense import Dense
 
 
 def split_heads(x, heads: int):
@@ -124,7 +125,7 @@ class Attention(keras.layers.Layer):
         self.output_projection = dense("output", width, self.num_heads * self.head_size)
 
     def _dense(self, name, units, width):
-        layer = keras.layers.Dense(
+        layer = Dense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers.activations import activation
+from tfxformer.layers.dense import Dense
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -46,7 +47,7 @@ class FeedForward(keras.layers.Layer):
         self.output_projection = self._dense("output", width, self.size)
 
     def _dense(self, name, units, width):
-        layer = keras.layers.Dense(
+        layer = Dense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,

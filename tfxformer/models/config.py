@@ -86,7 +86,7 @@ class StackConfig:
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
         _require(
-            self.layer_groups is None or self.num_layers % self.layer_groups == 0,
+            self.layer_groups is None or (self.layer_groups > 0 and self.num_layers % self.layer_groups == 0),
             f"num_layers ({self.num_layers}) must be a multiple of layer_groups ({self.layer_groups}).",
         )
 
@@ -109,13 +109,13 @@ class HeadConfig:
         classifier_activation: None where the classifier reads the pooled output, else the activation of the Dense
             layer that it puts on the first token instead.
         classifier_dropout: dropout rate in front of a classifier's output.
-        masked_lm_activation: activation of the masked-language head.
+        masked_lm_activation: activation of the masked-language head; None for the encoder's.
     """
 
     pooler: bool = False
     classifier_activation: str | None = None
     classifier_dropout: float = 0.1
-    masked_lm_activation: str = "gelu"
+    masked_lm_activation: str | None = None
 
     def __post_init__(self):
         for name in (self.classifier_activation, self.masked_lm_activation):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import keras
-from keras import ops
 
 from tfxformer.layers import (
     DEFAULT,
     ConstantSegmentEmbedding,
+    Dense,
     Dropout,
     EncoderBlock,
     LayerNormalization,
@@ -30,10 +30,10 @@ class EncoderLayers(NamedTuple):
     segment_embedding: keras.layers.Layer | None
     embedding_norm: LayerNormalization | None
     embedding_dropout: Dropout
-    embedding_projection: keras.layers.Dense | None
+    embedding_projection: Dense | None
     blocks: tuple[EncoderBlock, ...]
     final_norm: LayerNormalization | None
-    pooler: keras.layers.Dense | None
+    pooler: Dense | None
 
 
 def _initializer(config: TransformerConfig):
@@ -78,7 +78,7 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         return LayerNormalization(epsilon=stack.norm_epsilon, dtype=dtype, name=name)
 
     def dense(name, activation=None):
-        return keras.layers.Dense(
+        return Dense(
             stack.hidden_size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.layers import DEFAULT, Dropout, LayerNormalization, Numerics
+from tfxformer.layers import DEFAULT, Dense, Dropout, LayerNormalization, Numerics
 from tfxformer.layers.activations import activation
 
 
@@ -34,9 +34,9 @@ class ClassificationHead(keras.layers.Layer):
         self.dense = None
         if self.hidden_activation is not None:
             self._activate = activation(self.hidden_activation)
-            self.dense = keras.layers.Dense(width, kernel_initializer=self.initializer, dtype=policy, name="dense")
+            self.dense = Dense(width, kernel_initializer=self.initializer, dtype=policy, name="dense")
             self.dense.build(input_shape)
-        self.output_projection = keras.layers.Dense(
+        self.output_projection = Dense(
             self.num_labels, kernel_initializer=self.initializer, dtype=policy, name="output"
         )
         self.output_projection.build(input_shape)
@@ -84,7 +84,7 @@ class MaskedLMTransform(keras.layers.Layer):
     def build(self, input_shape):
         policy = self.dtype_policy
         self._activate = activation(self.activation)
-        self.dense = keras.layers.Dense(
+        self.dense = Dense(
             self.size, kernel_initializer=self.initializer, dtype=policy, name="dense"
         )
         self.dense.build(input_shape)

@@ -24,7 +24,7 @@ _ROBERTA = {
     "encoder__max_positions": 514,
     "encoder__position_mode": "nonpad_cumsum",
     "encoder__norm_epsilon": 1e-5,
-    "heads": HeadConfig(classifier_activation="tanh"),
+    "heads": HeadConfig(classifier_activation="tanh", masked_lm_activation="gelu"),
 }
 _ALBERT = {
     "family": "albert",
@@ -35,14 +35,14 @@ _ALBERT = {
     "encoder__layer_groups": 1,
     "encoder__dropout": 0.0,
     "encoder__attention_dropout": 0.0,
-    "heads": HeadConfig(pooler=True, masked_lm_activation="gelu_new"),
+    "heads": HeadConfig(pooler=True),
 }
 _DISTILBERT = {
     "family": "distilbert",
     "token_types": 0,
     "heads": HeadConfig(classifier_activation="relu", classifier_dropout=0.2),
 }
-_ELECTRA = {"family": "electra", "heads": HeadConfig(classifier_activation="gelu")}
+_ELECTRA = {"family": "electra", "heads": HeadConfig(classifier_activation="gelu", masked_lm_activation="gelu")}
 
 PRESETS: dict[str, TransformerConfig] = {
     # Turc et al., 2019, arXiv:1908.08962

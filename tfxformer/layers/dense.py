@@ -1,0 +1,24 @@
+"""Keras' Dense, its bias gradient put right."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.layers import kernels
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense`, [..., in] -> [..., out].
+
+    In training the bias is added by `kernels.add_bias`: TensorFlow sums the gradient of a bfloat16 bias in bfloat16,
+    which over the rows of one batch is off by tens of percent.
+    """
+
+    def call(self, inputs, training=None):
+        if not training:
+            return super().call(inputs, training=training)
+        product = ops.matmul(inputs, ops.cast(self.kernel, inputs.dtype))
+        outputs = kernels.add_bias(product, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
