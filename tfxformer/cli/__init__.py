@@ -1,0 +1,1 @@
+"""The command `tfxformer`: thin over tasks, compression, export and recipes."""

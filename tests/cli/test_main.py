@@ -1,0 +1,145 @@
+"""The command line, on a tiny checkpoint."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tfxformer.cli.main import app
+
+COMMANDS = ["demo", "finetune", "evaluate", "prune", "export", "predict", "inspect"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def failure(*arguments):
+    """The one line that a command says when it fails."""
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "films.csv"
+    rows = [f"{article} film was {word}" for article in ("the", "a") for word in ("good,pos", "dull,neg")]
+    path.write_text("\n".join(["text,label", *rows * 16]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned") / "films"
+    options = ["--epochs", 10, "--learning-rate", "1e-2", "--batch-size", 8, "--validation", "0.25"]
+    return folder, run_json("finetune", tiny, data, "--output", folder, *options)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("tensorflow", "keras", "numpy", "matplotlib", "tokenizers", "huggingface_hub", "ai_edge_litert")
+    code = (
+        "import sys; from tfxformer.cli.main import main; sys.argv[1:] = ['finetune', '--help']\n"
+        "try: main()\n"
+        f"finally: print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--sequence-length" in run.stdout
+    assert run.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+
+
+def test_finetune_learns_and_writes_everything(tuned):
+    folder, result = tuned
+    assert result["labels"] == ["neg", "pos"]
+    assert result["training_texts"] == 48
+    assert result["last_epoch"]["val_accuracy"] > 0.9
+    found = {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "model.keras", "results.json"} <= found
+    assert (folder / "training-curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "results.json").read_text())["history"]["loss"]
+
+
+def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
+    folder, _ = tuned
+    file = tmp_path / "films.tflite"
+    report = run_json("export", folder, file, "--quantization", "float32", "--sequence-lengths", "8,16")
+    assert report["signatures"] == ["classify_8", "classify_16"]
+    texts = ["the film was good", "a film was [dull]"]
+    predictions = [run_json("predict", model, *texts)["predictions"] for model in (folder / "model.keras", file)]
+    for keras, litert in zip(*predictions, strict=True):
+        assert keras["label"] == litert["label"]
+        assert keras["probabilities"] == pytest.approx(litert["probabilities"], abs=1e-4)
+    scores = [run_json("evaluate", model, data)["scores"] for model in (folder, file)]
+    assert scores[0] == pytest.approx(scores[1])
+    assert scores[0]["accuracy"] > 0.9
+    assert set(run_json("inspect", file)["signatures"]) == {"classify_8", "classify_16"}
+
+
+def test_prune_leaves_the_zeros_it_promises(tuned, data, tmp_path):
+    result = run_json("prune", tuned[0], data, "-o", tmp_path / "pruned", "--sparsity", "0.5", "--batch-size", 16)
+    assert result["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    inspected = run_json("inspect", tmp_path / "pruned")
+    assert inspected["sparsity"]["kernels"]["sparsity"] == result["sparsity"]
+    assert inspected["config"]["encoder"]["num_layers"] == 2
+
+
+def test_words_are_tagged(tiny, tmp_path):
+    data = tmp_path / "words.jsonl"
+    record = {"text": "the film was good", "label": "O FILM O O"}
+    data.write_text("\n".join([json.dumps(record)] * 16), encoding="utf-8")
+    options = ["--task", "token-classification", "--epochs", 8, "--learning-rate", "1e-2", "--batch-size", 4]
+    run_json("finetune", tiny, data, "-o", tmp_path / "tagger", *options)
+    (prediction,) = run_json("predict", tmp_path / "tagger", "the film was good")["predictions"]
+    assert prediction == {"words": ["the", "film", "was", "good"], "labels": ["O", "FILM", "O", "O"]}
+    assert run_json("evaluate", tmp_path / "tagger", data)["scores"]["f1"] == 1.0
+
+
+def test_results_for_people_are_tables(tuned, tiny):
+    shown = run("predict", tuned[0], "the film was [bold]good[/bold]")
+    assert "[bold]good[/bold]" in shown.stdout
+    assert "encoder_block_1/feed_forward/expand/kernel" in run("inspect", tuned[0]).stdout
+    assert len(run_json("predict", tiny, "good")["predictions"][0]["embedding"]) == 32
+
+
+def test_errors_are_one_line_and_leave_nothing(tuned, tiny, data, tmp_path):
+    folder, _ = tuned
+    bad = tmp_path / "bad.csv"
+    bad.write_text("text,label\ngood,pos\ndull,meh\n", encoding="utf-8")
+    output = tmp_path / "never"
+    assert failure("evaluate", folder, bad) == (
+        f"error: {bad}, line 3, column 'label': 'meh' is not among the labels neg, pos."
+    )
+    assert "no file" in failure("predict", tmp_path / "gone.keras", "a")
+    assert "gone.tflite" in failure("predict", tmp_path / "gone.tflite", "a")
+    assert "one of the two" in failure("predict", folder)
+    assert "Unknown task 'sorting'; known: " in failure("finetune", tiny, data, "-o", output, "--task", "sorting")
+    assert "Unknown quantization" in failure("export", folder, tmp_path / "a.tflite", "--quantization", "int2")
+    assert "wanted numbers and commas" in failure("export", folder, tmp_path / "a.tflite", "--sequence-lengths", "8;9")
+    assert "leaves 0 to validate on" in failure("finetune", tiny, data, "-o", output, "--validation", "0.001")
+    assert "for text-classification, not for masked-lm" in failure(
+        "finetune", folder / "model.keras", data, "-o", output, "--task", "masked-lm"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
+
+
+def test_debug_shows_where_it_failed(tmp_path):
+    result = run("predict", tmp_path / "gone.keras", "a", "--debug")
+    assert isinstance(result.exception, FileNotFoundError)

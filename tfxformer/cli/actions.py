@@ -1,0 +1,263 @@
+"""What the commands do: plain values in, a dict ready for JSON out; "text" is the same for people."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from tfxformer.cli import data_files
+
+# The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
+
+
+def demo(output: Path, quick: bool) -> dict:
+    from tfxformer.cli.models import load_tasks
+
+    load_tasks()
+    from tfxformer.recipes import bbc_topics, story
+
+    return story.run(bbc_topics.STORY, output, quick, _verbose(), _say)
+
+
+def finetune(model, data, output, task, labels, problem_type, seed, dtype, sequence_length, **training) -> dict:
+    from tfxformer.cli.models import open_task, task_class
+
+    task_class(task)
+    import keras
+
+    arguments = {"sequence_length": sequence_length, "dtype": dtype}
+    rows = data_files.read_rows(data, labelled=task != "masked-lm")
+    problem_type = problem_type if task == "text-classification" else None
+    targets = data_files.task_targets(rows, task, problem_type)
+    if problem_type == "regression":
+        arguments["labels"] = labels or ["score"]
+    elif task in ("text-classification", "token-classification"):
+        arguments["labels"] = labels or data_files.label_names(targets)
+        data_files.check_labels(rows, targets, arguments["labels"])
+    if problem_type is not None:
+        arguments["problem_type"] = problem_type
+    keras.utils.set_random_seed(seed)
+    opened = open_task(model, task, **arguments)
+    return _train(opened, rows, targets, output, seed=seed, **training)
+
+
+def prune(model, data, output, seed, **training) -> dict:
+    from tfxformer.cli.models import open_task
+
+    task = open_task(model)
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    return _train(task, *_labelled(task, data), output, seed=seed, **training)
+
+
+def evaluate(model, data, batch_size) -> dict:
+    from tfxformer.cli.models import open_model
+    from tfxformer.recipes.evaluation import scores, task_name
+
+    opened = open_model(model)
+    rows, targets = _labelled(opened, data)
+    texts = data_files.task_inputs(rows, task_name(opened))
+    return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
+
+
+def export(model, file, quantization, sequence_length, sequence_lengths, representative) -> dict:
+    from tfxformer.cli.models import open_task
+
+    lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
+    task = open_task(model)
+    from tfxformer.export import export_litert
+
+    texts = None
+    if representative is not None:
+        rows = data_files.read_rows(representative, labelled=False)
+        texts = data_files.task_inputs(rows, task.task_name)
+    report = export_litert(
+        task,
+        file,
+        quantization,
+        sequence_length=sequence_length,
+        sequence_lengths=lengths,
+        representative=texts,
+    )
+    return report.to_dict()
+
+
+def predict(model, texts, pairs, file) -> dict:
+    from tfxformer.cli.models import open_model
+    from tfxformer.recipes import evaluation
+
+    if bool(texts) == (file is not None):
+        raise ValueError("Give texts, or a data file with --file: one of the two.")
+    if pairs is not None and len(pairs) != len(texts):
+        raise ValueError(f"{len(texts)} texts but {len(pairs)} --pair: give each text one.")
+    opened = open_model(model)
+    if file is None:
+        rows = data_files.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
+    else:
+        rows = data_files.read_rows(file, labelled=False)
+    inputs = data_files.task_inputs(rows, evaluation.task_name(opened))
+    found = evaluation.predict(opened, inputs)
+    return {
+        "model": model,
+        "predictions": [_prediction(opened, *row) for row in zip(inputs, found, strict=True)],
+    }
+
+
+def inspect(path) -> dict:
+    if path.endswith(".tflite"):
+        from tfxformer.export import inspect as inspect_file
+
+        found = inspect_file(path)
+        return {**found.to_dict(), "text": str(found)}
+    from tfxformer.cli.models import open_task
+
+    task = open_task(path)
+    from tfxformer.compression import sparsity_report
+
+    report = sparsity_report(task)
+    facts = {
+        "path": path,
+        "task": task.task_name,
+        "labels": getattr(task, "labels", None),
+        "sequence_length": task.sequence_length,
+        "parameters": report.weights.parameters,
+        "config": task.backbone.config.to_dict(),
+    }
+    return {**facts, "sparsity": report.to_dict(), "text": _inspection_text(facts, report)}
+
+
+def _inspection_text(facts: dict, report) -> str:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            parts = {key: part for key, part in value.items() if not isinstance(part, dict)}
+            stacks = {key: part for key, part in value.items() if isinstance(part, dict)}
+            for stack, switches in {name: parts, **stacks}.items():
+                lines.append(f"{stack}: " + ", ".join(f"{k}={v}" for k, v in switches.items() if v is not None))
+        elif value is not None:
+            lines.append(f"{name}: {value}")
+    return "\n".join([*lines, "", str(report)])
+
+
+def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size, learning_rate, sparsity=None) -> dict:
+    """Fits, with pruning where a sparsity is given, and writes the folder."""
+    from tfxformer.compression import Prune, sparsity_report
+    from tfxformer.recipes import pipeline, plots, report
+    from tfxformer.recipes.folders import complete_folder
+
+    texts = data_files.task_inputs(rows, task.task_name)
+    texts, targets, held_out = _hold_out(task, texts, targets, validation, seed)
+    callbacks = []
+    if sparsity is not None:
+        steps = epochs * -(-_examples(task, texts) // batch_size)
+        callbacks.append(Prune(pipeline.pruning_schedule(sparsity, steps)))
+    task.compile(learning_rate=learning_rate)
+    history = task.fit(
+        texts,
+        targets,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=held_out,
+        callbacks=callbacks,
+        verbose=_verbose(),
+    )
+    numbers = pipeline.numbers(history)
+    result = {
+        "task": task.task_name,
+        "labels": getattr(task, "labels", None),
+        "sequence_length": task.sequence_length,
+        "training_texts": len(texts),
+        "sparsity": sparsity_report(task).kernels.sparsity,
+        "last_epoch": {name: values[-1] for name, values in numbers.items()},
+    }
+    with complete_folder(output) as folder:
+        task.save_pretrained(folder)
+        pipeline.save_keras(task, folder / "model.keras")
+        report.write_json(folder / "results.json", {**result, "history": numbers, "machine": pipeline.machine()})
+        plots.training_curve({"fit": numbers}, folder / "training-curve.png")
+    return {**result, "folder": str(output)}
+
+
+def _examples(task, texts) -> int:
+    """What a fit takes its batches of: texts, or for answers windows of contexts."""
+    if task.task_name == "question-answering":
+        return len(task.windows(task.read(texts)).example_ids)
+    return len(texts)
+
+
+def _hold_out(task, texts, targets, validation, seed):
+    """(texts, targets, validation data or None); a share is drawn by chance: files may be sorted."""
+    if validation is None:
+        return texts, targets, None
+    try:
+        share = float(validation)
+    except ValueError:
+        rows, others = _labelled(task, Path(validation))
+        return texts, targets, (data_files.task_inputs(rows, task.task_name), others)
+    count = round(share * len(texts))
+    if not 0 < count < len(texts):
+        raise ValueError(f"--validation {validation} of {len(texts)} texts leaves {count} to validate on.")
+    order = np.random.default_rng(seed).permutation(len(texts))
+    parts = [
+        ([texts[i] for i in rows], None if targets is None else [targets[i] for i in rows])
+        for rows in (sorted(order[count:]), sorted(order[:count]))
+    ]
+    return *parts[0], parts[1]
+
+
+def _labelled(model, data: Path):
+    """The rows of a data file and the targets that a model wants, its labels checked."""
+    from tfxformer.recipes.evaluation import task_name
+
+    task, labels = task_name(model), getattr(model, "labels", None)
+    rows = data_files.read_rows(data, labelled=task != "masked-lm")
+    problem_type = getattr(model, "problem_type", None)
+    targets = data_files.task_targets(rows, task, problem_type)
+    if labels and problem_type != "regression":
+        data_files.check_labels(rows, targets, labels)
+    return rows, targets
+
+
+def _prediction(model, text, found) -> dict:
+    from tfxformer.recipes.evaluation import task_name
+
+    task = task_name(model)
+    if task == "text-classification":
+        numbers = {label: float(value) for label, value in zip(model.labels, found, strict=True)}
+        if model.problem_type == "regression":
+            return {"text": text, "scores": numbers}
+        if model.problem_type == "multi_label_classification":
+            return {
+                "text": text,
+                "labels": [k for k, v in numbers.items() if v > 0.5],
+                "probabilities": numbers,
+            }
+        return {"text": text, "label": max(numbers, key=numbers.get), "probabilities": numbers}
+    if task == "token-classification":
+        return {"words": text, "labels": list(found)}
+    if task == "question-answering":
+        return {"text": text, "answers": [asdict(answer) for answer in found]}
+    if task == "text-embedding":
+        return {"text": text, "embedding": [float(value) for value in found]}
+    # Each mask's candidates, best first: the first part is the token, the last its probability.
+    return {"text": text, "fillings": [{row[0]: float(row[-1]) for row in mask} for mask in found]}
+
+
+def _integers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r}: wanted numbers and commas, such as 32,64,128.") from error
+
+
+def _verbose() -> int:
+    """Keras' progress bar on a terminal, a line an epoch elsewhere."""
+    return 1 if sys.stderr.isatty() else 2
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+"""What the terminal gets: results on stdout, everything else on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def everything_to_stderr() -> Iterator[None]:
+    """Sends what anyone prints (Keras' progress bars too) to stderr, and each warning there in one line."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        # Warnings of ours are for users; those of other packages are for programmers.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=r"tfxformer|keras\.src\.trainers", category=UserWarning)
+        yield
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks; the kind of those that nobody phrased for users."""
+    text = " ".join(str(error).split())
+    expected = isinstance(error, (ValueError, OSError, RuntimeError, ImportError, TypeError))
+    return text if expected and text else f"{type(error).__name__}: {text}"
+
+
+def fail(message: str, code: int) -> int:
+    """Says what went wrong; returns the exit code."""
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def show(action: str, result: dict, as_json: bool) -> None:
+    """Prints a result, for programs or for people."""
+    text = result.pop("text", None)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    elif text is not None:
+        print(text)
+    else:
+        {"demo": _show_demo, "predict": _show_predictions}.get(action, _show_facts)(result)
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=bool(header))
+    for index, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: a prediction may hold [brackets]
+    Console().print(table)
+
+
+def _show_demo(result: dict) -> None:
+    from tfxformer.recipes.report import conditions, table
+
+    _print_table(*table(result))
+    print(conditions(result))
+    print(f"Written to {result['folder']}: models, README.md, results.json and two plots.")
+
+
+def _show_facts(result: dict) -> None:
+    _print_table([], [[name, text] for name, text in _facts(result)])
+
+
+def _facts(result: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in result.items():
+        if isinstance(value, dict):
+            yield from _facts(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _text(value)
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _show_predictions(result: dict) -> None:
+    rows = []
+    for prediction in result["predictions"]:
+        text, *answers = prediction.values()
+        rows.append([_text(text), *("; ".join(_pieces(answer)) for answer in answers)])
+    _print_table(list(result["predictions"][0]), rows)
+
+
+def _pieces(answer) -> Iterator[str]:
+    """An answer's parts: a name, {name: number}, or a list of them."""
+    if isinstance(answer, dict):
+        yield ", ".join(f"{name} {_text(value)}" for name, value in answer.items())
+    elif isinstance(answer, list) and answer and isinstance(answer[0], (dict, list)):
+        for part in answer:
+            yield from _pieces(part)
+    else:
+        yield _text(answer)

@@ -1,0 +1,212 @@
+"""Commands, arguments and help; the work is in `actions`, which is imported when a command runs.
+
+Nothing heavy may be imported here: `tfxformer --help` answers before TensorFlow would have loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="tfxformer",
+    help="From a Transformer checkpoint to a phone: fine-tune, prune, quantize, run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+MODEL_HELP = "A Hugging Face folder, a hub id, or a .keras file."
+RUNNABLE_HELP = "A Hugging Face folder, a hub id, a .keras file, or a .tflite file."
+DATA_HELP = "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair."
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Runnable = Annotated[str, typer.Argument(metavar="MODEL", help=RUNNABLE_HELP)]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
+LearningRate = Annotated[float, typer.Option(help="Peak, after 10 % warmup; then linear to zero.")]
+Length = Annotated[int | None, typer.Option(min=1, help="Tokens per text (default: the model's, or by the texts).")]
+Validation = Annotated[
+    str | None,
+    typer.Option(help="A data file, or a share of DATA such as 0.1, to validate on after each epoch."),
+]
+Seed = Annotated[int, typer.Option(help="Of new weights, order and dropout.")]
+Dtype = Annotated[str | None, typer.Option(help="Policy of training, such as mixed_bfloat16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def run(action: str, json: bool, debug: bool, **arguments) -> None:
+    """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1."""
+    # Said before TensorFlow is imported, for this process only: the library touches no environment.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tfxformer.cli import actions, console
+
+    try:
+        with console.everything_to_stderr():
+            result = getattr(actions, action)(**arguments)
+    except KeyboardInterrupt:
+        sys.exit(console.fail("interrupted", 130))
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(console.fail(console.one_line(error), 1))
+    console.show(action, result, json)
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter texts: under 90 seconds.")] = False,
+    output: Output = Path("saved_models/bbc-topics"),
+    json: Json = False,
+    debug: Debug = False,
+):
+    """MiniLM-L6 learns the topics of BBC news, is pruned and exported, and runs as .tflite on test texts."""
+    run("demo", json, debug, output=output, quick=quick)
+
+
+@app.command()
+def finetune(
+    model: Model,
+    data: Data,
+    output: Output,
+    task: Annotated[str, typer.Option(help="What to learn.")] = "text-classification",
+    labels: Annotated[str | None, typer.Option(help="Names, by commas (default: those in DATA, sorted).")] = None,
+    problem_type: Annotated[
+        str,
+        typer.Option(help="Of classification: single_label_classification, multi_label_... or regression."),
+    ] = "single_label_classification",
+    epochs: Epochs = 3,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 5e-5,
+    sequence_length: Length = None,
+    validation: Validation = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Train MODEL on DATA; write a Hugging Face folder, model.keras, results.json and a training curve."""
+    run(
+        "finetune",
+        json,
+        debug,
+        model=model,
+        data=data,
+        output=output,
+        task=task,
+        labels=labels.split(",") if labels else None,
+        problem_type=problem_type,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        sequence_length=sequence_length,
+        validation=validation,
+        seed=seed,
+        dtype=dtype,
+    )
+
+
+@app.command()
+def prune(
+    model: Model,
+    data: Data,
+    output: Output,
+    sparsity: Annotated[float, typer.Option(help="Share of the kernels' weights to make zero.")] = 0.5,
+    epochs: Epochs = 2,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 5e-5,
+    validation: Validation = None,
+    seed: Seed = 0,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Go on training a fine-tuned MODEL on DATA while its smallest weights become zero."""
+    run(
+        "prune",
+        json,
+        debug,
+        model=model,
+        data=data,
+        output=output,
+        sparsity=sparsity,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        validation=validation,
+        seed=seed,
+    )
+
+
+@app.command()
+def evaluate(model: Runnable, data: Data, batch_size: BatchSize = 32, json: Json = False, debug: Debug = False):
+    """Score MODEL on the labelled texts of DATA."""
+    run("evaluate", json, debug, model=model, data=data, batch_size=batch_size)
+
+
+@app.command()
+def export(
+    model: Model,
+    file: Annotated[Path, typer.Argument(metavar="OUT.tflite", help="The file to write.")],
+    quantization: Annotated[
+        str, typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or int4.")
+    ] = "dynamic_int8",
+    sequence_length: Length = None,
+    sequence_lengths: Annotated[
+        str | None, typer.Option(help="Several, by commas: one signature each, sharing the weights.")
+    ] = None,
+    representative: Annotated[
+        Path | None,
+        typer.Option(help="A data file that calibrates int8 and int16x8; its labels are not read."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Write MODEL as a verified LiteRT file."""
+    run(
+        "export",
+        json,
+        debug,
+        model=model,
+        file=file,
+        quantization=quantization,
+        sequence_length=sequence_length,
+        sequence_lengths=sequence_lengths,
+        representative=representative,
+    )
+
+
+@app.command()
+def predict(
+    model: Runnable,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="The texts.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="The second text (context) of each TEXT; once for each.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A data file instead; its labels are not read.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Run MODEL on texts."""
+    run("predict", json, debug, model=model, texts=texts or [], pairs=pair or None, file=file)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A .tflite file, a .keras file, a folder or a hub id.")],
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Look into a model: signatures, operators and sizes, or configuration, parameters and zeros."""
+    run("inspect", json, debug, path=path)
+
+
+def main() -> None:
+    """The console script."""
+    app()

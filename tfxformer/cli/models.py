@@ -1,0 +1,82 @@
+"""Opens what the command line calls a model: a folder, a hub id, a .keras file or a .tflite file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from tfxformer.export import LiteRTModel
+from tfxformer.export.quiet import quiet
+
+
+def load_tasks() -> ModuleType:
+    """`tfxformer.tasks`, imported only for Keras models: a .tflite file must not wait for TensorFlow."""
+    with quiet():  # TensorFlow announces itself from C++, where no log level reaches
+        return importlib.import_module("tfxformer.tasks")
+
+
+def task_class(name: str) -> type:
+    """The class of a task by its name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    tasks = load_tasks()
+    classes = {getattr(tasks, public).task_name: getattr(tasks, public) for public in tasks.__all__}
+    classes.pop(tasks.Task.task_name)
+    if name not in classes:
+        raise ValueError(f"Unknown task {name!r}; known: {', '.join(classes)}.")
+    return classes[name]
+
+
+def stated_task(folder: Path) -> str:
+    """The task of a checkpoint by the head that its config.json names; a bare encoder embeds texts."""
+    from tfxformer.checkpoints.families import family_of
+    from tfxformer.checkpoints.hub import read_json
+
+    reference = read_json(folder / "config.json")
+    heads = family_of(reference.get("model_type")).heads
+    names = {head.architecture: task for task, head in heads.items()}
+    stated = reference.get("architectures") or []
+    return next((names[name] for name in stated if name in names), "text-embedding")
+
+
+def open_task(model: str, task: str | None = None, **arguments):
+    """A Keras task (`tasks.Task`) from a folder, a hub id or a .keras file.
+
+    Args:
+        model: which one.
+        task: its name; None for what the checkpoint says.
+        arguments: of `Task.from_pretrained` (labels, dtype, ...); a .keras file has them inside.
+
+    Raises:
+        ValueError, OSError, CheckpointError: for what cannot be opened.
+    """
+    if model.endswith(".tflite"):
+        raise ValueError(f"{model} is a LiteRT file: it can be run, but not trained, exported or pruned.")
+    tasks = load_tasks()
+    from tfxformer.checkpoints.hub import resolve
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if not model.endswith(".keras"):
+        folder = resolve(model)
+        return task_class(task or stated_task(folder)).from_pretrained(folder, **given)
+    if not Path(model).is_file():
+        raise FileNotFoundError(f"There is no file {model}.")
+    import keras
+
+    opened = keras.saving.load_model(model)
+    if not isinstance(opened, tasks.Task):
+        raise ValueError(f"{model} holds a {type(opened).__name__}, not a task of tfxformer.")
+    if task not in (None, opened.task_name):
+        raise ValueError(f"{model} is a model for {opened.task_name}, not for {task}.")
+    for name, value in given.items():
+        if value != getattr(opened, name, None):
+            raise ValueError(f"{model} is whole: its {name} cannot change; begin from a checkpoint folder.")
+    return opened
+
+
+def open_model(model: str):
+    """A Keras task, or an `export.LiteRTModel` of a .tflite file."""
+    return LiteRTModel(model) if model.endswith(".tflite") else open_task(model)

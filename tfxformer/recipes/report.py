@@ -1,0 +1,141 @@
+"""What a road left behind, for people: results.json, a table, a model card, a section of a README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+VARIANT_NAMES = {
+    "keras": "Keras, dense",
+    "keras-pruned": "Keras, pruned",
+    "litert-float32": "LiteRT float32",
+    "litert-float16": "LiteRT float16",
+    "litert-dynamic_int8": "LiteRT int8",
+}
+BEGIN, END = "<!-- results: written by the code, do not edit -->", "<!-- end of results -->"
+
+
+def write_json(path: Path, results: dict) -> None:
+    """Writes results as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def table(results: dict) -> tuple[list[str], list[list[str]]]:
+    """The variants as (header, rows) of strings."""
+    score = results["main_score"]
+    header = ["model", score.replace("_", " "), "size MB", "zip MB", "zeros", "ms a text"]
+    rows = [
+        [
+            VARIANT_NAMES.get(name, name),
+            f"{variant['scores'][score]:.3f}",
+            f"{variant['bytes'] / 1e6:.1f}",
+            f"{variant['zipped_bytes'] / 1e6:.1f}",
+            f"{variant['sparsity']:.0%}",
+            f"{variant['latency']['median_ms']:.1f}",
+        ]
+        for name, variant in results["variants"].items()
+    ]
+    return header, rows
+
+
+def markdown_table(results: dict) -> str:
+    """The variants as a Markdown table."""
+    header, rows = table(results)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def conditions(results: dict) -> str:
+    """How the figures came about, in one paragraph."""
+    settings, data, machine = results["settings"], results["data"], results["machine"]
+    epochs = len(results["history"]["fine_tune"]["loss"])
+    return (
+        f"{data['train_texts']:,} training and {data['test_texts']:,} test texts, cut at "
+        f"{settings['sequence_length']} tokens; {epochs} epochs of fine-tuning (peak learning rate "
+        f"{settings['learning_rate']:g}, batch {settings['batch_size']}), {settings['prune_epochs']} of "
+        f"pruning (peak {settings['prune_learning_rate']:g}); {settings['dtype'] or 'float32'}, "
+        f"seed {settings['seed']}. "
+        f"The whole run took {results['seconds']:.0f} s on {machine['cores']} cores of "
+        f"{machine['processor']}, on {results['date']}. Times are medians of {settings['latency_rounds']} "
+        "interleaved runs of one text, without tokenizing; zeros are those of the kernels; zip is deflate, "
+        "what an app store ships."
+    )
+
+
+def section(results: dict) -> str:
+    """Table and conditions as Markdown."""
+    return f"{markdown_table(results)}\n\n{conditions(results)}\n"
+
+
+def update_section(path: Path, results: dict) -> None:
+    """Puts `section(results)` between the markers of a README.
+
+    Raises:
+        ValueError: where the file does not have both markers, in order.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no place for results: it wants the lines {BEGIN!r} and {END!r}.")
+    write_text(path, f"{before}{BEGIN}\n{section(results)}{END}{after}")
+
+
+def model_card(results: dict, *, title: str, base_model: str, licence: str, data: str, limits: str) -> str:
+    """A Hugging Face model card (README.md) of a folder that a road wrote.
+
+    Args:
+        title: str, what the model does.
+        base_model: str, hub id of the checkpoint it began from.
+        licence: str, of that checkpoint.
+        data: str, the training data, in a sentence.
+        limits: str, what it is not for.
+    """
+    name, variants = results["name"], results["variants"]
+    files = "\n".join(
+        f"- `{variant['file']}`: {VARIANT_NAMES.get(key, key)}" for key, variant in variants.items() if variant["file"]
+    )
+    smallest = min((v for v in variants.values() if v["file"]), key=lambda v: v["bytes"])["file"]
+    labels = ", ".join(results["labels"])
+    return f"""---
+license: {licence}
+base_model: {base_model}
+pipeline_tag: {results["task"]}
+library_name: transformers
+tags: [tfxformer, keras, litert, pruned]
+---
+# {title}
+
+{data} Labels: {labels}.
+
+{section(results)}
+## Files
+
+- `config.json`, `model.safetensors`, `tokenizer.json`: the pruned model, for transformers and tfxformer
+{files}
+
+## Use
+
+```python
+import keras
+import tfxformer.tasks
+from tfxformer import export
+
+export.LiteRTModel("{smallest}").predict(["..."])   # raw text in; tokenizer and labels are inside the file
+keras.saving.load_model("{name}.keras").predict(["..."])
+```
+
+## Limits
+
+{limits}
+"""
