@@ -12,6 +12,8 @@ classifier reads nothing else.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 
 import harness
 import numpy as np
@@ -132,6 +134,7 @@ def main():
 
     results = {
         "what": f"one training step, batch {BATCH}, length {LENGTH}, bfloat16",
+        "command": shlex.join(["python", "benchmarks/training_step.py", *sys.argv[1:]]),
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras", "keras-hub", "torch", "transformers"]),
     }

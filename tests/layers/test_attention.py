@@ -35,7 +35,10 @@ def reference(layer, inputs, source=None, bias=None):
             for s in range(inputs.shape[1]):
                 scores = key[b, :, shared] @ query[b, s, columns] / np.sqrt(width)
                 if bias is not None:
-                    scores = scores + np.broadcast_to(bias, (*inputs.shape[:1], heads, inputs.shape[1], len(scores)))[b, head, s]
+                    scores = (
+                        scores
+                        + np.broadcast_to(bias, (*inputs.shape[:1], heads, inputs.shape[1], len(scores)))[b, head, s]
+                    )
                 shares = np.exp(scores - scores.max())
                 context[b, s, columns] = shares / shares.sum() @ value[b, :, shared]
     return dense("output", context)

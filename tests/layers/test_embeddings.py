@@ -88,7 +88,9 @@ def test_positions_are_rows_of_the_table():
 def test_longer_than_the_table(mode, longest):
     layer = PositionEmbedding(8, 4, mode, padding_id=1)
     layer(np.full((1, longest), 3, "int32"))
-    with pytest.raises(ValueError, match=rf"{longest + 1} tokens long, but the model has {longest} positions.*Truncate"):
+    with pytest.raises(
+        ValueError, match=rf"{longest + 1} tokens long, but the model has {longest} positions.*Truncate"
+    ):
         layer(np.full((1, longest + 1), 3, "int32"))
 
 

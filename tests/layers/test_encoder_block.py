@@ -42,7 +42,9 @@ def reference(layer, x, bias):
         return centred / scale * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
 
     def attend(x):
-        query, key, value = (dense(f"self_attention/{name}", x).reshape(B, S, 2, 4) for name in ("query", "key", "value"))
+        query, key, value = (
+            dense(f"self_attention/{name}", x).reshape(B, S, 2, 4) for name in ("query", "key", "value")
+        )
         scores = np.einsum("bsnh,btnh->bnst", query, key) / 2.0 + bias
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
@@ -119,7 +121,9 @@ def test_training_gradients_equal_inference_gradients(norm_position):
         np.testing.assert_allclose(kernel, plain, atol=3e-5)
 
 
-@pytest.mark.parametrize("rates", [{}, {"dropout": 0.3, "attention_dropout": 0.2}, {"dropout": 0.2, "stochastic_depth": 0.4}])
+@pytest.mark.parametrize(
+    "rates", [{}, {"dropout": 0.3, "attention_dropout": 0.2}, {"dropout": 0.2, "stochastic_depth": 0.4}]
+)
 def test_checkpointed_gradients_are_the_same(rates, plain_kernels):
     """With dropout too: the second forward pass must drop what the first dropped."""
     plain, checkpointed = (reset(make(gradient_checkpointing=flag, **rates)) for flag in (False, True))

@@ -50,12 +50,12 @@ def test_only_what_stands_between_the_markers_is_renewed(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
     for _ in range(2):
-        report.update_section(path, RESULTS)
+        report.update_section(path, report.section(RESULTS))
         text = path.read_text(encoding="utf-8")
         assert text == f"before\n{report.BEGIN}\n{report.section(RESULTS)}{report.END}\nafter\n"
     path.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="no place for results"):
-        report.update_section(path, RESULTS)
+        report.update_section(path, report.section(RESULTS))
 
 
 def test_the_card_has_front_matter_and_names_the_files():

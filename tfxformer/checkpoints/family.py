@@ -31,6 +31,7 @@ class Key:
     default: Any
 
     def read(self, reference: Mapping) -> Any:
+        """The key's value in a config.json; its default where the key is absent or null."""
         value = reference.get(self.name)
         if value is not None:
             return value

@@ -52,12 +52,25 @@ def tensor_names(model, family: Family, config: TransformerConfig, task: str | N
         if module not in modules:
             raise CheckpointError(f"The {family.name!r} page names no tensor for {path!r}.")
         names[path] = [f"{modules[module]}.{end}" for end in LEAVES[leaf]]
+        names[path] += [alias for alias, name in family.tied.items() if name in names[path]]
     return names
 
 
 def strip_prefix(tensors: Mapping, prefix: str) -> dict[str, str]:
-    """Name without the family's prefix -> name in the file."""
-    return {name.removeprefix(prefix): name for name in tensors}
+    """Name without the family's prefix -> name in the file.
+
+    Raises:
+        CheckpointError: for a tensor that the file has both with and without the prefix.
+    """
+    names: dict[str, str] = {}
+    for name in tensors:
+        twin = names.setdefault(name.removeprefix(prefix), name)
+        if twin != name:
+            raise CheckpointError(
+                f"The checkpoint has both {twin!r} and {name!r}, two tensors for one place: one would be silently "
+                "dropped. Remove the wrong one."
+            )
+    return names
 
 
 def load_weights(model, tensors, family: Family, config: TransformerConfig, task: str | None) -> LoadReport:
@@ -85,6 +98,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
     for path, name in sources.items():
         if name is not None:
             _check_shape(path, variables[path], name, tensors.shape(available[name]))
+            _check_dtype(name, tensors[available[name]].dtype)
     _check_unused(set(available) - set(sources.values()), tensors, available, family, report)
     for path, name in sources.items():
         if name is None:
@@ -125,6 +139,14 @@ def _check_shape(path, variable, name, shape) -> None:
         raise CheckpointError(
             f"Tensor {name!r} has shape {list(shape)}, the model wants {list(wanted)} for {path!r}. "
             "For a head: do the labels match the checkpoint's? For others: does config.json?"
+        )
+
+
+def _check_dtype(name, dtype) -> None:
+    if dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise CheckpointError(
+            f"Tensor {name!r} holds {dtype.name} values, not floats: a quantized checkpoint? Its numbers mean nothing "
+            "without their scales; give the unquantized one."
         )
 
 

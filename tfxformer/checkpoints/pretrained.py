@@ -71,9 +71,7 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
     """
 
     def make(config, reference):
-        return Encoder(
-            config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
-        )
+        return Encoder(config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype)
 
     model, report = load_model(resolve(folder_or_hub_id), make)
     report.warn()
@@ -88,6 +86,8 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
     tensors = {}
     for path, names in tensor_names(model, family, config, task).items():
+        if path.startswith("pooler/") and not config.heads.pooler:
+            continue
         array = np.asarray(weights(model)[path].value)
         array = array.T if path.endswith("/kernel") else array
         is_backbone = not family.is_head(names[0]) or path.startswith("pooler/")
@@ -112,7 +112,7 @@ def save_pretrained(
     Args:
         folder: created where it does not exist.
         model: keras.Model whose variables have our paths.
-        config: its TransformerConfig.
+        config: its TransformerConfig; where it says no pooler, the model's is left out.
         task: name of its head, or None for a bare encoder.
         reference_config: the config.json it came from; unknown keys of it pass through.
         changes: further keys for config.json (labels, problem type).

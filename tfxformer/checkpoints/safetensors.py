@@ -10,8 +10,9 @@ import json
 import math
 import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ml_dtypes
@@ -19,6 +20,7 @@ import numpy as np
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 
 DTYPES = {
@@ -42,6 +44,14 @@ class CheckpointError(ValueError):
 
 def _fail(path: Path, what: str) -> None:
     raise CheckpointError(f"{path} is not a valid safetensors file: {what}. Download or convert it again.")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object's pairs as a dict; a key that comes twice would silently lose its first value."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} comes twice")
+    return dict(pairs)
 
 
 class SafetensorsFile(Mapping[str, np.ndarray]):
@@ -69,12 +79,14 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         if length > min(size - 8, MAX_HEADER_BYTES):
             _fail(self.path, f"its header claims {length} bytes, the file has {size} (limit {MAX_HEADER_BYTES})")
         try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
+            header = json.loads(file.read(length), object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
             _fail(self.path, f"its header is not JSON ({error})")
         if not isinstance(header, dict):
             _fail(self.path, "its header is not a JSON object")
         self.metadata = header.pop("__metadata__", {})
+        if not isinstance(self.metadata, dict):
+            _fail(self.path, "its __metadata__ is not a JSON object")
         return header, 8 + length
 
     def _check(self, data_bytes: int) -> None:
@@ -82,10 +94,11 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         for name, entry in self._header.items():
             try:
                 dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-                valid = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+                valid = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+                known = dtype in DTYPES
             except (TypeError, KeyError, ValueError):
                 _fail(self.path, f"the entry of tensor {name!r} lacks dtype, shape or data_offsets")
-            if dtype not in DTYPES:
+            if not known:
                 _fail(self.path, f"tensor {name!r} has dtype {dtype!r}; known: {', '.join(DTYPES)}")
             if not valid or end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
                 _fail(self.path, f"tensor {name!r} of shape {shape} and dtype {dtype} does not fit {begin}:{end}")
@@ -126,9 +139,10 @@ class ShardedFiles(Mapping[str, np.ndarray]):
     def __init__(self, index_path):
         self.path = Path(index_path)
         try:
-            self._shards = json.loads(self.path.read_text(encoding="utf-8"))["weight_map"]
+            index = json.loads(self.path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+            self._shards = index["weight_map"]
             files = sorted(set(self._shards.values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{self.path} is not an index of shards (no 'weight_map'): {error!r}.") from error
         for name in files:
             # A name with a path in it could open any file of the machine.
@@ -140,6 +154,13 @@ class ShardedFiles(Mapping[str, np.ndarray]):
         for tensor, name in self._shards.items():
             if tensor not in self._files[name]:
                 raise CheckpointError(f"{self.path} promises tensor {tensor!r} in {name!r}, which has no such tensor.")
+        for name, file in self._files.items():
+            for tensor in file:
+                if self._shards.get(tensor) != name:
+                    raise CheckpointError(
+                        f"{self.path.parent / name} holds the tensor {tensor!r}, which {self.path.name} does not place "
+                        "there: it would be silently dropped. Is the index that of another download?"
+                    )
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._files[self._shards[name]][name]
@@ -183,7 +204,7 @@ def replacing(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -196,6 +217,11 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
         tensors: name -> array; a dtype outside `DTYPES` is an error.
         metadata: strings for the header; "format": "pt" is what transformers expects.
     """
+    with replacing(path) as temporary:
+        _write_in_place(temporary, tensors, metadata)
+
+
+def _write_in_place(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
     header: dict = {"__metadata__": {"format": "pt", **(metadata or {})}}
     position = 0
     for name, array in tensors.items():
@@ -209,7 +235,7 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
         position += array.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # aligned data can be mapped in place
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
         for array in tensors.values():
@@ -217,9 +243,8 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def write_folder(folder, tensors: Mapping[str, np.ndarray], max_shard_bytes: int = 5_000_000_000) -> list[Path]:
-    """Writes `model.safetensors`, or shards and their index where it would exceed `max_shard_bytes`."""
-    folder = Path(folder)
+def _shards(tensors: Mapping[str, np.ndarray], max_shard_bytes: int) -> dict[str, dict]:
+    """File name -> its tensors."""
     shards: list[dict] = [{}]
     filled = 0
     for name, array in tensors.items():
@@ -229,17 +254,31 @@ def write_folder(folder, tensors: Mapping[str, np.ndarray], max_shard_bytes: int
         shards[-1][name] = array
         filled += array.nbytes
     if len(shards) == 1:
-        write(folder / SINGLE_FILE, tensors)
-        (folder / INDEX_FILE).unlink(missing_ok=True)  # an old index would hide the new file
-        return [folder / SINGLE_FILE]
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        write(folder / name, shard)
+        return {SINGLE_FILE: shards[0]}
+    return {f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards)}
+
+
+def write_folder(folder, tensors: Mapping[str, np.ndarray], max_shard_bytes: int = 5_000_000_000) -> list[Path]:
+    """Writes `model.safetensors`, or shards and their index where it would exceed `max_shard_bytes`.
+
+    All files are written before the first takes its name: half of a checkpoint never stands beside half of an older
+    one. Files of an older checkpoint that the new one does not replace are removed, or they would hide it.
+    """
+    folder = Path(folder)
+    shards = _shards(tensors, max_shard_bytes)
     index = {
-        "metadata": {"total_size": sum(a.nbytes for a in tensors.values())},
-        "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+        "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
+        "weight_map": {tensor: name for name, shard in shards.items() for tensor in shard},
     }
-    with replacing(folder / INDEX_FILE) as temporary:
-        temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
-    (folder / SINGLE_FILE).unlink(missing_ok=True)
-    return [folder / name for name in names] + [folder / INDEX_FILE]
+    written = list(shards)
+    with ExitStack() as stack:
+        if len(shards) > 1:
+            temporary = stack.enter_context(replacing(folder / INDEX_FILE))  # entered first, so renamed last
+            temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
+            written.append(INDEX_FILE)
+        for name, shard in shards.items():
+            _write_in_place(stack.enter_context(replacing(folder / name)), shard)
+    for path in folder.iterdir():
+        if path.name not in written and _WEIGHTS.fullmatch(path.name):
+            path.unlink()
+    return [folder / name for name in written]

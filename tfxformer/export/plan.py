@@ -14,6 +14,7 @@ import numpy as np
 
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.quantize import Mode
+from tfxformer.models import Encoder
 
 # task name -> (signature, whether every token has outputs of its own)
 TASK_SIGNATURES = {
@@ -195,10 +196,15 @@ def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -
     def call(batch):
         return _plain_outputs(model, model(_as_called(model, batch), training=False))
 
+    def call_encoder(batch):  # ours: the same layers, in the writing that the mode wants
+        outputs = model.forward(batch, mode.numerics)
+        return {name: outputs[name] for name in model.output}
+
     def reference(batch):
         return {name: keras.ops.convert_to_numpy(value) for name, value in call(batch).items()}
 
-    signature = Signature(_name(PLAIN_SIGNATURE, length, several), inputs, call)
+    function = call_encoder if isinstance(model, Encoder) else call
+    signature = Signature(_name(PLAIN_SIGNATURE, length, several), inputs, function)
     if samples is None:
         data = drawn_samples(model, inputs)
     else:

@@ -14,7 +14,15 @@ class Dense(keras.layers.Dense):
 
     In training the bias is added by `kernels.add_bias`: TensorFlow sums the gradient of a bfloat16 bias in bfloat16,
     which over the rows of one batch is off by tens of percent.
+
+    The kernel's initializer is cloned: Keras draws one seed per initializer, so that layers that share one begin with
+    the same numbers, the keys of an attention with those of its queries.
     """
+
+    def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
+        initializer = keras.initializers.get(kernel_initializer)
+        clone = initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
+        super().__init__(units, kernel_initializer=clone, **kwargs)
 
     def call(self, inputs, training=None):
         if not training:

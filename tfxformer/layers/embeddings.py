@@ -64,9 +64,7 @@ class ConstantSegmentEmbedding(keras.layers.Layer):
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, input_shape):
-        self.embeddings = self.add_weight(
-            name="embeddings", shape=(1, input_shape[-1]), initializer=self.initializer
-        )
+        self.embeddings = self.add_weight(name="embeddings", shape=(1, input_shape[-1]), initializer=self.initializer)
 
     def call(self, inputs):
         return inputs + self.embeddings[0]

@@ -62,13 +62,9 @@ class EncoderBlock(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
-        self.self_attention = Attention(
-            **self.attention_config, dtype=self.dtype_policy, name="self_attention"
-        )
+        self.self_attention = Attention(**self.attention_config, dtype=self.dtype_policy, name="self_attention")
         self.attention_norm = self._norm("attention_norm")
-        self.feed_forward = FeedForward(
-            **self.feed_forward_config, dtype=self.dtype_policy, name="feed_forward"
-        )
+        self.feed_forward = FeedForward(**self.feed_forward_config, dtype=self.dtype_policy, name="feed_forward")
         self.feed_forward_norm = self._norm("feed_forward_norm")
         for layer in (self.self_attention, self.attention_norm, self.feed_forward, self.feed_forward_norm):
             layer.build(input_shape)
@@ -85,9 +81,7 @@ class EncoderBlock(keras.layers.Layer):
         # run would drop other units than the first and the gradient would be silently wrong.
         seed = self.seed_generator.next() if training and self._random else None
         if training and self.gradient_checkpointing:
-            return keras.remat(lambda x: self._transform(x, bias, first_only, seed, training, numerics))(
-                inputs
-            )
+            return keras.remat(lambda x: self._transform(x, bias, first_only, seed, training, numerics))(inputs)
         return self._transform(inputs, bias, first_only, seed, training, numerics)
 
     def _transform(self, x, bias, first_only, seed, training, numerics):

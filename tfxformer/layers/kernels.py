@@ -198,9 +198,7 @@ def split_heads(x, bias, heads, head_size, query_scale):
 
     def backward(constants, bias, query, *others):
         parts = [tf.transpose(part, (0, 2, 1, 3)) for part in (query * query_scale, *others)]
-        shapes = [
-            (-1, tf.shape(part)[1], count * head_size) for part, count in zip(parts, heads, strict=True)
-        ]
+        shapes = [(-1, tf.shape(part)[1], count * head_size) for part, count in zip(parts, heads, strict=True)]
         parts = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
         gradient = tf.concat(parts, axis=-1)  # [B, S, (N + 2 * G) * H]
         return gradient, _sum_rows(gradient, bias)
@@ -365,6 +363,4 @@ def embedding_lookup(table, ids, lookup="take"):
         rows = tf.reshape(upstream, (-1, shape[1]))
         return [tf.math.unsorted_segment_sum(rows, tf.reshape(constants[0], (-1,)), shape[0])]
 
-    return _run(
-        lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table]
-    )
+    return _run(lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table])

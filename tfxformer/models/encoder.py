@@ -37,6 +37,7 @@ class EncoderLayers(NamedTuple):
 
 
 def _initializer(config: TransformerConfig):
+    # A new one for each variable: one initializer gives everybody the same numbers.
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
@@ -72,31 +73,27 @@ def make_block(config: TransformerConfig, index: int, gradient_checkpointing: bo
 
 def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderLayers:
     """The layers of `config`; their names are the first part of every variable's path."""
-    stack, size, initializer = config.encoder, config.table_size, _initializer(config)
+    stack, size = config.encoder, config.table_size
 
     def norm(name):
         return LayerNormalization(epsilon=stack.norm_epsilon, dtype=dtype, name=name)
 
     def dense(name, activation=None):
-        return Dense(
-            stack.hidden_size, activation=activation, kernel_initializer=initializer, dtype=dtype, name=name
-        )
+        return Dense(stack.hidden_size, activation=activation, kernel_initializer=_initializer(config), dtype=dtype, name=name)
 
     segment = None
     if config.token_types == 1:
-        segment = ConstantSegmentEmbedding(initializer, dtype=dtype, name="segment_embedding")
+        segment = ConstantSegmentEmbedding(_initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
-        segment = TokenEmbedding(config.token_types, size, initializer, dtype=dtype, name="segment_embedding")
+        segment = TokenEmbedding(config.token_types, size, _initializer(config), dtype=dtype, name="segment_embedding")
     return EncoderLayers(
-        token_embedding=TokenEmbedding(
-            config.vocabulary_size, size, initializer, dtype=dtype, name="token_embedding"
-        ),
+        token_embedding=TokenEmbedding(config.vocabulary_size, size, _initializer(config), dtype=dtype, name="token_embedding"),
         position_embedding=PositionEmbedding(
             stack.max_positions,
             size,
             stack.position_mode,
             config.padding_id,
-            initializer,
+            _initializer(config),
             dtype=dtype,
             name="position_embedding",
         ),

@@ -84,9 +84,7 @@ class MaskedLMTransform(keras.layers.Layer):
     def build(self, input_shape):
         policy = self.dtype_policy
         self._activate = activation(self.activation)
-        self.dense = Dense(
-            self.size, kernel_initializer=self.initializer, dtype=policy, name="dense"
-        )
+        self.dense = Dense(self.size, kernel_initializer=self.initializer, dtype=policy, name="dense")
         self.dense.build(input_shape)
         self.norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=policy, name="norm")
         self.norm.build((*input_shape[:-1], self.size))

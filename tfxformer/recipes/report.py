@@ -77,8 +77,8 @@ def section(results: dict) -> str:
     return f"{markdown_table(results)}\n\n{conditions(results)}\n"
 
 
-def update_section(path: Path, results: dict) -> None:
-    """Puts `section(results)` between the markers of a README.
+def update_section(path: Path, content: str) -> None:
+    """Puts `content`, such as `section(results)`, between the markers of a README.
 
     Raises:
         ValueError: where the file does not have both markers, in order.
@@ -88,7 +88,7 @@ def update_section(path: Path, results: dict) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} has no place for results: it wants the lines {BEGIN!r} and {END!r}.")
-    write_text(path, f"{before}{BEGIN}\n{section(results)}{END}{after}")
+    write_text(path, f"{before}{BEGIN}\n{content}{END}{after}")
 
 
 def model_card(results: dict, *, title: str, base_model: str, licence: str, data: str, limits: str) -> str:

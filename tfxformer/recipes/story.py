@@ -77,5 +77,5 @@ def main(story: Story, home: Path, arguments: list[str] | None = None) -> dict:
     print(report.section(results))
     if not options.quick:
         report.write_json(home / "results.json", {k: v for k, v in results.items() if k != "folder"})
-        report.update_section(home / "README.md", results)
+        report.update_section(home / "README.md", report.section(results))
     return results

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import keras
 import numpy as np
 
 from tfxformer.data.examples import is_raw
-from tfxformer.data.masking import mask_tokens
+from tfxformer.data.masking import best_fillings, mask_tokens
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.tasks.task import Task
-from tfxformer.tasks.text_classifier import probabilities
-
-
-class Filling(NamedTuple):
-    """One way to fill a mask: `token` as text, its id and probability."""
-
-    token: str
-    token_id: int
-    probability: float
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -45,7 +34,7 @@ class MaskedLM(Task):
         heads = {
             "transform": MaskedLMTransform(
                 config.table_size,
-                config.heads.masked_lm_activation,
+                config.heads.masked_lm_activation or config.encoder.activation,
                 config.encoder.norm_epsilon,
                 initializer,
                 dtype=policy,
@@ -73,11 +62,16 @@ class MaskedLM(Task):
         super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
-        """Fits on texts (`y` stays None), arrays or datasets; see `Task.fit`. Every epoch hides other tokens."""
-        if is_raw(x):
-            x, batch_size = self._hiding(x, batch_size, fitting=True), None
-        if isinstance(validation_data, (list, tuple)) and is_raw(validation_data[0]):
-            validation_data = self._hiding(validation_data[0], batch_size)
+        """Fits on texts (`y` stays None), arrays or datasets; see `Task.fit`.
+
+        Every epoch hides other tokens of `x`; those of `validation_data` (texts, or a dataset of them) stay the same.
+        """
+        hidden = self._hiding(x, batch_size, fitting=True) if is_raw(x) else None
+        validation = validation_data[0] if isinstance(validation_data, tuple) else validation_data
+        if validation is not None and is_raw(validation):
+            validation_data = self._hiding(validation, batch_size)
+        if hidden is not None:
+            x, batch_size = hidden, None
         return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
@@ -90,20 +84,18 @@ class MaskedLM(Task):
         examples = self.read(texts)
         if fitting:
             self.choose_sequence_length(examples)
-        return _MaskedBatches(self._encode(examples), self, batch_size or 32)
+        return _MaskedBatches(self._encode(examples), self, batch_size or 32, changing=fitting)
 
     def hide(self, token_ids, generator: np.random.Generator):
         """(ids with tokens hidden, original ids, weights of the hidden ones), each [B, S]."""
         tokenizer = self._tokenizer()
         if tokenizer.mask_id is None:
             raise ValueError("The tokenizer has no mask token, so no token can be hidden.")
-        names = ("padding_id", "unknown_id", "mask_id", "cls_id", "sep_id")
-        special = [getattr(tokenizer, name) for name in names]
         return mask_tokens(
             token_ids,
             mask_id=tokenizer.mask_id,
             vocabulary_size=tokenizer.vocabulary_size,
-            special_ids=[i for i in special if i is not None],
+            special_ids=tokenizer.special_ids,
             generator=generator,
             rate=self.masking_rate,
         )
@@ -116,24 +108,24 @@ class MaskedLM(Task):
         without = np.flatnonzero(~masks.any(axis=1))
         if len(without):
             raise ValueError(f"Text {without[0]} has no mask token (or it was cut): {texts.texts[without[0]]!r:.80}.")
-        logits = self.logits(batch, batch_size, **kwargs)
-        return [[self._fillings(row[i], top_k) for i in np.flatnonzero(mask)] for row, mask in zip(logits, masks, strict=True)]
-
-    def _fillings(self, logits, top_k: int) -> list[Filling]:
-        shares = probabilities(logits[None], "single_label_classification")[0]
-        best = np.argsort(-shares)[:top_k]
-        words = self._tokenizer().decode(best[:, None])
-        return [Filling(word.strip(), int(i), float(shares[i])) for word, i in zip(words, best, strict=True)]
+        fillings, batch_size = [], batch_size or 32
+        for first in range(0, len(masks), batch_size):  # all logits at once would be gigabytes: [B, S, V]
+            part = slice(first, first + batch_size)
+            logits = self.logits({name: array[part] for name, array in batch.items()}, batch_size, **kwargs)
+            for row, mask in zip(logits, masks[part], strict=True):
+                fillings.append([best_fillings(row[i], self.tokenizer, top_k) for i in np.flatnonzero(mask)])
+        return fillings
 
     def get_config(self):
         return {**super().get_config(), "masking_rate": self.masking_rate, "seed": self.seed}
 
 
 class _MaskedBatches(keras.utils.PyDataset):
-    """Batches of encoded texts with tokens hidden, others in every epoch; the same for the same seed."""
+    """Batches of encoded texts with tokens hidden, if `changing` others in every epoch; the same for the same seed."""
 
-    def __init__(self, batch: dict, model: MaskedLM, batch_size: int):
+    def __init__(self, batch: dict, model: MaskedLM, batch_size: int, changing: bool):
         super().__init__()
+        self._changing = changing
         self._batch, self._model, self._batch_size = batch, model, batch_size
         self._epoch = 0
         self._order = np.random.default_rng(model.seed).permutation(len(batch["token_ids"]))
@@ -149,5 +141,7 @@ class _MaskedBatches(keras.utils.PyDataset):
         return {**inputs, "token_ids": hidden.token_ids}, hidden.labels, hidden.weights
 
     def on_epoch_end(self):
+        if not self._changing:
+            return
         self._epoch += 1
         self._order = np.random.default_rng((self._model.seed, self._epoch)).permutation(len(self._order))

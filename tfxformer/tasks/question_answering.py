@@ -7,6 +7,7 @@ import numpy as np
 
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
+from tfxformer.data.labels import label_keys
 from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
@@ -79,7 +80,9 @@ class QuestionAnswering(Task):
         return {**stated, **super().arguments_from(reference, arguments)}
 
     def reference_changes(self):
-        return {SETTINGS_KEY: {**super().reference_changes()[SETTINGS_KEY], "stride": self.stride}}
+        settings = {**super().reference_changes()[SETTINGS_KEY], "stride": self.stride}
+        # The reference gives its span head one row a label: a classifier's labels, left over, would misshape it.
+        return {SETTINGS_KEY: settings, **label_keys(["LABEL_0", "LABEL_1"])}
 
     def default_loss(self):
         return SpanLoss()
@@ -110,7 +113,15 @@ class QuestionAnswering(Task):
         return windows.batch, np.stack(targets, axis=-1), sample_weight
 
     def predict(
-        self, x, batch_size=None, *, n_best=1, max_answer_length=30, allow_no_answer=False, no_answer_threshold=0.0, **kwargs
+        self,
+        x,
+        batch_size=None,
+        *,
+        n_best=1,
+        max_answer_length=30,
+        allow_no_answer=False,
+        no_answer_threshold=0.0,
+        **kwargs,
     ) -> list[list[Answer]]:
         """The `n_best` answers to each question, best first; see `data.spans.best_answers`."""
         if not is_raw(x):

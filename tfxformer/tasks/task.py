@@ -12,6 +12,7 @@ from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.examples import steps_per_epoch as count_steps
+from tfxformer.data.labels import labels_from
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import Encoder
@@ -21,6 +22,16 @@ from tfxformer.training import adamw
 
 AUTO = "auto"
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
+
+
+def stated_labels(reference: dict, given) -> list[str]:
+    """The labels given, or those of a config.json.
+
+    Of a classifier with two labels without names, transformers writes no labels at all.
+    """
+    classifies = any("Classification" in name for name in reference.get("architectures") or [])
+    unnamed = given is None and classifies and not (reference.get("id2label") or reference.get("num_labels"))
+    return ["LABEL_0", "LABEL_1"] if unnamed else labels_from(reference, given)
 
 
 class Task(keras.Model):
@@ -57,6 +68,8 @@ class Task(keras.Model):
         self.sequence_length = sequence_length
         self.dtype_policy = backbone.dtype_policy
         self._default_optimizer = None  # the arguments of the default one, while compile(optimizer="auto") holds
+        if backbone.config.heads.pooler and not self.wants_pooler(backbone.config):
+            backbone.get_layer("pooler").trainable = False  # no output reads it, so it has no gradient
 
     # ---- what a subclass says ---------------------------------------------------------------------------------
 
@@ -208,7 +221,11 @@ class Task(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return config and {**config, "default_optimizer": self._default_optimizer}
+        if not config:
+            return config
+        # Keras wrote down the optimizer at compile time; each `fit` makes a new one with its own schedule.
+        optimizer = keras.saving.serialize_keras_object(self.optimizer)
+        return {**config, "optimizer": optimizer, "default_optimizer": self._default_optimizer}
 
     def compile_from_config(self, config):
         # Keras' own version refuses every model whose compile() is not Keras'.
@@ -245,9 +262,12 @@ class Task(keras.Model):
         x, y, sample_weight = self._examples(x, y, sample_weight, fitting=True)
         if validation_data is not None:
             validation_data = self._validation(validation_data)
-        if self._default_optimizer and initial_epoch == 0:
+        if self._default_optimizer and (initial_epoch == 0 or not int(self.optimizer.iterations)):
             steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
             self._restart_optimizer(steps * epochs)
+        if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         return super().fit(
             x,
             y,
@@ -321,10 +341,13 @@ class Task(keras.Model):
 
     def save_pretrained(self, folder, *, dtype="float32", max_shard_bytes=5_000_000_000) -> Path:
         """Writes a folder that transformers opens with the same logits; see `checkpoints.save_pretrained`."""
+        config = self.backbone.config
+        if self.wants_pooler(config) is False:
+            config = config.replace(heads__pooler=False)  # the reference's class with this head has none
         folder = save_pretrained(
             folder,
             self,
-            self.backbone.config,
+            config,
             task=self.task_name,
             reference_config=self.backbone.reference_config,
             changes=self.reference_changes(),

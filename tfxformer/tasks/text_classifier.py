@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from tfxformer.data.examples import is_raw
-from tfxformer.data.labels import check_labels, encode_labels, label_keys, labels_from
+from tfxformer.data.labels import check_labels, encode_labels, label_keys
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.tasks.task import Task
+from tfxformer.tasks.task import Task, stated_labels
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -35,15 +35,18 @@ class TextClassifier(Task):
 
     task_name = "text-classification"
 
-    def __init__(
-        self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs
-    ):
+    def __init__(self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs):
         if problem_type not in PROBLEM_TYPES:
             raise ValueError(f"Unknown problem_type {problem_type!r}; known: {', '.join(PROBLEM_TYPES)}.")
         labels = check_labels(labels)
         if len(labels) < 2 and problem_type == "single_label_classification":
             raise ValueError(f"One label out of {labels} is no choice: give at least two, or another problem_type.")
         config = backbone.config
+        if self.wants_pooler(config) and not config.heads.pooler:
+            raise ValueError(
+                f"A {config.family!r} classifier reads the pooled output, and this backbone has no pooler: build it "
+                "with heads__pooler=True, or load it by TextClassifier.from_pretrained."
+            )
         classifier = ClassificationHead(
             len(labels),
             config.heads.classifier_activation,
@@ -70,7 +73,7 @@ class TextClassifier(Task):
     @classmethod
     def arguments_from(cls, reference, arguments):
         arguments = super().arguments_from(reference, arguments)
-        arguments["labels"] = labels_from(reference, arguments.get("labels"))
+        arguments["labels"] = stated_labels(reference, arguments.get("labels"))
         if arguments.get("problem_type") is None:
             stated = reference.get("problem_type")
             arguments["problem_type"] = stated or "single_label_classification"

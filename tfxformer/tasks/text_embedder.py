@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.checkpoints.hub import read_json, resolve
+from tfxformer.checkpoints.safetensors import CheckpointError, replacing
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.layers import DEFAULT, Numerics
@@ -17,6 +18,8 @@ from tfxformer.tasks.task import SETTINGS_KEY, Task
 
 POOLINGS = ("mean", "cls")
 POOLING_FOLDER = "1_Pooling"  # where sentence-transformers keeps it
+MODULES_FILE = "modules.json"  # its list of the parts of a model
+MODULES = "sentence_transformers.models."
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -78,9 +81,6 @@ class TextEmbedder(Task):
         super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
         self.pooling = pooling
         self.normalize = normalize
-        if backbone.config.heads.pooler:
-            # Kept so that the checkpoint stays whole; no output reads it, so it has no gradient.
-            backbone.get_layer("pooler").trainable = False
 
     @staticmethod
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
@@ -123,12 +123,20 @@ class TextEmbedder(Task):
     def save_pretrained(self, folder, **kwargs) -> Path:
         folder = super().save_pretrained(folder, **kwargs)
         (folder / POOLING_FOLDER).mkdir(exist_ok=True)
+        modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
+        modules += [("2_Normalize", "Normalize")] if self.normalize else []
         stated = {
             "word_embedding_dimension": self.backbone.config.encoder.hidden_size,
             "pooling_mode_mean_tokens": self.pooling == "mean",
             "pooling_mode_cls_token": self.pooling == "cls",
         }
-        (folder / POOLING_FOLDER / "config.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+        listed = [
+            {"idx": i, "name": str(i), "path": path, "type": f"{MODULES}{kind}"}
+            for i, (path, kind) in enumerate(modules)
+        ]
+        for path, content in ((folder / POOLING_FOLDER / "config.json", stated), (folder / MODULES_FILE, listed)):
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return folder
 
     def default_loss(self):
@@ -153,21 +161,45 @@ class TextEmbedder(Task):
         super().choose_sequence_length(Examples([*examples.texts, *(examples.pairs or [])], None, None))
 
     def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
-        """Vectors of texts, arrays or datasets: float32 [B, D]."""
-        if is_raw(x):
-            x, _, _ = self._examples(x)
-        return self.logits(x, batch_size, **kwargs)
+        """Vectors of texts, arrays or datasets, float32 [B, D]; of pairs of texts their cosines, float32 [B]."""
+        if not is_raw(x):
+            return self.logits(x, batch_size, **kwargs)
+        inputs, _, _ = self._examples(x)
+        if inputs["token_ids"].ndim == 2:
+            return self.logits(inputs, batch_size, **kwargs)
+        # One side at a time: the compiled step that has seen single texts takes no batch of another rank.
+        sides = [{name: ids[:, i] for name, ids in inputs.items()} for i in (0, 1)]
+        first, second = (self.logits(side, batch_size, **kwargs) for side in sides)
+        lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+        return (first * second).sum(-1) / np.maximum(lengths, 1e-12)
 
     def get_config(self):
         return {**super().get_config(), "pooling": self.pooling, "normalize": self.normalize}
 
 
 def _stated_pooling(folder: Path) -> str | None:
-    """The pooling that a sentence-transformers folder says; None where it says none."""
+    """The pooling that a sentence-transformers folder says; None where it says none.
+
+    Raises:
+        CheckpointError: for a pooling, or a further module, that is not implemented here.
+    """
+    if (folder / MODULES_FILE).is_file():
+        listed = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
+        kinds = [module["type"].rpartition(".")[2] for module in listed]
+        others = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+        if others:
+            raise CheckpointError(
+                f"{folder / MODULES_FILE} lists {', '.join(others)}: tfxformer reads Transformer, Pooling and "
+                "Normalize only, and its vectors would be others. Take the bare encoder by tfxformer.from_pretrained."
+            )
     path = folder / POOLING_FOLDER / "config.json"
     if not path.is_file():
         return None
-    stated = read_json(path)
-    if stated.get("pooling_mode_cls_token"):
-        return "cls"
-    return "mean" if stated.get("pooling_mode_mean_tokens") else None
+    stated = [key for key, value in read_json(path).items() if key.startswith("pooling_mode") and value is True]
+    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    if len(stated) != 1 or stated[0] not in known:
+        raise CheckpointError(
+            f"{path} says {' and '.join(stated) or 'no pooling'}; tfxformer pools by {' or '.join(known)}. To pool "
+            'otherwise than the checkpoint, pass pooling="mean" or "cls".'
+        )
+    return known[stated[0]]

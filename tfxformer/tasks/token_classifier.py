@@ -6,12 +6,13 @@ import keras
 import numpy as np
 
 from tfxformer.data.batches import Examples, read_examples, to_batch
-from tfxformer.data.labels import check_labels, encode_labels, label_keys, labels_from
-from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.data.labels import check_labels, encode_labels, label_keys
+from tfxformer.data.lengths import round_length
 from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.tasks.task import Task
+from tfxformer.tasks.task import Task, stated_labels
+from tfxformer.text.inputs import as_list
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -56,7 +57,7 @@ class TokenClassifier(Task):
     def arguments_from(cls, reference, arguments):
         return {
             **super().arguments_from(reference, arguments),
-            "labels": labels_from(reference, arguments.get("labels")),
+            "labels": stated_labels(reference, arguments.get("labels")),
         }
 
     def reference_changes(self):
@@ -73,6 +74,19 @@ class TokenClassifier(Task):
 
     def read(self, x, y=None) -> Examples:
         return read_examples(x, y, words=True)
+
+    def encode(self, texts, *, sequence_length=None, truncation=True) -> dict:
+        """Lists of words, or whole texts, as a batch; see `Task.encode`."""
+        texts = as_list(texts, "texts")
+        words = not all(isinstance(text, str) for text in texts)
+        counts = self._tokenizer().token_counts(texts, is_split_into_words=words)
+        encoding = self._tokenizer().encode(
+            texts,
+            sequence_length=sequence_length or self.sequence_length or round_length(int(counts.max()), self._maximum),
+            truncation=truncation,
+            is_split_into_words=words,
+        )
+        return to_batch(encoding, self._has_segments)
 
     def _counts(self, examples):
         return self._tokenizer().token_counts(examples.texts, is_split_into_words=True)
@@ -98,7 +112,8 @@ class TokenClassifier(Task):
     def predict(self, x, batch_size=None, **kwargs) -> list[list[str]]:
         """The labels of each text's words; a word that was cut off gets the first label, said in a warning."""
         examples = self.read(x)
-        encoding = self._encode_words(examples, None if self.sequence_length is None else self._longest(examples))
+        # Every word wants its label, so the texts' own length counts here, not the training texts'.
+        encoding = self._encode_words(examples, self._longest(examples))
         logits = self.logits(to_batch(encoding, self._has_segments), batch_size, **kwargs)
         counts = [len(words) for words in examples.texts]
         ids = word_predictions(logits.argmax(-1), encoding.word_ids, counts, missing=0)

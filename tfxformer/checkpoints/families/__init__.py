@@ -25,7 +25,7 @@ def family_of(model_type) -> Family:
     Raises:
         CheckpointError: for an unknown one.
     """
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
             f"config.json says model_type={model_type!r}; tfxformer reads {', '.join(FAMILIES)}. "
             "A new family is one page in tfxformer/checkpoints/families."

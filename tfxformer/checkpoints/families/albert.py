@@ -25,7 +25,6 @@ _KEYS = {
     "encoder.layer_groups": Key("num_hidden_groups", 1),
     "encoder.layers_per_group": Key("inner_group_num", 1),
     "heads.classifier_dropout": Key("classifier_dropout_prob", 0.1),
-    "heads.masked_lm_activation": Key("hidden_act", "gelu_new"),
 }
 
 FAMILY = replace(

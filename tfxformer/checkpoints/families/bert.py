@@ -17,7 +17,6 @@ KEYS = {
     "encoder.dropout": Key("hidden_dropout_prob", 0.1),
     "encoder.attention_dropout": Key("attention_probs_dropout_prob", 0.1),
     "heads.classifier_dropout": Key("classifier_dropout", lambda c: c.get("hidden_dropout_prob", 0.1)),
-    "heads.masked_lm_activation": Key("hidden_act", "gelu"),
 }
 
 FIXED = {
@@ -34,8 +33,8 @@ FIXED = {
     "encoder.position_mode": "arange",
     "encoder.layer_groups": None,
     "encoder.layers_per_group": 1,
-    "encoder.stochastic_depth": 0.0,
     "heads.classifier_activation": None,
+    "heads.masked_lm_activation": None,
 }
 
 REQUIRED = {

@@ -16,7 +16,6 @@ KEYS = {
     "encoder.dropout": Key("dropout", 0.1),
     "encoder.attention_dropout": Key("attention_dropout", 0.1),
     "heads.classifier_dropout": Key("seq_classif_dropout", 0.2),
-    "heads.masked_lm_activation": Key("activation", "gelu"),
 }
 
 

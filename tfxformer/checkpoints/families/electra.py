@@ -6,7 +6,7 @@ from tfxformer.checkpoints.families import bert
 from tfxformer.checkpoints.family import Head, Key
 
 _KEYS = {
-    **{path: key for path, key in bert.KEYS.items() if path != "heads.masked_lm_activation"},
+    **bert.KEYS,
     "embedding_size": Key("embedding_size", 128),
     "encoder.hidden_size": Key("hidden_size", 256),
     "encoder.num_heads": Key("num_attention_heads", 4),

@@ -11,7 +11,7 @@ FAMILY = replace(
     prefix="roberta.",
     architecture="RobertaModel",
     keys={
-        **{path: key for path, key in bert.KEYS.items() if path != "heads.masked_lm_activation"},
+        **bert.KEYS,
         "vocabulary_size": Key("vocab_size", 50265),
         "padding_id": Key("pad_token_id", 1),
     },

@@ -1,0 +1,148 @@
+"""One encoder on this CPU under six runtimes: LiteRT files of ours, onnxruntime, OpenVINO, torch, KerasHub.
+
+    python benchmarks/encoder.py --rounds 15
+
+The real MiniLM-L6 (6 layers, 384 wide) with a head for two labels, 128 tokens without padding, batch 1 and 32,
+two threads each. Two models: "classifier" returns logits, "encoder" the last layer at every token. In the
+classifier our last layer computes the first token alone, which is all that the head reads (the results are
+equal); the peers run the graph that their own tools write. In the encoder all compute the same.
+
+Every runtime lives in a process of its own and is driven in turn. None takes part whose outputs differ from
+torch's by more than its precision explains; the differences are in the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import multiprocessing
+import os
+import shlex
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import harness
+from peers import files, runtimes
+
+CALLS = {1: 60, 32: 4}  # of one measurement: a third of a second
+# int8 on the classifier at batch 1: how many times faster than this peer we want to be.
+TARGETS = {"onnxruntime int8": 1.7, "openvino int8": 1.1}
+PACKAGES = [
+    "tensorflow",
+    "keras",
+    "ai-edge-litert",
+    "keras-hub",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+]
+
+
+def write_files(folder) -> None:
+    """Runs the writers, each in a process of its own: their memory and threads end with it."""
+    complete = Path(folder) / "complete"
+    if complete.exists():
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, writer in files.WRITERS.items():
+        print(name, file=sys.stderr, flush=True)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(writer, folder).result()
+    complete.touch()
+
+
+def race(folder, model, batch, options) -> dict:
+    """All runtimes on one model and batch size: times, ratios, distances from torch."""
+    print(f"{model}, batch {batch}", file=sys.stderr, flush=True)
+    peers = {name: runtimes.Peer(name, folder, model, batch, options.threads) for name in options.runtimes}
+    seconds = harness.race(peers, options.rounds, CALLS[batch], warmups=5)
+    summary = harness.summary(seconds, runtimes.OURS)
+    for name, result in summary.items():
+        result["least_seconds"] = min(seconds[name])
+        result["relative_error"] = files.read_error(folder, name)
+    return {"model": model, "batch": batch, "length": files.LENGTH, "runtimes": summary}
+
+
+def show(result: dict) -> None:
+    """The table of one race."""
+    print(f"\n{result['model']}, batch {result['batch']}, {result['length']} tokens")
+    print(f"{'':20s}     ms (quartiles)      least   {runtimes.OURS} is   relative error")
+    for name, one in sorted(result["runtimes"].items(), key=lambda item: item[1]["seconds"]["median"]):
+        times = {key: value * 1e3 for key, value in one["seconds"].items()}
+        ratio = one["ours_is_faster"]
+        print(
+            f"{name:20s} {times['median']:7.2f} ({times['low_quartile']:.2f} to {times['high_quartile']:.2f})"
+            f" {one['least_seconds'] * 1e3:7.2f}   {ratio['median']:.2f}x ({ratio['low_quartile']:.2f} to "
+            f"{ratio['high_quartile']:.2f})   {one['relative_error']:.1e}"
+        )
+
+
+def targets(races: list) -> dict:
+    """What the classifier at batch 1 should reach, and what it reached."""
+    for result in races:
+        if (result["model"], result["batch"]) == ("classifier", 1):
+            return {
+                name: {"found": result["runtimes"][name]["ours_is_faster"]["median"], "at_least": wanted}
+                for name, wanted in TARGETS.items()
+                if name in result["runtimes"]
+            }
+    return {}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
+    parser.add_argument("--models", nargs="+", choices=files.MODELS, default=list(files.MODELS))
+    parser.add_argument("--batches", nargs="+", type=int, choices=files.BATCHES, default=list(files.BATCHES))
+    parser.add_argument("--runtimes", nargs="+", choices=runtimes.RUNTIMES, default=list(runtimes.RUNTIMES))
+    parser.add_argument("--files", help="folder to keep the models in, and to take them from if it is there")
+    options = parser.parse_args()
+    if runtimes.OURS not in options.runtimes:
+        parser.error(f"the ratios are those of {runtimes.OURS!r}: name it among the runtimes")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes to come
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.files or temporary
+        write_files(folder)
+        machine = harness.machine([name for name in PACKAGES if installed(name)])  # the load before ours
+        races = []
+        for model in options.models:
+            for batch in options.batches:
+                races.append(race(folder, model, batch, options))
+                show(races[-1])
+        sizes = files.sizes(folder)
+    results = {
+        "what": "MiniLM-L6 encoder inference, 128 tokens without padding, each runtime in its own process",
+        "command": shlex.join(["python", "benchmarks/encoder.py", *sys.argv[1:]]),
+        "rounds": options.rounds,
+        "threads": options.threads,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine,
+        "file_bytes": sizes,
+        "targets": targets(races),
+        "races": races,
+    }
+    print(f"\n{results['machine']['processor']}")
+    for name, target in results["targets"].items():
+        print(f"{runtimes.OURS} is {target['found']:.2f}x as fast as {name}, wanted {target['at_least']}x")
+    print(harness.write("encoder", results))
+
+
+def installed(package: str) -> bool:
+    """Whether a package is there; an unused peer's may be absent."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

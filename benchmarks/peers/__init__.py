@@ -1,0 +1,1 @@
+"""The runtimes that `encoder.py` compares, and the files they run."""

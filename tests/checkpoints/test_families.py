@@ -1,0 +1,290 @@
+"""Every family against transformers: stored results in the plain tests, live ones in the reference tests."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import make_fixtures
+import numpy as np
+import pytest
+import tiny
+
+import tfxformer
+from tfxformer import checkpoints, samples, tasks
+
+TOLERANCE = 1e-5  # of logits and hidden states of a few units; the contract is 1e-4
+TASKS = {
+    "text-classification": tasks.TextClassifier,
+    "token-classification": tasks.TokenClassifier,
+    "question-answering": tasks.QuestionAnswering,
+    "masked-lm": tasks.MaskedLM,
+    "pretraining": tasks.MaskedLM,
+}
+STORED = [name for name, case in make_fixtures.CASES.items() if case.stored]
+HEADLESS = "electra-discriminator"  # a head that we have no task for
+
+
+def open_case(name, folder, tokenizer):
+    """The task that reads a case's head, or the bare encoder; without any warning where all is used."""
+    head = make_fixtures.CASES[name].head
+    if head is None or name == HEADLESS:
+        return tfxformer.from_pretrained(folder)
+    return TASKS[head].from_pretrained(folder, tokenizer=tokenizer)
+
+
+def compare(name, model, inputs, results):
+    """Hidden states, pooled output and logits on valid positions; returns the largest error."""
+    encoder = getattr(model, "backbone", model)
+    outputs = encoder.forward({key: np.asarray(value) for key, value in inputs.items()})
+    valid = inputs["padding_mask"].astype(bool)
+    hidden = np.stack([np.asarray(state) for state in outputs["hidden_states"]])
+    wanted = results["hidden_states"]
+    assert hidden.shape == wanted.shape
+    errors = [np.abs(hidden - wanted)[:, valid].max()]
+    if "pooled_output" in results and "pooled_output" in outputs:
+        errors.append(np.abs(np.asarray(outputs["pooled_output"]) - results["pooled_output"]).max())
+    if model is not encoder:
+        logits, wanted = np.asarray(model(inputs)), results["logits"]
+        assert logits.shape == wanted.shape
+        errors.append(np.abs((logits - wanted)[valid] if logits.ndim == 3 else logits - wanted).max())
+    scale = max(1.0, np.abs(wanted).max())
+    assert max(errors) <= min(1e-4, TOLERANCE * scale), errors
+    return max(errors)
+
+
+def read_stored(name):
+    stored = dict(np.load(make_fixtures.FOLDER / name / "expected.npz"))
+    inputs = {key.removeprefix("input_"): stored.pop(key) for key in list(stored) if key.startswith("input_")}
+    return make_fixtures.FOLDER / name, inputs, stored
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """Cases made by transformers in this run, each once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = make_fixtures.make(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return get
+
+
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("name", STORED)
+def test_equals_stored_results(name, tiny_tokenizer):
+    folder, inputs, results = read_stored(name)
+    compare(name, open_case(name, folder, tiny_tokenizer), inputs, results)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("name", list(make_fixtures.CASES))
+def test_equals_transformers(name, live, tiny_tokenizer):
+    folder, inputs, results = live(name)
+    compare(name, open_case(name, folder, tiny_tokenizer), inputs, results)
+
+
+def read_tensors(folder):
+    """All tensors of a folder by the safetensors library where it is there, else by our own reader."""
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        return {name: np.array(array) for name, array in checkpoints.safetensors.open_folder(folder).items()}
+    return {name: array for path in sorted(folder.glob("*.safetensors")) for name, array in load_file(path).items()}
+
+
+def save(model, folder, **arguments):
+    if hasattr(model, "backbone"):
+        return model.save_pretrained(folder, **arguments)
+    return checkpoints.save_pretrained(
+        folder, model, model.config, reference_config=model.reference_config, **arguments
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("name", [name for name in STORED if not make_fixtures.CASES[name].files])
+def test_round_trip_is_bit_exact(name, tiny_tokenizer, tmp_path):
+    folder, _, _ = read_stored(name)
+    model = open_case(name, folder, tiny_tokenizer)
+    saved = save(model, tmp_path / "saved")
+    before, after = read_tensors(folder), read_tensors(saved)
+    if name == HEADLESS:  # the bare encoder is saved without its prefix and without the unread head
+        before = {key.removeprefix("electra."): value for key, value in before.items() if key.startswith("electra.")}
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        assert after[key].dtype == value.dtype
+        np.testing.assert_array_equal(after[key], value, err_msg=key)
+    config, written = (json.loads((path / "config.json").read_text()) for path in (folder, saved))
+    kept = {key: written.get(key, "absent") for key in config if key not in ("architectures", "classifier_dropout")}
+    changed = {key: (config[key], value) for key, value in kept.items() if config[key] != value}
+    assert not changed
+    if name != HEADLESS:
+        assert written["architectures"] == config["architectures"]
+
+
+def reopen(case, folder):
+    """The folder in transformers, which reports no key missing, unexpected or misshaped."""
+    import transformers
+
+    head = "masked-lm" if case.head == "pretraining" else case.head
+    architecture = make_fixtures.CLASSES[case.family] + make_fixtures.HEADS[head]
+    if case == make_fixtures.CASES[HEADLESS]:
+        architecture = "ElectraModel"
+    # The pooler is not saved where there is none, and transformers makes one for a bare model.
+    bare = (
+        {}
+        if case.head or case.family in ("distilbert", "electra")
+        else {"add_pooling_layer": case.files != "no-pooler"}
+    )
+    model, loading = getattr(transformers, architecture).from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager", **bare
+    )
+    assert not loading["missing_keys"], loading
+    assert not loading["unexpected_keys"], loading
+    assert not loading["mismatched_keys"], loading
+    assert model.config.architectures == [architecture]
+    return model.eval()
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("name", list(make_fixtures.CASES))
+def test_saved_folder_opens_in_transformers(name, live, tiny_tokenizer, tmp_path):
+    folder, inputs, _ = live(name)
+    case = make_fixtures.CASES[name]
+    model = open_case(name, folder, tiny_tokenizer)
+    saved = save(model, tmp_path / "saved")
+    compare(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["bert-silu-one-type", "roberta-masked-lm", "albert-tagger", "electra-answers"])
+def test_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels):
+    folder, inputs, _ = live(name)
+    case = make_fixtures.CASES[name]
+    model = open_case(name, folder, tiny_tokenizer)
+    before = tiny.weights(model)
+    targets = {
+        "text-classification": np.array([0, 1, 1]),
+        "question-answering": np.array([[1, 2], [3, 3], [0, 0]]),
+    }.get(case.head, inputs["token_ids"] % 2)
+    model.compile(learning_rate=1e-2, warmup=0.0)
+    model.fit(inputs, targets, epochs=2, verbose=0)
+    after = tiny.weights(model)
+    assert all((before[path] != after[path]).any() for path in before if "query/kernel" in path)
+    saved = save(model, tmp_path / "saved")
+    compare(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_folder_opens_in_transformers(dtype, live, tiny_tokenizer, tmp_path):
+    import torch
+
+    folder, inputs, _ = live("bert-quick-gelu")
+    model = open_case("bert-quick-gelu", folder, tiny_tokenizer)
+    saved = save(model, tmp_path / "saved", dtype=dtype, max_shard_bytes=9000)
+    assert len(list(saved.glob("*.safetensors"))) > 2
+    opened = reopen(make_fixtures.CASES["bert-quick-gelu"], saved)
+    assert {p.dtype for p in opened.parameters()} == {getattr(torch, dtype)}
+    rounded = open_case("bert-quick-gelu", saved, tiny_tokenizer)
+    compare("bert-quick-gelu", rounded, inputs, make_fixtures.run(opened.float(), inputs))
+
+
+@pytest.mark.parametrize("name", ["bert-legacy-pretraining", "bert-shards"])
+def test_odd_files_are_read_to_the_last_bit(name, tiny_tokenizer):
+    """Old names and bf16 shards: every variable holds what the file holds."""
+    folder, _, _ = read_stored(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = open_case(name, folder, tiny_tokenizer)
+    tensors = checkpoints.safetensors.open_folder(folder)
+    encoder = model.backbone
+    table = np.asarray(encoder.token_embedding.embeddings.value)
+    np.testing.assert_array_equal(table, tensors["bert.embeddings.word_embeddings.weight"].astype("float32"))
+    query = tensors["bert.encoder.layer.1.attention.self.query.weight"].astype("float32")
+    loaded = tiny.weights(model)["encoder_block_1/self_attention/query/kernel"]
+    np.testing.assert_array_equal(loaded, query.T)
+
+
+def test_families_are_found_by_model_type(tmp_path):
+    for name in STORED:
+        folder, _, _ = read_stored(name)
+        family = json.loads((folder / "config.json").read_text())["model_type"]
+        assert family == make_fixtures.CASES[name].family
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert tfxformer.from_pretrained(folder).config.family == family
+
+
+@pytest.mark.parametrize("family", list(make_fixtures.CLASSES))
+def test_built_model_is_saved_and_read_again(family, tmp_path):
+    """A model that came from no file, with activations and stochastic depth of its own."""
+    model = tiny.backbone(family, encoder__activation="relu", encoder__stochastic_depth=0.2)
+    saved = save(model, tmp_path / "saved")
+    again = tfxformer.from_pretrained(saved)
+    assert again.config.replace(encoder__stochastic_depth=0.2) == model.config
+    inputs = tiny.inputs_for(model)
+    np.testing.assert_array_equal(
+        np.asarray(again(inputs)["sequence_output"]), np.asarray(model(inputs)["sequence_output"])
+    )
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("family", ["bert", "albert", "electra"])
+def test_built_task_opens_in_transformers(family, tmp_path):
+    """A pooler that the head does not read is not saved: the reference's class has no place for it."""
+    model = tiny.perturb(tasks.MaskedLM(tiny.backbone(family, encoder__activation="silu")))
+    opened = reopen(make_fixtures.Case(family, "masked-lm"), model.save_pretrained(tmp_path / "saved"))
+    inputs = tiny.inputs_for(model)
+    valid = inputs["padding_mask"].astype(bool)
+    error = np.abs(np.asarray(model(inputs)) - make_fixtures.run(opened, inputs)["logits"])[valid].max()
+    assert error <= TOLERANCE
+
+
+def test_what_a_family_cannot_say_is_refused(tmp_path):
+    model = tiny.backbone("bert", encoder__norm_position="pre")
+    with pytest.raises(checkpoints.CheckpointError, match=r"norm_position='post'.*model\.save"):
+        save(model, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return samples.minilm()
+
+
+@pytest.mark.samples
+@pytest.mark.reference
+def test_real_minilm_equals_torch(minilm):
+    import torch
+    import transformers
+
+    reference = transformers.BertModel.from_pretrained(minilm, attn_implementation="eager").eval()
+    tokenizer = tfxformer.text.Tokenizer.from_pretrained(minilm)
+    encoding = tokenizer.encode(
+        ["The striker scored twice.", "What a film, and what an ending!", "Rates rose again in July, the bank said."],
+        sequence_length=32,
+    )
+    inputs = {name: getattr(encoding, name) for name in ("token_ids", "padding_mask", "segment_ids")}
+    wanted = make_fixtures.run(reference, inputs)
+    model = tfxformer.from_pretrained(minilm)
+    valid = encoding.padding_mask.astype(bool)
+    for ours, theirs in zip(model.forward(inputs)["hidden_states"], wanted["hidden_states"], strict=True):
+        assert np.abs(np.asarray(ours) - theirs)[valid].max() <= 1e-5
+    assert torch.is_tensor(reference.embeddings.word_embeddings.weight)
+    assert np.abs(np.asarray(model(inputs)["pooled_output"]) - wanted["pooled_output"]).max() <= 1e-5
+
+
+@pytest.mark.samples
+def test_real_minilm_round_trip_is_bit_exact(minilm, tmp_path):
+    model = tfxformer.from_pretrained(minilm)
+    saved = save(model, tmp_path / "saved")
+    before, after = read_tensors(Path(minilm)), read_tensors(saved)
+    before = {name: value for name, value in before.items() if "position_ids" not in name}
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    shutil.rmtree(saved)

@@ -1,0 +1,215 @@
+"""Tiny random checkpoints by transformers, every parameter perturbed, and what torch computes with them.
+
+`python tests/make_fixtures.py` writes the stored ones into tests/fixtures (needs the extra [reference]); the reference
+tests make all of them anew, live. A case is data: a family, a class with a head (or none), and odd configuration.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "fixtures"
+VOCABULARY_SIZE = 96
+HEADS = {
+    None: "Model",
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "masked-lm": "ForMaskedLM",
+    "pretraining": "ForPreTraining",
+}
+CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "albert": "Albert",
+    "electra": "Electra",
+}
+SIZES = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 40,
+}
+DISTILBERT_SIZES = {
+    "vocab_size": VOCABULARY_SIZE,
+    "dim": 24,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 40,
+    "max_position_embeddings": 40,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint: its family, head, odd configuration, and what is done to its files.
+
+    Attributes:
+        family, head: keys of `CLASSES` and `HEADS`.
+        config: keys of config.json besides the sizes.
+        files: "legacy" (LayerNorm.gamma and .beta, position_ids), "shards" (bf16, several files), "no-pooler".
+        stored: whether it is one of tests/fixtures.
+    """
+
+    family: str
+    head: str | None = None
+    config: dict = field(default_factory=dict)
+    files: str = ""
+    stored: bool = False
+
+
+_ROBERTA = {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
+_ELECTRA = {"embedding_size": 16}
+_ALBERT = {"embedding_size": 16}
+CASES = {
+    "bert-bare": Case("bert"),
+    "bert-gelu-new-eps": Case("bert", "token-classification", {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3}),
+    "bert-relu-three-types": Case("bert", "masked-lm", {"hidden_act": "relu", "type_vocab_size": 3}, stored=True),
+    "bert-silu-one-type": Case("bert", "text-classification", {"hidden_act": "silu", "type_vocab_size": 1}),
+    "bert-quick-gelu": Case("bert", "question-answering", {"hidden_act": "quick_gelu"}),
+    "bert-legacy-pretraining": Case("bert", "pretraining", files="legacy", stored=True),
+    "bert-no-pooler": Case("bert", files="no-pooler", stored=True),
+    "bert-shards": Case("bert", "text-classification", {"num_labels": 5}, files="shards", stored=True),
+    "roberta-bare": Case("roberta", None, {**_ROBERTA, "hidden_act": "relu"}),
+    "roberta-masked-lm": Case("roberta", "masked-lm", {**_ROBERTA, "hidden_act": "silu"}, stored=True),
+    "roberta-two-types": Case("roberta", "text-classification", {**_ROBERTA, "type_vocab_size": 2}),
+    "roberta-tagger": Case("roberta", "token-classification", {**_ROBERTA, "pad_token_id": 3}),
+    "roberta-answers": Case("roberta", "question-answering", _ROBERTA, files="legacy"),
+    "xlm-roberta-classifier": Case("xlm-roberta", "text-classification", _ROBERTA, stored=True),
+    "xlm-roberta-masked-lm": Case("xlm-roberta", "masked-lm", {**_ROBERTA, "hidden_act": "gelu_new"}),
+    "distilbert-bare": Case("distilbert", None, {"activation": "relu"}),
+    "distilbert-classifier": Case("distilbert", "text-classification", {"activation": "gelu"}, stored=True),
+    "distilbert-masked-lm": Case("distilbert", "masked-lm", {"activation": "relu"}, stored=True),
+    "distilbert-tagger": Case("distilbert", "token-classification", files="shards"),
+    "distilbert-answers": Case("distilbert", "question-answering"),
+    "albert-bare": Case("albert", None, _ALBERT),
+    "albert-groups": Case(
+        "albert",
+        "masked-lm",
+        {**_ALBERT, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2, "hidden_act": "relu"},
+        stored=True,
+    ),
+    "albert-classifier": Case("albert", "text-classification", {"embedding_size": 24}, stored=True),
+    "albert-pretraining": Case("albert", "pretraining", _ALBERT, files="legacy"),
+    "albert-tagger": Case("albert", "token-classification", _ALBERT),
+    "albert-answers": Case("albert", "question-answering", _ALBERT),
+    "electra-discriminator": Case("electra", "pretraining", _ELECTRA, stored=True),
+    "electra-generator": Case("electra", "masked-lm", {**_ELECTRA, "hidden_act": "relu"}, stored=True),
+    "electra-same-width": Case("electra", "text-classification", {"embedding_size": 24, "hidden_act": "silu"}),
+    "electra-tagger": Case("electra", "token-classification", {**_ELECTRA, "type_vocab_size": 3}),
+    "electra-answers": Case("electra", "question-answering", _ELECTRA),
+}
+
+
+def make_model(case: Case):
+    """The torch model of a case, in eval mode, every parameter perturbed."""
+    import torch
+    import transformers
+
+    sizes = DISTILBERT_SIZES if case.family == "distilbert" else SIZES
+    config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, CLASSES[case.family] + HEADS[case.head])(config).eval()
+    generator = torch.Generator().manual_seed(len(str(case)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
+            parameter.copy_(centre + 0.2 * torch.randn(parameter.shape, generator=generator))
+        if case.files == "shards":  # what the file can hold
+            model.to(torch.bfloat16).float()
+    return model
+
+
+def make_inputs(case: Case, seed=0) -> dict:
+    """A batch of the case: a full row, a padded one, and one with the padding id inside and a hidden token."""
+    generator = np.random.default_rng(seed)
+    padding_id = case.config.get("pad_token_id", 0)
+    token_ids = generator.integers(5, VOCABULARY_SIZE, (3, 12)).astype("int32")
+    mask = np.ones((3, 12), "int32")
+    mask[1, 8:] = 0
+    mask[2, 5] = mask[2, 11] = 0
+    token_ids[mask == 0] = padding_id
+    token_ids[2, 3] = padding_id  # a padding id that is not masked: RoBERTa does not count its position
+    inputs = {"token_ids": token_ids, "padding_mask": mask}
+    types = 0 if case.family == "distilbert" else case.config.get("type_vocab_size", 2)
+    if types > 1:
+        inputs["segment_ids"] = generator.integers(0, types, (3, 12)).astype("int32")
+    return inputs
+
+
+def run(model, inputs: dict) -> dict:
+    """Torch's hidden states [L+1, B, S, D] and, where the model has a head, its logits."""
+    import torch
+
+    names = {"token_ids": "input_ids", "padding_mask": "attention_mask", "segment_ids": "token_type_ids"}
+    tensors = {names[name]: torch.tensor(array.astype("int64")) for name, array in inputs.items()}
+    with torch.no_grad():
+        outputs = model(**tensors, output_hidden_states=True)
+    results = {"hidden_states": torch.stack(outputs.hidden_states).numpy()}
+    if "start_logits" in outputs:
+        results["logits"] = torch.stack([outputs.start_logits, outputs.end_logits], -1).numpy()
+    for name, key in (("logits", "logits"), ("prediction_logits", "logits"), ("pooler_output", "pooled_output")):
+        if outputs.get(name) is not None:
+            results[key] = outputs[name].numpy()
+    return results
+
+
+def save(case: Case, model, folder: Path) -> None:
+    """Writes the checkpoint's folder as the case wants its files."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if case.files == "shards":
+        model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="6KB")
+        model.float()
+        return
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    if case.files == "legacy":
+        tensors = {_legacy(name): tensor for name, tensor in tensors.items()}
+        tensors[f"{model.base_model_prefix}.embeddings.position_ids"] = torch.arange(40)[None]
+    if case.files == "no-pooler":
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler")}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _legacy(name: str) -> str:
+    if "LayerNorm" not in name:
+        return name
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+def make(name: str, folder: Path) -> tuple[Path, dict, dict]:
+    """Writes the checkpoint of a case into `folder`; returns it, its inputs and torch's results."""
+    case = CASES[name]
+    model = make_model(case)
+    inputs = make_inputs(case)
+    folder.mkdir(parents=True, exist_ok=True)
+    save(case, model, folder)
+    return folder, inputs, run(model, inputs)
+
+
+def main() -> None:
+    """Writes the stored fixtures anew."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    for name in [name for name, case in CASES.items() if case.stored]:
+        folder, inputs, results = make(name, FOLDER / name)
+        np.savez_compressed(
+            folder / "expected.npz", **{f"input_{key}": value for key, value in inputs.items()}, **results
+        )
+        print(f"{name}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e3:.0f} kB")
+    (FOLDER / "versions.json").write_text(json.dumps({"transformers": transformers.__version__}) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

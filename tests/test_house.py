@@ -1,0 +1,215 @@
+"""The house: who imports whom, the size of rooms, what importing costs, and that what is public is explained."""
+
+import ast
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tfxformer"
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+FLOORS = ("text", "layers", "training", "data", "models", "checkpoints", "generation", "compression", "tasks")
+# Folder -> the folders it may import besides itself.
+MAY_IMPORT = {
+    "text": (),
+    "layers": (),
+    "training": (),
+    "data": ("text",),
+    "models": ("layers",),
+    "generation": ("layers", "models"),
+    "checkpoints": ("layers", "models"),
+    "compression": ("layers", "models", "checkpoints", "training"),
+    "tasks": ("text", "layers", "training", "data", "models", "checkpoints", "generation"),
+    "export": FLOORS,
+    "cli": (*FLOORS, "export", "recipes", "samples"),
+    "recipes": (*FLOORS, "export", "samples"),
+    "samples": (),
+}
+ENGINE = "compression/tfmot_engine.py"  # the one file behind which tfmot stays
+LAZY = ("tfmot", "tensorflow_model_optimization", "torch", "transformers", "jax", "tensorflow_text", "keras_hub")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def room(path: Path) -> str:
+    """The folder a file belongs to, or its own name at the top level."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    """(module, line, whether at the top level) of every import in a file, as absolute names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the whole name"
+            yield node.module, node.lineno, id(node) in top
+            if node.module == "tfxformer":
+                for alias in node.names:
+                    yield f"tfxformer.{alias.name}", node.lineno, id(node) in top
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_go_downward_only(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    here = room(path)
+    assert here in MAY_IMPORT, f"{here} has no floor in design.md"
+    for module, line, _ in imports(path):
+        parts = module.split(".")
+        if parts[0] != "tfxformer" or len(parts) == 1:
+            continue
+        there = parts[1]
+        allowed = there == here or there in MAY_IMPORT[here] or there == "__version__"
+        assert allowed, (
+            f"{name(path)}:{line} imports {module}: {here} may import {MAY_IMPORT[here] or 'nothing of ours'}"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_heavy_packages_are_imported_where_used(path):
+    if name(path) == ENGINE:
+        return
+    for module, line, at_top in imports(path):
+        first = module.split(".")[0]
+        assert not (at_top and first in LAZY), f"{name(path)}:{line} imports {first} at the top"
+        assert first not in ("tensorflow_model_optimization", "tf_keras"), f"{name(path)}:{line}: that is {ENGINE}'s"
+        engine = module.replace(".", "/").endswith(ENGINE.removesuffix(".py"))
+        assert not (at_top and engine), f"{name(path)}:{line} imports tfmot's engine at the top"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_and_functions_are_short(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 400, f"{name(path)} has {len(source.splitlines())} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{name(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+def public(body, prefix=""):
+    """Public classes and functions of a module, and methods of more than a few lines that override nothing."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            if not prefix or node.end_lineno - node.lineno > 4:
+                yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef) and not node.bases:
+                yield from public(node.body, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_what_is_public_is_explained(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{name(path)} does not say what it is"
+    if room(path) == "cli":  # what a command does is said by its --help
+        return
+    for qualified, node in public(tree.body):
+        assert ast.get_docstring(node), f"{name(path)}:{node.lineno} {qualified} has no docstring"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_stubs(path):
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler):
+            assert not all(isinstance(part, ast.Pass) for part in node.body), (
+                f"{name(path)}:{node.lineno} hides an error"
+            )
+            assert node.type is not None, f"{name(path)}:{node.lineno} catches everything, interrupts too"
+
+
+def run(code: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "KERAS_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_is_cheap_and_harmless():
+    code = """
+import json, os, sys
+before = dict(os.environ)
+import tfxformer
+heavy = ("tensorflow", "keras", "numpy", "tensorflow_model_optimization", "torch", "jax", "transformers", "tokenizers")
+print(json.dumps({"changed": before != dict(os.environ), "imported": [name for name in heavy if name in sys.modules]}))
+"""
+    assert json.loads(run(code)) == {"changed": False, "imported": []}
+
+
+def test_using_a_model_imports_no_optional_package():
+    code = f"""
+import json, os, sys
+before = dict(os.environ)
+import tfxformer
+from tfxformer import checkpoints, compression, data, layers, models, tasks, text, training
+changed = sorted(key for key in os.environ if key.startswith("TF_USE") or key.startswith("KERAS")
+                 if os.environ[key] != before.get(key))
+print(json.dumps([changed, [name for name in {LAZY!r} if name in sys.modules]]))
+"""
+    assert json.loads(run(code).splitlines()[-1]) == [[], []]
+
+
+def test_public_names_exist():
+    import tfxformer
+
+    for public_name in tfxformer.__all__:
+        assert getattr(tfxformer, public_name) is not None
+        assert public_name in dir(tfxformer)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tfxformer.nothing  # noqa: B018
+    for folder in ("checkpoints", "layers", "models", "tasks", "text", "training"):
+        module = importlib.import_module(f"tfxformer.{folder}")
+        assert len(module.__all__) == len(set(module.__all__))
+        assert all(getattr(module, one) is not None for one in module.__all__)
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_readme_python_uses_names_that_exist():
+    for block in readme_blocks("python"):
+        tree = ast.parse(block)
+        modules = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "tfxformer":
+                modules |= {alias.name: importlib.import_module(f"tfxformer.{alias.name}") for alias in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert hasattr(modules[node.value.id], node.attr), f"README: {node.value.id}.{node.attr}"
+
+
+def test_readme_commands_exist():
+    """Every `tfxformer <command>` of the README is one of the program's."""
+    commands = {word for block in readme_blocks("sh") for word in re.findall(r"(?:^|&& )tfxformer (\w+)", block, re.M)}
+    assert commands, "the README shows no command"
+    if importlib.util.find_spec("tfxformer.cli.main") is None:
+        pytest.skip("tfxformer.cli.main does not exist yet")
+    shown = run("import sys; sys.argv = ['tfxformer', '--help']\nfrom tfxformer.cli.main import main\nmain()")
+    assert commands <= set(re.findall(r"\w+", shown))
+
+
+def test_nothing_names_a_place_outside_the_project():
+    # Written in parts, so that this file does not name them itself.
+    outside = re.compile("|".join(("/wo" + "rk/", "/tmp" + "/w/", r"\.\./sha" + "red")))
+    for pattern in ("*.py", "*.md", "*.toml", "*.json", "*.cfg", "run", "full"):
+        for path in ROOT.rglob(pattern):
+            if path.is_file() and not set(path.relative_to(ROOT).parts) & {".git", "build", "tfxformer.egg-info"}:
+                found = outside.search(path.read_text(encoding="utf-8", errors="replace"))
+                assert not found, f"{path.relative_to(ROOT)} names {found.group()}"

@@ -1,0 +1,88 @@
+"""Tiny vocabulary, models and texts, so that tests need no samples and no time."""
+
+from pathlib import Path
+
+import numpy as np
+
+import tfxformer
+from tfxformer.text import Tokenizer
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = """good bad film plot cat dog sat on the mat who wrote it ada alan london paris lives in not very a is was and or
+of engine machine code ran fast slow red blue""".split()  # noqa: SIM905
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS, *_LETTERS, *".,?!", *(f"##{letter}" for letter in _LETTERS)]))
+VOCABULARY_SIZE = 110  # a few rows more than tokens, as real checkpoints have
+TEXTS = ["good film", "bad plot", "a very good cat", "the bad dog sat", "good code ran fast", "bad engine is slow"] * 4
+LABELS = ["positive", "negative"] * 12
+
+
+def tokenizer(folder) -> Tokenizer:
+    """A WordPiece tokenizer over `VOCABULARY`."""
+    path = Path(folder) / "vocab.txt"
+    path.write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    return Tokenizer.from_vocabulary(path)
+
+
+def config(family="bert", **changes):
+    """A two-layer configuration of a family, 32 wide, without dropout."""
+    preset = {"albert": "albert-base", "electra": "electra-small"}.get(family, f"{family}-base")
+    values = {
+        "vocabulary_size": VOCABULARY_SIZE,
+        "encoder__num_layers": 2,
+        "encoder__hidden_size": 32,
+        "encoder__num_heads": 4,
+        "encoder__feed_forward_size": 48,
+        "encoder__max_positions": 64,
+        "encoder__dropout": 0.0,
+        "encoder__attention_dropout": 0.0,
+        "heads__classifier_dropout": 0.0,
+        **({"embedding_size": 16} if family in ("albert", "electra") else {}),
+    }
+    return tfxformer.models.preset(preset).replace(**{**values, **changes})
+
+
+def backbone(family="bert", seed=0, dtype=None, gradient_checkpointing=False, **changes):
+    """An encoder of `config(...)`, every variable random."""
+    model = tfxformer.build(config(family, **changes), dtype=dtype, gradient_checkpointing=gradient_checkpointing)
+    return perturb(model, seed)
+
+
+def perturb(model, seed=0):
+    """Gives every weight other random values, so that no term vanishes: no bias is zero, no norm the identity."""
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        if variable.name == "seed_generator_state":
+            continue
+        centre = 1.0 if variable.name == "gamma" else 0.0
+        variable.assign(generator.normal(centre, 0.15, variable.shape).astype("float32"))
+    return model
+
+
+def batch(rows=3, length=12, token_types=2, seed=0):
+    """A random batch whose rows are filled to different lengths, as int32 numpy arrays."""
+    generator = np.random.default_rng(seed)
+    mask = np.zeros((rows, length), "int32")
+    for row in range(rows):
+        mask[row, : max(2, length - 3 * row)] = 1
+    inputs = {
+        "token_ids": (generator.integers(5, 95, (rows, length)) * mask).astype("int32"),
+        "padding_mask": mask,
+    }
+    if token_types > 1:
+        inputs["segment_ids"] = generator.integers(0, token_types, (rows, length)).astype("int32") * mask
+    return inputs
+
+
+def inputs_for(model, **arguments):
+    """A random batch with the inputs that a model (a task or an encoder) takes."""
+    described = getattr(model, "backbone", model).config
+    inputs = batch(token_types=described.token_types, **arguments)
+    if described.padding_id:  # RoBERTa counts positions by this id
+        inputs["token_ids"] = np.where(inputs["padding_mask"] == 1, inputs["token_ids"], described.padding_id)
+    return inputs
+
+
+def weights(model) -> dict:
+    """Every weight as numpy, by path, without the states of random generators."""
+    return {v.path: v.numpy() for v in model.variables if v.name != "seed_generator_state"}
