@@ -93,10 +93,7 @@ def summary(seconds: dict, ours: str) -> dict:
         name: [theirs / own for theirs, own in zip(times, seconds[ours], strict=True)]
         for name, times in seconds.items()
     }
-    return {
-        name: {"seconds": spread(times), "ours_is_faster": spread(ratios[name])}
-        for name, times in seconds.items()
-    }
+    return {name: {"seconds": spread(times), "ours_is_faster": spread(ratios[name])} for name, times in seconds.items()}
 
 
 def machine(packages: list) -> dict:

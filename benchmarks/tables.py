@@ -1,6 +1,6 @@
 """Writes the results of README.md from the results files, each with the command that made it.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 from __future__ import annotations

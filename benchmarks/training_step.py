@@ -57,9 +57,7 @@ def tfxformer_peer():
     assert shape == (LAYERS, HIDDEN, HEADS, FEED_FORWARD), shape
     assert (stack.dropout, stack.attention_dropout) == (DROPOUT, DROPOUT), stack
     model = tasks.TextClassifier(backbone, labels=[str(label) for label in range(LABELS)])
-    optimizer = training.adamw(
-        10**6, LEARNING_RATE, warmup=0, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP
-    )
+    optimizer = training.adamw(10**6, LEARNING_RATE, warmup=0, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[])
     ids, labels = batch()
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
@@ -80,9 +78,7 @@ def keras_hub_peer():
         max_sequence_length=512,
         dtype="mixed_bfloat16",
     )
-    model = keras_hub.models.BertTextClassifier(
-        backbone, num_classes=LABELS, preprocessor=None, dropout=DROPOUT
-    )
+    model = keras_hub.models.BertTextClassifier(backbone, num_classes=LABELS, preprocessor=None, dropout=DROPOUT)
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[])
     ids, labels = batch()
@@ -123,13 +119,9 @@ PEERS = {"tfxformer": tfxformer_peer, "keras-hub": keras_hub_peer, "torch": torc
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument(
-        "--calls", type=int, default=2, help="steps of one measurement (default: %(default)s)"
-    )
+    parser.add_argument("--calls", type=int, default=2, help="steps of one measurement (default: %(default)s)")
     arguments = parser.parse_args()
 
     results = {

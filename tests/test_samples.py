@@ -98,9 +98,7 @@ def test_another_archive_of_that_name_is_refused(registry, monkeypatch, tmp_path
     assert leftovers() == []
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny/data/../../evil.txt", "tiny/data//evil.txt", "tiny/data/..\\evil.txt"]
-)
+@pytest.mark.parametrize("name", ["tiny/data/../../evil.txt", "tiny/data//evil.txt", "tiny/data/..\\evil.txt"])
 def test_members_that_leave_the_folder_are_refused(registry, monkeypatch, name):
     put(monkeypatch, make_wheel(registry, FILES | {name: "evil"}))
     with pytest.raises(ValueError, match="would leave its folder"):

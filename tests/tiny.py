@@ -8,8 +8,8 @@ import tfxformer
 from tfxformer.text import Tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = """good bad film plot cat dog sat on the mat who wrote it ada alan london paris lives in not very a is was and or
-of engine machine code ran fast slow red blue""".split()  # noqa: SIM905
+WORDS = """good bad film plot cat dog sat on the mat who wrote it ada alan london paris lives in not very a is was and
+or of engine machine code ran fast slow red blue""".split()  # noqa: SIM905
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS, *_LETTERS, *".,?!", *(f"##{letter}" for letter in _LETTERS)]))
 VOCABULARY_SIZE = 110  # a few rows more than tokens, as real checkpoints have

@@ -259,10 +259,7 @@ def vader_movies() -> Split:
 def usaddress() -> Split:
     """Addresses as word lists, a label a word; 1,488 of 1,513 are unique: 1,190 to train, 298 to test."""
     root = ElementTree.parse(fetch("usaddress") / "labeled.xml").getroot()
-    pairs = {
-        (tuple(word.text.strip() for word in address), tuple(word.tag for word in address))
-        for address in root
-    }
+    pairs = {(tuple(word.text.strip() for word in address), tuple(word.tag for word in address)) for address in root}
     return _split([(list(words), list(labels)) for words, labels in sorted(pairs)])
 
 

@@ -240,7 +240,7 @@ def test_folders_and_hub_ids(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert resolve("owner/name") == tmp_path
     assert not any(pattern.endswith(".bin") for pattern in asked[0][1])
-    with pytest.raises(CheckpointError, match="hub did not give.*offline.*cache"):
+    with pytest.raises(CheckpointError, match=r"hub did not give.*offline.*cache"):
         resolve("owner/absent")
 
 

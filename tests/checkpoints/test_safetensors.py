@@ -222,7 +222,7 @@ def test_broken_index_is_refused(weight_map, message, tmp_path):
 
 def test_tensor_that_the_index_forgets_is_an_error(tmp_path):
     write_index(tmp_path, {"x": "a.safetensors"}, encode({"x": entry(), "y": entry(4, 8)}, data=b"\0" * 8))
-    with pytest.raises(CheckpointError, match="'y', which model.safetensors.index.json does not place"):
+    with pytest.raises(CheckpointError, match=r"'y', which model\.safetensors\.index\.json does not place"):
         safetensors.open_folder(tmp_path)
 
 

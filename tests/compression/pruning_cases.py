@@ -66,9 +66,7 @@ def polynomial(step, initial, final, begin, end, power=3, frequency=100):
     if step is None:
         return np.float32(0)
     progress = np.float32(np.clip(np.float32(step - begin) / np.float32(end - begin), 0, 1))
-    return np.float32(initial - final) * np.power(np.float32(1) - progress, np.float32(power)) + np.float32(
-        final
-    )
+    return np.float32(initial - final) * np.power(np.float32(1) - progress, np.float32(power)) + np.float32(final)
 
 
 def zeros_at(sparsity, size):
@@ -152,9 +150,7 @@ def tfmot_cases():
         ("block", 2, False, (4, 1), None),
         ("2:4", 0, True, (1, 1), (2, 4)),
     ):
-        initial = [
-            RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))
-        ]
+        initial = [RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
         models = {}
         for library in (keras, tf_keras):
             inputs = library.Input((16,))
@@ -174,9 +170,7 @@ def tfmot_cases():
         ours.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[prune])
 
         options = {"sparsity_m_by_n": m_by_n} if m_by_n else {"block_size": block}
-        theirs = sparsity.prune_low_magnitude(
-            models[tf_keras], pruning_schedule=schedule(sparsity, 1), **options
-        )
+        theirs = sparsity.prune_low_magnitude(models[tf_keras], pruning_schedule=schedule(sparsity, 1), **options)
         theirs.compile(tf_keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
         step = sparsity.UpdatePruningStep()
         theirs.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[step])

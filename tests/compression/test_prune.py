@@ -299,9 +299,7 @@ def test_kerashub_models(family):
     batch = {name: batch[name] for name in backbone.input}
     watch = watcher(expected_zeros)
     model.fit(batch, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, Prune(SCHEDULE)])
-    kernel_count = (
-        7 if family == "bert" else 6
-    )  # query, key, value, output, two of feed-forward; BERT's pooler
+    kernel_count = 7 if family == "bert" else 6  # query, key, value, output, two of feed-forward; BERT's pooler
     assert len(sparsity_report(model).rows) == kernel_count
     assert watch.checked == 24 * kernel_count and not watch.off
 

@@ -15,9 +15,7 @@ STEPS = st.integers(0, 60)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    SPARSITIES, SPARSITIES, STEPS, st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.5, 1, 3]), STEPS
-)
+@given(SPARSITIES, SPARSITIES, STEPS, st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.5, 1, 3]), STEPS)
 def test_polynomial_decay_is_tfmots_and_the_papers(initial, final, begin, times, frequency, power, step):
     from tfxformer.compression.tfmot_engine import tfmot_schedule
 

@@ -22,9 +22,7 @@ def mask_of(values, sparsity, dtype="float32", layer=None, **options):
     model.build((None, *([3] * (values.ndim - 2)), values.shape[0]))
     layer.kernel.assign(values)
     (kernel,) = all_kernels(model)
-    engine = KernelPruning(
-        kernel, lambda: tf.constant(-1, tf.int64), ConstantSparsity(sparsity, 5), **options
-    )
+    engine = KernelPruning(kernel, lambda: tf.constant(-1, tf.int64), ConstantSparsity(sparsity, 5), **options)
     engine.conditional_mask_update()
     assert engine.mask.numpy().all()  # step -1 never acts
     engine.update_mask_at(5)
@@ -60,9 +58,7 @@ def test_elements_are_counted_exactly_also_among_equals(dtype, sparsity):
 
 
 @pytest.mark.parametrize("pooling", ["AVG", "MAX"])
-@pytest.mark.parametrize(
-    ("shape", "block"), [((16, 6), (4, 1)), ((10, 7), (4, 3)), ((8, 5), (8, 1)), ((4, 1), (2, 1))]
-)
+@pytest.mark.parametrize(("shape", "block"), [((16, 6), (4, 1)), ((10, 7), (4, 3)), ((8, 5), (8, 1)), ((4, 1), (2, 1))])
 def test_blocks_also_at_the_edge_and_where_a_dimension_becomes_one(shape, block, pooling):
     values = np.random.default_rng(2).normal(size=shape).astype("float32")
     height, width = block
@@ -70,10 +66,7 @@ def test_blocks_also_at_the_edge_and_where_a_dimension_becomes_one(shape, block,
     reduce = {"AVG": np.mean, "MAX": np.max}[pooling]
     pooled = np.array(
         [
-            [
-                reduce(np.abs(values[i * height : (i + 1) * height, j * width : (j + 1) * width]))
-                for j in range(columns)
-            ]
+            [reduce(np.abs(values[i * height : (i + 1) * height, j * width : (j + 1) * width])) for j in range(columns)]
             for i in range(rows)
         ]
     )

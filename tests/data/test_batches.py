@@ -52,9 +52,7 @@ def test_datasets_of_texts():
         assert is_text_dataset(dataset)
         assert read_dataset(dataset) == (TEXTS, None, LABELS)
     assert read_dataset(data.from_tensor_slices((TEXTS, [1, 0, 1]))).labels == [1, 0, 1]
-    assert (
-        read_dataset(data.from_tensor_slices((TEXTS, [[1.0, 0.0]] * 3)).batch(2)).labels == [[1.0, 0.0]] * 3
-    )
+    assert read_dataset(data.from_tensor_slices((TEXTS, [[1.0, 0.0]] * 3)).batch(2)).labels == [[1.0, 0.0]] * 3
     assert read_dataset(data.from_tensor_slices(TEXTS)) == (TEXTS, None, None)
     assert read_dataset(data.from_tensor_slices(TEXTS).batch(2)).texts == TEXTS
     pairs = data.from_tensor_slices(((TEXTS, TEXTS[::-1]), LABELS))
@@ -79,9 +77,7 @@ def test_datasets_of_batches_and_of_neither():
 
 def test_batches_and_their_one_warning():
     encoding = TOKENIZER.encode(TEXTS, sequence_length=4)
-    with pytest.warns(
-        UserWarning, match=f"{encoding.truncated} of 3 texts were longer than 4 tokens"
-    ) as seen:
+    with pytest.warns(UserWarning, match=f"{encoding.truncated} of 3 texts were longer than 4 tokens") as seen:
         batch = to_batch(encoding, segment_ids=False)
     assert len(seen) == 1
     assert sorted(batch) == ["padding_mask", "token_ids"]

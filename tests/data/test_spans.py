@@ -37,12 +37,7 @@ def test_targets_are_the_tokens_around_the_answer(tokenizer, texts, data):
         tokens = np.flatnonzero(windows.in_context[row])
         offsets = windows.offsets[row]
         answer = answers[example]
-        inside = (
-            answer
-            and len(tokens)
-            and offsets[tokens[0], 0] <= answer[0]
-            and answer[1] <= offsets[tokens[-1], 1]
-        )
+        inside = answer and len(tokens) and offsets[tokens[0], 0] <= answer[0] and answer[1] <= offsets[tokens[-1], 1]
         if not inside:
             assert (starts[row], stops[row]) == (NULL_TOKEN, NULL_TOKEN)
             continue
@@ -121,9 +116,7 @@ def test_no_answer_wins_by_the_threshold(seed, threshold, n_best):
     logits[:, NULL_TOKEN] += 2.5
     options = {"n_best": n_best, "max_answer_length": 5}
     best = best_answers(windows, logits, [context], **options)[0]
-    found = best_answers(
-        windows, logits, [context], **options, allow_no_answer=True, no_answer_threshold=threshold
-    )[0]
+    found = best_answers(windows, logits, [context], **options, allow_no_answer=True, no_answer_threshold=threshold)[0]
     null = min(logits[row, 0, 0] + logits[row, 0, 1] for row in range(len(logits)))
     assert (found[0].text == "") == (null - best[0].score > threshold)
     assert len(found) == n_best

@@ -6,9 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-sys.path.insert(
-    0, str(Path(__file__).parent)
-)  # `export_cases` serves the tests here and those of the clients
+sys.path.insert(0, str(Path(__file__).parent))  # `export_cases` serves the tests here and those of the clients
 
 from export_cases import backbone, perturb, vocabulary
 

@@ -28,9 +28,7 @@ def test_round_trip_keeps_the_numbers_and_aligns_the_buffers(content):
     start = np.frombuffer(written, np.uint8).ctypes.data
     model = flatbuffer.read(written)
     positions = [
-        buffer.data.ctypes.data - start
-        for buffer in model.buffers
-        if buffer.data is not None and buffer.data.size
+        buffer.data.ctypes.data - start for buffer in model.buffers if buffer.data is not None and buffer.data.size
     ]
     # Offsets count from the end of the builder, which is where the file's alignment is anchored.
     assert {position % 16 for position in positions} == {0}

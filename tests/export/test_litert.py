@@ -51,9 +51,7 @@ def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
 
 def test_sizes_follow_the_modes(classifier, tmp_path):
     sizes = {
-        mode: export.export_litert(
-            classifier, tmp_path / f"{mode}.tflite", mode, sequence_length=32
-        ).weight_bytes
+        mode: export.export_litert(classifier, tmp_path / f"{mode}.tflite", mode, sequence_length=32).weight_bytes
         for mode in ("float32", "float16", "dynamic_int8")
     }
     assert sizes["float32"] > 1.9 * sizes["float16"] > 1.7 * sizes["dynamic_int8"]
@@ -61,9 +59,7 @@ def test_sizes_follow_the_modes(classifier, tmp_path):
 
 def test_several_lengths_share_their_weights(classifier, tmp_path):
     one = export.export_litert(classifier, tmp_path / "one.tflite", "float32", sequence_length=64)
-    several = export.export_litert(
-        classifier, tmp_path / "three.tflite", "float32", sequence_lengths=(64, 16, 32)
-    )
+    several = export.export_litert(classifier, tmp_path / "three.tflite", "float32", sequence_lengths=(64, 16, 32))
     assert several.signatures == ("classify_16", "classify_32", "classify_64")
     assert several.bytes - one.bytes < 0.25 * one.weight_bytes
     assert "one signature" in several.mediapipe_reason
@@ -119,9 +115,7 @@ def test_mixed_precision_model_exports_in_float32(tokenizer, tmp_path):
     report = export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_length=32)
     assert report.error < 1e-5
     assert model.dtype_policy.name == "mixed_bfloat16"
-    assert {layer.dtype_policy.name for layer in task._flatten_layers() if layer.weights} >= {
-        "mixed_bfloat16"
-    }
+    assert {layer.dtype_policy.name for layer in task._flatten_layers() if layer.weights} >= {"mixed_bfloat16"}
 
 
 @pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8"])
@@ -208,9 +202,7 @@ def test_full_disk_leaves_nothing_and_keeps_the_old_file(plain_model, tmp_path, 
 
 
 def test_unwritable_path_is_told_before_the_work(plain_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        litert.convert, "convert", lambda *_: pytest.fail("converted before checking the path")
-    )
+    monkeypatch.setattr(litert.convert, "convert", lambda *_: pytest.fail("converted before checking the path"))
     with pytest.raises(IsADirectoryError, match="name the"):
         export.export_litert(plain_model, tmp_path)
     (tmp_path / "file").write_text("")

@@ -86,13 +86,12 @@ def test_masked_words(tokenizer, tmp_path):
     encoding = tokenizer.encode([text], sequence_length=16)
     logits = np.asarray(task({t.name: getattr(encoding, t.name) for t in task.inputs}))[0]
     vocabulary = tokenizer.vocabulary()
-    for found, position in zip(
-        got[0], np.flatnonzero(encoding.token_ids[0] == tokenizer.mask_id), strict=True
-    ):
+    for found, position in zip(got[0], np.flatnonzero(encoding.token_ids[0] == tokenizer.mask_id), strict=True):
         row = np.exp(logits[position] - logits[position].max())
         best = np.argsort(-row)[:3]
-        assert [token for token, _ in found] == [vocabulary[i] for i in best]
-        np.testing.assert_allclose([p for _, p in found], row[best] / row.sum(), rtol=1e-4)
+        assert [filling.token_id for filling in found] == list(best)
+        assert [filling.token for filling in found] == [vocabulary[i].strip() for i in best]
+        np.testing.assert_allclose([filling.probability for filling in found], row[best] / row.sum(), rtol=1e-4)
 
 
 def test_foreign_file_runs_on_arrays_only(plain_model, tmp_path):

@@ -108,12 +108,7 @@ def test_one_output_for_mediapipe(content):
     ],
 )
 def test_what_mediapipe_cannot_open_is_a_plain_file(tokenizer, tmp_path, make, reason):
-    report = export.export_litert(
-        perturb(make(tokenizer)), tmp_path / "model.tflite", "float32", sequence_length=16
-    )
+    report = export.export_litert(perturb(make(tokenizer)), tmp_path / "model.tflite", "float32", sequence_length=16)
     assert not report.mediapipe
     assert reason in report.mediapipe_reason
-    assert (
-        flatbuffer.get_metadata(flatbuffer.read((tmp_path / "model.tflite").read_bytes()), "TFLITE_METADATA")
-        is None
-    )
+    assert flatbuffer.get_metadata(flatbuffer.read((tmp_path / "model.tflite").read_bytes()), "TFLITE_METADATA") is None

@@ -81,9 +81,7 @@ def test_one_mask_in_eager_graph_xla_and_plain_formula():
     plain = kernels._drop(0.3, seed(), x)
     graph = tf.function(call, autograph=False)(x, seed())
     compiled = tf.function(call, autograph=False, jit_compile=True)(x, seed())
-    unknown = tf.function(
-        call, autograph=False, input_signature=[tf.TensorSpec(None), tf.TensorSpec([2], tf.int64)]
-    )
+    unknown = tf.function(call, autograph=False, input_signature=[tf.TensorSpec(None), tf.TensorSpec([2], tf.int64)])
     for other in (plain, graph, compiled):
         np.testing.assert_array_equal(np.asarray(other) != 0, np.asarray(expected) != 0)
         np.testing.assert_allclose(other, expected, rtol=1e-6)

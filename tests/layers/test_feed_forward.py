@@ -36,5 +36,5 @@ def test_battery(gated):
 
 
 def test_unknown_activation():
-    with pytest.raises(ValueError, match="Unknown activation 'gleu'; known: .*gelu"):
+    with pytest.raises(ValueError, match=r"Unknown activation 'gleu'; known: .*gelu"):
         FeedForward(10, "gleu").build((None, None, 6))

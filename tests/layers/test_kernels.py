@@ -95,9 +95,7 @@ CASES = {
         [normal(B, S, 3 * N * H)],
     ),
     "add_norm": (
-        lambda x, residual, gamma, beta, bias: kernels.add_norm(
-            x, residual, gamma, beta, 1e-5, bias, 0.3, SEED
-        ),
+        lambda x, residual, gamma, beta, bias: kernels.add_norm(x, residual, gamma, beta, 1e-5, bias, 0.3, SEED),
         lambda x, residual, gamma, beta, bias: add_norm_truth(x, residual, gamma, beta, bias, 0.3),
         [normal(B, S, D), normal(B, S, D), normal(D), normal(D), normal(D)],
     ),
@@ -114,9 +112,7 @@ def weighed(function, tensors):
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         results = tf.nest.flatten(function(*tensors))
-        loss = tf.add_n(
-            [tf.reduce_sum(tf.cast(result, "float32") * weights(result.shape)) for result in results]
-        )
+        loss = tf.add_n([tf.reduce_sum(tf.cast(result, "float32") * weights(result.shape)) for result in results])
     return results, tape.gradient(loss, tensors)
 
 
@@ -168,13 +164,9 @@ def test_everywhere_the_same(name, place, monkeypatch):
         monkeypatch.setattr(kernels, "use_clusters", lambda: False)
         found = weighed(function, tensors)
     elif place == "recomputed":
-        found = tf.function(lambda *x: weighed(tf.recompute_grad(function), list(x)), autograph=False)(
-            *tensors
-        )
+        found = tf.function(lambda *x: weighed(tf.recompute_grad(function), list(x)), autograph=False)(*tensors)
     elif place == "unknown_batch":
-        signature = [
-            tf.TensorSpec([None, *array.shape[1:]] if array.ndim > 1 else array.shape) for array in arrays
-        ]
+        signature = [tf.TensorSpec([None, *array.shape[1:]] if array.ndim > 1 else array.shape) for array in arrays]
 
         def sums(*x):
             with tf.GradientTape() as tape:
@@ -191,9 +183,7 @@ def test_everywhere_the_same(name, place, monkeypatch):
         found = tf.function(sums, autograph=False, input_signature=signature)(*tensors)
     else:
         whole = place == "xla"
-        found = tf.function(lambda *x: weighed(function, list(x)), autograph=False, jit_compile=whole)(
-            *tensors
-        )
+        found = tf.function(lambda *x: weighed(function, list(x)), autograph=False, jit_compile=whole)(*tensors)
     for value, other in zip(expected, tf.nest.flatten(found), strict=True):
         np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-5)
 
@@ -209,9 +199,7 @@ def test_half_precision_keeps_its_dtype_and_rounds_once(name, dtype):
     for value, other in zip([*results, *gradients], [*wide, *wide_gradients], strict=True):
         assert value.dtype == dtype
         scale = np.abs(other).max()
-        np.testing.assert_allclose(
-            tf.cast(value, "float32"), other, rtol=2 * tolerance, atol=2 * tolerance * scale
-        )
+        np.testing.assert_allclose(tf.cast(value, "float32"), other, rtol=2 * tolerance, atol=2 * tolerance * scale)
 
 
 def test_bias_gradient_sums_many_rows_in_float32():
@@ -329,7 +317,5 @@ def test_two_replicas():
         """
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120)
     assert "replicas agree" in done.stdout, done.stderr[-3000:]

@@ -54,7 +54,7 @@ def test_wrong_values(changes, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="Unknown preset 'bert-huge'; known: bert-tiny, .*from_pretrained"):
+    with pytest.raises(ValueError, match=r"Unknown preset 'bert-huge'; known: bert-tiny, .*from_pretrained"):
         preset("bert-huge")
 
 

@@ -47,7 +47,7 @@ def test_fillings_are_the_best_of_a_softmax(tiny_tokenizer):
 
 
 def test_text_without_mask(tiny_tokenizer):
-    with pytest.raises(ValueError, match="Text 1 has no mask token.*good film"):
+    with pytest.raises(ValueError, match=r"Text 1 has no mask token.*good film"):
         make(tiny_tokenizer).predict(["the [MASK]", "good film"])
 
 

@@ -83,9 +83,7 @@ def wordpiece(lowercase: bool) -> list[str]:
 
 def unigram(special: list[str], normalizer) -> list[tuple]:
     metaspace = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    trainer = trainers.UnigramTrainer(
-        vocab_size=500, special_tokens=special, unk_token="<unk>", show_progress=False
-    )
+    trainer = trainers.UnigramTrainer(vocab_size=500, special_tokens=special, unk_token="<unk>", show_progress=False)
     return [tuple(row) for row in train(models.Unigram(), trainer, normalizer, metaspace)["vocab"]]
 
 
@@ -103,9 +101,7 @@ def save_families() -> None:
     for lowercase in (True, False):
         folder = FIXTURES / ("bert-uncased" if lowercase else "bert-cased")
         vocabulary = {token: index for index, token in enumerate(wordpiece(lowercase))}
-        transformers.BertTokenizer(vocabulary, do_lower_case=lowercase, model_max_length=64).save_pretrained(
-            folder
-        )
+        transformers.BertTokenizer(vocabulary, do_lower_case=lowercase, model_max_length=64).save_pretrained(folder)
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
     model = byte_pairs()
     merges = [tuple(merge) for merge in model["merges"]]

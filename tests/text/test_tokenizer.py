@@ -112,9 +112,7 @@ def test_live_transformers_agrees_on_windows_offsets_and_words(family):
     questions = ["who?", "what is it?"] * 20
     contexts = [text for text in STORED["texts"] if len(text) > 60][:1] * 20 + STORED["texts"][-20:]
     options = {"max_length": 32, "truncation": "only_second", "stride": 5, "padding": "max_length"}
-    windows = reference(
-        questions, contexts, return_overflowing_tokens=True, return_offsets_mapping=True, **options
-    )
+    windows = reference(questions, contexts, return_overflowing_tokens=True, return_offsets_mapping=True, **options)
     ours = tokenizer.encode(
         questions,
         contexts,

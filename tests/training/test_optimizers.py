@@ -41,8 +41,7 @@ def problem(steps=5):
     shapes = dict.fromkeys(NAMES, (4,)) | {"kernel": (4, 3), "embeddings": (5, 4)}
     values = {name: random.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
     gradients = [
-        {name: random.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
-        for _ in range(steps)
+        {name: random.standard_normal(shape).astype("float32") for name, shape in shapes.items()} for _ in range(steps)
     ]
     return values, gradients
 
@@ -157,8 +156,7 @@ def test_saved_model_keeps_optimizer_and_what_does_not_decay(tmp_path):
     assert isinstance(again.optimizer, AdamW)
     assert again.optimizer.get_config() == model.optimizer.get_config()
     decays = {
-        variable.path: again.optimizer._use_weight_decay(variable.value)
-        for variable in again.trainable_variables
+        variable.path: again.optimizer._use_weight_decay(variable.value) for variable in again.trainable_variables
     }
     assert {path.rpartition("/")[2] for path, decayed in decays.items() if decayed} == {
         "kernel",
@@ -191,9 +189,7 @@ def test_is_the_adamw_of_torch():
         optimizer.step()
     found = run(ours(), values, gradients)
     for name, parameter in parameters.items():
-        np.testing.assert_allclose(
-            found[name], parameter.detach().numpy(), rtol=1e-4, atol=1e-5, err_msg=name
-        )
+        np.testing.assert_allclose(found[name], parameter.detach().numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_two_replicas_make_the_step_of_one_device():
@@ -233,7 +229,5 @@ def test_two_replicas_make_the_step_of_one_device():
         """
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120)
     assert "replicas agree" in done.stdout, done.stderr[-3000:]

@@ -118,9 +118,7 @@ class Prune(keras.callbacks.Callback):
             return
         zeros, group = self.m_by_n
         if self.block_size != (1, 1):
-            raise ValueError(
-                f"Prune: give block_size or m_by_n, not both; got {self.block_size} and {self.m_by_n}."
-            )
+            raise ValueError(f"Prune: give block_size or m_by_n, not both; got {self.block_size} and {self.m_by_n}.")
         if zeros >= group:
             raise ValueError(f"Prune: m_by_n=(m, n) is m zeros among n weights, m < n; got {self.m_by_n}.")
         schedule = self.schedule

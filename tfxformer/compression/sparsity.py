@@ -66,9 +66,7 @@ class SparsityReport:
         return "\n".join([table[0], rule, *table[1:-2], rule, *table[-2:]])
 
 
-def sparsity_report(
-    model: keras.Model, layers: Callable[[keras.layers.Layer], bool] | None = None
-) -> SparsityReport:
+def sparsity_report(model: keras.Model, layers: Callable[[keras.layers.Layer], bool] | None = None) -> SparsityReport:
     """Counts the zeros of a built model.
 
     Args:

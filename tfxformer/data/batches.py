@@ -74,14 +74,10 @@ def read_dataset(dataset: Any) -> Examples:
     Elements may be single examples or batches of them.
     """
     if int(dataset.cardinality()) == -1:
-        raise ValueError(
-            "The dataset never ends (repeat()?): texts are tokenized once, so it must be finite."
-        )
+        raise ValueError("The dataset never ends (repeat()?): texts are tokenized once, so it must be finite.")
     labelled = isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) >= 2
     if isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) > 2:
-        raise ValueError(
-            f"Elements of {len(dataset.element_spec)} parts; wanted a text, or a text and a label."
-        )
+        raise ValueError(f"Elements of {len(dataset.element_spec)} parts; wanted a text, or a text and a label.")
     inputs, labels = [], []
     for element in dataset.as_numpy_iterator():
         first, label = element if labelled else (_first(element), None)

@@ -90,9 +90,7 @@ def _rows(targets, width: int, what: str) -> np.ndarray:
 def _label_id(target, ids: Mapping[str, int], example: int) -> int:
     if isinstance(target, str):
         if target not in ids:
-            raise ValueError(
-                f"Example {example} has the label {target!r}, which is not among {', '.join(ids)}."
-            )
+            raise ValueError(f"Example {example} has the label {target!r}, which is not among {', '.join(ids)}.")
         return ids[target]
     number = np.asarray(target)
     if number.shape != () or number.dtype.kind not in "iub":

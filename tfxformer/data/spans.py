@@ -100,9 +100,7 @@ def answer_spans(answers: Sequence[Any], contexts: Sequence[str]) -> np.ndarray:
         ValueError: an answer that does not stand in its context where it says.
     """
     if len(answers) != len(contexts):
-        raise ValueError(
-            f"{len(answers)} answers but {len(contexts)} contexts: give each its answer, or None."
-        )
+        raise ValueError(f"{len(answers)} answers but {len(contexts)} contexts: give each its answer, or None.")
     spans = np.full((len(answers), 2), -1, np.int64)
     for index, (answer, context) in enumerate(zip(answers, contexts, strict=True)):
         if isinstance(answer, Mapping):

@@ -97,9 +97,7 @@ def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
             raise ValueError(f"Text {index} has {len(wanted)} labels but {len(given)} predictions.")
     prefixed = all(_has_prefixes(labels) for texts in (true, predicted) for labels in texts)
     pair = [[_tags(labels, prefixed) for labels in texts] for texts in (true, predicted)]
-    accuracy = float(
-        accuracy_score([list(labels) for labels in true], [list(labels) for labels in predicted])
-    )
+    accuracy = float(accuracy_score([list(labels) for labels in true], [list(labels) for labels in predicted]))
     if not any(entities(tags) for texts in pair for tags in texts):
         return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": accuracy, "by_type": {}}
     report = classification_report(*pair, output_dict=True, zero_division=0)

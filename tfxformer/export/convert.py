@@ -142,7 +142,5 @@ def batches(data: Iterable[dict]) -> list[dict]:
     rows = []
     for batch in data:
         count = len(next(iter(batch.values())))
-        rows.extend(
-            {name: np.asarray(value)[i : i + 1] for name, value in batch.items()} for i in range(count)
-        )
+        rows.extend({name: np.asarray(value)[i : i + 1] for name, value in batch.items()} for i in range(count))
     return rows

@@ -66,9 +66,7 @@ def read(content: bytes) -> schema.ModelT:
         ValueError: if the content is no .tflite file.
     """
     if len(content) < 8 or content[4:8] != IDENTIFIER:
-        raise ValueError(
-            f"This is no .tflite file: it begins with {bytes(content[:8])!r}, not with ....TFL3."
-        )
+        raise ValueError(f"This is no .tflite file: it begins with {bytes(content[:8])!r}, not with ....TFL3.")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     for index, buffer in enumerate(model.buffers):
         if buffer.offset > 1:  # 0 and 1 are the schema's "inside"
@@ -127,9 +125,7 @@ def signatures(model: schema.ModelT) -> dict[str, SignatureInfo]:
             return tuple(tensor_info(tensors[entry.tensorIndex], text(entry.name)) for entry in maps or ())
 
         name = text(definition.signatureKey)
-        found[name] = SignatureInfo(
-            name, definition.subgraphIndex, infos(definition.inputs), infos(definition.outputs)
-        )
+        found[name] = SignatureInfo(name, definition.subgraphIndex, infos(definition.inputs), infos(definition.outputs))
     return found
 
 

@@ -99,9 +99,7 @@ def count_partitions(content: bytes, signature: str) -> int:
     flatbuffer.keep_signature(model, signature)  # an interpreter tells of its first subgraph only
     try:
         with quiet():
-            interpreter = Interpreter(
-                model_content=flatbuffer.write(model), num_threads=min(4, os.cpu_count() or 1)
-            )
+            interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=min(4, os.cpu_count() or 1))
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError):  # operators of another runtime: a file we did not write
         return NOT_DELEGATED

@@ -155,8 +155,7 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
     else:
         lengths = [model.sequence_length or plan.DEFAULT_LENGTH]
     if not lengths or any(
-        length is not None and (isinstance(length, bool) or int(length) != length or length < 1)
-        for length in lengths
+        length is not None and (isinstance(length, bool) or int(length) != length or length < 1) for length in lengths
     ):
         raise ValueError(f"Sequence lengths are positive integers, got {lengths}.")
     return lengths
@@ -262,9 +261,7 @@ def check_writable(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
             pass
     except OSError as error:
-        raise type(error)(
-            error.errno, f"Cannot write into the folder {path.parent}: {error.strerror}"
-        ) from error
+        raise type(error)(error.errno, f"Cannot write into the folder {path.parent}: {error.strerror}") from error
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -84,9 +84,7 @@ class LiteRTModel:
         inputs = {}
         for tensor in self.signatures[signature].inputs:
             if tensor.name not in batch:
-                raise ValueError(
-                    f"Signature {signature!r} wants {tensor.name!r}; the batch has {sorted(batch)}."
-                )
+                raise ValueError(f"Signature {signature!r} wants {tensor.name!r}; the batch has {sorted(batch)}.")
             inputs[tensor.name] = np.ascontiguousarray(batch[tensor.name], tensor.dtype)
         if signature not in self._warmed:
             with quiet():
@@ -120,9 +118,7 @@ class LiteRTModel:
             "masked-lm": self._fill_mask,
         }
         if self.tokenizer is None or self.task not in readers:
-            raise ValueError(
-                f"{self.path} carries no tokenizer and task: call run(signature, batch) with arrays."
-            )
+            raise ValueError(f"{self.path} carries no tokenizer and task: call run(signature, batch) with arrays.")
         return readers[self.task](texts, pairs, truncation, **options)
 
     def _classify(self, texts, pairs, truncation):
@@ -189,6 +185,4 @@ class LiteRTModel:
     def _token_outputs(self, batch: dict, output: str) -> np.ndarray:
         """One output of all rows, those of shorter signatures padded with zeros: [B, S, C]."""
         rows = [row[output] for row in self._rows(batch)]
-        return np.concatenate(
-            [np.pad(row, ((0, 0), (0, self.sequence_length - row.shape[1]), (0, 0))) for row in rows]
-        )
+        return np.concatenate([np.pad(row, ((0, 0), (0, self.sequence_length - row.shape[1]), (0, 0))) for row in rows])

@@ -53,9 +53,7 @@ def _table(builder, kind, bytes_fields=(), **fields):
     return builder.EndObject()
 
 
-def mediapipe_metadata(
-    input_order: list[str], output: str, name: str, description: str, labelled: bool
-) -> bytes:
+def mediapipe_metadata(input_order: list[str], output: str, name: str, description: str, labelled: bool) -> bytes:
     """MediaPipe's model metadata of a BERT file.
 
     Args:

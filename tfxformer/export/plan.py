@@ -100,9 +100,7 @@ def _named_inputs(model) -> dict:
             f"{type(model).__name__} has no symbolic inputs: export a functional model, or wrap the layers "
             "in one with keras.Input and keras.Model."
         )
-    if isinstance(
-        model.input, dict
-    ):  # the keys: flattening would sort them, and a tensor may be named otherwise
+    if isinstance(model.input, dict):  # the keys: flattening would sort them, and a tensor may be named otherwise
         return dict(model.input)
     return {tensor.name: tensor for tensor in keras.tree.flatten(model.input)}
 
@@ -125,9 +123,7 @@ def encode_batches(model, length: int, data) -> list[dict]:
     pairs = [None if isinstance(item, str) else item[1] for item in data]
     if any(pair is None for pair in pairs) and any(pair is not None for pair in pairs):
         raise ValueError("Samples are texts or (text, pair) tuples, not both.")
-    encoding = model.tokenizer.encode(
-        texts, None if not data or pairs[0] is None else pairs, sequence_length=length
-    )
+    encoding = model.tokenizer.encode(texts, None if not data or pairs[0] is None else pairs, sequence_length=length)
     return batches([{name: getattr(encoding, name) for name in names}])
 
 
@@ -137,13 +133,9 @@ def _checked(rows: list[dict], names: list[str], length: int | None) -> list[dic
         if missing:
             raise ValueError(f"A sample batch lacks {missing}; it has {sorted(row)}, wanted are {names}.")
     rows = [{name: row[name] for name in names} for row in rows]
-    if length is not None and any(
-        row[names[0]].ndim > 1 and row[names[0]].shape[1] != length for row in rows
-    ):
+    if length is not None and any(row[names[0]].ndim > 1 and row[names[0]].shape[1] != length for row in rows):
         shape = rows[0][names[0]].shape
-        raise ValueError(
-            f"Sample batches are [B,{length}] for this signature, got {shape}; texts fit any length."
-        )
+        raise ValueError(f"Sample batches are [B,{length}] for this signature, got {shape}; texts fit any length.")
     return rows
 
 
@@ -188,9 +180,7 @@ def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -
     for name, tensor in _named_inputs(model).items():
         shape = tuple(size if size is not None else length for size in tensor.shape[1:])
         if None in shape:
-            raise ValueError(
-                f"Input {name!r} is {tensor.shape}: pass sequence_length=... to fix its free size."
-            )
+            raise ValueError(f"Input {name!r} is {tensor.shape}: pass sequence_length=... to fix its free size.")
         inputs[name] = ((1, *shape), tensor.dtype)
 
     def call(batch):

@@ -90,9 +90,7 @@ def check_available(mode: Mode) -> None:
     try:
         import ai_edge_quantizer  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            'quantization="int4" needs ai-edge-quantizer: pip install "tfxformer[int4]".'
-        ) from error
+        raise ImportError('quantization="int4" needs ai-edge-quantizer: pip install "tfxformer[int4]".') from error
 
 
 def to_int4(content: bytes) -> bytes:

@@ -76,8 +76,7 @@ def check_operators(model) -> None:
         )
     if foreign:
         raise ExportError(
-            f"The file has operators that LiteRT does not have itself: {', '.join(foreign)}. "
-            "No file was written."
+            f"The file has operators that LiteRT does not have itself: {', '.join(foreign)}. No file was written."
         )
 
 
@@ -146,13 +145,10 @@ def check_finite(name: str, key: str, got, wanted, mode: Mode) -> None:
         ExportError: naming the output.
     """
     if not np.isfinite(wanted).all():
-        raise ExportError(
-            f"Keras itself gives NaN or infinity in {key!r}; repair the model before exporting it."
-        )
+        raise ExportError(f"Keras itself gives NaN or infinity in {key!r}; repair the model before exporting it.")
     if not np.isfinite(got).all():
         raise ExportError(
-            f"Signature {name!r} gives NaN or infinity in {key!r} in {mode.name}, Keras does not. "
-            "No file was written."
+            f"Signature {name!r} gives NaN or infinity in {key!r} in {mode.name}, Keras does not. No file was written."
         )
 
 
@@ -176,6 +172,4 @@ def check_unchanged(content: bytes, verified: bytes, plans: list[Plan]) -> None:
             wanted, got = before[name](**batch), edited[name](**batch)
         for key, value in got.items():
             if not np.array_equal(value, wanted[key], equal_nan=True):
-                raise ExportError(
-                    f"Writing the metadata changed output {key!r} of {name!r}. No file was written."
-                )
+                raise ExportError(f"Writing the metadata changed output {key!r} of {name!r}. No file was written.")

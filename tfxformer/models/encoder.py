@@ -79,7 +79,9 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         return LayerNormalization(epsilon=stack.norm_epsilon, dtype=dtype, name=name)
 
     def dense(name, activation=None):
-        return Dense(stack.hidden_size, activation=activation, kernel_initializer=_initializer(config), dtype=dtype, name=name)
+        return Dense(
+            stack.hidden_size, activation=activation, kernel_initializer=_initializer(config), dtype=dtype, name=name
+        )
 
     segment = None
     if config.token_types == 1:
@@ -87,7 +89,9 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
     elif config.token_types > 1:
         segment = TokenEmbedding(config.token_types, size, _initializer(config), dtype=dtype, name="segment_embedding")
     return EncoderLayers(
-        token_embedding=TokenEmbedding(config.vocabulary_size, size, _initializer(config), dtype=dtype, name="token_embedding"),
+        token_embedding=TokenEmbedding(
+            config.vocabulary_size, size, _initializer(config), dtype=dtype, name="token_embedding"
+        ),
         position_embedding=PositionEmbedding(
             stack.max_positions,
             size,

@@ -9,9 +9,7 @@ def as_list(values: Iterable, name: str) -> list:
     """A plain list of a list, tuple, array (numpy, pandas and the like) or other iterable of examples."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be a list, got one {type(values).__name__}: pass [{name}].")
-    if isinstance(values, (Mapping, Set)) or hasattr(
-        values, "columns"
-    ):  # going through one gives no examples
+    if isinstance(values, (Mapping, Set)) or hasattr(values, "columns"):  # going through one gives no examples
         raise TypeError(f"{name} must be a list, got a {type(values).__name__}: pass one column as a list.")
     if hasattr(values, "tolist"):  # numpy and pandas: Python values, not their scalars
         values = values.tolist()

@@ -101,9 +101,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         config = files.saved_config(self._backend, self._config)
         files.write_text(folder / "tokenizer.json", self._tokenizer_json)
-        files.write_text(
-            folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        )
+        files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         if self.kind == "WordPiece":
             files.write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in self.vocabulary()))
 
@@ -211,13 +209,9 @@ class Tokenizer:
         return Tokenizer.from_json, (self.to_json(),)
 
     def __repr__(self) -> str:
-        return (
-            f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
-        )
+        return f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
 
-    def _check_room(
-        self, run: Run, inputs: list, paired: bool, limit: int, strategy: str | None, stride: int
-    ) -> None:
+    def _check_room(self, run: Run, inputs: list, paired: bool, limit: int, strategy: str | None, stride: int) -> None:
         """Raises where the special tokens, or the text that is not cut, leave no room.
 
         The backend itself does not cut at all then, or aborts without naming the text.

@@ -27,9 +27,7 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f"total_steps must be at least 1, got {total_steps}.")
         highest = total_steps if isinstance(warmup, int) else 1.0
         if not 0 <= warmup <= highest:
-            raise ValueError(
-                f"warmup must be a share from 0 to 1 or a count up to {total_steps}, got {warmup!r}."
-            )
+            raise ValueError(f"warmup must be a share from 0 to 1 or a count up to {total_steps}, got {warmup!r}.")
         self.peak = float(peak)
         self.total_steps = int(total_steps)
         self.warmup = warmup
