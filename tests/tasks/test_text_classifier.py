@@ -154,3 +154,10 @@ def test_backbone_without_pooler(tiny_tokenizer):
     with pytest.raises(ValueError, match="this backbone has no pooler"):
         tasks.TextClassifier(tiny.backbone(heads__pooler=False), ["a", "b"])
     tasks.TextClassifier(tiny.backbone("roberta"), ["a", "b"])  # reads the first token instead
+
+
+def test_labels_in_another_order_than_the_head_learned_them(tiny_tokenizer, tmp_path):
+    folder = make(tiny_tokenizer).save_pretrained(tmp_path / "folder")
+    assert tasks.TextClassifier.from_pretrained(folder, labels=["negative", "positive"]).labels[0] == "negative"
+    with pytest.raises(ValueError, match="was trained for"):
+        tasks.TextClassifier.from_pretrained(folder, labels=["positive", "negative"])

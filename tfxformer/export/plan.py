@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
 
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.quantize import Mode
+from tfxformer.layers import Numerics
+from tfxformer.layers.equalization import Observer
 from tfxformer.models import Encoder
 
 # task name -> (signature, whether every token has outputs of its own)
@@ -85,7 +87,11 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
         lengths: sequence lengths; None leaves a plain model's static shapes as they are.
         samples: texts, (text, pair) tuples, or batches; None for ours.
     """
-    make = _task_plan if is_task(model) else _plain_plan
+    make = _plain_plan
+    if is_task(model):
+        make = _task_plan
+        if mode.equalized:  # once: signatures share the weights they write alike
+            mode = replace(mode, numerics=_equalized(model, mode.numerics, lengths[-1], samples))
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
 
@@ -156,11 +162,24 @@ def _task_plan(task, mode: Mode, length: int, several: bool, samples) -> Plan:
 
     inputs = dict.fromkeys(names, ((1, length), "int32"))
     signature = Signature(_name(base, length, several), inputs, function)
+    return Plan(signature, length, _task_samples(task, length, samples), reference, per_token)
+
+
+def _task_samples(task, length: int, samples) -> list[dict]:
     if samples is None and task.tokenizer is None:
-        data = drawn_samples(task, inputs)
-    else:
-        data = encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
-    return Plan(signature, length, data, reference, per_token)
+        return drawn_samples(task, dict.fromkeys(input_names(task), ((1, length), "int32")))
+    return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
+
+
+def _equalized(task, numerics: Numerics, length: int, samples) -> Numerics:
+    """The numerics with the equalization that the samples, run in Keras, ask for."""
+    observer = Observer()
+    for batch in _task_samples(task, length, samples):
+        # Without the padding, whose activations are nobody's: [1, S] -> [1, up to the last token]
+        end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
+        inputs = {name: keras.ops.convert_to_tensor(ids[:, :end]) for name, ids in batch.items()}
+        task.forward(inputs, numerics=replace(numerics, equalization=observer))
+    return replace(numerics, equalization=observer.equalization())
 
 
 def name_outputs(task, logits) -> dict:

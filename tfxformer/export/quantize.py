@@ -28,6 +28,7 @@ class Mode:
         tolerance: float, the largest relative L2 error of the outputs against Keras.
         numerics: Numerics, how the graph is written.
         calibrated: bool, whether activations are quantized from representative texts.
+        equalized: bool, whether a task's products are written around their outliers (`layers.equalization`).
         instead: str, modes to try when the tolerance is missed.
     """
 
@@ -36,6 +37,7 @@ class Mode:
     tolerance: float
     numerics: Numerics = FLOAT_NUMERICS
     calibrated: bool = False
+    equalized: bool = False
     instead: str = ""
 
 
@@ -44,7 +46,7 @@ MODES = {
     for mode in (
         Mode("float32", 4, 1e-4),
         Mode("float16", 2, 5e-3, instead="float32"),
-        Mode("dynamic_int8", 1, 5e-2, instead="float16 or int16x8"),
+        Mode("dynamic_int8", 1, 5e-2, equalized=True, instead="float16 or int16x8"),
         Mode("int8", 1, 1.5e-1, STATIC_NUMERICS, calibrated=True, instead="dynamic_int8 or int16x8"),
         Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, instead="float16"),
         Mode("int4", 0.5, 2e-1, instead="dynamic_int8"),

@@ -6,6 +6,7 @@ from tfxformer.layers.dense import Dense
 from tfxformer.layers.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
+from tfxformer.layers.equalization import equalized
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.masks import padding_bias
 from tfxformer.layers.normalization import LayerNormalization
@@ -28,5 +29,6 @@ __all__ = [
     "activation",
     "drop_path",
     "dropout",
+    "equalized",
     "padding_bias",
 ]

@@ -10,6 +10,8 @@ from keras import ops
 
 from tfxformer.layers import kernels
 from tfxformer.layers.dense import Dense
+from tfxformer.layers.equalization import equalized
+from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
 def split_heads(x, heads: int):
@@ -135,12 +137,24 @@ class Attention(keras.layers.Layer):
         layer.build((None, None, width))
         return layer
 
-    def call(self, inputs, source=None, bias=None, cache=None, position=None, training=None, seed=None):
+    def call(
+        self,
+        inputs,
+        source=None,
+        bias=None,
+        cache=None,
+        position=None,
+        training=None,
+        seed=None,
+        numerics: Numerics = DEFAULT,
+    ):
         if training and cache is None:
             return self.output_projection(self.training_context(inputs, source, bias, seed))
-        query = split_heads(self.query(inputs) * self.head_size**-0.5, self.num_heads)
+        readers = (self.key, self.value)
+        project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), numerics)
+        query = split_heads(project(self.query) * self.head_size**-0.5, self.num_heads)
         if cache is None or position is not None:
-            key, value = self._key_value(inputs if source is None else source)
+            key, value = self._key_value(project if source is None else equalized(source, readers, numerics))
         if cache is not None:
             if position is not None:
                 cache = update_cache(cache, key, value, position)
@@ -161,13 +175,13 @@ class Attention(keras.layers.Layer):
             query, key, value = self._fused_projection(inputs)
         else:
             query = split_heads(self.query(inputs) * self.head_size**-0.5, self.num_heads)
-            key, value = self._key_value(source)
+            key, value = self._key_value(lambda layer: layer(source))
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
 
-    def _key_value(self, source):
-        return tuple(split_heads(layer(source), self.num_key_value_heads) for layer in (self.key, self.value))
+    def _key_value(self, project):
+        return tuple(split_heads(project(layer), self.num_key_value_heads) for layer in (self.key, self.value))
 
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.

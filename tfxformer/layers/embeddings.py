@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.layers.equalization import scaled
 from tfxformer.layers.kernels import embedding_lookup
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
@@ -37,11 +38,13 @@ class TokenEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
+        scale = None if numerics.equalization is None else numerics.equalization.column_scale(self)
+        table = self.embeddings if scale is None else self.embeddings / scale
         if reverse:
-            table = ops.cast(self.embeddings, self.compute_dtype)
-            return ops.matmul(inputs, ops.transpose(table))
-        rows = embedding_lookup(self.embeddings, inputs, numerics.embedding)
-        return ops.cast(rows, self.compute_dtype)
+            inputs = inputs if scale is None else scaled(inputs, scale)
+            return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
+        rows = embedding_lookup(table, inputs, numerics.embedding)
+        return ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
 
     def get_config(self):
         return {

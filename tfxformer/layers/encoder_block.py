@@ -92,11 +92,13 @@ class EncoderBlock(keras.layers.Layer):
 
         def attend(y):
             query, source = (y[:, :1], y) if first_only else (y, None)
-            y = self.self_attention(query, source=source, bias=bias, training=training, seed=seeds[0])
+            y = self.self_attention(
+                query, source=source, bias=bias, training=training, seed=seeds[0], numerics=numerics
+            )
             return self._regularize(y, seeds[1], seeds[2])
 
         def feed_forward(y):
-            return self._regularize(self.feed_forward(y, training=training), seeds[3], seeds[4])
+            return self._regularize(self.feed_forward(y, training=training, numerics=numerics), seeds[3], seeds[4])
 
         if self.norm_position == "pre":
             stream = stream + attend(self.attention_norm(x, numerics=numerics))

@@ -7,6 +7,8 @@ from keras import ops
 
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import Dense
+from tfxformer.layers.equalization import equalized, sum_of_parts
+from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -57,17 +59,22 @@ class FeedForward(keras.layers.Layer):
         layer.build((None, None, width))
         return layer
 
-    def call(self, inputs, training=None):
-        return self.output_projection(self.inner(inputs, training))
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        parts = () if numerics.equalization is None else numerics.equalization.parts(self.output_projection)
+        if not parts:
+            return self.output_projection(self.inner(inputs, training, numerics))
+        inner = [self.inner(inputs, training, numerics, units) for units in parts]
+        return sum_of_parts(self.output_projection, inner, parts)
 
-    def inner(self, inputs, training=None):
-        """What the output projection reads: [B, S, D] -> [B, S, F]."""
+    def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
+        """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
+        project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
         if self.gated:
-            return self._activate(self.gate(inputs), training) * self.expand(inputs)
+            return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel
             product = ops.matmul(inputs, ops.cast(self.expand.kernel, inputs.dtype))
             return self._activate(product, training, self.expand.bias)
-        return self._activate(self.expand(inputs), training)
+        return self._activate(project(self.expand, units), training)
 
     def get_config(self):
         return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfxformer.layers.equalization import Equalization
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -15,11 +17,13 @@ class Numerics:
         layer_norm: "fused" is Keras' own; "product" writes the variance as a product of two differences,
             which LiteRT does not fold into SQUARED_DIFFERENCE (an op without int8 and int16 kernels).
         embedding: "take" is Keras' own lookup, "gather" the raw one without the wrap of negative ids.
+        equalization: Equalization or None, how one model's products keep their outliers out of int8's way.
     """
 
     mask_value: float = -1e9
     layer_norm: str = "fused"
     embedding: str = "take"
+    equalization: Equalization | None = None
 
     def __post_init__(self):
         for name, known in (("layer_norm", ("fused", "product")), ("embedding", ("take", "gather"))):

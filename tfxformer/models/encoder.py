@@ -16,6 +16,7 @@ from tfxformer.layers import (
     Numerics,
     PositionEmbedding,
     TokenEmbedding,
+    equalized,
     padding_bias,
 )
 from tfxformer.models.config import TransformerConfig
@@ -159,7 +160,7 @@ def encode(config, layers: EncoderLayers, inputs: dict, numerics: Numerics = DEF
         x = layers.final_norm(x, numerics=numerics)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
     if layers.pooler is not None:
-        outputs["pooled_output"] = layers.pooler(x[:, 0])
+        outputs["pooled_output"] = equalized(x[:, 0], (layers.pooler,), numerics)(layers.pooler)
     return outputs
 
 

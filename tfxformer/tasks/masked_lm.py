@@ -50,7 +50,7 @@ class MaskedLM(Task):
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
         sequence = backbone.forward(inputs, numerics)["sequence_output"]
         transformed = heads["transform"](sequence, numerics=numerics)
-        return heads["bias"](backbone.token_embedding(transformed, reverse=True))
+        return heads["bias"](backbone.token_embedding(transformed, reverse=True, numerics=numerics))
 
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")

@@ -34,6 +34,20 @@ def stated_labels(reference: dict, given) -> list[str]:
     return ["LABEL_0", "LABEL_1"] if unnamed else labels_from(reference, given)
 
 
+def check_read_labels(reference: dict, given, folder) -> None:
+    """Refuses the names of a head that was read in another order: answers would be named wrongly. New names may do.
+
+    Raises:
+        ValueError: naming both lists and the way out.
+    """
+    stated = stated_labels(reference, None)
+    if any(name in stated and stated.index(name) != column for column, name in enumerate(given)):
+        raise ValueError(
+            f"labels={list(given)}, but the head in {folder} was trained for {stated}, in this order. Leave labels "
+            "out to take the checkpoint's; for a new head, put the task on tfxformer.from_pretrained(folder) yourself."
+        )
+
+
 class Task(keras.Model):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
 
@@ -46,7 +60,7 @@ class Task(keras.Model):
         tokenizer: `text.Tokenizer`, or None for a model fed with arrays only.
         sequence_length: tokens per text; None until the first `fit` chooses it from its texts.
 
-    A subclass says `task_name` and `graph`, and how examples become arrays (`encode_inputs`, `encode_targets`).
+    A subclass says `task_name` and `graph`, and how examples become arrays (`prepare`, `encode_labels`).
     """
 
     task_name = ""
@@ -336,6 +350,8 @@ class Task(keras.Model):
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
 
         model, report = load_model(folder, make, task=cls.task_name, wants_pooler=cls.wants_pooler)
+        if "labels" in given and not report.new:
+            check_read_labels(model.backbone.reference_config, given["labels"], folder)
         report.warn()
         return model
 

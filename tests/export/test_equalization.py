@@ -1,0 +1,123 @@
+"""Equalization: another graph, the same function, and a smaller error in int8."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from export_cases import TEXTS, backbone, perturb
+
+from tfxformer import export, samples, tasks
+from tfxformer.export import convert, plan, quantize
+from tfxformer.layers import equalization
+
+MODE = quantize.MODES["dynamic_int8"]
+PLAIN = dataclasses.replace(MODE, equalized=False)
+GATED = {"encoder__gated": True, "encoder__activation": "silu"}
+
+
+def planted(task):
+    """Weights as trained models have them: a few channels and units far larger than the others."""
+    perturb(task, kernels=0.05)
+    for weight in task.weights:
+        values = np.array(weight)
+        if weight.path.endswith("token_embedding/embeddings"):
+            values[:, 5] *= 12
+        elif weight.path.endswith("feed_forward/output/kernel"):
+            values[7, 3] = 4.0
+        elif weight.path.endswith("norm/gamma"):
+            values[[3, 40]] *= 12
+        weight.assign(values)
+    return task
+
+
+def make(kind, tokenizer):
+    if kind == "embedder":
+        return planted(tasks.TextEmbedder(backbone(), tokenizer=tokenizer))
+    if kind == "gated":
+        return planted(tasks.TextClassifier(backbone(**GATED), ["a", "b", "c"], tokenizer=tokenizer))
+    if kind == "shared blocks":
+        return planted(tasks.TextEmbedder(backbone(encoder__layer_groups=1), tokenizer=tokenizer))
+    if kind == "pre-norm, no biases":
+        changes = {"encoder__norm_position": "pre", "encoder__final_norm": True}
+        changes |= {"encoder__attention_bias": False, "encoder__feed_forward_bias": False}
+        return planted(tasks.TokenClassifier(backbone(**changes), ["O", "B-X"], tokenizer=tokenizer))
+    if kind == "masked-lm":
+        return planted(tasks.MaskedLM(backbone(), tokenizer=tokenizer))
+    return planted(tasks.TextClassifier(backbone(), ["a", "b", "c"], tokenizer=tokenizer))
+
+
+def relative(got, wanted):
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    return np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize(
+    "kind", ["classifier", "embedder", "gated", "shared blocks", "pre-norm, no biases", "masked-lm"]
+)
+def test_the_function_stays(tokenizer, kind):
+    task = make(kind, tokenizer)
+    numerics = plan._equalized(task, MODE.numerics, 32, TEXTS)
+    written = numerics.equalization
+    assert written.scales and written.unit_parts and written.column_scales
+    batch = plan.encode_batches(task, 32, TEXTS)[2]
+    assert relative(task.forward(batch, numerics=numerics), task(batch, training=False)) <= 1e-5
+
+
+def litert_error(task, mode):
+    """Relative L2 error of a file on texts that its equalization has not seen, by the plain interpreter."""
+    signature = plan.plan_signatures(task, mode, [48], TEXTS[:3])[0].signature
+    content = convert.convert([signature], mode).content
+    runner = Interpreter(model_content=content).get_signature_runner(signature.name)
+    batches = plan.encode_batches(task, 48, [*TEXTS[3:], *plan.SAMPLE_TEXTS])
+    pairs = [(runner(**batch)["embedding"], task(batch, training=False)) for batch in batches]
+    return relative(*(np.concatenate(values) for values in zip(*pairs, strict=True))), content
+
+
+def test_outliers_cost_int8_less(tokenizer):
+    task = make("embedder", tokenizer)
+    plain, _ = litert_error(task, PLAIN)
+    equalized, content = litert_error(task, MODE)
+    assert equalized < 0.7 * plain
+    details = Interpreter(model_content=content).get_tensor_details()
+    kernels = [d for d in details if d["dtype"] == np.int8 and list(d["shape"]) == [64, 8]]
+    assert len(kernels) == 2, "the outlier units of both blocks, in int8 with scales of their own"
+
+
+def test_the_float_file_is_not_equalized():
+    assert [name for name, mode in quantize.MODES.items() if mode.equalized] == ["dynamic_int8"]
+
+
+def test_balance_shares_outliers_and_survives_dead_channels():
+    inputs, kernel = np.ones(6, np.float32), np.ones((6, 4), np.float32)
+    inputs[1], kernel[2], inputs[4], kernel[4] = 100.0, 9.0, 0.0, 0.0
+    scale = equalization.balance(inputs, [kernel, kernel / 2])
+    assert np.isfinite(scale).all() and (scale > 0).all()
+    np.testing.assert_allclose(scale[[0, 1, 2]], [1.0, 0.1, 3.0], rtol=1e-6)
+    np.testing.assert_array_equal(equalization.balance(np.zeros(3), [np.zeros((3, 2))]), np.ones(3))
+
+
+def test_only_outliers_are_computed_apart():
+    kernel = np.random.default_rng(0).uniform(-1, 1, (64, 32))
+    assert equalization.part_units(kernel) is None
+    kernel[[3, 50], 0] = 20.0
+    others, outliers = equalization.part_units(kernel)
+    assert {3, 50} <= set(outliers) and len(outliers) == 8
+    assert sorted([*others, *outliers]) == list(range(64))
+
+
+def test_columns_shrink_by_powers_of_two():
+    table = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    assert equalization.shrink_columns(np.ones((4, 3))) is None
+    assert equalization.shrink_columns(np.zeros((4, 3))) is None
+    table[:, 2] *= 30
+    scale = equalization.shrink_columns(table)
+    np.testing.assert_array_equal(table / scale * scale, table)
+    assert scale[2] > 8 and np.abs(table / scale).max(axis=0)[2] <= np.median(np.abs(table).max(axis=0))
+
+
+@pytest.mark.samples
+def test_the_real_minilm_exports_with_defaults(tmp_path):
+    embedder = tasks.TextEmbedder.from_pretrained(samples.minilm())
+    report = export.export_litert(embedder, tmp_path / "minilm.tflite", sequence_length=64)
+    assert report.quantization == "dynamic_int8" and report.error <= 0.045

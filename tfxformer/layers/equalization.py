@@ -1,0 +1,170 @@
+"""Equalization: the same products, written so that outliers cost a file in int8 less precision.
+
+A file that computes in int8 has one scale for each output channel of a kernel, one for each token of what the kernel
+reads, and one for a whole table of embeddings: a single large channel takes the precision of all the others. Three
+rewritings move it out of the way; none changes the result by more than float32's rounding:
+
+* `x @ W = (x * s) @ (W / s)`, s by input channel, so that both factors share the outliers that one of them had (Xiao
+  et al., 2022, arXiv:2211.10438, after Nagel et al., 2019, arXiv:1906.04721). W / s is a constant of the file.
+* The few inner units of a feed-forward layer with far larger weights than the others are a small feed-forward layer
+  beside it, with scales of their own (Dettmers et al., 2022, arXiv:2208.07339, keep outliers apart, in float16).
+* `table[ids] = (table / s)[ids] * s`, s by column.
+
+Shape letters: B batch, S sequence length, D model width, F feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+OUTLIER_UNITS = 8  # computed apart: XNNPACK computes this many at a time
+OUTLIER_RATIO = 6.0  # of a unit's largest weight to the median unit's, from which on that is worth its time
+SMALLEST = 1e-3  # of the largest channel: dead (pruned) channels count as this large
+
+
+class Equalization:
+    """How the products of one model are written.
+
+    Args:
+        scales: {paths of the Dense layers that read one input: float32 [D], what the input is multiplied by}.
+        unit_parts: {path of a feed-forward layer's output: tuple of int arrays, inner units computed together}.
+        column_scales: {path of an embedding layer: float32 [D], what its table is divided by}.
+    """
+
+    def __init__(self, scales: dict, unit_parts: dict, column_scales: dict):
+        self.scales = scales
+        self.unit_parts = unit_parts
+        self.column_scales = column_scales
+
+    def scale(self, inputs, layers):
+        """float32 [D], the scale of `inputs` [..., D] in front of the Dense `layers`; None to leave them."""
+        return self.scales.get(_paths(layers))
+
+    def parts(self, layer):
+        """The parts in which the input channels [F] of a feed-forward output are computed; None for one."""
+        return self.unit_parts.get(layer.path)
+
+    def column_scale(self, layer):
+        """float32 [D], what the table of an embedding layer is divided by; None to leave it."""
+        return self.column_scales.get(layer.path)
+
+
+class Observer:
+    """Takes an `Equalization`'s place in eager calls, leaves everything as it is, and learns how to write it."""
+
+    def __init__(self):
+        self._inputs = {}  # paths -> (layers, largest magnitude of each channel [D])
+        self._outputs = {}
+        self._tables = {}
+
+    def scale(self, inputs, layers):
+        largest = np.abs(np.asarray(inputs, np.float32)).reshape(-1, inputs.shape[-1]).max(axis=0)  # -> [D]
+        _, before = self._inputs.get(_paths(layers), (layers, largest))
+        self._inputs[_paths(layers)] = (layers, np.maximum(before, largest))
+
+    def parts(self, layer):
+        self._outputs[layer.path] = layer
+
+    def column_scale(self, layer):
+        self._tables[layer.path] = layer
+
+    def equalization(self) -> Equalization:
+        """How to write the products that were seen."""
+        scales = {
+            key: balance(largest, [np.asarray(layer.kernel) for layer in layers])
+            for key, (layers, largest) in self._inputs.items()
+        }
+        parts = {path: part_units(np.asarray(layer.kernel)) for path, layer in self._outputs.items()}
+        columns = {path: shrink_columns(np.asarray(layer.embeddings)) for path, layer in self._tables.items()}
+        return Equalization(scales, _present(parts), _present(columns))
+
+
+def balance(inputs, kernels) -> np.ndarray:
+    """The scale after which inputs and kernels have the same outliers: each the square root of both.
+
+    Args:
+        inputs: [D], the largest magnitude of each channel.
+        kernels: list of [D, F], which read them.
+
+    Returns:
+        float32 [D], 1 in the median.
+    """
+    weights = np.max([np.abs(kernel).max(axis=1) for kernel in kernels], axis=0)
+    scale = np.sqrt(_floored(weights) / _floored(inputs))
+    return (scale / np.median(scale)).astype(np.float32)
+
+
+def part_units(kernel: np.ndarray):
+    """The input channels of a kernel [F, D] as (the others, outliers), ascending; None where none is an outlier."""
+    largest = np.abs(kernel).max(axis=1)
+    if len(largest) <= 2 * OUTLIER_UNITS or largest.max() <= OUTLIER_RATIO * np.median(largest):
+        return None
+    order = np.argsort(largest, kind="stable")
+    return np.sort(order[:-OUTLIER_UNITS]), np.sort(order[-OUTLIER_UNITS:])
+
+
+def shrink_columns(table: np.ndarray):
+    """The powers of two that make no column of a table [V, D] larger than the median one; None where all are alike.
+
+    Powers of two, so that the rows stay bit for bit what they were.
+    """
+    largest = _floored(np.abs(table).max(axis=0))
+    scale = 2.0 ** np.ceil(np.log2(np.maximum(largest / np.median(largest), 1.0)))
+    return scale.astype(np.float32) if scale.max() > 2.0 else None
+
+
+def equalized(inputs, layers, numerics):
+    """What Dense layers make of one input, written as `numerics` says.
+
+    Args:
+        inputs: [..., D], read by all of `layers`.
+        layers: tuple of Dense layers.
+        numerics: Numerics.
+
+    Returns:
+        project(layer, units=None): [..., F], or only its channels `units`, an int array.
+    """
+    scale = None if numerics.equalization is None else numerics.equalization.scale(inputs, layers)
+    if scale is not None:
+        inputs = scaled(inputs, scale)
+
+    def project(layer, units=None):
+        if scale is None and units is None:
+            return layer(inputs)
+        kernel, bias = layer.kernel, layer.bias
+        if units is not None:
+            kernel, bias = ops.take(kernel, units, axis=1), None if bias is None else ops.take(bias, units)
+        product = ops.matmul(inputs, kernel if scale is None else kernel / scale[:, None])
+        product = product if bias is None else product + bias
+        return product if layer.activation is None else layer.activation(product)
+
+    return project
+
+
+def sum_of_parts(layer, inputs, parts):
+    """A Dense layer without activation whose input channels come in parts: a list of [B, S, part] -> [B, S, D]."""
+    first, *others = [
+        ops.matmul(x, ops.take(layer.kernel, part, axis=0)) for x, part in zip(inputs, parts, strict=True)
+    ]
+    return sum(others, first if layer.bias is None else first + layer.bias)
+
+
+def scaled(inputs, scale):
+    """inputs [..., D] * scale [D], as LiteRT's converter leaves it.
+
+    By a constant of rank 3: a product with a vector [D] it would fold back into the kernel that reads it.
+    """
+    return ops.reshape(inputs * scale[None, None], ops.shape(inputs))
+
+
+def _paths(layers) -> tuple[str, ...]:
+    return tuple(layer.path for layer in layers)
+
+
+def _floored(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values, SMALLEST * values.max()) if values.any() else np.ones_like(values)
+
+
+def _present(values: dict) -> dict:
+    return {key: value for key, value in values.items() if value is not None}
