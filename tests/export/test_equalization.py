@@ -20,7 +20,7 @@ def planted(task):
     """Weights as trained models have them: a few channels and units far larger than the others."""
     perturb(task, kernels=0.05)
     for weight in task.weights:
-        values = np.array(weight)
+        values = np.asarray(weight).copy()
         if weight.path.endswith("token_embedding/embeddings"):
             values[:, 5] *= 12
         elif weight.path.endswith("feed_forward/output/kernel"):
@@ -80,12 +80,8 @@ def test_outliers_cost_int8_less(tokenizer):
     equalized, content = litert_error(task, MODE)
     assert equalized < 0.7 * plain
     details = Interpreter(model_content=content).get_tensor_details()
-    kernels = [d for d in details if d["dtype"] == np.int8 and list(d["shape"]) == [64, 8]]
-    assert len(kernels) == 2, "the outlier units of both blocks, in int8 with scales of their own"
-
-
-def test_the_float_file_is_not_equalized():
-    assert [name for name, mode in quantize.MODES.items() if mode.equalized] == ["dynamic_int8"]
+    apart = [detail for detail in details if list(detail["shape"]) == [64, 8]]
+    assert len(apart) == 2, "kernels of the outlier units of both blocks"
 
 
 def test_balance_shares_outliers_and_survives_dead_channels():

@@ -46,10 +46,10 @@ MODES = {
     for mode in (
         Mode("float32", 4, 1e-4),
         Mode("float16", 2, 5e-3, instead="float32"),
-        Mode("dynamic_int8", 1, 5e-2, equalized=True, instead="float16 or int16x8"),
+        Mode("dynamic_int8", 1, 5e-2, equalized=True, instead="float16"),
         Mode("int8", 1, 1.5e-1, STATIC_NUMERICS, calibrated=True, instead="dynamic_int8 or int16x8"),
-        Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, instead="float16"),
-        Mode("int4", 0.5, 2e-1, instead="dynamic_int8"),
+        Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, equalized=True, instead="float16"),
+        Mode("int4", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
     )
 }
 

@@ -154,7 +154,9 @@ class Attention(keras.layers.Layer):
         project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), numerics)
         query = split_heads(project(self.query) * self.head_size**-0.5, self.num_heads)
         if cache is None or position is not None:
-            key, value = self._key_value(project if source is None else equalized(source, readers, numerics))
+            if source is not None:
+                project = equalized(source, readers, numerics)
+            key, value = self._key_value(source, project)
         if cache is not None:
             if position is not None:
                 cache = update_cache(cache, key, value, position)
@@ -175,12 +177,13 @@ class Attention(keras.layers.Layer):
             query, key, value = self._fused_projection(inputs)
         else:
             query = split_heads(self.query(inputs) * self.head_size**-0.5, self.num_heads)
-            key, value = self._key_value(lambda layer: layer(source))
+            key, value = self._key_value(source)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
 
-    def _key_value(self, project):
+    def _key_value(self, source, project=None):
+        project = project or (lambda layer: layer(source))
         return tuple(split_heads(project(layer), self.num_key_value_heads) for layer in (self.key, self.value))
 
     def _fused_projection(self, inputs):
