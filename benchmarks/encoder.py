@@ -120,7 +120,9 @@ def main():
         sizes = files.sizes(folder)
     results = {
         "what": "MiniLM-L6 encoder inference, 128 tokens without padding, each runtime in its own process",
-        "command": shlex.join(["python", "benchmarks/encoder.py", *sys.argv[1:]]),
+        "command": shlex.join(
+            ["python", "benchmarks/encoder.py", *("DIR" if word == options.files else word for word in sys.argv[1:])]
+        ),
         "rounds": options.rounds,
         "threads": options.threads,
         "date": time.strftime("%Y-%m-%d"),
