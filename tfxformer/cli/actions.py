@@ -14,6 +14,7 @@ from tfxformer.cli import data_files
 
 
 def demo(output: Path, quick: bool) -> dict:
+    """The BBC topics, from checkpoint to .tflite: the results of `recipes.story.run`."""
     from tfxformer.cli.models import load_tasks
 
     load_tasks()
@@ -23,6 +24,7 @@ def demo(output: Path, quick: bool) -> dict:
 
 
 def finetune(model, data, output, task, labels, problem_type, seed, dtype, sequence_length, **training) -> dict:
+    """Trains a model on a data file: the results of its fit and what was written."""
     from tfxformer.cli.models import open_task, task_class
 
     task_class(task)
@@ -45,6 +47,7 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
 
 
 def prune(model, data, output, seed, **training) -> dict:
+    """Goes on training a model while its smallest weights become zero: the results and what was written."""
     from tfxformer.cli.models import open_task
 
     task = open_task(model)
@@ -55,6 +58,7 @@ def prune(model, data, output, seed, **training) -> dict:
 
 
 def evaluate(model, data, batch_size) -> dict:
+    """Scores a model or a .tflite file on labelled texts."""
     from tfxformer.cli.models import open_model
     from tfxformer.recipes.evaluation import scores, task_name
 
@@ -65,6 +69,7 @@ def evaluate(model, data, batch_size) -> dict:
 
 
 def export(model, file, quantization, sequence_length, sequence_lengths, representative) -> dict:
+    """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.cli.models import open_task
 
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
@@ -87,6 +92,7 @@ def export(model, file, quantization, sequence_length, sequence_lengths, represe
 
 
 def predict(model, texts, pairs, file) -> dict:
+    """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values."""
     from tfxformer.cli.models import open_model
     from tfxformer.recipes import evaluation
 
@@ -108,6 +114,7 @@ def predict(model, texts, pairs, file) -> dict:
 
 
 def inspect(path) -> dict:
+    """What a .tflite file, a checkpoint folder or a .keras file holds."""
     if path.endswith(".tflite"):
         from tfxformer.export import inspect as inspect_file
 
