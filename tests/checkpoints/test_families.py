@@ -33,7 +33,7 @@ def open_case(name, folder, tokenizer):
     return TASKS[head].from_pretrained(folder, tokenizer=tokenizer)
 
 
-def compare(name, model, inputs, results):
+def check_results(name, model, inputs, results):
     """Hidden states, pooled output and logits on valid positions; returns the largest error."""
     encoder = getattr(model, "backbone", model)
     outputs = encoder.forward({key: np.asarray(value) for key, value in inputs.items()})
@@ -76,7 +76,7 @@ def live(tmp_path_factory):
 @pytest.mark.parametrize("name", STORED)
 def test_equals_stored_results(name, tiny_tokenizer):
     folder, inputs, results = read_stored(name)
-    compare(name, open_case(name, folder, tiny_tokenizer), inputs, results)
+    check_results(name, open_case(name, folder, tiny_tokenizer), inputs, results)
 
 
 @pytest.mark.reference
@@ -84,7 +84,7 @@ def test_equals_stored_results(name, tiny_tokenizer):
 @pytest.mark.parametrize("name", list(make_fixtures.CASES))
 def test_equals_transformers(name, live, tiny_tokenizer):
     folder, inputs, results = live(name)
-    compare(name, open_case(name, folder, tiny_tokenizer), inputs, results)
+    check_results(name, open_case(name, folder, tiny_tokenizer), inputs, results)
 
 
 def read_tensors(folder):
@@ -157,7 +157,7 @@ def test_saved_folder_opens_in_transformers(name, live, tiny_tokenizer, tmp_path
     case = make_fixtures.CASES[name]
     model = open_case(name, folder, tiny_tokenizer)
     saved = save(model, tmp_path / "saved")
-    compare(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
+    check_results(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
 
 
 @pytest.mark.reference
@@ -176,7 +176,7 @@ def test_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, p
     after = tiny.weights(model)
     assert all((before[path] != after[path]).any() for path in before if "query/kernel" in path)
     saved = save(model, tmp_path / "saved")
-    compare(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
+    check_results(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
 
 
 @pytest.mark.reference
@@ -191,7 +191,7 @@ def test_half_precision_folder_opens_in_transformers(dtype, live, tiny_tokenizer
     opened = reopen(make_fixtures.CASES["bert-quick-gelu"], saved)
     assert {p.dtype for p in opened.parameters()} == {getattr(torch, dtype)}
     rounded = open_case("bert-quick-gelu", saved, tiny_tokenizer)
-    compare("bert-quick-gelu", rounded, inputs, make_fixtures.run(opened.float(), inputs))
+    check_results("bert-quick-gelu", rounded, inputs, make_fixtures.run(opened.float(), inputs))
 
 
 @pytest.mark.parametrize("name", ["bert-legacy-pretraining", "bert-shards"])

@@ -21,7 +21,7 @@ ARRAYS = st.sampled_from(DTYPES).flatmap(
 TENSORS = st.dictionaries(NAMES, ARRAYS, max_size=4)
 
 
-def same(actual, wanted):
+def check_same(actual, wanted):
     assert set(actual) == set(wanted)
     for name, array in wanted.items():
         assert actual[name].dtype == array.dtype and actual[name].shape == array.shape
@@ -35,7 +35,7 @@ def test_the_library_reads_what_we_write(tensors, tmp_path):
     from safetensors.numpy import load
 
     safetensors.write(tmp_path / "ours.safetensors", tensors)
-    same(load((tmp_path / "ours.safetensors").read_bytes()), tensors)
+    check_same(load((tmp_path / "ours.safetensors").read_bytes()), tensors)
 
 
 @pytest.mark.reference
@@ -47,7 +47,7 @@ def test_we_read_what_the_library_writes(tensors, tmp_path):
     # A new name each time: a file must not be rewritten under an open map.
     path = tmp_path / f"theirs-{len(list(tmp_path.iterdir()))}.safetensors"
     path.write_bytes(save(tensors, {"format": "pt"}) if tensors else save(tensors))
-    same(SafetensorsFile(path), tensors)
+    check_same(SafetensorsFile(path), tensors)
 
 
 @pytest.mark.reference
@@ -76,7 +76,7 @@ def test_the_library_reads_our_shards(tmp_path):
     assert len(set(index["weight_map"].values())) == 4 == len(written) - 1
     for name, shard in index["weight_map"].items():
         np.testing.assert_array_equal(load_file(tmp_path / shard)[name], tensors[name])
-    same(safetensors.open_folder(tmp_path), tensors)
+    check_same(safetensors.open_folder(tmp_path), tensors)
 
 
 def test_transposed_views_and_foreign_byte_orders(tmp_path):
@@ -286,7 +286,7 @@ def test_new_checkpoint_hides_behind_no_old_file(tmp_path):
     for max_shard_bytes, files in ((80, 5), (10**9, 1), (160, 3), (80, 5)):
         safetensors.write_folder(tmp_path, tensors, max_shard_bytes)
         assert len(list(tmp_path.iterdir())) == files + 1
-        same(safetensors.open_folder(tmp_path), tensors)
+        check_same(safetensors.open_folder(tmp_path), tensors)
         tensors = {name: array + 1 for name, array in tensors.items()}
 
 

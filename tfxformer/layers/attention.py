@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import kernels
-from tfxformer.layers.dense import Dense
+from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
@@ -120,22 +120,11 @@ class Attention(keras.layers.Layer):
 
     def build(self, input_shape):
         # The same path whoever builds it: projections are children, built with the input's width.
-        width, dense = input_shape[-1], self._dense
-        self.query = dense("query", self.num_heads * self.head_size, width)
-        self.key = dense("key", self.num_key_value_heads * self.head_size, width)
-        self.value = dense("value", self.num_key_value_heads * self.head_size, width)
-        self.output_projection = dense("output", width, self.num_heads * self.head_size)
-
-    def _dense(self, name, units, width):
-        layer = Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        layer.build((None, None, width))
-        return layer
+        width = input_shape[-1]
+        self.query = child_dense(self, "query", self.num_heads * self.head_size, width)
+        self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
+        self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
+        self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size)
 
     def call(
         self,

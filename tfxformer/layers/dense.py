@@ -30,3 +30,16 @@ class Dense(keras.layers.Dense):
         product = ops.matmul(inputs, ops.cast(self.kernel, inputs.dtype))
         outputs = kernels.add_bias(product, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+
+def child_dense(parent, name: str, units: int, width: int) -> Dense:
+    """A built Dense, [..., width] -> [..., units], with the bias, initializer and policy of the layer it is part of."""
+    layer = Dense(
+        units,
+        use_bias=parent.use_bias,
+        kernel_initializer=parent.kernel_initializer,
+        dtype=parent.dtype_policy,
+        name=name,
+    )
+    layer.build((None, None, width))
+    return layer

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers.activations import activation
-from tfxformer.layers.dense import Dense
+from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized, sum_of_parts
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
@@ -44,20 +44,9 @@ class FeedForward(keras.layers.Layer):
     def build(self, input_shape):
         width = input_shape[-1]
         self._activate = activation(self.activation)
-        self.expand = self._dense("expand", self.size, width)
-        self.gate = self._dense("gate", self.size, width) if self.gated else None
-        self.output_projection = self._dense("output", width, self.size)
-
-    def _dense(self, name, units, width):
-        layer = Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        layer.build((None, None, width))
-        return layer
+        self.expand = child_dense(self, "expand", self.size, width)
+        self.gate = child_dense(self, "gate", self.size, width) if self.gated else None
+        self.output_projection = child_dense(self, "output", width, self.size)
 
     def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
         parts = () if numerics.equalization is None else numerics.equalization.parts(self.output_projection)
