@@ -120,10 +120,11 @@ class Family:
     def module_names(self, config: TransformerConfig, task: str | None) -> dict[str, str]:
         """Our layer path -> the reference's module, for a model of `config` with the head of `task`."""
         names = dict(self.modules)
-        for index in set(config.encoder.block_order):
+        kind = "encoder" if config.decoder is None else "decoder"
+        for index in set(config.stack.block_order):
             block = self.block(config, index)
             for ours, theirs in self.block_modules.items():
-                names[f"encoder_block_{index}/{ours}"] = f"{block}.{theirs}"
+                names[f"{kind}_block_{index}/{ours}"] = f"{block}.{theirs}"
         if self.pooler:
             names["pooler"] = self.pooler
         if task in self.heads:

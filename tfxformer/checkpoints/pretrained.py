@@ -14,7 +14,8 @@ from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.loading import LoadReport, load_weights, strip_prefix, tensor_names, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
-from tfxformer.models import Encoder, TransformerConfig
+from tfxformer.models import TransformerConfig, make_backbone
+from tfxformer.models.backbone import Backbone
 
 CONFIG_FILE = "config.json"
 SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -55,8 +56,8 @@ def load_model(
     return model, load_weights(model, tensors, family, config, task)
 
 
-def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Encoder:
-    """The bare encoder of a checkpoint, its family picked by `config.json`.
+def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Backbone:
+    """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
     Args:
         folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
@@ -64,14 +65,16 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
         gradient_checkpointing: bool, recompute blocks in the backward pass.
 
     Returns:
-        `models.Encoder`, equal to the reference implementation on unpadded positions.
+        `models.Encoder` or `models.Decoder`, equal to the reference implementation on unpadded positions.
 
     Raises:
         CheckpointError: for a checkpoint that cannot be read or does not fit its config.
     """
 
     def make(config, reference):
-        return Encoder(config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype)
+        return make_backbone(
+            config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
+        )
 
     model, report = load_model(resolve(folder_or_hub_id), make)
     report.warn()
