@@ -392,7 +392,7 @@ def test_settings_that_are_missing_or_not_implemented_are_refused(tmp_path, chan
 
 def test_other_architectures_tensors_and_vocabularies_are_refused(tmp_path):
     path = gguf_files.write(tmp_path / "m.gguf", "gemma3", {}, gguf_files.llama_tensors())
-    with pytest.raises(CheckpointError, match="architecture 'gemma3'; of GGUF files .* llama, qwen2, gpt2"):
+    with pytest.raises(CheckpointError, match=r"architecture 'gemma3'; of GGUF files .* llama, qwen2, gpt2"):
         open_gguf(path)
     extra = gguf_files.llama_tensors() | {"blk.0.attn_q_norm.weight": np.ones(16, "float32")}
     with pytest.raises(CheckpointError, match=r"1 tensors that .* blk\.0\.attn_q_norm\.weight"):
