@@ -24,6 +24,7 @@ setup(
         "numpy>=1.26",
         "ml_dtypes>=0.5",
         "tokenizers>=0.21",
+        "jinja2>=3.1.6",
         "huggingface_hub>=0.30",
         "ai-edge-litert>=2.1",
         "flatbuffers>=25",
