@@ -1,4 +1,4 @@
-"""Layer normalization whose writing follows the graph's numerics."""
+"""Normalizations whose writing follows the graph's numerics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import keras
 from keras import ops
 
 from tfxformer.layers.numerics import DEFAULT, Numerics
+
+NORMS = ("layer", "rms")
+
+
+def make_norm(kind: str, epsilon: float, dtype, name: str):
+    """The normalization layer of a kind in `NORMS`."""
+    layer = {"layer": LayerNormalization, "rms": RMSNormalization}[kind]
+    return layer(epsilon=epsilon, dtype=dtype, name=name)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -33,3 +41,32 @@ class LayerNormalization(keras.layers.LayerNormalization):
         # the result, which then quantize worse, and would store a tied table twice.
         scale = ops.rsqrt(variance + self.epsilon) * gamma
         return ops.cast(centred * scale + beta, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class RMSNormalization(keras.layers.Layer):
+    """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467).
+
+    Args:
+        epsilon: float.
+
+    Input and output [..., D]; the mean is float32 under every dtype policy.
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)
+
+    def call(self, inputs, numerics: Numerics = DEFAULT):
+        wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
+        scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(wide * scale * ops.cast(self.gamma, wide.dtype), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}

@@ -15,8 +15,8 @@ from tfxformer.data.examples import steps_per_epoch as count_steps
 from tfxformer.data.labels import labels_from
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
-from tfxformer.models import Encoder
-from tfxformer.models.encoder import make_inputs
+from tfxformer.models import make_backbone
+from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.training import adamw
@@ -56,7 +56,7 @@ class Task(keras.Model):
     tokenized once, before the first step. Calling a task on a batch returns its logits.
 
     Args:
-        backbone: `models.Encoder`.
+        backbone: `models.Encoder` or `models.Decoder`.
         heads: dict of the layers on top.
         tokenizer: `text.Tokenizer`, or None for a model fed with arrays only.
         sequence_length: tokens per text; None until the first `fit` chooses it from its texts.
@@ -66,7 +66,7 @@ class Task(keras.Model):
 
     task_name = ""
 
-    def __init__(self, backbone: Encoder, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
+    def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         maximum = backbone.config.max_sequence_length
         if sequence_length is not None and not 0 < sequence_length <= maximum:
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
@@ -75,7 +75,7 @@ class Task(keras.Model):
                 f"The tokenizer has {tokenizer.vocabulary_size} tokens, the model rows for "
                 f"{backbone.config.vocabulary_size}: they do not belong together."
             )
-        inputs = make_inputs(backbone.config)
+        inputs = backbone.make_inputs()
         super().__init__(inputs=inputs, outputs=self.graph(backbone, heads, inputs), **kwargs)
         self.backbone = backbone
         self.heads = heads
@@ -89,7 +89,7 @@ class Task(keras.Model):
     # ---- what a subclass says ---------------------------------------------------------------------------------
 
     @staticmethod
-    def graph(backbone: Encoder, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
+    def graph(backbone: Backbone, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
         """The logits of a batch, written as `numerics` says."""
         raise NotImplementedError("A task defines its graph.")
 
@@ -345,7 +345,7 @@ class Task(keras.Model):
         given = {name: value for name, value in arguments.items() if value is not None}
 
         def make(config, reference):
-            backbone = Encoder(
+            backbone = make_backbone(
                 config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
             )
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
