@@ -83,7 +83,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
 
     Args:
         model: keras.Model, built under `variables.deferred()` or plainly.
-        tensors: a mapping with `.shape(name)`, as `safetensors.open_folder` gives it.
+        tensors: a mapping with `.shape(name)` and `.dtype(name)`, as `pretrained.open_checkpoint` gives it.
         family, config, task: which page, and which head the model has.
 
     Returns:
@@ -102,7 +102,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
         if name is not None:
             wanted = places[path].tensor_shape(variables[path].shape)
             _check_shape(path, wanted, name, tensors.shape(available[name]))
-            _check_dtype(name, tensors[available[name]].dtype)
+            _check_dtype(name, tensors.dtype(available[name]))
     unused = set(available) - set(sources.values())
     if config.heads.tied:
         unused.discard(family.own_head(available))  # equal to the table, says `is_tied`
