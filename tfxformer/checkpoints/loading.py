@@ -78,7 +78,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
 
     Args:
         model: keras.Model, built under `variables.deferred()` or plainly.
-        tensors: a mapping with `.shape(name)`, as `safetensors.open_folder` gives it.
+        tensors: a mapping with `.shape(name)` and `.dtype(name)`, as `pretrained.open_checkpoint` gives it.
         family, config, task: which page, and which head the model has.
 
     Returns:
@@ -98,7 +98,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
     for path, name in sources.items():
         if name is not None:
             _check_shape(path, variables[path], name, tensors.shape(available[name]))
-            _check_dtype(name, tensors[available[name]].dtype)
+            _check_dtype(name, tensors.dtype(available[name]))
     _check_unused(set(available) - set(sources.values()), tensors, available, family, report)
     for path, name in sources.items():
         if name is None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tfxformer.checkpoints import safetensors
 from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.gguf import is_gguf
+from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.loading import LoadReport, load_weights, strip_prefix, tensor_names, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
@@ -27,13 +29,24 @@ def has_pooler(tensors, family) -> bool:
     return family.pooler is not None and f"{family.pooler}.weight" in names
 
 
+def open_checkpoint(path) -> tuple[dict, Mapping]:
+    """config.json (or what it would say) and the tensors of a checkpoint folder or a GGUF file.
+
+    Raises:
+        CheckpointError: for what cannot be read.
+    """
+    if is_gguf(path):
+        return open_gguf(path)
+    return read_json(Path(path) / CONFIG_FILE), open_folder(path)
+
+
 def load_model(
     folder, make: Callable, *, task: str | None = None, wants_pooler: Callable = lambda config: None
 ) -> tuple[object, LoadReport]:
-    """Builds a model from a checkpoint folder and fills it.
+    """Builds a model from a checkpoint and fills it.
 
     Args:
-        folder: pathlib.Path of the folder.
+        folder: pathlib.Path of the folder, or of a GGUF file.
         make: (TransformerConfig, reference config.json) -> keras.Model; called while variables stay without values.
         task: name of the head that the model has, or None.
         wants_pooler: TransformerConfig -> whether the model has the family's pooler; None for "where the file does".
@@ -44,9 +57,8 @@ def load_model(
     Raises:
         CheckpointError: for anything that does not fit.
     """
-    reference = read_json(Path(folder) / CONFIG_FILE)
+    reference, tensors = open_checkpoint(folder)
     family = family_of(reference.get("model_type"))
-    tensors = open_folder(folder)
     config = family.read_config(reference)
     wanted = wants_pooler(config)
     pooler = has_pooler(tensors, family) if wanted is None else wanted and family.pooler is not None
@@ -60,7 +72,7 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
     """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
     Args:
-        folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
+        folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
         dtype: dtype policy, such as "mixed_bfloat16"; variables are float32 under every mixed policy.
         gradient_checkpointing: bool, recompute blocks in the backward pass.
 
