@@ -13,7 +13,8 @@ from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.gguf import is_gguf
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.hub import read_json, resolve
-from tfxformer.checkpoints.loading import LoadReport, load_weights, strip_prefix, tensor_names, weights
+from tfxformer.checkpoints.layout import tensors_of
+from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.models import TransformerConfig, make_backbone
@@ -62,7 +63,7 @@ def load_model(
     config = family.read_config(reference)
     wanted = wants_pooler(config)
     pooler = has_pooler(tensors, family) if wanted is None else wanted and family.pooler is not None
-    config = config.replace(heads__pooler=pooler)
+    config = config.replace(heads__pooler=pooler, heads__tied=is_tied(config, tensors, family))
     with deferred():
         model = make(config, reference)
     return model, load_weights(model, tensors, family, config, task)
@@ -99,15 +100,16 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
         raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
     family = family_of(config.family)
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
+    arrays = {
+        path: np.asarray(variable.value).astype(to, copy=False)
+        for path, variable in weights(model).items()
+        if config.heads.pooler or not path.startswith("pooler/")
+    }
     tensors = {}
-    for path, names in tensor_names(model, family, config, task).items():
-        if path.startswith("pooler/") and not config.heads.pooler:
-            continue
-        array = np.asarray(weights(model)[path].value)
-        array = array.T if path.endswith("/kernel") else array
-        is_backbone = not family.is_head(names[0]) or path.startswith("pooler/")
-        prefix = family.prefix if task in family.heads and is_backbone else ""
-        tensors[prefix + names[0]] = array.astype(to)
+    for name, array in tensors_of(arrays, family.places(arrays, config, task)).items():
+        is_pooler = family.pooler is not None and name.startswith(f"{family.pooler}.")
+        is_backbone = is_pooler or not family.is_head(name)
+        tensors[(family.prefix if task in family.heads and is_backbone else "") + name] = array
     return tensors
 
 
@@ -135,7 +137,7 @@ def save_pretrained(
         max_shard_bytes: size at which the file is split.
     """
     family = family_of(config.family)
-    written = {**(reference_config or {}), **family.write_config(config), **(changes or {}), "dtype": dtype}
+    written = {**family.write_config(config, reference_config), **(changes or {}), "dtype": dtype}
     written.pop("torch_dtype", None)  # the old spelling of dtype would contradict it
     head = family.heads.get(task)
     written["architectures"] = [head.architecture if head else family.architecture]

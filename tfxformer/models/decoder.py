@@ -74,7 +74,7 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         position_embedding=position,
         rotary_positions=rotary,
         embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
-        embedding_dropout=Dropout(stack.dropout, dtype=dtype, name="embedding_dropout"),
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
         embedding_projection=(
             dense("embedding_projection", stack.hidden_size) if config.has_embedding_projection else None
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfxformer.checkpoints.families import albert, bert, distilbert, electra, roberta
+from tfxformer.checkpoints.families import albert, bert, distilbert, electra, gpt2, llama, qwen2, roberta
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.safetensors import CheckpointError
 
@@ -15,6 +15,10 @@ FAMILIES: dict[str, Family] = {
         distilbert.FAMILY,
         albert.FAMILY,
         electra.FAMILY,
+        gpt2.FAMILY,
+        llama.FAMILY,
+        llama.MISTRAL,
+        qwen2.FAMILY,
     )
 }
 
