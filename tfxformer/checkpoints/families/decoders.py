@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.layout import Module
 
 HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
 
@@ -32,3 +33,13 @@ def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:
         return {"padding_id": end if fits else 0}
 
     return Rule(("pad_token_id",), read, lambda config: {"pad_token_id": config.padding_id})
+
+
+def fused_attention(module: str) -> dict[str, str | Module]:
+    """The projections of attention where the reference has query, key and value as one, head by head."""
+    fused = f"{module}.query_key_value"
+    parts = {f"self_attention/{name}": i for i, name in enumerate(("query", "key", "value"))}
+    return {
+        **{path: Module(fused, part=part, by_head=True) for path, part in parts.items()},
+        "self_attention/output": f"{module}.dense",
+    }
