@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
+from tfxformer.tasks import generating
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.training import Perplexity
@@ -166,7 +168,9 @@ class CausalLM(Task):
 
     def compile(self, *args, weighted_metrics=None, **kwargs):
         """See `Task.compile`; the default metric is `training.Perplexity`."""
-        super().compile(*args, weighted_metrics=[Perplexity()] if weighted_metrics is None else weighted_metrics, **kwargs)
+        super().compile(
+            *args, weighted_metrics=[Perplexity()] if weighted_metrics is None else weighted_metrics, **kwargs
+        )
 
     def fit(self, x=None, y=None, batch_size=None, *args, sequence_length=None, **kwargs):
         """Fits on texts, prompts with answers, conversations, ids, arrays or datasets; see `CausalLM` and `Task.fit`.
@@ -205,7 +209,9 @@ class CausalLM(Task):
     def predict(self, x, batch_size=None, **kwargs):
         """Keras' `predict`: logits of arrays. Texts are continued by `generate` and measured by `score`."""
         if is_raw(x):
-            raise ValueError("A language model continues texts: use generate(prompts), or score(texts) to measure them.")
+            raise ValueError(
+                "A language model continues texts: use generate(prompts), or score(texts) to measure them."
+            )
         return self.logits(x, batch_size, **kwargs)
 
     # ---- scoring ----------------------------------------------------------------------------------------------
@@ -223,7 +229,9 @@ class CausalLM(Task):
         documents = language.text_documents(self._tokenizer(), self.read(texts).texts, end=False)
         short = np.flatnonzero(documents.lengths < 2)
         if len(short):
-            raise ValueError(f"texts[{short[0]}] has {documents.lengths[short[0]]} tokens; the first has no likelihood.")
+            raise ValueError(
+                f"texts[{short[0]}] has {documents.lengths[short[0]]} tokens; the first has no likelihood."
+            )
         longest = round_length(int(documents.lengths.max()) - 1, self._maximum)
         length = sequence_length or min(longest, LONGEST_DEFAULT_WINDOW)
         windows, sources = strided(documents, length, max(1, length // 2) if stride is None else stride)
@@ -246,6 +254,60 @@ class CausalLM(Task):
             # Not an attribute: Keras would track the task as a part of itself.
             self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
         return self.__dict__["_scoring"]
+
+    # ---- generation -------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts, max_new_tokens: int = 128, *, stop=None, num_return_sequences: int = 1, **options
+    ) -> list[str]:
+        """Continues prompts: the new text only, up to the end token, a stop, or `max_new_tokens`.
+
+        Args:
+            prompts: list of texts, or of lists of ids, of any lengths.
+            max_new_tokens: int.
+            stop: strings, or ids of tokens, at the first of which a text ends, without it.
+            num_return_sequences: int, continuations of each prompt, one after the other in the result.
+            options: of `generation.generate`: sampler (`generation.TopP(0.9)`, ...; None for greedy), seed,
+                processors, speculation, cache_length, jit_compile.
+
+        Raises:
+            TypeError, ValueError: for a prompt that is empty without a begin token, or does not fit into the context
+                with the new tokens; for a stop that the tokenizer cannot write.
+        """
+        return generating.generate(self, prompts, max_new_tokens, stop, num_return_sequences, **options)
+
+    def stream(self, prompt, max_new_tokens: int = 128, *, stop=None, **options) -> Iterator[str]:
+        """Continues one prompt piece by piece; together the pieces are the text of `generate`.
+
+        Args:
+            prompt: a text, or a list of ids.
+            others: as `generate` has them; `stride`, the tokens between two pieces.
+
+        Returns:
+            an iterator of str; what is wrong with the arguments is said at once, not at the first piece.
+        """
+        return generating.stream(self, prompt, max_new_tokens, stop, **options)
+
+    def chat(self, messages, max_new_tokens: int = 256, *, template: str | None = None, **options) -> str:
+        """The assistant's next message in a conversation.
+
+        Args:
+            messages: list of {"role": "system", "user" or "assistant", "content": text}.
+            template: jinja source of a chat template; None for the checkpoint's.
+            others: as `generate` has them.
+
+        Raises:
+            ValueError: for a tokenizer without chat template or end token; see `text.Tokenizer.apply_chat_template`.
+        """
+        return self.generate([self.chat_prompt(messages, template=template)], max_new_tokens, **options)[0]
+
+    def chat_prompt(self, messages, *, template: str | None = None) -> list[int]:
+        """The ids after which the assistant's next message comes: `stream(lm.chat_prompt(messages))` streams it."""
+        tokenizer = self._tokenizer()
+        if tokenizer.eos_id is None:
+            raise ValueError("The tokenizer has no end token, so no message would ever end: it is not one for chats.")
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, template=template)
+        return tokenizer.ids([rendered], special_tokens=False)[0]  # the template writes the special tokens
 
 
 def language_logits(backbone, heads: dict, x, numerics: Numerics = DEFAULT):
