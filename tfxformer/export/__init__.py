@@ -10,6 +10,7 @@ _NAMES = {
     "export_litert": "litert",
     "Inspection": "inspection",
     "inspect": "inspection",
+    "LiteRTGenerator": "generator",
     "LiteRTModel": "litert_model",
 }
 
