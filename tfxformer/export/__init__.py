@@ -7,6 +7,7 @@ import importlib
 _NAMES = {
     "ExportError": "errors",
     "ExportReport": "litert",
+    "bundle_litertlm": "litertlm",
     "export_litert": "litert",
     "Inspection": "inspection",
     "inspect": "inspection",
