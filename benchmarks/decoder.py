@@ -89,11 +89,16 @@ def show(result: dict) -> None:
     """The table of one race."""
     print(f"\n{result['part']}, {result['slots']} slots, a prompt of {result['prompt_tokens']} tokens")
     for name, one in sorted(result["runtimes"].items(), key=lambda item: -item[1]["tokens_per_second"]["median"]):
-        speed, ratio = one["tokens_per_second"], result["runtimes"][decoders.OURS]["times_as_fast_as"][name]
+        ratio = result["runtimes"][decoders.OURS]["times_as_fast_as"][name]
         print(
-            f"{name:24s} {speed['median']:8.1f} tokens/s ({speed['low_quartile']:.1f} to {speed['high_quartile']:.1f})"
-            f"   {decoders.OURS} is {ratio['median']:.2f}x ({ratio['low_quartile']:.2f} to {ratio['high_quartile']:.2f})"
+            f"{name:24s} {quartiles(one['tokens_per_second'], 1)} tokens/s   {decoders.OURS} is {quartiles(ratio, 2)}x"
         )
+
+
+def quartiles(values: dict, digits: int) -> str:
+    """A median, its quartiles in brackets."""
+    middle, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low_quartile", "high_quartile"))
+    return f"{middle} ({low} to {high})"
 
 
 def targets(races: list) -> list:
