@@ -90,7 +90,21 @@ def alibi_slopes(heads: int) -> np.ndarray:
 
 
 def alibi_bias(query_positions, key_positions, heads: int):
-    """A bias that falls linearly with distance: positions int32 [S] and [T] -> float32 [1, N, S, T]."""
-    distance = ops.expand_dims(key_positions, 0) - ops.expand_dims(query_positions, 1)  # [S, T], at most 0 if seen
+    """A bias that falls linearly with distance, 0 for later keys, which no query sees.
+
+    Args:
+        query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
+        heads: int N.
+
+    Returns:
+        float32 [B, N, S, T].
+    """
+    distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
+    distance = ops.cast(ops.minimum(distance, 0), "float32")
     slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
-    return ops.multiply(ops.cast(distance, "float32"), slopes)  # [S, T] with [1, N, 1, 1]
+    return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]
+
+
+def counted_positions(mask):
+    """The position of each slot's token among the real ones of its row: int [B, T], 0 at padding -> int32 [B, T]."""
+    return ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1) - 1

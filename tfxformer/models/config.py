@@ -50,7 +50,8 @@ class StackConfig:
         rotary: None, or `layers.Rotary`, where positions are rotary.
         layer_groups: None, or the number of groups of layers that share weights (ALBERT).
         layers_per_group: blocks with weights of their own in a group, all run for each layer (ALBERT).
-        dropout, attention_dropout: rates on outputs and embeddings, and on attention probabilities.
+        dropout, attention_dropout: rates on outputs, and on attention probabilities.
+        embedding_dropout: rate on embeddings; None for `dropout`.
         stochastic_depth: rate of the last block's halves left out; earlier ones grow linearly towards it.
     """
 
@@ -83,6 +84,7 @@ class StackConfig:
     layers_per_group: int = 1
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    embedding_dropout: float | None = None
     stochastic_depth: float = 0.0
 
     def __post_init__(self):
@@ -100,6 +102,10 @@ class StackConfig:
             self.num_heads % groups == 0,
             f"num_heads ({self.num_heads}) must be a multiple of num_key_value_heads ({groups}).",
         )
+        if self.num_key_value_heads == self.num_heads:  # one way to say one thing
+            object.__setattr__(self, "num_key_value_heads", None)
+        if self.head_size is not None and self.head_size * self.num_heads == self.hidden_size:
+            object.__setattr__(self, "head_size", None)
         check_activation(self.activation)
         choices = {
             "norm": NORMS,
@@ -110,9 +116,10 @@ class StackConfig:
         for name, known in choices.items():
             value = getattr(self, name)
             _require(value in known, f"Unknown {name} {value!r}; known: {', '.join(known)}.")
-        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+        for name in ("dropout", "attention_dropout", "embedding_dropout", "stochastic_depth"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
+            allowed = name == "embedding_dropout" and value is None
+            _require(allowed or 0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
         _require(
             self.layer_groups is None or (self.layer_groups > 0 and self.num_layers % self.layer_groups == 0),
             f"num_layers ({self.num_layers}) must be a multiple of layer_groups ({self.layer_groups}).",
@@ -143,6 +150,10 @@ class StackConfig:
                 f"windowed_layers has {len(self.windowed_layers)} entries for {self.num_layers} layers and "
                 f"sliding_window={self.sliding_window!r}: it says for each layer whether it has the window.",
             )
+            if not any(self.windowed_layers):
+                object.__setattr__(self, "sliding_window", None)
+            if len(set(self.windowed_layers)) == 1:
+                object.__setattr__(self, "windowed_layers", None)
 
     @property
     def head_width(self) -> int:
@@ -153,6 +164,11 @@ class StackConfig:
     def key_value_heads(self) -> int:
         """G, the heads of keys and values."""
         return self.num_key_value_heads or self.num_heads
+
+    @property
+    def embedding_dropout_rate(self) -> float:
+        """Dropout rate on embeddings."""
+        return self.dropout if self.embedding_dropout is None else self.embedding_dropout
 
     def has_window(self, layer: int) -> bool:
         """Whether a layer sees the sliding window only."""

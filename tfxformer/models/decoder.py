@@ -19,7 +19,15 @@ from tfxformer.layers import (
     TokenEmbedding,
     empty_cache,
 )
-from tfxformer.layers.masks import alibi_bias, cached_visibility, causal_visibility, hidden_bias, row_slots, windowed
+from tfxformer.layers.masks import (
+    alibi_bias,
+    cached_visibility,
+    causal_visibility,
+    counted_positions,
+    hidden_bias,
+    row_slots,
+    windowed,
+)
 from tfxformer.layers.normalization import make_norm
 from tfxformer.layers.positions import positions_seen
 from tfxformer.models.backbone import Backbone
@@ -74,7 +82,7 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         position_embedding=position,
         rotary_positions=rotary,
         embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
-        embedding_dropout=Dropout(stack.dropout, dtype=dtype, name="embedding_dropout"),
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
         embedding_projection=(
             dense("embedding_projection", stack.hidden_size) if config.has_embedding_projection else None
         ),
@@ -91,12 +99,16 @@ class Sight(NamedTuple):
         positions: int32 [B, S], each token's position in its document.
         visible: bool [B, S, T].
         query_slots, key_slots: int32 [S] and [T], where tokens stand in the row or in the cache.
+        query_counts, key_counts: int32 [B, S] and [B, T] (or [1, S] and [1, T]), real tokens before them; what ALiBi
+            measures distances in.
     """
 
     positions: object
     visible: object
     query_slots: object
     key_slots: object
+    query_counts: object
+    key_counts: object
 
 
 def embed(layers: DecoderLayers, token_ids, positions, numerics: Numerics = DEFAULT):
@@ -122,7 +134,7 @@ def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -
                 visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window)
             bias = hidden_bias(visible, numerics.mask_value, dtype)
             if stack.positions == "alibi":
-                bias = bias + ops.cast(alibi_bias(sight.query_slots, sight.key_slots, stack.num_heads), dtype)
+                bias = bias + ops.cast(alibi_bias(sight.query_counts, sight.key_counts, stack.num_heads), dtype)
             made[window] = bias
     return [made[stack.has_window(layer)] for layer in range(stack.num_layers)]
 
@@ -158,17 +170,22 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
 def whole_sequence(padding_mask) -> Sight:
     """The sight of whole rows: padding_mask int32 [B, S], see `layers.masks.causal_visibility`."""
     visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
-    return Sight(positions_seen(visible), visible, slots, slots)
+    positions = positions_seen(visible)
+    return Sight(positions, visible, slots, slots, positions, positions)
 
 
 def new_tokens(inputs: dict, cache_length: int) -> Sight:
     """The sight of new tokens on a cache; `inputs` as `Decoder.step` takes them."""
-    slots = inputs["cache_positions"]
+    slots, mask = inputs["cache_positions"], inputs.get("cache_mask")
+    key_slots = ops.arange(cache_length)
+    if mask is None:
+        query_counts, key_counts = ops.expand_dims(slots, 0), ops.expand_dims(key_slots, 0)
+    else:
+        key_counts = counted_positions(mask)
+        query_counts = ops.take(key_counts, slots, axis=1)
     positions = inputs.get("positions")
-    if positions is None:
-        positions = ops.expand_dims(slots, 0)
-    visible = cached_visibility(slots, cache_length, inputs.get("cache_mask"))
-    return Sight(positions, visible, slots, ops.arange(cache_length))
+    visible = cached_visibility(slots, cache_length, mask)
+    return Sight(query_counts if positions is None else positions, visible, slots, key_slots, query_counts, key_counts)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -225,12 +242,22 @@ class Decoder(Backbone):
 
         Args:
             inputs: dict of int32: `token_ids` [B, S]; `cache_positions` [S], the slots they are written to, one after
-                another and all below T; optional `positions` [B, S], their positions where rows begin with
-                padding (default: the slots); optional `cache_mask` [B, T], 0 at slots that hold padding.
+                another and all below T; optional `cache_mask` [B, T], 0 at slots that hold padding and 1 at those of
+                the new tokens; optional `positions` [B, S], their positions (default: the real tokens before them by
+                `cache_mask`, without one the slots).
             cache: `Cache` of T slots.
             numerics: how the graph is written.
 
         Returns:
             dict: sequence_output [B, S, D], hidden_states, and the new `cache`.
+
+        Raises:
+            ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones.
         """
+        tokens = inputs["token_ids"].shape[1]
+        if tokens is not None and tokens > cache.length:
+            raise ValueError(
+                f"{tokens} new tokens do not fit into a cache of {cache.length} slots: give a longer cache "
+                "(new_cache(batch_size, length)), or fewer tokens."
+            )
         return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, cache.length), cache, numerics)

@@ -17,6 +17,7 @@ from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import make_backbone
 from tfxformer.models.backbone import Backbone
+from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.training import adamw
 
@@ -330,8 +331,8 @@ class Task(keras.Model):
         """A task on a checkpoint: its head is read where the file has it, else new (said in a warning).
 
         Args:
-            folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
-            tokenizer: `text.Tokenizer`; None reads the folder's.
+            folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
+            tokenizer: `text.Tokenizer`; None reads the checkpoint's.
             dtype: dtype policy, such as "mixed_bfloat16".
             gradient_checkpointing: bool, recompute blocks in the backward pass.
             arguments: the task's own (`labels`, `sequence_length`, ...); None takes the checkpoint's.
@@ -340,7 +341,7 @@ class Task(keras.Model):
             CheckpointError: for a checkpoint that cannot be read or does not fit.
         """
         folder = resolve(folder_or_hub_id)
-        tokenizer = tokenizer or Tokenizer.from_pretrained(folder)
+        tokenizer = tokenizer or open_tokenizer(folder)
         given = {name: value for name, value in arguments.items() if value is not None}
 
         def make(config, reference):
