@@ -26,6 +26,7 @@ TASK_SIGNATURES = {
     "text-embedding": ("embed", False),
     "masked-lm": ("fill_mask", True),
 }
+CAUSAL_LM = "causal-lm"  # its signatures are those of `export.decoder`
 PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
 DEFAULT_LENGTH = 128
 
@@ -64,6 +65,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Job:
+    """All that makes one file.
+
+    Attributes:
+        plans: its signatures.
+        check: what verifies the converted file: converted -> {signature: verify.Measured}; raises ExportError.
+        samples: int, how many it is verified on.
+        stream: None, or what calibrates it: () -> iterator of (signature name, batch).
+        facts: what else its metadata entry says.
+    """
+
+    plans: list[Plan]
+    check: Callable
+    samples: int
+    stream: Callable | None = None
+    facts: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Description:
     """What a file says of itself (its metadata entry `tfxformer`)."""
 
@@ -75,7 +95,7 @@ class Description:
 
 def is_task(model) -> bool:
     """Whether the model is one of our tasks: logits by `forward`, texts by `tokenizer`."""
-    return getattr(model, "task_name", None) in TASK_SIGNATURES and hasattr(model, "forward")
+    return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM) and hasattr(model, "forward")
 
 
 def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) -> list[Plan]:
