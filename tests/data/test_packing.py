@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer.data.packing import Blocks, join, pack, random_windows, strided
@@ -40,6 +40,7 @@ def restored(blocks: Blocks):
     return found
 
 
+@settings(max_examples=60, deadline=None)
 @given(PAIRED, st.integers(1, 17))
 def test_nothing_is_lost_where_documents_go_on_in_the_next_block(rows, length):
     blocks = pack(join(rows), length, padding_id=7)
@@ -57,6 +58,7 @@ def test_nothing_is_lost_where_documents_go_on_in_the_next_block(rows, length):
     assert blocks.weights.sum() == sum(len(row) - 1 for row in wanted)
 
 
+@settings(max_examples=60, deadline=None)
 @given(PAIRED)
 def test_whole_documents_stay_whole(rows):
     length = 22
@@ -69,6 +71,7 @@ def test_whole_documents_stay_whole(rows):
             assert last[row - 1] + len(ids) > length  # it had no room in the block before
 
 
+@settings(max_examples=60, deadline=None)
 @given(PAIRED, st.integers(1, 9), st.data())
 def test_what_is_not_wanted_has_no_weight(rows, length, data):
     wanted = [data.draw(st.lists(st.booleans(), min_size=len(row), max_size=len(row))) for row in rows]
@@ -77,12 +80,13 @@ def test_what_is_not_wanted_has_no_weight(rows, length, data):
     assert found == [float(flag) for flags in wanted for flag in flags[1:]]
 
 
+@settings(max_examples=60, deadline=None)
 @given(PAIRED, st.integers(1, 9), st.data())
 def test_windows_count_each_token_once_with_its_context(rows, length, data):
     stride = data.draw(st.integers(1, length))
-    windows = strided(join(rows), length, stride)
-    expected = []  # by a loop over begins, in which the tokens already counted are remembered
-    for row in rows:
+    windows, sources = strided(join(rows), length, stride)
+    expected, documents = [], []  # by a loop over begins, in which the tokens already counted are remembered
+    for index, row in enumerate(rows):
         counted = 0
         for begin in range(0, max(1, len(row)), stride):
             end = min(begin + length, len(row) - 1)
@@ -90,13 +94,14 @@ def test_windows_count_each_token_once_with_its_context(rows, length, data):
                 break
             window = row[begin : end + 1]
             expected.append((window, [begin + i > counted for i in range(len(window))]))
+            documents.append(index)
             counted = end
     ends = np.cumsum(windows.lengths)
     found = [
         (windows.ids[end - n : end].tolist(), windows.wanted[end - n : end].tolist())
         for n, end in zip(windows.lengths, ends, strict=True)
     ]
-    assert found == expected
+    assert found == expected and sources.tolist() == documents
     blocks = pack(windows, length, whole=True)
     assert sorted(blocks.targets[blocks.weights == 1]) == sorted(token for row in rows for token in row[1:])
 

@@ -115,11 +115,14 @@ def _gaps(counts: np.ndarray, sequence_length: int) -> np.ndarray:
     return gaps
 
 
-def strided(documents: Documents, sequence_length: int, stride: int) -> Documents:
+def strided(documents: Documents, sequence_length: int, stride: int) -> tuple[Documents, np.ndarray]:
     """Long documents as overlapping windows, in which each token counts once and sees what is before it.
 
     A window has at most S pairs and begins `stride` tokens after the one before; what that one has predicted does not
     count again. So every token that counts but those of the first window sees at least S - `stride` tokens.
+
+    Returns:
+        (windows, the document of each: int64 [windows]).
 
     Raises:
         ValueError: for a stride outside 1 to S.
@@ -139,7 +142,7 @@ def strided(documents: Documents, sequence_length: int, stride: int) -> Document
     sources = np.repeat(firsts[document] + begins, lengths) + within
     # The window before had predicted its tokens 1 to S: those that begin here at S - stride + 1 are new.
     new = within > np.repeat(np.where(index > 0, sequence_length - stride, 0), lengths)
-    return Documents(documents.ids[sources], lengths, wanted[sources] & new)
+    return Documents(documents.ids[sources], lengths, wanted[sources] & new), document
 
 
 def random_windows(ids, count: int, sequence_length: int, seed: int = 0) -> Blocks:
