@@ -10,7 +10,7 @@ its README): 4 layers, 4 heads, 128 wide, windows of 64 tokens, batch 12, 2,000 
 from __future__ import annotations
 
 import argparse
-import math
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -137,32 +137,125 @@ def nats_per_character(model, ids, characters: int) -> float:
     return loss * (len(ids) - 1) / characters
 
 
-class Writer:
-    """A .tflite file of a model with a short context: when the cache is full, its second half begins the next one."""
+def windows(text: str, count: int, length: int) -> list[str]:
+    """`count` pieces of a text, evenly spread over it, of `length` characters."""
+    return [text[begin : begin + length] for begin in np.linspace(0, len(text) - length, count).astype(int)]
 
-    def __init__(self, path: Path, context: int):
-        self.generator, self.context = LiteRTGenerator(path), context
 
-    def next_logits(self, ids: list[int]) -> np.ndarray:
-        """The logits of what follows `ids`; fast where `ids` are those of the last call and one more."""
-        return self.generator.next_logits(ids[-self._kept(len(ids)) :])
+def write(generator: LiteRTGenerator, prompt: str, characters: int, context: int, seed: int) -> str:
+    """A prompt continued by a file whose cache holds `context` tokens: again and again from what it wrote last."""
+    text = prompt
+    while len(text) < characters:
+        tail = text[-context // 2 :]
+        text += generator.generate(tail, max_new_tokens=context // 2, temperature=0.8, seed=seed + len(text))
+    return text[:characters]
 
-    def _kept(self, count: int) -> int:
-        half = self.context // 2
-        return count if count <= self.context else half + (count - half) % half + 0
 
-    def score(self, ids) -> float:
-        """Mean negative log-likelihood of each id but the first, in nats."""
-        losses = []
-        for end in range(1, len(ids)):
-            logits = self.next_logits(list(ids[:end])).astype(np.float64)
-            losses.append(np.logaddexp.reduce(logits) - logits[ids[end]])
-        return float(np.mean(losses))
+def measure_file(model, path: Path, quantization: str, pieces: list[str], settings: Settings) -> dict:
+    """Exports the model and scores the file on pieces of the held-out text, token by token as it would write."""
+    made = export_litert(
+        model, path, quantization, cache_length=settings.context, prefill_lengths=(settings.context // 2,)
+    )
+    start = time.perf_counter()
+    scores = LiteRTGenerator(path).score(pieces)
+    seconds = time.perf_counter() - start
+    return {
+        "file": path.name,
+        "bytes": made.bytes,
+        "zipped_bytes": made.zipped_bytes,
+        "nats_per_token": -float(np.mean(scores)),
+        "milliseconds_per_token": 1e3 * seconds / sum(map(len, model.tokenizer.ids(pieces))),
+    }
 
-    def write(self, ids: list[int], count: int, temperature: float, seed: int) -> list[int]:
-        """`count` more ids, drawn by chance."""
-        generator, ids = np.random.default_rng(seed), list(ids)
-        for _ in range(count):
-            # The largest of logits and Gumbel noise is a draw by their softmax.
-            ids.append(int((self.next_logits(ids) / temperature + generator.gumbel(size=len(ids) and None)).argmax()))
-        return ids
+
+def run(text: Text, kind: str, settings: Settings, folder: Path, verbose) -> dict:
+    """Trains, prunes, exports, measures and writes; everything goes into `folder`."""
+    start = time.perf_counter()
+    model = make_model(text, kind, settings)
+    ids, held_out = (np.asarray(model.tokenizer.ids([part])[0], np.int32) for part in (text.train, text.held_out))
+    characters = len(text.held_out) - 1
+    print(f"{text.name}: {len(ids):,} tokens to learn, {len(held_out):,} held out, {model.count_params():,} parameters")
+    history, variants = {}, {}
+    begin = time.perf_counter()
+    history["train"] = fit(model, ids, held_out, settings, settings.steps, settings.learning_rate, 1, verbose)
+    training_seconds = time.perf_counter() - begin
+    variants["keras"] = {"nats_per_character": nats_per_character(model, held_out, characters)}
+    schedule = pipeline.pruning_schedule(settings.sparsity, settings.prune_steps)
+    history["prune"] = fit(
+        model, ids, held_out, settings, settings.prune_steps, settings.prune_learning_rate, 2, verbose,
+        [compression.Prune(schedule)],
+    )  # fmt: skip
+    variants["keras-pruned"] = {
+        "nats_per_character": nats_per_character(model, held_out, characters),
+        "sparsity": compression.sparsity_report(model).kernels.sparsity,
+    }
+    model.save_pretrained(folder)
+    pieces = windows(text.held_out, settings.scored_characters // settings.context, settings.context)
+    variants["keras-pruned"]["nats_per_token"] = -float(np.mean(model.score(pieces)))
+    for quantization in QUANTIZATIONS:
+        path = folder / f"novel-gpt-{quantization.removeprefix('dynamic_')}.tflite"
+        variants[f"litert-{quantization}"] = measure_file(model, path, quantization, pieces, settings)
+    written = write(LiteRTGenerator(path), text.held_out[: settings.context // 2], settings.written_characters,
+                    settings.context, settings.seed)  # fmt: skip
+    return {
+        "text": text.name,
+        "tokenizer": kind,
+        "date": date.today().isoformat(),
+        "seconds": time.perf_counter() - start,
+        "training_seconds": training_seconds,
+        "parameters": model.count_params(),
+        "settings": asdict(settings),
+        "machine": pipeline.machine(),
+        "variants": variants,
+        "written": written,
+        "history": history,
+    }
+
+
+def section(results: dict) -> str:
+    """The results as Markdown."""
+    variants, settings = results["variants"], results["settings"]
+    header = ["model", "nats a character, all held-out text", "nats a token, scored pieces", "size kB", "zip kB"]
+    rows = [
+        [
+            report.VARIANT_NAMES[name],
+            report.cell(one, "nats_per_character", ".4f"),
+            report.cell(one, "nats_per_token", ".4f"),
+            report.cell(one, "bytes", ".0f", 1e-3),
+            report.cell(one, "zipped_bytes", ".0f", 1e-3),
+        ]
+        for name, one in variants.items()
+    ]
+    quoted = "\n".join(f"> {line}" for line in results["written"].splitlines())
+    return (
+        f"{report.markdown(header, rows)}\n\n{results['text']}; {results['tokenizer']}; {results['parameters']:,} parameters; "
+        f"{settings['steps']:,} steps ({results['training_seconds']:.0f} s with the held-out loss ten times), then "
+        f"{settings['prune_steps']} while {settings['sparsity']:.0%} of the kernels' weights became zero; the whole "
+        f"run took {results['seconds']:.0f} s on {results['machine']['cores']} cores of "
+        f"{results['machine']['processor']}, on {results['date']}.\n\nWhat the int8 file writes, from the first "
+        f"{settings['context'] // 2} characters on:\n\n{quoted}\n"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer steps: to see it run, not to measure it")
+    parser.add_argument(
+        "--text", default=None, help="austen, bbc, or a plain text file (default: austen if apt is there)"
+    )
+    parser.add_argument("--tokenizer", choices=("characters", "bpe"), default="characters")
+    parser.add_argument("--output", type=Path, default=Path("saved_models") / "novel-gpt")
+    options = parser.parse_args()
+    name = options.text or ("austen" if shutil.which("apt-get") else "bbc")
+    settings = QUICK if options.quick else Settings()
+    with complete_folder(options.output) as folder:
+        results = run(read_text(name), options.tokenizer, settings, folder, 1 if sys.stdout.isatty() else 2)
+        report.write_json(folder / "results.json", results)
+        plots.training_curve(results["history"], folder / "training-curve.png")
+    print(section(results))
+    if not options.quick and options.text is None and options.tokenizer == "characters":
+        report.update_section(HOME / "RESULTS.md", section(results))
+
+
+if __name__ == "__main__":
+    main()
