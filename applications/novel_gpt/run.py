@@ -227,14 +227,18 @@ def section(results: dict) -> str:
         for name, one in variants.items()
     ]
     quoted = "\n".join(f"> {line}" for line in results["written"].splitlines())
-    return (
-        f"{report.markdown(header, rows)}\n\n{results['text']}; {results['tokenizer']}; {results['parameters']:,} parameters; "
-        f"{settings['steps']:,} steps ({results['training_seconds']:.0f} s with the held-out loss ten times), then "
-        f"{settings['prune_steps']} while {settings['sparsity']:.0%} of the kernels' weights became zero; the whole "
-        f"run took {results['seconds']:.0f} s on {results['machine']['cores']} cores of "
-        f"{results['machine']['processor']}, on {results['date']}.\n\nWhat the int8 file writes, from the first "
-        f"{settings['context'] // 2} characters on:\n\n{quoted}\n"
-    )
+    machine = results["machine"]
+    return f"""{report.markdown(header, rows)}
+
+{results["text"]}; {results["tokenizer"]}; {results["parameters"]:,} parameters; {settings["steps"]:,} steps
+({results["training_seconds"]:.0f} s with the held-out loss ten times), then {settings["prune_steps"]} while
+{settings["sparsity"]:.0%} of the kernels' weights became zero. The whole run took {results["seconds"]:.0f} s on
+{machine["cores"]} cores of {machine["processor"]}, on {results["date"]}.
+
+What the int8 file writes, from the first {settings["context"] // 2} characters on:
+
+{quoted}
+"""
 
 
 def main():

@@ -92,8 +92,8 @@ def section(results: dict) -> str:
     ]
     machine, bundle = results["machine"], results["bundle"]
     return (
-        f"{report.markdown(header, rows)}\n\nThe bundle {bundle['file']} has {bundle['bytes'] / 1e6:.1f} MB. A cache of "
-        f"{CACHE_LENGTH} tokens; the whole run took {results['seconds']:.0f} s on {machine['cores']} cores of "
+        f"{report.markdown(header, rows)}\n\nThe bundle {bundle['file']} has {bundle['bytes'] / 1e6:.1f} MB. A cache "
+        f"of {CACHE_LENGTH} tokens; the whole run took {results['seconds']:.0f} s on {machine['cores']} cores of "
         f"{machine['processor']}, on {results['date']}.\n\nWhat the int8 file answers, greedily:\n\n"
         + "\n\n".join(answers)
         + "\n"
