@@ -1,12 +1,15 @@
 """Tiny decoders that the export tests and those of the clients share."""
 
+import json
+
 import numpy as np
-from export_cases import VOCABULARY_SIZE, perturb
+from export_cases import TEXTS, VOCABULARY_SIZE, perturb
 
 import tfxformer
 from tfxformer import tasks
 from tfxformer.layers.rotary import Rotary
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.text import Tokenizer
 
 # What the families differ in, as far as a file sees it.
 KINDS = {
@@ -52,3 +55,14 @@ def greedy(model, prompt, count):
         batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
         ids.append(int(np.asarray(model(batch))[0, -1].argmax()))
     return ids[len(prompt) :]
+
+
+def chat_tokenizer():
+    """A byte-level BPE tokenizer with an end token and a chat template."""
+    tokenizer = Tokenizer.train_byte_level_bpe(TEXTS, 300, ["<|endoftext|>", "<|user|>", "<|assistant|>"])
+    parts = json.loads(tokenizer.to_json())
+    parts["config"]["chat_template"] = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    return Tokenizer.from_json(json.dumps(parts))

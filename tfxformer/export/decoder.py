@@ -15,7 +15,7 @@ import numpy as np
 from tfxformer.export import decoding
 from tfxformer.export.convert import Converted, Signature
 from tfxformer.export.errors import ExportError
-from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan
+from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan, equalized
 from tfxformer.export.quantize import Mode, check_available
 from tfxformer.export.quiet import quiet
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
@@ -39,12 +39,14 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, sa
     rows = sample_rows(model, samples, cache_length, lengths)
 
     def make():
-        plans = plan_signatures(model, mode, cache_length, lengths)
+        written = equalized(model, mode, map(_whole, rows)) if mode.equalized else mode
+        plans = plan_signatures(model, written, cache_length, lengths)
 
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
-        return Job(plans, check, len(rows), facts={"cache_length": cache_length})
+        end = None if model.tokenizer is None else model.tokenizer.eos_id
+        return Job(plans, check, len(rows), facts={"stop_ids": [] if end is None else [end]})
 
     return make
 
@@ -218,5 +220,8 @@ def _decoded(runners: dict, row, lengths, cache_length: int, plan: Plan):
 
 def _keras_logits(model, ids):
     """What Keras, without a cache, says of a whole row: float32 [S, V]."""
-    batch = {"token_ids": ids[None], "padding_mask": np.ones((1, len(ids)), "int32")}
-    return keras.ops.convert_to_numpy(model(batch, training=False))[0]
+    return keras.ops.convert_to_numpy(model(_whole(ids), training=False))[0]
+
+
+def _whole(ids) -> dict:
+    return {"token_ids": ids[None], "padding_mask": np.ones((1, len(ids)), "int32")}

@@ -14,7 +14,6 @@ import numpy as np
 
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.quantize import Mode
-from tfxformer.layers import Numerics
 from tfxformer.layers.equalization import Observer
 from tfxformer.models import Encoder
 
@@ -111,7 +110,8 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
     if is_task(model):
         make = _task_plan
         if mode.equalized:  # once: signatures share the weights they write alike
-            mode = replace(mode, numerics=_equalized(model, mode.numerics, lengths[-1], samples))
+            rows = (_unpadded(batch) for batch in _task_samples(model, lengths[-1], samples))
+            mode = equalized(model, mode, rows)
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
 
@@ -191,15 +191,19 @@ def _task_samples(task, length: int, samples) -> list[dict]:
     return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
 
 
-def _equalized(task, numerics: Numerics, length: int, samples) -> Numerics:
-    """The numerics with the equalization that the samples, run in Keras, ask for."""
+def equalized(task, mode: Mode, rows: Iterable[dict]) -> Mode:
+    """The mode with the equalization that samples without padding, run in Keras, ask for."""
     observer = Observer()
-    for batch in _task_samples(task, length, samples):
-        # Without the padding, whose activations are nobody's: [1, S] -> [1, up to the last token]
-        end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
-        inputs = {name: keras.ops.convert_to_tensor(ids[:, :end]) for name, ids in batch.items()}
-        task.forward(inputs, numerics=replace(numerics, equalization=observer))
-    return replace(numerics, equalization=observer.equalization())
+    for batch in rows:
+        inputs = {name: keras.ops.convert_to_tensor(ids) for name, ids in batch.items()}
+        task.forward(inputs, numerics=replace(mode.numerics, equalization=observer))
+    return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
+
+
+def _unpadded(batch: dict) -> dict:
+    # Without the padding, whose activations are nobody's: [1, S] -> [1, up to the last token]
+    end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
+    return {name: ids[:, :end] for name, ids in batch.items()}
 
 
 def name_outputs(task, logits) -> dict:
