@@ -56,14 +56,16 @@ class LiteRT(Runner):
         self.case, self.generator = case, LiteRTGenerator(path, num_threads=case.threads)
 
     def read(self):
-        self.token = int(self.generator.prefill(list(self.case.prompt)).argmax())
+        self.steps = self.generator.steps()
+        self.steps.prefill(self.case.prompt[:-1])
+        self.token = int(self.steps.decode(self.case.prompt[-1]).argmax())
         return self.token
 
     def decode(self):
-        tokens, position = [self.token], len(self.case.prompt)
+        self.steps.position = len(self.case.prompt)  # what the cache holds behind it is written again
+        tokens = [self.token]
         for _ in range(self.case.new_tokens - 1):
-            tokens.append(int(self.generator.decode(tokens[-1], position).argmax()))
-            position += 1
+            tokens.append(int(self.steps.decode(tokens[-1]).argmax()))
         return tokens
 
 
