@@ -80,6 +80,7 @@ class LiteRTGenerator:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         seed: int | None = None,
         stop: str | Iterable[str] = (),
     ) -> Iterator[str]:
@@ -88,7 +89,7 @@ class LiteRTGenerator:
         Args:
             prompt: a text, or the messages of a conversation, for the model's chat template.
             max_new_tokens: int, or None to go on until an end token or the end of the cache.
-            temperature, top_k, top_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the most
+            temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the most
                 likely token.
             stop: texts before which the answer ends.
 
@@ -98,7 +99,7 @@ class LiteRTGenerator:
         if self.tokenizer is None:
             raise ValueError(f"{self.path} carries no tokenizer: call generate_ids(ids) with token ids.")
         ids = self._prompt_ids(prompt)
-        sampler = Sampler(temperature, top_k, top_p, seed)
+        sampler = Sampler(temperature, top_k, top_p, min_p, seed)
         stops = [stop] if isinstance(stop, str) else list(stop)
         if any(not isinstance(text, str) or not text for text in stops):
             raise ValueError(f"stop={stop!r}: stop texts are not empty.")
