@@ -173,6 +173,8 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
             {"rope_parameters": {**LINEAR, "rope_type": "dynamic", "original_max_position_embeddings": 20}},
             "original_max_position_embeddings=20 .* beside max_position_embeddings=40",
         ),
+        ("llama-lm", {"rope_parameters": "absent", "rope_scaling": "linear"}, "does not describe"),
+        ("llama-lm", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "the keys full_attention"),
         ("llama-lm", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5; this family turns whole heads"),
         ("llama-lm", {"rope_parameters": {**LINEAR, "factor": 0.5}}, "factor must be at least 1"),
         ("llama-lm", {"layer_types": ["full_attention"] * 2}, "layer_types="),
