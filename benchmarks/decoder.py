@@ -1,11 +1,11 @@
-"""SmolLM2-135M on this CPU under four runtimes: LiteRT files of ours, Keras of ours, llama.cpp, torch.
+"""SmolLM2-135M on this CPU under three runtimes: LiteRT files of ours, llama.cpp, torch.
 
     python benchmarks/decoder.py --rounds 10
 
 One GGUF file (SmolLM2-135M-Instruct, Q4_1) is what all begin from: llama.cpp runs it as it is, ours are exported from
 the same weights, torch runs them in float32. Batch 1, greedy, two threads each. Two cases: a prompt of 128 tokens in
 a cache of 256 slots and one of 512 in 1024, each followed by 64 new tokens. "prompt" is reading the prompt, "decode"
-the new tokens, both in tokens a second. Keras' figure for decoding holds the prompt too, as a user's call does.
+the new tokens, both in tokens a second. `benchmarks/generation.py` holds Keras' own generation against torch's.
 
 Every runtime lives in a process of its own and is driven in turn.
 """
@@ -33,7 +33,6 @@ TARGETS = [
     ("tfxformer int8", "prompt", 256, "llama.cpp Q4_1", 6.0),
     ("tfxformer int8", "decode", 256, "llama.cpp Q4_1", 1.2),
     ("tfxformer int8", "decode", 1024, "llama.cpp Q4_1", 1.0),
-    ("tfxformer keras float32", "decode", 256, "torch float32", 2.0),
 ]
 PACKAGES = ["tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "llama-cpp-python"]
 

@@ -1,4 +1,4 @@
-"""SmolLM2-135M under five runtimes, from one GGUF file: what each does with a prompt, and token by token.
+"""SmolLM2-135M under three runtimes, from one GGUF file: what each does with a prompt, and token by token.
 
 A runtime is a function (case, threads) -> Runner; all decode greedily at batch 1, each with the documented settings
 of one user on this machine.
@@ -69,32 +69,6 @@ class LiteRT(Runner):
         return tokens
 
 
-class KerasXLA(Runner):
-    """`CausalLM.generate` in float32, the loop compiled; prompt and new tokens are one call there."""
-
-    def __init__(self, case: Case):
-        import tensorflow as tf
-
-        from tfxformer import generation, tasks
-
-        tf.config.threading.set_intra_op_parallelism_threads(case.threads)
-        self.case, self.generation = case, generation
-        self.model = tasks.CausalLM.from_pretrained(case.gguf)
-
-    def _run(self, count):
-        (tokens,) = self.generation.generate(
-            self.model, [list(self.case.prompt)], max_new_tokens=count, sampler=self.generation.Greedy(), stop_ids=()
-        )
-        return [int(token) for token in tokens]
-
-    def read(self):
-        (token,) = self._run(1)
-        return token
-
-    def decode(self):
-        return self._run(self.case.new_tokens)
-
-
 class Torch(Runner):
     """transformers' Llama on torch in float32, with its own cache."""
 
@@ -163,7 +137,6 @@ class LlamaCpp(Runner):
 MODES = {"tfxformer int8": "dynamic_int8", "tfxformer int4": "int4"}  # of our files
 RUNTIMES = {
     **{name: functools.partial(LiteRT, quantization=mode) for name, mode in MODES.items()},
-    "tfxformer keras float32": KerasXLA,
     "llama.cpp Q4_1": LlamaCpp,
     "torch float32": Torch,
 }

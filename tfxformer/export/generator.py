@@ -89,8 +89,8 @@ class LiteRTGenerator:
         Args:
             prompt: a text, or the messages of a conversation, for the model's chat template.
             max_new_tokens: int, or None to go on until an end token or the end of the cache.
-            temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the most
-                likely token.
+            temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the
+                most likely token.
             stop: texts before which the answer ends.
 
         Raises:
