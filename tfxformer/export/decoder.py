@@ -21,7 +21,9 @@ from tfxformer.export.quiet import quiet
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
 
-CACHE_LENGTH = 1024
+# Not 1024: rows of values [H, T] that are a power of two apart fall on the same lines of the processor's cache, which
+# made their product with the probabilities 2.3 times slower (130 and 57 us a layer of SmolLM2-135M).
+CACHE_LENGTH = 1040
 PREFILL_LENGTHS = (16, 128)
 MOST_FORCED = 24  # tokens of a sample decoded one by one, as they stand in the text
 CONTINUED = 8  # tokens that the file goes on with by itself
@@ -84,7 +86,7 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
     if lengths[-1] > cache_length:
         raise ValueError(
             f"prefill_lengths={list(lengths)}, but the cache has {cache_length} slots: no prefill can be longer. "
-            "A cache_length that is a multiple of the longest is used to its end."
+            "A cache_length that is a multiple of the shortest is filled to its end by prefill alone."
         )
     return cache_length, lengths
 

@@ -16,11 +16,23 @@ from tfxformer.export import decoding, flatbuffer
 from tfxformer.export.files import check_writable, write_file
 from tfxformer.text import Tokenizer
 
-# The text as it is: what a model without chat training goes on with.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}"
-    "{% for item in message.content %}{{ item.text }}{% endfor %}{% endif %}{% endfor %}"
-)
+# LiteRT-LM hands the content of a message over as a list of parts; the templates of checkpoints expect text, and would
+# write that list out as JSON. In front of a template this makes text of the parts.
+JOIN_PARTS = """{%- set joined = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set text = namespace(value="") -%}
+{%- if message.content is string -%}
+{%- set text.value = message.content -%}
+{%- else -%}
+{%- for part in message.content -%}
+{%- set text.value = text.value ~ part.text -%}
+{%- endfor -%}
+{%- endif -%}
+{%- set joined.messages = joined.messages + [{"role": message.role, "content": text.value}] -%}
+{%- endfor -%}
+{%- set messages = joined.messages -%}
+"""
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"  # of a model without chat training
 
 
 def bundle_litertlm(
@@ -89,7 +101,7 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     metadata.stop_tokens.add().token_ids.ids.append(tokenizer.eos_id)
     metadata.max_num_tokens = cache.shape[2]  # keys [1, G, T, H]
     metadata.llm_model_type.CopyFrom(llm_model_type_pb2.LlmModelType(generic_model=llm_model_type_pb2.GenericModel()))
-    metadata.jinja_prompt_template = template
+    metadata.jinja_prompt_template = JOIN_PARTS + template
     metadata.sampler_params.type = sampler_params_pb2.SamplerParameters.TOP_P
     metadata.sampler_params.k, metadata.sampler_params.p, metadata.sampler_params.temperature = 1, 1.0, 1.0
     return metadata

@@ -110,7 +110,7 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
     if is_task(model):
         make = _task_plan
         if mode.equalized:  # once: signatures share the weights they write alike
-            rows = (_unpadded(batch) for batch in _task_samples(model, lengths[-1], samples))
+            rows = (unpadded(batch) for batch in _task_samples(model, lengths[-1], samples))
             mode = equalized(model, mode, rows)
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
@@ -200,8 +200,8 @@ def equalized(task, mode: Mode, rows: Iterable[dict]) -> Mode:
     return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
 
 
-def _unpadded(batch: dict) -> dict:
-    # Without the padding, whose activations are nobody's: [1, S] -> [1, up to the last token]
+def unpadded(batch: dict) -> dict:
+    """A batch of one without its padding, whose activations are nobody's: [1, S] -> [1, up to the last token]."""
     end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
     return {name: ids[:, :end] for name, ids in batch.items()}
 
