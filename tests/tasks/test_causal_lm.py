@@ -14,8 +14,8 @@ from tfxformer.text import Tokenizer
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 BPE = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)
 END = BPE.eos_id
-TEXTS = tiny.TEXTS[:6]
-LONG = " ".join(tiny.TEXTS * 3)
+TEXTS = tiny.TEXTS[:9]
+LONG = " ".join(tiny.TEXTS)
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -25,9 +25,9 @@ TEMPLATE = (
 def make(tokenizer=BPE, dtype=None, sequence_length=None, tied=True, max_positions=48):
     stack = StackConfig(
         2, 32, 4, 48, activation="gelu_new", norm_position="pre", norm_epsilon=1e-5, embedding_norm=False,
-        final_norm=True, max_positions=max_positions, dropout=0.0, attention_dropout=0.0,
+        final_norm=True, max_positions=max_positions, dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0,
     )  # fmt: skip
-    config = TransformerConfig("gpt2", 290, decoder=stack, heads=HeadConfig(tied=tied))
+    config = TransformerConfig("gpt2", 290, decoder=stack, heads=HeadConfig(tied=tied, classifier_bias=False))
     backbone = tfxformer.build(config, dtype=dtype)
     return tiny.perturb(tasks.CausalLM(backbone, tokenizer=tokenizer, sequence_length=sequence_length))
 
@@ -53,7 +53,7 @@ def test_packed_texts_cost_what_each_costs_alone():
     cut = max(blocks["padding_mask"][0]) - 1  # the text across the border: its pieces see themselves only
     before = int((blocks["padding_mask"][0] <= cut).sum())
     pieces = [*rows[:cut], rows[cut][: 48 - before + 1], rows[cut][48 - before :], *rows[cut + 1 :]]
-    losses = np.concatenate([token_losses(model, piece) for piece in pieces])
+    losses = np.concatenate([token_losses(model, piece) for piece in pieces if len(piece) > 1])
     loss, perplexity = model.evaluate(TEXTS, batch_size=1, verbose=0)
     np.testing.assert_allclose(loss, losses.mean(), rtol=1e-5)
     np.testing.assert_allclose(perplexity, np.exp(losses.mean()), rtol=1e-5)
@@ -120,7 +120,7 @@ def test_one_long_text_of_ids():
 def test_only_answers_are_learned():
     prompts, answers = ["the cat sat on the", "who wrote it"], [" mat", " ada"]
     model = make()
-    blocks, targets, weights = model._examples(prompts, answers)
+    _, targets, weights = model._examples(prompts, answers)
     losses = []
     for prompt, answer in zip(BPE.ids(prompts), BPE.ids(answers), strict=True):
         losses.append(token_losses(model, [*prompt, *answer, END])[len(prompt) - 1 :])
@@ -177,11 +177,11 @@ def strided_losses(model, ids, length, stride):
     return np.concatenate(losses)
 
 
-@pytest.mark.parametrize(("length", "stride"), [(48, 48), (48, 20), (32, 1)])
+@pytest.mark.parametrize(("length", "stride"), [(48, 48), (48, 20), (32, 9)])
 def test_long_texts_are_measured_by_stride(length, stride):
     model = make(sequence_length=length)
     (ids,) = BPE.ids([LONG])
-    assert len(ids) > 4 * length
+    assert len(ids) > 2 * length
     wanted = strided_losses(model, ids, length, stride)
     assert len(wanted) == len(ids) - 1
     actual = model.perplexity(LONG, stride=stride, sequence_length=length)
@@ -251,9 +251,8 @@ def test_files_hold_everything(tied, tmp_path):
     np.testing.assert_allclose(opened[0].evaluate(TEXTS, verbose=0), model.evaluate(TEXTS, verbose=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(dtype):
-    history = make(dtype=dtype, sequence_length=32).fit(TEXTS, epochs=2, verbose=0).history
+def test_mixed_precision():
+    history = make(dtype="mixed_bfloat16", sequence_length=32).fit(TEXTS, epochs=2, verbose=0).history
     wanted = make(sequence_length=32).fit(TEXTS, epochs=2, verbose=0).history
     np.testing.assert_allclose(history["loss"], wanted["loss"], rtol=3e-2)
 

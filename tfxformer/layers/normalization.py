@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.layers import kernels
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 NORMS = ("layer", "rms")
@@ -20,10 +21,13 @@ def make_norm(kind: str, epsilon: float, dtype, name: str):
 class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
-    Input and output [..., D]; the statistics are float32 under every dtype policy.
+    Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
     """
 
-    def call(self, inputs, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        if training:
+            inputs = ops.cast(inputs, self.compute_dtype)
+            return kernels.add_norm(inputs, None, self.gamma, self.beta, self.epsilon)
         if numerics.layer_norm == "product":
             return self._call_as_product(inputs)
         return super().call(inputs)
@@ -50,7 +54,7 @@ class RMSNormalization(keras.layers.Layer):
     Args:
         epsilon: float.
 
-    Input and output [..., D]; the mean is float32 under every dtype policy.
+    Input and output [..., D]; the mean is float32 under every dtype policy. In training it is one kernel.
     """
 
     def __init__(self, epsilon=1e-6, **kwargs):
@@ -60,7 +64,9 @@ class RMSNormalization(keras.layers.Layer):
     def build(self, input_shape):
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)
 
-    def call(self, inputs, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        if training:
+            return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.gamma, None, self.epsilon)
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
         gamma = ops.cast(self.gamma, wide.dtype)

@@ -80,7 +80,12 @@ _GPT2 = {
     "decoder__attention_dropout": 0.1,
     "decoder__embedding_dropout": 0.1,
 }
-_SCRATCH = {"family": "gpt2", "vocabulary_size": 4096, "decoder__activation": "gelu_new"}
+_SCRATCH = {
+    "family": "gpt2",
+    "vocabulary_size": 4096,
+    "decoder__activation": "gelu_new",
+    "decoder__embedding_dropout": 0.0,
+}
 _PYTHIA = {
     "family": "gpt_neox",
     "vocabulary_size": 50304,
