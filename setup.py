@@ -39,6 +39,7 @@ setup(
         "reference": REFERENCE,
         "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
+        "litertlm": ["litert-lm-builder>=0.18"],
         "benchmark": ["torch>=2.8", "transformers>=5.0", "onnx", "onnxruntime", "openvino", "nncf", "keras-hub>=0.32"],
     },
     entry_points={"console_scripts": ["tfxformer=tfxformer.cli.main:main"]},

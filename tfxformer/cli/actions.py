@@ -73,11 +73,14 @@ def evaluate(model, data, batch_size) -> dict:
     return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
 
 
-def export(model, file, quantization, sequence_length, sequence_lengths, representative) -> dict:
+def export(
+    model, file, quantization, sequence_length, sequence_lengths, representative, cache_length, prefill_lengths
+) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.cli.models import open_task
 
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
+    prefill = None if prefill_lengths is None else _integers("--prefill-lengths", prefill_lengths)
     task = open_task(model)
     from tfxformer.export import export_litert
 
@@ -91,6 +94,8 @@ def export(model, file, quantization, sequence_length, sequence_lengths, represe
         quantization,
         sequence_length=sequence_length,
         sequence_lengths=lengths,
+        cache_length=cache_length,
+        prefill_lengths=prefill,
         representative=texts,
     )
     return report.to_dict()

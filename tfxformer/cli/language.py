@@ -56,8 +56,7 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
         if not line.strip():
             continue
         messages.append({"role": "user", "content": line.strip()})
-        prompt = opened.chat_prompt(messages)
-        pieces = _stream(opened, prompt, max_new_tokens, stop, seed, **sampling)
+        pieces = _stream(opened, messages, max_new_tokens, stop, seed, **sampling)
         answer = _written(pieces, "content", write)
         messages.append({"role": "assistant", "content": answer["content"].strip()})
         if write is not None:
@@ -66,7 +65,7 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
 
 
 def open_language_model(model: str):
-    """What has `stream` and `chat_prompt`: a `tasks.CausalLM`, or the generator of a .tflite file."""
+    """What has `stream`: a `tasks.CausalLM`, or the generator of a .tflite file."""
     if model.endswith(".tflite"):
         from tfxformer.export import LiteRTGenerator
 
@@ -96,7 +95,14 @@ def sampler(temperature: float | None, top_k: int | None, top_p: float | None, m
 
 
 def _stream(model, prompt, max_new_tokens, stop, seed, temperature, top_k, top_p, min_p):
+    """The text that follows a text or the messages of a conversation, piece by piece."""
+    if not hasattr(model, "chat_prompt"):  # of a file: drawn in numpy, without Keras
+        ways = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+        if temperature is None:
+            temperature = 0.0 if all(way is None for way in ways.values()) else 1.0
+        return model.stream(prompt, max_new_tokens, temperature=temperature, seed=seed, stop=stop or (), **ways)
     chosen = sampler(temperature, top_k, top_p, min_p)
+    prompt = prompt if isinstance(prompt, str) else model.chat_prompt(prompt)
     return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop or None)
 
 

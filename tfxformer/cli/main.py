@@ -174,6 +174,12 @@ def export(
         Path | None,
         typer.Option(help="A data file that calibrates int8 and int16x8; its labels are not read."),
     ] = None,
+    cache_length: Annotated[
+        int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1024).")
+    ] = None,
+    prefill_lengths: Annotated[
+        str | None, typer.Option(help="Of a language model, by commas: tokens read at once (default: 16,128).")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -188,6 +194,8 @@ def export(
         sequence_length=sequence_length,
         sequence_lengths=sequence_lengths,
         representative=representative,
+        cache_length=cache_length,
+        prefill_lengths=prefill_lengths,
     )
 
 

@@ -141,5 +141,6 @@ def _pieces(engine, prompts, request, new, length, copies, stride, sampler, kind
     while shown < end and open_rows.any():
         state = engine.decode(state, request, min(shown + stride, end), sampler, kinds)
         slot, tokens = int(state.slot), state.tokens.numpy()
-        yield [until_stop(row[shown:slot], request.stop_ids) if one else [] for row, one in zip(tokens, open_rows)]
+        pieces = zip(tokens[:, shown:slot], open_rows, strict=True)
+        yield [until_stop(piece, request.stop_ids) if is_open else [] for piece, is_open in pieces]
         open_rows, shown = ~state.done.numpy(), slot

@@ -38,8 +38,9 @@ def keep_best(scores, weights, target):
     """
     bits = ops.cast(ops.view(scores, "int32"), "uint32")
     sign = np.uint32(1 << 31)
-    # As unsigned integers in the order of the floats: negative ones reversed, and below the others.
-    keys = ops.where(scores < 0, ops.bitwise_not(bits), ops.bitwise_or(bits, sign))
+    # As unsigned integers in the order of the floats: negative ones reversed, and below the others. By the sign bit: a
+    # processor that takes tiny numbers for zero does not say that they are below it.
+    keys = ops.where(bits >= sign, ops.bitwise_not(bits), ops.bitwise_or(bits, sign))
 
     def narrow(index, lowest):
         trial = ops.bitwise_or(lowest, ops.right_shift(ops.full_like(lowest, sign), ops.cast(index, "uint32")))
@@ -72,15 +73,14 @@ class Sampler:
 
     @classmethod
     def kept(cls, logits, values):
-        """Which tokens may be drawn, bool [B, V], or None for all: logits float32 [B, V] are those after temperature."""
-        return None
+        """Which tokens may be drawn: float32 logits [B, V], after temperature -> bool [B, V]."""
+        return ops.ones_like(logits, dtype="bool")
 
     @classmethod
     def distribution(cls, logits, values):
         """The logits that tokens are drawn from: float32 [B, V] -> [B, V], -inf at tokens that are not kept."""
         logits = logits / values["temperature"]
-        kept = cls.kept(logits, values)
-        return logits if kept is None else ops.where(kept, logits, -np.inf)
+        return ops.where(cls.kept(logits, values), logits, -np.inf)
 
     @classmethod
     def choose(cls, logits, values, seed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -112,7 +113,7 @@ class DecoderBlock(TransformerBlock):
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs if cache is None else (outputs, cache)
+        return outputs if cache is None else (outputs, cache_spec(cache))
 
     def get_config(self):
         return {**super().get_config(), "cross_attention": self.has_cross_attention}

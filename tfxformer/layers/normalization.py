@@ -81,7 +81,10 @@ class RMSNormalization(ResidualNorm, keras.layers.Layer):
             return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.gamma, None, self.epsilon)
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
-        return ops.cast(wide * scale * ops.cast(self.gamma, wide.dtype), self.compute_dtype)
+        gamma = ops.cast(self.gamma, wide.dtype)
+        if numerics.layer_norm == "product":  # gamma scales the small factor, as in `LayerNormalization`
+            return ops.cast(wide * (scale * gamma), self.compute_dtype)
+        return ops.cast(wide * scale * gamma, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -105,15 +105,15 @@ def rotate(x, cosine, sine):
 
     Args:
         x: [B, N, S, H].
-        cosine, sine: broadcastable to [B, N, S, R / 2].
+        cosine, sine: broadcastable to [B, N, S, R], as `RotaryPositions` gives them: the sines of the first half
+            negative.
     """
-    half = cosine.shape[-1]
+    width = cosine.shape[-1]
+    half, turned = width // 2, x[..., :width]
     cosine, sine = ops.cast(cosine, x.dtype), ops.cast(sine, x.dtype)
-    first, second = x[..., :half], x[..., half : 2 * half]
-    parts = [first * cosine - second * sine, second * cosine + first * sine]
-    if 2 * half < x.shape[-1]:
-        parts.append(x[..., 2 * half :])
-    return ops.concatenate(parts, axis=-1)
+    swapped = ops.concatenate([turned[..., half:], turned[..., :half]], axis=-1)
+    turned = turned * cosine + swapped * sine  # whole rows: half as many operators as by halves
+    return turned if width == x.shape[-1] else ops.concatenate([turned, x[..., width:]], axis=-1)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -124,7 +124,8 @@ class RotaryPositions(keras.layers.Layer):
         rotary: `Rotary` or its dict.
         head_size: int H.
 
-    Call: positions int32 [B, S] -> (cosine, sine), each float32 [B, 1, S, R / 2].
+    Call: positions int32 [B, S] -> (cosine, sine), each float32 [B, 1, S, R], once for either half; the sines of the
+    first half are negative.
     """
 
     def __init__(self, rotary, head_size, **kwargs):
@@ -140,7 +141,8 @@ class RotaryPositions(keras.layers.Layer):
             frequencies = self._stretched(ops.max(positions) + 1)
         angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies  # [B, S, R / 2]
         angles = ops.expand_dims(angles, 1)
-        return ops.cos(angles) * self.rotary.scale, ops.sin(angles) * self.rotary.scale
+        cosine, sine = ops.cos(angles) * self.rotary.scale, ops.sin(angles) * self.rotary.scale
+        return ops.concatenate([cosine, cosine], axis=-1), ops.concatenate([-sine, sine], axis=-1)
 
     def _stretched(self, length):
         """Frequencies of a base that grows with the sequence once it is longer than trained."""
@@ -152,7 +154,7 @@ class RotaryPositions(keras.layers.Layer):
         return ops.exp(-ops.log(base) * np.arange(0, width, 2, dtype=np.float32) / width)
 
     def compute_output_spec(self, positions):
-        shape = (positions.shape[0], 1, positions.shape[1], len(self._frequencies))
+        shape = (positions.shape[0], 1, positions.shape[1], 2 * len(self._frequencies))
         return keras.KerasTensor(shape, dtype="float32"), keras.KerasTensor(shape, dtype="float32")
 
     def get_config(self):

@@ -72,7 +72,7 @@ class CausalLM(Task):
         return self.backbone.new_cache(batch_size, length)
 
     def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, logits: str | None = "last"):
-        """New tokens on a cache, as one graph over tensors or symbolic inputs.
+        """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
             inputs: as `models.Decoder.step` takes them.
