@@ -96,6 +96,18 @@ def summary(seconds: dict, ours: str) -> dict:
     return {name: {"seconds": spread(times), "ours_is_faster": spread(ratios[name])} for name, times in seconds.items()}
 
 
+def training_torch():
+    """torch, its threads asleep while they wait for each other.
+
+    By default they wait in loops: as fast on an idle machine, but five times slower (seen) where other work takes
+    turns on the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    return torch
+
+
 def machine(packages: list) -> dict:
     """What the figures were measured on; says so when other work is running."""
     load = os.getloadavg()[0]
