@@ -6,7 +6,7 @@ The VADER movie snippets (7,336 sentences to train, 1,835 to test, two labels), 
 AdamW at 5e-5 (weight decay 0.01, none on norms and biases), rate warming up for a tenth of the steps and then
 falling to zero, gradients clipped by their global norm at 1.0, all float32, seeds 0, 1 and 2 in both frameworks.
 On the same sentences, in pairs: the int8 .tflite file against the Keras model it was made from, and that model
-pruned to 50 % in a further fit (2 epochs, the same rate and schedule) against itself.
+pruned to 50 % in a further fit (2 epochs, the same rate and schedule, mixed bfloat16) against itself.
 
 A full run takes long; each part and seed is a process and a file of its own under --runs, and a run that finds its
 file is not repeated. The seconds of a fit are of the clock; those of the processor, over all threads, are less
@@ -16,6 +16,7 @@ disturbed by other work on the machine.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -108,18 +109,20 @@ def run_tfxformer(seed, count, folder) -> dict:
 
 
 def run_pruned(seed, count, folder) -> dict:
-    """Prunes what `run_tfxformer` fine-tuned, in a further fit."""
+    """Prunes what `run_tfxformer` fine-tuned, in a further fit; the answers are those of its float32 weights."""
     import keras
 
     from tfxformer import compression, tasks
     from tfxformer.recipes import pipeline
 
-    split = sentences(count)
+    split, load = sentences(count), functools.partial(tasks.TextClassifier.from_pretrained, sequence_length=LENGTH)
     keras.utils.set_random_seed(seed)
-    model = tasks.TextClassifier.from_pretrained(model_folder(seed, count, folder), sequence_length=LENGTH)
+    model = load(model_folder(seed, count, folder), dtype="mixed_bfloat16")
     steps = PRUNE_EPOCHS * math.ceil(len(split.train_texts) / BATCH)
     schedule = pipeline.pruning_schedule(SPARSITY, steps)
     seconds = fine_tuned(model, split, PRUNE_EPOCHS, [compression.Prune(schedule)])
+    with tempfile.TemporaryDirectory() as saved:
+        model = load(model.save_pretrained(saved))
     sparsity = compression.sparsity_report(model).kernels.sparsity
     return seconds | judged(model, split, "pruned") | {"sparsity": sparsity}
 

@@ -26,11 +26,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def made_by(results: dict) -> str:
-    """The command, the rounds and the processor, in a line."""
+    """The command, the rounds, the processor and how busy it was, in a line."""
     machine = results["machine"]
+    load = machine["load_average"]
+    load = f", shared with other work (load average {load:.0f})" if load > 1 else ""
     return (
         f"`{results['command']}`: {results['rounds']} interleaved rounds, quartiles in brackets; "
-        f"{machine['cores']} cores of {machine['processor']}.\n"
+        f"{machine['cores']} cores of {machine['processor']}{load}.\n"
     )
 
 
@@ -74,10 +76,16 @@ def training_step() -> str:
     for path in sorted((HERE / "results").glob("training_step-*.json")):
         results = read(path.stem)
         rows = [
-            [name, f"{peer['tokens_per_second']:,.0f}", spread(peer["ours_is_faster"], unit="x")]
+            [
+                name,
+                f"{peer['tokens_per_second']:,.0f}",
+                spread(peer["ours_is_faster"], unit="x"),
+                spread(peer["ours_is_faster_by_processor"], unit="x"),
+            ]
             for name, peer in results["peers"].items()
         ]
-        table = markdown([results["what"], "tokens/s", "tfxformer is faster by"], rows)
+        header = [results["what"], "tokens/s", "tfxformer is faster by", "by processor seconds"]
+        table = markdown(header, rows)
         parts.append(f"{table}\n{made_by(results)}")
     return "**Training of MiniLM-L6**, one training step\n\n" + "\n".join(parts)
 

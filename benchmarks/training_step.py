@@ -151,18 +151,18 @@ def main():
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras", "keras-hub", "torch", "transformers"]),
     }
-    seconds = harness.race(
+    times = harness.race(
         {name: Peer(peer, dtype, length) for name, peer in PEERS.items()}, arguments.rounds, arguments.calls
     )
-    results["peers"] = harness.summary(seconds, "tfxformer")
+    results["peers"] = harness.summary(times, "tfxformer")
     print(results["machine"]["processor"])
     for name, peer in results["peers"].items():
         peer["tokens_per_second"] = BATCH * length / peer["seconds"]["median"]
-        ratio = peer["ours_is_faster"]
+        ratio, by_processor = peer["ours_is_faster"], peer["ours_is_faster_by_processor"]["median"]
         print(
             f"{name:10s} {peer['seconds']['median'] * 1e3:7.0f} ms {peer['tokens_per_second']:7.0f} tokens/s"
             f"   tfxformer is {ratio['median']:.2f}x as fast ({ratio['low_quartile']:.2f}"
-            f" to {ratio['high_quartile']:.2f})"
+            f" to {ratio['high_quartile']:.2f}), {by_processor:.2f}x by processor seconds"
         )
     print(harness.write(f"training_step-{dtype}-{length}", results))
 
