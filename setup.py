@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32"]
+GGUF = ["gguf>=0.10"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
@@ -23,6 +24,7 @@ setup(
         "numpy>=1.26",
         "ml_dtypes>=0.5",
         "tokenizers>=0.21",
+        "jinja2>=3.1.6",
         "huggingface_hub>=0.30",
         "ai-edge-litert>=2.1",
         "flatbuffers>=25",
@@ -35,7 +37,9 @@ setup(
     extras_require={
         "test": TEST,
         "reference": REFERENCE,
+        "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
+        "litertlm": ["litert-lm-builder>=0.18"],
         "benchmark": ["torch>=2.8", "transformers>=5.0", "onnx", "onnxruntime", "openvino", "nncf", "keras-hub>=0.32"],
     },
     entry_points={"console_scripts": ["tfxformer=tfxformer.cli.main:main"]},

@@ -1,18 +1,19 @@
 """Tiny random checkpoints by transformers, every parameter perturbed, and what torch computes with them.
 
-`python tests/make_fixtures.py` writes the stored ones into tests/fixtures (needs the extra [reference]); the reference
-tests make all of them anew, live. A case is data: a family, a class with a head (or none), and odd configuration.
+`python tests/make_fixtures.py` writes the stored ones into tests/fixtures (needs the extra [reference]), or those named
+after it; the reference tests make all of them anew, live. A case is data: a family, a class with a head (or none), and
+odd configuration.
 """
 
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import decoder_cases
 import numpy as np
+from decoder_cases import VOCABULARY_SIZE, Case
 
 FOLDER = Path(__file__).parent / "fixtures"
-VOCABULARY_SIZE = 96
 HEADS = {
     None: "Model",
     "text-classification": "ForSequenceClassification",
@@ -20,6 +21,7 @@ HEADS = {
     "question-answering": "ForQuestionAnswering",
     "masked-lm": "ForMaskedLM",
     "pretraining": "ForPreTraining",
+    "causal-lm": "ForCausalLM",
 }
 CLASSES = {
     "bert": "Bert",
@@ -28,6 +30,7 @@ CLASSES = {
     "distilbert": "DistilBert",
     "albert": "Albert",
     "electra": "Electra",
+    **decoder_cases.CLASSES,
 }
 SIZES = {
     "vocab_size": VOCABULARY_SIZE,
@@ -45,24 +48,6 @@ DISTILBERT_SIZES = {
     "hidden_dim": 40,
     "max_position_embeddings": 40,
 }
-
-
-@dataclass(frozen=True)
-class Case:
-    """A checkpoint: its family, head, odd configuration, and what is done to its files.
-
-    Attributes:
-        family, head: keys of `CLASSES` and `HEADS`.
-        config: keys of config.json besides the sizes.
-        files: "legacy" (LayerNorm.gamma and .beta, position_ids), "shards" (bf16, several files), "no-pooler".
-        stored: whether it is one of tests/fixtures.
-    """
-
-    family: str
-    head: str | None = None
-    config: dict = field(default_factory=dict)
-    files: str = ""
-    stored: bool = False
 
 
 _ROBERTA = {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
@@ -105,7 +90,17 @@ CASES = {
     "electra-same-width": Case("electra", "text-classification", {"embedding_size": 24, "hidden_act": "silu"}),
     "electra-tagger": Case("electra", "token-classification", {**_ELECTRA, "type_vocab_size": 3}),
     "electra-answers": Case("electra", "question-answering", _ELECTRA),
+    **decoder_cases.CASES,
 }
+
+
+def architecture(family: str, head: str | None) -> str:
+    """The reference's class."""
+    return "GPT2LMHeadModel" if (family, head) == ("gpt2", "causal-lm") else CLASSES[family] + HEADS[head]
+
+
+def is_decoder(case: Case) -> bool:
+    return case.family in decoder_cases.CLASSES
 
 
 def make_model(case: Case):
@@ -113,10 +108,10 @@ def make_model(case: Case):
     import torch
     import transformers
 
-    sizes = DISTILBERT_SIZES if case.family == "distilbert" else SIZES
+    sizes = {"distilbert": DISTILBERT_SIZES, **decoder_cases.SIZES}.get(case.family, SIZES)
     config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
     config._attn_implementation = "eager"
-    model = getattr(transformers, CLASSES[case.family] + HEADS[case.head])(config).eval()
+    model = getattr(transformers, architecture(case.family, case.head))(config).eval()
     generator = torch.Generator().manual_seed(len(str(case)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -130,6 +125,8 @@ def make_model(case: Case):
 def make_inputs(case: Case, seed=0) -> dict:
     """A batch of the case: a full row, a padded one, and one with the padding id inside and a hidden token."""
     generator = np.random.default_rng(seed)
+    if is_decoder(case):
+        return decoder_cases.make_inputs(case, generator)
     padding_id = case.config.get("pad_token_id", 0)
     token_ids = generator.integers(5, VOCABULARY_SIZE, (3, 12)).astype("int32")
     mask = np.ones((3, 12), "int32")
@@ -148,6 +145,8 @@ def run(model, inputs: dict) -> dict:
     """Torch's hidden states [L+1, B, S, D] and, where the model has a head, its logits."""
     import torch
 
+    if model.config.model_type in decoder_cases.CLASSES:
+        return decoder_cases.run(model, inputs)
     names = {"token_ids": "input_ids", "padding_mask": "attention_mask", "segment_ids": "token_type_ids"}
     tensors = {names[name]: torch.tensor(array.astype("int64")) for name, array in inputs.items()}
     with torch.no_grad():
@@ -193,16 +192,19 @@ def make(name: str, folder: Path) -> tuple[Path, dict, dict]:
     model = make_model(case)
     inputs = make_inputs(case)
     folder.mkdir(parents=True, exist_ok=True)
-    save(case, model, folder)
+    if is_decoder(case):
+        model = decoder_cases.save(case, model, folder)
+    else:
+        save(case, model, folder)
     return folder, inputs, run(model, inputs)
 
 
 def main() -> None:
-    """Writes the stored fixtures anew."""
+    """Writes the stored fixtures anew, or those named on the command line."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    for name in [name for name, case in CASES.items() if case.stored]:
+    for name in sys.argv[1:] or [name for name, case in CASES.items() if case.stored]:
         folder, inputs, results = make(name, FOLDER / name)
         np.savez_compressed(
             folder / "expected.npz", **{f"input_{key}": value for key, value in inputs.items()}, **results

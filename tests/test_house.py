@@ -33,7 +33,16 @@ MAY_IMPORT = {
     "samples": (),
 }
 ENGINE = "compression/tfmot_engine.py"  # the one file behind which tfmot stays
-LAZY = ("tfmot", "tensorflow_model_optimization", "torch", "transformers", "jax", "tensorflow_text", "keras_hub")
+LAZY = (
+    "tfmot",
+    "tensorflow_model_optimization",
+    "torch",
+    "transformers",
+    "jax",
+    "tensorflow_text",
+    "keras_hub",
+    "gguf",
+)
 
 
 def name(path: Path) -> str:

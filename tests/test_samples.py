@@ -1,11 +1,17 @@
 """Fetching with the real pip from a local folder of archives, and the real samples' counts."""
 
+import gzip
 import hashlib
 import io
 import json
+import os
+import shutil
+import struct
+import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +21,7 @@ from threading import Barrier
 import pytest
 
 from tfxformer import samples
+from tfxformer.samples.r_data import read_database
 
 FILES = {"tiny/data/a.txt": "one", "tiny/data/deep/b.txt": "two", "tiny/data/c.bin": "no", "tiny/x.txt": "no"}
 
@@ -152,8 +159,48 @@ def test_the_command_lists_licences_and_unknown_names_are_told(capsys):
         assert name in said
         assert sample.licence in said
         assert sample.requirement in said
-    with pytest.raises(ValueError, match="there are: minilm-l6, bbc-topics"):
+    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, bbc-topics"):
         samples.fetch("nothing")
+
+
+def r_strings(values, kind=16) -> bytes:
+    """A character vector in R's serialization, written by hand from its documentation."""
+    chars = [v.encode() if isinstance(v, str) else None for v in values]
+    parts = [
+        struct.pack(">ii", 0x00040009, -1) if c is None else struct.pack(">ii", 0x00008009, len(c)) + c for c in chars
+    ]
+    return struct.pack(">ii", kind, len(values)) + b"".join(parts)
+
+
+def r_database(folder, values: bytes, compressed=1):
+    """A lazy-load database with one variable, "book"."""
+    head = b"X\n" + struct.pack(">iii", 2, 0x040000, 0x020300)
+    stored = struct.pack(">I", len(head + values)) + zlib.compress(head + values)
+    symbol = struct.pack(">i", 1) + struct.pack(">ii", 0x00040009, 5) + b"names"
+    names = struct.pack(">i", 0x402) + symbol
+
+    def named(values: bytes, *of: str) -> bytes:
+        return values + names + r_strings(of) + struct.pack(">i", 254)
+
+    place = struct.pack(">iiii", 13, 2, 0, len(stored))
+    variables = named(struct.pack(">ii", 0x213, 1) + place, "book")
+    flags = struct.pack(">iii", 13, 1, compressed)
+    index = head + struct.pack(">ii", 0x213, 2) + variables + flags
+    index += struct.pack(">ii", 0x402, 0x1FF) + r_strings(["variables", "compressed"]) + struct.pack(">i", 254)
+    (folder / "Rdata.rdx").write_bytes(gzip.compress(index))
+    (folder / "Rdata.rdb").write_bytes(stored)
+    return folder / "Rdata.rdx"
+
+
+def test_r_data_are_read_without_r(tmp_path):
+    lines = ["It is a truth", "", "é — 你", None]
+    assert read_database(r_database(tmp_path, r_strings(lines))) == {"book": lines}
+    with pytest.raises(ValueError, match="type 6"):  # a call: code is never touched
+        read_database(r_database(tmp_path, r_strings(lines, kind=6)))
+    with pytest.raises(ValueError, match="end too early"):
+        read_database(r_database(tmp_path, r_strings(lines)[:-5]))
+    with pytest.raises(ValueError, match="not with zlib"):
+        read_database(r_database(tmp_path, r_strings(lines), compressed=3))
 
 
 @pytest.mark.samples
@@ -162,6 +209,68 @@ def test_minilm_is_a_hugging_face_folder():
     assert json.loads((folder / "config.json").read_text())["hidden_size"] == 384
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.mark.samples
+def test_smollm2_is_the_pinned_file():
+    path = samples.smollm2()
+    assert path.stat().st_size == 98_362_432
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.mark.samples
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="Debian's apt-get fetches them")
+def test_austen_novels_are_six_whole_ones():
+    novels = samples.austen_novels()
+    lines = {title: text.count("\n") + 1 for title, text in novels.items()}
+    assert lines == {
+        "Sense & Sensibility": 12624,
+        "Pride & Prejudice": 13030,
+        "Mansfield Park": 15349,
+        "Emma": 16235,
+        "Northanger Abbey": 7856,
+        "Persuasion": 8328,
+    }
+    assert sum(map(len, novels.values())) == 4_025_022
+    assert novels["Persuasion"].startswith("Persuasion\n\n")
+    assert novels["Emma"].endswith("FINIS")
+    assert "It is a truth universally acknowledged, that a single man in possession" in novels["Pride & Prejudice"]
+
+
+def test_debian_packages_need_apt_and_are_never_installed(registry, monkeypatch, tmp_path):
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("dpkg-deb builds the package of this test")
+    tree = tmp_path / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: tiny\n"
+    )
+    for name, content in FILES.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    archive = registry / "tiny_1.0_all.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(archive)], check=True)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    sample = make_wheel(registry, FILES)
+    put(monkeypatch, replace(sample, requirement="tiny=1.0", archive=archive.name, sha256=digest))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    apt = programs / "apt-get"
+    apt.write_text("#!/bin/sh\necho 'E: Unable to locate package tiny' >&2\nexit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(RuntimeError, match=r"Unable to locate package tiny(.|\n)*apt-get update"):
+        samples.fetch("tiny")
+    apt.write_text(f"#!/bin/sh\nset -e\ntest \"$*\" = 'download --quiet tiny=1.0'\ncp {archive} .\n")
+    folder = samples.fetch("tiny")
+    assert (folder / "deep" / "b.txt").read_text() == "two"
+    assert leftovers() == [folder]
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    monkeypatch.setenv("TFXFORMER_CACHE", str(tmp_path / "other"))
+    with pytest.raises(RuntimeError, match=r"is a Debian package(.|\n)*No such file"):
+        samples.fetch("tiny")
 
 
 @pytest.mark.samples

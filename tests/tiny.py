@@ -24,26 +24,48 @@ def tokenizer(folder) -> Tokenizer:
     return Tokenizer.from_vocabulary(path)
 
 
+PRESETS = {
+    "albert": "albert-base",
+    "electra": "electra-small",
+    "gpt2": "gpt2",
+    "gpt_neox": "pythia-70m",
+    "opt": "opt-125m",
+    "bloom": "bloom-560m",
+    "llama": "smollm2-135m",
+    "mistral": "mistral-7b",
+    "qwen2": "qwen2.5-0.5b",
+}
+
+
 def config(family="bert", **changes):
     """A two-layer configuration of a family, 32 wide, without dropout."""
-    preset = {"albert": "albert-base", "electra": "electra-small"}.get(family, f"{family}-base")
+    preset = tfxformer.models.preset(PRESETS.get(family, f"{family}-base"))
+    kind = "encoder" if preset.decoder is None else "decoder"
+    sizes = {
+        "num_layers": 2,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "feed_forward_size": 128 if family == "bloom" else 48,
+        "max_positions": 64 + preset.stack.position_offset,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
+    if preset.stack.num_key_value_heads:
+        sizes["num_key_value_heads"] = 2
+    if preset.stack.embedding_dropout is not None:
+        sizes["embedding_dropout"] = 0.0
     values = {
         "vocabulary_size": VOCABULARY_SIZE,
-        "encoder__num_layers": 2,
-        "encoder__hidden_size": 32,
-        "encoder__num_heads": 4,
-        "encoder__feed_forward_size": 48,
-        "encoder__max_positions": 64,
-        "encoder__dropout": 0.0,
-        "encoder__attention_dropout": 0.0,
+        "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
         "heads__classifier_dropout": 0.0,
+        **{f"{kind}__{name}": value for name, value in sizes.items()},
         **({"embedding_size": 16} if family in ("albert", "electra") else {}),
     }
-    return tfxformer.models.preset(preset).replace(**{**values, **changes})
+    return preset.replace(**{**values, **changes})
 
 
 def backbone(family="bert", seed=0, dtype=None, gradient_checkpointing=False, **changes):
-    """An encoder of `config(...)`, every variable random."""
+    """An encoder or decoder of `config(...)`, every variable random."""
     model = tfxformer.build(config(family, **changes), dtype=dtype, gradient_checkpointing=gradient_checkpointing)
     return perturb(model, seed)
 

@@ -12,6 +12,7 @@ import tiny
 
 import tfxformer
 from tfxformer import checkpoints, samples, tasks
+from tfxformer.layers.rotary import Rotary
 
 TOLERANCE = 1e-5  # of logits and hidden states of a few units; the contract is 1e-4
 TASKS = {
@@ -20,13 +21,15 @@ TASKS = {
     "question-answering": tasks.QuestionAnswering,
     "masked-lm": tasks.MaskedLM,
     "pretraining": tasks.MaskedLM,
+    "causal-lm": tasks.CausalLM,
 }
+DECODERS = [name for name, case in make_fixtures.CASES.items() if make_fixtures.is_decoder(case)]
 STORED = [name for name, case in make_fixtures.CASES.items() if case.stored]
 HEADLESS = "electra-discriminator"  # a head that we have no task for
 
 
 def open_case(name, folder, tokenizer):
-    """The task that reads a case's head, or the bare encoder; without any warning where all is used."""
+    """The task that reads a case's head, or the bare backbone; without any warning where all is used."""
     head = make_fixtures.CASES[name].head
     if head is None or name == HEADLESS:
         return tfxformer.from_pretrained(folder)
@@ -35,16 +38,21 @@ def open_case(name, folder, tokenizer):
 
 def check_results(name, model, inputs, results):
     """Hidden states, pooled output and logits on valid positions; returns the largest error."""
-    encoder = getattr(model, "backbone", model)
-    outputs = encoder.forward({key: np.asarray(value) for key, value in inputs.items()})
+    backbone = getattr(model, "backbone", model)
+    outputs = backbone.forward({key: np.asarray(value) for key, value in inputs.items()})
     valid = inputs["padding_mask"].astype(bool)
     hidden = np.stack([np.asarray(state) for state in outputs["hidden_states"]])
     wanted = results["hidden_states"]
+    if "sequence_output" in results:  # the last state of a decoder is normed in the reference
+        hidden = hidden[:-1]
     assert hidden.shape == wanted.shape
     errors = [np.abs(hidden - wanted)[:, valid].max()]
+    if "sequence_output" in results:
+        wanted = results["sequence_output"]
+        errors.append(np.abs(np.asarray(outputs["sequence_output"]) - wanted)[valid].max())
     if "pooled_output" in results and "pooled_output" in outputs:
         errors.append(np.abs(np.asarray(outputs["pooled_output"]) - results["pooled_output"]).max())
-    if model is not encoder:
+    if model is not backbone:
         logits, wanted = np.asarray(model(inputs)), results["logits"]
         assert logits.shape == wanted.shape
         errors.append(np.abs((logits - wanted)[valid] if logits.ndim == 3 else logits - wanted).max())
@@ -130,13 +138,13 @@ def reopen(case, folder):
     import transformers
 
     head = "masked-lm" if case.head == "pretraining" else case.head
-    architecture = make_fixtures.CLASSES[case.family] + make_fixtures.HEADS[head]
+    architecture = make_fixtures.architecture(case.family, head)
     if case == make_fixtures.CASES[HEADLESS]:
         architecture = "ElectraModel"
     # The pooler is not saved where there is none, and transformers makes one for a bare model.
     bare = (
         {}
-        if case.head or case.family in ("distilbert", "electra")
+        if case.head or case.family in ("distilbert", "electra", *make_fixtures.decoder_cases.CLASSES)
         else {"add_pooling_layer": case.files != "no-pooler"}
     )
     model, loading = getattr(transformers, architecture).from_pretrained(
@@ -157,7 +165,28 @@ def test_saved_folder_opens_in_transformers(name, live, tiny_tokenizer, tmp_path
     case = make_fixtures.CASES[name]
     model = open_case(name, folder, tiny_tokenizer)
     saved = save(model, tmp_path / "saved")
+    if make_fixtures.is_decoder(case):
+        check_same_bits(case, folder, saved)
     check_results(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
+
+
+def check_same_bits(case, folder, saved):
+    """Every tensor of a decoder's folder came back, but for buffers, and the copy of a tied table."""
+    prefix = checkpoints.families.family_of(case.family).prefix
+    before, after = (
+        {
+            name.removeprefix(prefix): np.array(array)
+            for name, array in checkpoints.safetensors.open_folder(path).items()
+        }
+        for path in (folder, saved)
+    )
+    dropped = {name for name in before if name not in after}
+    assert after.keys() <= before.keys()
+    assert all("inv_freq" in name or "attn" in name or "attention" in name for name in dropped - {"lm_head.weight"})
+    assert ("lm_head.weight" in dropped) == (case.files == "copy")
+    assert len([name for name in dropped if name != "lm_head.weight"]) <= (3 if case.files == "old" else 0)
+    for name, array in after.items():
+        np.testing.assert_array_equal(array, before[name].astype("float32"), err_msg=name)
 
 
 @pytest.mark.reference
@@ -222,11 +251,13 @@ def test_families_are_found_by_model_type(tmp_path):
 
 @pytest.mark.parametrize("family", list(make_fixtures.CLASSES))
 def test_built_model_is_saved_and_read_again(family, tmp_path):
-    """A model that came from no file, with activations and stochastic depth of its own."""
-    model = tiny.backbone(family, encoder__activation="relu", encoder__stochastic_depth=0.2)
+    """A model that came from no file, with an activation (where the family has a choice) and depth of its own."""
+    stack = "decoder" if family in make_fixtures.decoder_cases.CLASSES else "encoder"
+    changes = {} if family == "bloom" else {f"{stack}__activation": "relu"}
+    model = tiny.backbone(family, **changes, **{f"{stack}__stochastic_depth": 0.2})
     saved = save(model, tmp_path / "saved")
     again = tfxformer.from_pretrained(saved)
-    assert again.config.replace(encoder__stochastic_depth=0.2) == model.config
+    assert again.config.replace(**{f"{stack}__stochastic_depth": 0.2}) == model.config
     inputs = tiny.inputs_for(model)
     np.testing.assert_array_equal(
         np.asarray(again(inputs)["sequence_output"]), np.asarray(model(inputs)["sequence_output"])
@@ -245,11 +276,54 @@ def test_built_task_opens_in_transformers(family, tmp_path):
     assert error <= TOLERANCE
 
 
-def test_what_a_family_cannot_say_is_refused(tmp_path):
-    model = tiny.backbone("bert", encoder__norm_position="pre")
-    with pytest.raises(checkpoints.CheckpointError, match=r"norm_position='post'.*model\.save"):
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("family", list(make_fixtures.decoder_cases.CLASSES))
+def test_built_language_model_opens_in_transformers(family, tmp_path):
+    """Without any config.json to pass through: every key that transformers needs is written."""
+    model = tiny.perturb(tasks.CausalLM(tiny.backbone(family)))
+    opened = reopen(make_fixtures.Case(family, "causal-lm"), model.save_pretrained(tmp_path / "saved"))
+    inputs = tiny.inputs_for(model)
+    results = make_fixtures.run(opened, inputs)
+    check_results(family, model, inputs, results)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("bert", {"encoder__norm_position": "pre"}, r"encoder\.norm_position='post'.*model\.save"),
+        ("bert", {"encoder__sliding_window": 4}, r"encoder\.sliding_window=None, this one 4"),
+        ("gpt2", {"decoder__sliding_window": 4}, r"decoder\.sliding_window=None, this one 4"),
+        ("gpt2", {"decoder__num_key_value_heads": 2}, r"decoder\.num_key_value_heads=None, this one 2"),
+        ("bloom", {"decoder__feed_forward_size": 48}, r"decoder\.feed_forward_size=128, this one 48"),
+        ("opt", {"decoder__norm_position": "parallel"}, r"norm_position='post', this one 'parallel'"),
+        ("opt", {"decoder__feed_forward_bias": False}, r"_bias=False, this one True"),
+        ("llama", {"decoder__rotary": Rotary(fraction=0.5)}, "turns whole heads"),
+        ("llama", {"decoder__sliding_window": 4}, r"decoder\.sliding_window=None, this one 4"),
+    ],
+)
+def test_what_a_family_cannot_say_is_refused(family, changes, message, tmp_path):
+    model = tiny.backbone(family, **changes)
+    with pytest.raises(checkpoints.CheckpointError, match=message):
         save(model, tmp_path / "saved")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore:Heads")
+@pytest.mark.parametrize("name", ["gpt2-lm", "neox-shards", "bloom-classifier"])
+def test_decoder_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels):
+    folder, inputs, _ = live(name)
+    case = make_fixtures.CASES[name]
+    model = open_case(name, folder, tiny_tokenizer)
+    before = tiny.weights(model)
+    targets = np.array([0, 1, 1]) if case.head == "text-classification" else np.roll(inputs["token_ids"], -1, axis=1)
+    model.compile(learning_rate=1e-2, warmup=0.0)
+    model.fit(inputs, targets, epochs=1, verbose=0)
+    after = tiny.weights(model)
+    assert all((before[path] != after[path]).any() for path in before if path.endswith(("query/kernel", "embeddings")))
+    saved = save(model, tmp_path / "saved")
+    check_results(name, model, inputs, make_fixtures.run(reopen(case, saved), inputs))
 
 
 @pytest.fixture(scope="module")

@@ -6,44 +6,88 @@ A page maps config.json keys to our switches and the reference's module names to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfxformer.checkpoints.layout import Module, Place, place
 from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.models import TransformerConfig
 
-# Our variable's last name -> the reference's, and the names that files of TensorFlow origin have in its place.
-LEAVES = {
-    "kernel": ("weight",),
-    "bias": ("bias",),
-    "embeddings": ("weight",),
-    "gamma": ("weight", "gamma"),
-    "beta": ("bias", "beta"),
-}
+CAUSAL_LM = "causal-lm"
+OWN_HEAD = "language_model_head"
+# Switches that config.json may not have: they change nothing outside training, or the file's tensors tell them.
+UNSTATED = ("stochastic_depth", "dropout", "attention_dropout", "embedding_dropout", "classifier_dropout", "pooler")
 
 
 @dataclass(frozen=True)
 class Key:
-    """A switch's key in config.json and its default there; a function of the whole config where it depends."""
+    """A switch's key in config.json and its default there; a function of the whole config where it depends.
+
+    Attributes:
+        name: the key.
+        default: what an absent or null key means.
+        also: other names that files have for the key.
+    """
 
     name: str
     default: Any
+    also: tuple[str, ...] = ()
 
     def read(self, reference: Mapping) -> Any:
-        """The key's value in a config.json; its default where the key is absent or null."""
-        value = reference.get(self.name)
-        if value is not None:
-            return value
-        return self.default(reference) if callable(self.default) else self.default
+        """The key's value in a config.json; its default where the key is absent or null.
+
+        Raises:
+            CheckpointError: where two names of the key have different values.
+        """
+        values = {name: reference[name] for name in (self.name, *self.also) if reference.get(name) is not None}
+        if not values:
+            return self.default(reference) if callable(self.default) else self.default
+        first, *others = values.values()
+        if any(value != first for value in others):
+            raise CheckpointError(f"config.json contradicts itself: {values} are names of one value.")
+        return first
+
+    def write(self, written: dict, value) -> None:
+        """Sets the key in a config.json, unless it says so already (perhaps in other words)."""
+        if any(name in written for name in (self.name, *self.also)) and self.read(written) == value:
+            return
+        for name in self.also:
+            written.pop(name, None)
+        written[self.name] = value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Switches that config.json says in several keys, or not one to one.
+
+    Attributes:
+        keys: the keys that it reads, older spellings too.
+        read: config.json -> our switches by path ("decoder.rotary") and their values; may raise CheckpointError.
+        write: TransformerConfig -> keys of config.json and their values.
+    """
+
+    keys: tuple[str, ...]
+    read: Callable[[Mapping], dict[str, Any]]
+    write: Callable[[TransformerConfig], dict[str, Any]]
+
+    def apply(self, written: dict, config: TransformerConfig) -> None:
+        """Sets the keys in a config.json, unless they say so already (perhaps in an older spelling)."""
+        stated = any(key in written for key in self.keys)
+        if stated and all(_get(config, path) == value for path, value in self.read(written).items()):
+            return
+        for key in self.keys:
+            written.pop(key, None)
+        written.update(self.write(config))
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head of the reference: the class that has it, and its modules by our paths."""
+    """A head of the reference: the class that has it, and its modules by our paths (a name, or `Module`)."""
 
     architecture: str
-    modules: Mapping[str, str]
+    modules: Mapping[str, str | Module]
 
 
 @dataclass(frozen=True)
@@ -53,13 +97,14 @@ class Family:
     Attributes:
         name: `TransformerConfig.family` and `model_type` in config.json.
         prefix: what stands before backbone tensors in checkpoints with a head ("bert."), absent in bare ones.
-        architecture: the reference's class of the bare encoder.
+        architecture: the reference's class of the bare encoder or decoder.
         keys: our switch ("encoder.num_layers") -> `Key`.
-        fixed: our switch -> the one value that the family has; another one cannot be written.
+        fixed: our switch -> the one value that the family has.
+        rules: `Rule`s, for switches that are not one key each.
         required: config.json key -> the values that we implement; another one is an error.
-        modules: our layer path -> the reference's module, for everything outside the blocks.
+        modules: our layer path -> the reference's module (a name, or `Module`), for everything outside the blocks.
         block: (config, i) -> the reference's module of block i.
-        block_modules: our path within a block -> the reference's within its.
+        block_modules: our path within a block -> the reference's within its (a name, or `Module`).
         pooler: the reference's pooler module, or None.
         heads: our task name -> `Head`.
         other_heads: module names of the reference's heads that we have no task for.
@@ -71,10 +116,11 @@ class Family:
     architecture: str
     keys: Mapping[str, Key]
     fixed: Mapping[str, Any]
-    modules: Mapping[str, str]
+    modules: Mapping[str, str | Module]
     block: Callable[[TransformerConfig, int], str]
-    block_modules: Mapping[str, str]
+    block_modules: Mapping[str, str | Module]
     heads: Mapping[str, Head]
+    rules: tuple[Rule, ...] = ()
     pooler: str | None = None
     required: Mapping[str, tuple] = field(default_factory=dict)
     other_heads: tuple[str, ...] = ()
@@ -98,43 +144,90 @@ class Family:
         for path, key in self.keys.items():
             _set(values, path, key.read(reference))
         try:
+            for rule in self.rules:
+                for path, value in rule.read(reference).items():
+                    _set(values, path, value)
             return TransformerConfig.from_dict(values)
-        except (ValueError, TypeError) as error:
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError, AttributeError) as error:  # numbers, lists and dicts in each other's places
             raise CheckpointError(f"config.json does not describe a {self.name!r} model: {error}") from error
 
-    def write_config(self, config: TransformerConfig) -> dict:
+    def write_config(self, config: TransformerConfig, reference: Mapping | None = None) -> dict:
         """A TransformerConfig as config.json.
+
+        Args:
+            config: the model's.
+            reference: the config.json it came from: its unknown keys, and its words where they say the same, stay.
 
         Raises:
             CheckpointError: for a switch that the reference family does not have.
         """
-        values = config.to_dict()
-        for path, value in self.fixed.items():
-            if _get(values, path) != value:
-                raise CheckpointError(
-                    f"A {self.name!r} model has {path}={value!r}, this one {_get(values, path)!r}: transformers "
-                    "could not open it. Save it with model.save('model.keras') instead."
-                )
-        return {"model_type": self.name, **{key.name: _get(values, path) for path, key in self.keys.items()}}
+        written = {**(reference or {}), "model_type": self.name}
+        for _ in range(2):  # a key's default may depend on a key that comes later
+            for path, key in self.keys.items():
+                key.write(written, _get(config, path))
+        for rule in self.rules:
+            rule.apply(written, config)
+        for path, theirs, ours in _differences(self.read_config(written), config):
+            raise CheckpointError(
+                f"A {self.name!r} model has {path}={theirs!r}, this one {ours!r}: transformers "
+                "could not open it. Save it with model.save('model.keras') instead."
+            )
+        return written
 
-    def module_names(self, config: TransformerConfig, task: str | None) -> dict[str, str]:
+    def module_names(self, config: TransformerConfig, task: str | None) -> dict[str, Module]:
         """Our layer path -> the reference's module, for a model of `config` with the head of `task`."""
         names = dict(self.modules)
-        for index in set(config.encoder.block_order):
+        kind = "encoder" if config.decoder is None else "decoder"
+        for index in set(config.stack.block_order):
             block = self.block(config, index)
             for ours, theirs in self.block_modules.items():
-                names[f"encoder_block_{index}/{ours}"] = f"{block}.{theirs}"
+                names[f"{kind}_block_{index}/{ours}"] = _within(block, theirs)
         if self.pooler:
             names["pooler"] = self.pooler
         if task in self.heads:
             names.update(self.heads[task].modules)
-        return names
+        return {path: as_module(module) for path, module in names.items()}
+
+    def places(self, paths: Iterable[str], config: TransformerConfig, task: str | None) -> dict[str, Place]:
+        """Where each variable (by path) lies, for a model of `config` with the head of `task`.
+
+        Raises:
+            CheckpointError: for a variable that the page has no module for.
+        """
+        modules = self.module_names(config, task)
+        found = {}
+        for path in paths:
+            layer, _, leaf = path.rpartition("/")
+            if layer not in modules:
+                raise CheckpointError(f"The {self.name!r} page names no tensor for {path!r}.")
+            found[path] = place(modules[layer], leaf, config.stack.num_heads, self.tied)
+        return found
+
+    def own_head(self, names) -> str | None:
+        """The tensor of a language model's own head among `names` (without prefix), or None."""
+        if CAUSAL_LM not in self.heads:
+            return None
+        module = as_module(self.heads[CAUSAL_LM].modules[OWN_HEAD])
+        return next((f"{name}.weight" for name in module.names if f"{name}.weight" in names), None)
 
     def is_head(self, tensor: str) -> bool:
         """Whether a tensor (without prefix) belongs to a known head or the pooler, which may go unused."""
-        modules = [m for head in self.heads.values() for m in head.modules.values()]
+        heads = [as_module(module) for head in self.heads.values() for module in head.modules.values()]
+        modules = [name for module in heads for name in module.names]
         modules += [*self.other_heads, *([self.pooler] if self.pooler else [])]
         return any(tensor.startswith(module + ".") for module in modules)
+
+
+def as_module(module: str | Module) -> Module:
+    """A page's module, where a name alone stands for a whole, transposed one."""
+    return Module(module) if isinstance(module, str) else module
+
+
+def _within(block: str, module: str | Module) -> Module:
+    module = as_module(module)
+    return dataclasses.replace(module, name=f"{block}.{module.name}", also=tuple(f"{block}.{n}" for n in module.also))
 
 
 def _set(values: dict, path: str, value) -> None:
@@ -144,7 +237,17 @@ def _set(values: dict, path: str, value) -> None:
     values[last] = value
 
 
-def _get(values: dict, path: str):
+def _get(config, path: str):
     for name in path.split("."):
-        values = values[name]
-    return values
+        config = getattr(config, name, None)
+    return config
+
+
+def _differences(theirs, ours, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, their value, our value) of every switch that differs, but for `UNSTATED` ones."""
+    for name in (f.name for f in dataclasses.fields(ours) if f.name not in UNSTATED):
+        one, other = getattr(theirs, name), getattr(ours, name)
+        if type(one) is type(other) and name in ("encoder", "decoder", "heads") and one is not None:
+            yield from _differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            yield f"{prefix}{name}", one, other

@@ -1,4 +1,4 @@
-"""Finds a checkpoint's folder: a local one, or a hub id through `huggingface_hub` and its cache."""
+"""Finds a checkpoint: a local folder or GGUF file, or a hub id through `huggingface_hub` and its cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from tfxformer.checkpoints.gguf import is_gguf
 from tfxformer.checkpoints.safetensors import CheckpointError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -14,16 +15,20 @@ _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def resolve(folder_or_hub_id) -> Path:
-    """The local folder of a checkpoint, downloaded where it is a hub id and not yet in the cache.
+    """The local folder of a checkpoint, downloaded where it is a hub id and not yet in the cache; or its GGUF file.
 
     Raises:
         CheckpointError: where there is neither, with what was tried.
     """
     path = Path(folder_or_hub_id).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and is_gguf(path)):
         return path
     if path.exists():
-        raise CheckpointError(f"{path} is a file; give the folder that holds config.json and model.safetensors.")
+        raise CheckpointError(
+            f"{path} is a file; give the folder that holds config.json and model.safetensors, or a GGUF file."
+        )
+    if is_gguf(path):
+        raise CheckpointError(f"There is no GGUF file {str(path)!r}.")
     name = str(folder_or_hub_id)
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise CheckpointError(f"There is no folder {name!r}, and it is not a hub id (owner/name) either.")

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from tfxformer.checkpoints.family import LEAVES, Family
+from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
+from tfxformer.checkpoints.layout import Place
 from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.checkpoints.variables import initialize
 from tfxformer.models import TransformerConfig
 
 # Buffers that older files carry; they hold no weights.
-_JUNK = re.compile(r"(^|\.)(position_ids|token_type_ids|attention\.bias|masked_bias|rotary_emb\.inv_freq)$")
+_JUNK = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|(attention|attn)\.bias|masked_bias|rotary_emb\.inv_freq|decoder\.version)$"
+)
 _SEED = "seed_generator_state"
 
 
@@ -43,19 +46,6 @@ def weights(model: keras.Model) -> dict[str, keras.Variable]:
     return {v.path: v for v in model.variables if v.name != _SEED}
 
 
-def tensor_names(model, family: Family, config: TransformerConfig, task: str | None) -> dict[str, list[str]]:
-    """Variable path -> the names that its tensor may have, without the family's prefix, preferred first."""
-    modules = family.module_names(config, task)
-    names = {}
-    for path in weights(model):
-        module, _, leaf = path.rpartition("/")
-        if module not in modules:
-            raise CheckpointError(f"The {family.name!r} page names no tensor for {path!r}.")
-        names[path] = [f"{modules[module]}.{end}" for end in LEAVES[leaf]]
-        names[path] += [alias for alias, name in family.tied.items() if name in names[path]]
-    return names
-
-
 def strip_prefix(tensors: Mapping, prefix: str) -> dict[str, str]:
     """Name without the family's prefix -> name in the file.
 
@@ -73,12 +63,27 @@ def strip_prefix(tensors: Mapping, prefix: str) -> dict[str, str]:
     return names
 
 
+def is_tied(config: TransformerConfig, tensors: Mapping, family: Family) -> bool:
+    """Whether a language model's logits come from the token table: what the file holds decides before its config.
+
+    Args:
+        config: the model's, `heads.tied` as config.json says.
+        tensors: the checkpoint's.
+        family: its page.
+    """
+    if family.own_head(names := strip_prefix(tensors, family.prefix)) is None:
+        return config.heads.tied
+    head = tensors[names[family.own_head(names)]]
+    table = tensors.get(names.get(f"{as_module(family.modules['token_embedding']).name}.weight"))
+    return config.heads.tied and table is not None and np.array_equal(head, table)
+
+
 def load_weights(model, tensors, family: Family, config: TransformerConfig, task: str | None) -> LoadReport:
     """Fills every variable of `model` from `tensors`.
 
     Args:
         model: keras.Model, built under `variables.deferred()` or plainly.
-        tensors: a mapping with `.shape(name)`, as `safetensors.open_folder` gives it.
+        tensors: a mapping with `.shape(name)` and `.dtype(name)`, as `pretrained.open_checkpoint` gives it.
         family, config, task: which page, and which head the model has.
 
     Returns:
@@ -88,53 +93,56 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
         CheckpointError: for backbone tensors that are missing, misshaped or unknown, and heads that are incomplete.
     """
     available = strip_prefix(tensors, family.prefix)
-    names = tensor_names(model, family, config, task)
-    sources: dict[str, str | None] = {}
-    for path, candidates in names.items():
-        sources[path] = next((name for name in candidates if name in available), None)
-    report = LoadReport()
-    _check_missing(names, sources, family, report)
     variables = weights(model)
+    places = family.places(variables, config, task)
+    sources = {path: next((name for name in where.names if name in available), None) for path, where in places.items()}
+    report = LoadReport()
+    _check_missing(places, sources, family, report)
     for path, name in sources.items():
         if name is not None:
-            _check_shape(path, variables[path], name, tensors.shape(available[name]))
-            _check_dtype(name, tensors[available[name]].dtype)
-    _check_unused(set(available) - set(sources.values()), tensors, available, family, report)
+            wanted = places[path].tensor_shape(variables[path].shape)
+            _check_shape(path, wanted, name, tensors.shape(available[name]))
+            _check_dtype(name, tensors.dtype(available[name]))
+    unused = set(available) - set(sources.values())
+    if config.heads.tied:
+        unused.discard(family.own_head(available))  # equal to the table, says `is_tied`
+    _check_unused(unused, tensors, available, family, set(sources.values()), report)
     for path, name in sources.items():
         if name is None:
             initialize(variables[path])
         else:
-            initialize(variables[path], tensors[available[name]], transpose=path.endswith("/kernel"))
+            where = places[path]
+            initialize(variables[path], where.read(tensors[available[name]]), transpose=where.transposed)
     for variable in model.variables:
         if variable.name == _SEED:
             initialize(variable)
     return report
 
 
-def _check_missing(names, sources, family, report) -> None:
+def _check_missing(places: Mapping[str, Place], sources, family, report) -> None:
     missing = [path for path, name in sources.items() if name is None]
-    lost = [path for path in missing if not family.is_head(names[path][0])]
+    lost = list(dict.fromkeys(places[path].names[0] for path in missing if not family.is_head(places[path].names[0])))
     if lost:
-        shown = ", ".join(names[path][0] for path in lost[:5])
         raise CheckpointError(
-            f"The checkpoint lacks {len(lost)} tensors of its {family.name!r} encoder: {shown}"
+            f"The checkpoint lacks {len(lost)} tensors of its {family.name!r} model: {', '.join(lost[:5])}"
             f"{', ...' if len(lost) > 5 else ''}. Is config.json that of another model?"
         )
     for head in sorted({path.split("/")[0] for path in missing}):
         parts = [path for path in sources if path.split("/")[0] == head]
         absent = [path for path in parts if sources[path] is None]
-        if len(absent) < len(parts):
+        names = ", ".join(places[path].names[0] for path in absent)
+        if head == OWN_HEAD:
             raise CheckpointError(
-                f"The checkpoint has only a part of the head {head!r}; missing: "
-                f"{', '.join(names[path][0] for path in absent)}."
+                f"The checkpoint has no {names}, and config.json says that the head is not the token table "
+                "(tie_word_embeddings is false): new random weights would be a useless language model. Give the whole "
+                f"checkpoint, correct config.json, or train a new head: tasks.CausalLM(tfxformer.from_pretrained(...))."
             )
+        if len(absent) < len(parts):
+            raise CheckpointError(f"The checkpoint has only a part of the head {head!r}; missing: {names}.")
         report.new.append(head)
 
 
-def _check_shape(path, variable, name, shape) -> None:
-    wanted = tuple(variable.shape)
-    if path.endswith("/kernel"):
-        wanted = wanted[::-1]  # the reference stores [out, in]
+def _check_shape(path, wanted, name, shape) -> None:
     if tuple(shape) != wanted:
         raise CheckpointError(
             f"Tensor {name!r} has shape {list(shape)}, the model wants {list(wanted)} for {path!r}. "
@@ -150,8 +158,9 @@ def _check_dtype(name, dtype) -> None:
         )
 
 
-def _check_unused(unused, tensors, available, family, report) -> None:
+def _check_unused(unused, tensors, available, family, used, report) -> None:
     unknown = []
+    modules = {name.rpartition(".")[0] for name in used if name is not None}
     for name in sorted(unused):
         if _JUNK.search(name):
             continue
@@ -161,7 +170,7 @@ def _check_unused(unused, tensors, available, family, report) -> None:
                 raise CheckpointError(
                     f"Tensor {name!r} differs from {twin!r}, but a {family.name!r} model has them as one."
                 )
-        elif family.is_head(name):
+        elif family.is_head(name) and name.rpartition(".")[0] not in modules:
             report.unused.append(name.rpartition(".")[0])
         else:
             unknown.append(name)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tfxformer.checkpoints import safetensors
 from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.gguf import is_gguf
+from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.hub import read_json, resolve
-from tfxformer.checkpoints.loading import LoadReport, load_weights, strip_prefix, tensor_names, weights
+from tfxformer.checkpoints.layout import tensors_of
+from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
-from tfxformer.models import Encoder, TransformerConfig
+from tfxformer.models import TransformerConfig, make_backbone
+from tfxformer.models.backbone import Backbone
 
 CONFIG_FILE = "config.json"
 SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -26,13 +30,24 @@ def has_pooler(tensors, family) -> bool:
     return family.pooler is not None and f"{family.pooler}.weight" in names
 
 
+def open_checkpoint(path) -> tuple[dict, Mapping]:
+    """config.json (or what it would say) and the tensors of a checkpoint folder or a GGUF file.
+
+    Raises:
+        CheckpointError: for what cannot be read.
+    """
+    if is_gguf(path):
+        return open_gguf(path)
+    return read_json(Path(path) / CONFIG_FILE), open_folder(path)
+
+
 def load_model(
     folder, make: Callable, *, task: str | None = None, wants_pooler: Callable = lambda config: None
 ) -> tuple[object, LoadReport]:
-    """Builds a model from a checkpoint folder and fills it.
+    """Builds a model from a checkpoint and fills it.
 
     Args:
-        folder: pathlib.Path of the folder.
+        folder: pathlib.Path of the folder, or of a GGUF file.
         make: (TransformerConfig, reference config.json) -> keras.Model; called while variables stay without values.
         task: name of the head that the model has, or None.
         wants_pooler: TransformerConfig -> whether the model has the family's pooler; None for "where the file does".
@@ -43,35 +58,36 @@ def load_model(
     Raises:
         CheckpointError: for anything that does not fit.
     """
-    reference = read_json(Path(folder) / CONFIG_FILE)
+    reference, tensors = open_checkpoint(folder)
     family = family_of(reference.get("model_type"))
-    tensors = open_folder(folder)
     config = family.read_config(reference)
     wanted = wants_pooler(config)
     pooler = has_pooler(tensors, family) if wanted is None else wanted and family.pooler is not None
-    config = config.replace(heads__pooler=pooler)
+    config = config.replace(heads__pooler=pooler, heads__tied=is_tied(config, tensors, family))
     with deferred():
         model = make(config, reference)
     return model, load_weights(model, tensors, family, config, task)
 
 
-def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Encoder:
-    """The bare encoder of a checkpoint, its family picked by `config.json`.
+def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Backbone:
+    """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
     Args:
-        folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
+        folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
         dtype: dtype policy, such as "mixed_bfloat16"; variables are float32 under every mixed policy.
         gradient_checkpointing: bool, recompute blocks in the backward pass.
 
     Returns:
-        `models.Encoder`, equal to the reference implementation on unpadded positions.
+        `models.Encoder` or `models.Decoder`, equal to the reference implementation on unpadded positions.
 
     Raises:
         CheckpointError: for a checkpoint that cannot be read or does not fit its config.
     """
 
     def make(config, reference):
-        return Encoder(config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype)
+        return make_backbone(
+            config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
+        )
 
     model, report = load_model(resolve(folder_or_hub_id), make)
     report.warn()
@@ -84,15 +100,16 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
         raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
     family = family_of(config.family)
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
+    arrays = {
+        path: np.asarray(variable.value).astype(to, copy=False)
+        for path, variable in weights(model).items()
+        if config.heads.pooler or not path.startswith("pooler/")
+    }
     tensors = {}
-    for path, names in tensor_names(model, family, config, task).items():
-        if path.startswith("pooler/") and not config.heads.pooler:
-            continue
-        array = np.asarray(weights(model)[path].value)
-        array = array.T if path.endswith("/kernel") else array
-        is_backbone = not family.is_head(names[0]) or path.startswith("pooler/")
-        prefix = family.prefix if task in family.heads and is_backbone else ""
-        tensors[prefix + names[0]] = array.astype(to)
+    for name, array in tensors_of(arrays, family.places(arrays, config, task)).items():
+        is_pooler = family.pooler is not None and name.startswith(f"{family.pooler}.")
+        is_backbone = is_pooler or not family.is_head(name)
+        tensors[(family.prefix if task in family.heads and is_backbone else "") + name] = array
     return tensors
 
 
@@ -120,7 +137,7 @@ def save_pretrained(
         max_shard_bytes: size at which the file is split.
     """
     family = family_of(config.family)
-    written = {**(reference_config or {}), **family.write_config(config), **(changes or {}), "dtype": dtype}
+    written = {**family.write_config(config, reference_config), **(changes or {}), "dtype": dtype}
     written.pop("torch_dtype", None)  # the old spelling of dtype would contradict it
     head = family.heads.get(task)
     written["architectures"] = [head.architecture if head else family.architecture]

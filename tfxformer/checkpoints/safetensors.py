@@ -128,6 +128,10 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         """A tensor's shape, without touching its bytes."""
         return tuple(self._header[name]["shape"])
 
+    def dtype(self, name: str) -> np.dtype:
+        """A tensor's dtype, without touching its bytes."""
+        return DTYPES[self._header[name]["dtype"]]
+
 
 class ShardedFiles(Mapping[str, np.ndarray]):
     """Several safetensors files under one index, as one mapping.
@@ -174,6 +178,10 @@ class ShardedFiles(Mapping[str, np.ndarray]):
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without touching its bytes."""
         return self._files[self._shards[name]].shape(name)
+
+    def dtype(self, name: str) -> np.dtype:
+        """A tensor's dtype, without touching its bytes."""
+        return self._files[self._shards[name]].dtype(name)
 
 
 def open_folder(folder) -> SafetensorsFile | ShardedFiles:

@@ -31,11 +31,11 @@ def task_class(name: str) -> type:
 
 
 def stated_task(folder: Path) -> str:
-    """The task of a checkpoint by the head that its config.json names; a bare encoder embeds texts."""
+    """The task of a checkpoint (a folder or a GGUF file) by the head that it names; a bare encoder embeds texts."""
     from tfxformer.checkpoints.families import family_of
-    from tfxformer.checkpoints.hub import read_json
+    from tfxformer.checkpoints.pretrained import open_checkpoint
 
-    reference = read_json(folder / "config.json")
+    reference, _ = open_checkpoint(folder)
     heads = family_of(reference.get("model_type")).heads
     names = {head.architecture: task for task, head in heads.items()}
     stated = reference.get("architectures") or []

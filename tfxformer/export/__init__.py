@@ -7,9 +7,11 @@ import importlib
 _NAMES = {
     "ExportError": "errors",
     "ExportReport": "litert",
+    "bundle_litertlm": "litertlm",
     "export_litert": "litert",
     "Inspection": "inspection",
     "inspect": "inspection",
+    "LiteRTGenerator": "generator",
     "LiteRTModel": "litert_model",
 }
 

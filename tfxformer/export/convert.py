@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.export import quantize
+from tfxformer.export import quantize, tied_table
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quiet import quiet
 
@@ -61,8 +61,10 @@ def convert(signatures: list[Signature], mode: quantize.Mode, representative=Non
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
             quantize.configure(converter, mode, representative)
             content = _run(converter, mode)
-        if mode.name == "int4":
-            content = quantize.to_int4(content)
+        if mode.name.startswith("int4"):
+            content = quantize.to_int4(content, blockwise=mode.name == "int4_block32")
+        elif mode.name == "dynamic_int8":
+            content = tied_table.share(content)
     return Converted(content, {name: used_weight_elements(f) for name, f in functions.items()})
 
 

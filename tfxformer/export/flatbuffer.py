@@ -229,6 +229,33 @@ def set_metadata(model: schema.ModelT, name: str, content: bytes) -> None:
     model.metadata.append(entry)
 
 
+def is_row_lookup(model: schema.ModelT, graph, operator) -> bool:
+    """Whether an operator is GATHER(constant table [V, D], ids [S]): what EMBEDDING_LOOKUP can do too."""
+    if operator_name(model, operator) != "GATHER":
+        return False
+    table, ids = (graph.tensors[int(i)] for i in operator.inputs)
+    options = operator.builtinOptions
+    if options is not None and (options.axis or options.batchDims):
+        return False
+    return _is_constant(model, table) and len(table.shape) == 2 and len(ids.shape) == 1
+
+
+def add_operator(model: schema.ModelT, name: str) -> int:
+    """Makes a builtin operator's first version known to a file; returns its index."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def drop_unused_buffers(model: schema.ModelT, buffers) -> None:
+    """Empties those buffers that no tensor reads any more; the numbers of the others stay."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    for index in set(buffers) - used:
+        model.buffers[index] = AlignedBuffer(None)
+
+
 def gather_to_embedding_lookup(model: schema.ModelT) -> int:
     """Rewrites row lookups GATHER(constant table [V, D], ids [S]) as EMBEDDING_LOOKUP(ids, table).
 
@@ -237,20 +264,11 @@ def gather_to_embedding_lookup(model: schema.ModelT) -> int:
     code, count = None, 0
     for graph in model.subgraphs:
         for operator in graph.operators or ():
-            if operator_name(model, operator) != "GATHER":
-                continue
-            table, ids = (graph.tensors[int(i)] for i in operator.inputs)
-            options = operator.builtinOptions
-            if not _is_constant(model, table) or len(table.shape) != 2 or len(ids.shape) != 1:
-                continue
-            if options is not None and (options.axis or options.batchDims):
+            if not is_row_lookup(model, graph, operator):
                 continue
             if code is None:
-                code = schema.OperatorCodeT()
-                code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.EMBEDDING_LOOKUP
-                code.version = 1
-                model.operatorCodes.append(code)
-            operator.opcodeIndex = len(model.operatorCodes) - 1
+                code = add_operator(model, "EMBEDDING_LOOKUP")
+            operator.opcodeIndex = code
             operator.inputs = np.asarray(operator.inputs)[::-1].copy()
             operator.builtinOptionsType, operator.builtinOptions = 0, None
             count += 1

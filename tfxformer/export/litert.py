@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -11,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tfxformer
-from tfxformer.export import convert, flatbuffer, metadata, plan, quantize, verify
+from tfxformer.export import convert, decoder, flatbuffer, metadata, plan, quantize, verify
+from tfxformer.export.files import check_writable, write_file
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
 
@@ -33,6 +32,8 @@ class ExportReport:
         mediapipe: bool, whether MediaPipe's text tasks open the file on raw text.
         mediapipe_reason: str, why they do not, or "".
         seconds: float.
+        greedy_agreement: float or None, of a decoder the share of tokens after which the file's most likely next
+            token is Keras'.
     """
 
     path: str
@@ -47,6 +48,7 @@ class ExportReport:
     mediapipe: bool
     mediapipe_reason: str
     seconds: float
+    greedy_agreement: float | None = None
 
     def to_dict(self) -> dict:
         """The report as JSON-ready values."""
@@ -60,6 +62,8 @@ def export_litert(
     *,
     sequence_length: int | None = None,
     sequence_lengths: Iterable[int] | None = None,
+    cache_length: int | None = None,
+    prefill_lengths: Iterable[int] | None = None,
     representative=None,
     samples=None,
     progress: Callable[[str], None] | None = None,
@@ -72,6 +76,10 @@ def export_litert(
         quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8" or "int4".
         sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
+        cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
+            a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
+        prefill_lengths: of a causal language model, how many prompt tokens one call reads: a signature each. None
+            for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
@@ -87,24 +95,52 @@ def export_litert(
     """
     start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
     mode = quantize.mode(quantization)
-    lengths = resolve_lengths(model, sequence_length, sequence_lengths)
-    check_mode(mode, lengths, representative)
+    check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
+    if decoder.is_decoder(model):
+        prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
+    else:
+        prepare = _prepare(model, mode, sequence_length, sequence_lengths, representative, samples)
     check_writable(path)
-    data = _with_ours(model, representative)
-    if samples is None and data is not None:
-        samples = data[:MOST_SAMPLES]
     with plan.float32_layers(model):
-        plans = plan.plan_signatures(model, mode, lengths, samples)
-        stream = plan.representative_stream(plans, model, data) if mode.calibrated else None
-        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in plans)}")
-        converted = convert.convert([p.signature for p in plans], mode, stream)
-        tell(f"verifying against Keras on {len(plans[0].samples)} samples")
-        measured = verify.verify(converted, plans, mode)
-    content, reason = finish(model, converted.content, plans, mode)
-    verify.check_unchanged(content, converted.content, plans)
+        job = prepare()
+        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
+        converted = convert.convert([p.signature for p in job.plans], mode, job.stream)
+        tell(f"verifying against Keras on {job.samples} samples")
+        measured = job.check(converted)
+    content, reason = finish(model, converted.content, job, mode)
+    verify.check_unchanged(content, converted.content, job.plans)
     tell(f"writing {path}")
     write_file(path, content)
     return make_report(path, content, mode, measured, reason, time.perf_counter() - start)
+
+
+def check_arguments(model, sequence: tuple, cached: tuple) -> None:
+    """Refuses lengths that the model does not have.
+
+    Raises:
+        ValueError: naming those it has.
+    """
+    wrong, right = ("cache_length and prefill_lengths", "sequence_length")
+    if decoder.is_decoder(model):
+        wrong, right, cached = right, wrong, sequence
+    if any(value is not None for value in cached):
+        raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
+
+
+def _prepare(model, mode, sequence_length, sequence_lengths, representative, samples) -> Callable[[], plan.Job]:
+    """Checks the arguments of a model that reads whole texts; returns what makes its job."""
+    lengths = resolve_lengths(model, sequence_length, sequence_lengths)
+    check_mode(mode, lengths, representative)
+    data = _with_ours(model, representative)
+    if samples is None and data is not None:
+        samples = data[:MOST_SAMPLES]
+
+    def prepare():
+        plans = plan.plan_signatures(model, mode, lengths, samples)
+        stream = plan.representative_stream(plans, model, data) if mode.calibrated else None
+        return plan.Job(plans, lambda converted: verify.verify(converted, plans, mode), len(plans[0].samples), stream)
+
+    return prepare
 
 
 def make_report(path, content, mode, measured, reason, seconds) -> ExportReport:
@@ -122,6 +158,7 @@ def make_report(path, content, mode, measured, reason, seconds) -> ExportReport:
         mediapipe=not reason,
         mediapipe_reason=reason,
         seconds=seconds,
+        greedy_agreement=min((m.agreement for m in measured.values() if m.agreement is not None), default=None),
     )
 
 
@@ -201,9 +238,9 @@ def mediapipe_obstacle(model, plans, content: bytes) -> str:
     return ""
 
 
-def finish(model, content: bytes, plans, mode) -> tuple[bytes, str]:
+def finish(model, content: bytes, job: plan.Job, mode) -> tuple[bytes, str]:
     """Adds metadata and associated files to a verified file: (bytes, what keeps MediaPipe from it or "")."""
-    task = plan.is_task(model)
+    task, plans = plan.is_task(model), job.plans
     labels = getattr(model, "labels", None) if task else None
     own = metadata.own_entry(
         version=tfxformer.__version__,
@@ -212,6 +249,7 @@ def finish(model, content: bytes, plans, mode) -> tuple[bytes, str]:
         labels=labels,
         quantization=mode.name,
         signatures={p.signature.name: p.length for p in plans},
+        **job.facts,
     )
     entries, files, edit = {metadata.OWN_ENTRY: own}, {}, None
     if task and model.tokenizer is not None:
@@ -246,45 +284,3 @@ def _input_order(content: bytes) -> list[str]:
 def _columns(content: bytes, signature: str, output: str) -> int:
     outputs = flatbuffer.signatures(flatbuffer.read(content))[signature].outputs
     return next(tensor.shape[-1] for tensor in outputs if tensor.name == output)
-
-
-def check_writable(path: Path) -> None:
-    """Fails before the long work if the file cannot be written.
-
-    Raises:
-        OSError: naming the path and what is wrong with it.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name the .tflite file to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise type(error)(error.errno, f"Cannot write into the folder {path.parent}: {error.strerror}") from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        OSError: if the disk is full or refuses; the temporary file is gone, an older file stays.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes private files
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise type(error)(
-            error.errno, f"{path} ({len(content):,} bytes) could not be written: {error.strerror}"
-        ) from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,6 @@ import numpy as np
 
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.quantize import Mode
-from tfxformer.layers import Numerics
 from tfxformer.layers.equalization import Observer
 from tfxformer.models import Encoder
 
@@ -26,6 +25,7 @@ TASK_SIGNATURES = {
     "text-embedding": ("embed", False),
     "masked-lm": ("fill_mask", True),
 }
+CAUSAL_LM = "causal-lm"  # its signatures are those of `export.decoder`
 PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
 DEFAULT_LENGTH = 128
 
@@ -64,6 +64,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Job:
+    """All that makes one file.
+
+    Attributes:
+        plans: its signatures.
+        check: what verifies the converted file: converted -> {signature: verify.Measured}; raises ExportError.
+        samples: int, how many it is verified on.
+        stream: None, or what calibrates it: () -> iterator of (signature name, batch).
+        facts: what else its metadata entry says.
+    """
+
+    plans: list[Plan]
+    check: Callable
+    samples: int
+    stream: Callable | None = None
+    facts: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Description:
     """What a file says of itself (its metadata entry `tfxformer`)."""
 
@@ -75,7 +94,7 @@ class Description:
 
 def is_task(model) -> bool:
     """Whether the model is one of our tasks: logits by `forward`, texts by `tokenizer`."""
-    return getattr(model, "task_name", None) in TASK_SIGNATURES and hasattr(model, "forward")
+    return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM) and hasattr(model, "forward")
 
 
 def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) -> list[Plan]:
@@ -91,7 +110,8 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
     if is_task(model):
         make = _task_plan
         if mode.equalized:  # once: signatures share the weights they write alike
-            mode = replace(mode, numerics=_equalized(model, mode.numerics, lengths[-1], samples))
+            rows = (unpadded(batch) for batch in _task_samples(model, lengths[-1], samples))
+            mode = equalized(model, mode, rows)
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
 
@@ -171,15 +191,19 @@ def _task_samples(task, length: int, samples) -> list[dict]:
     return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
 
 
-def _equalized(task, numerics: Numerics, length: int, samples) -> Numerics:
-    """The numerics with the equalization that the samples, run in Keras, ask for."""
+def equalized(task, mode: Mode, rows: Iterable[dict]) -> Mode:
+    """The mode with the equalization that samples without padding, run in Keras, ask for."""
     observer = Observer()
-    for batch in _task_samples(task, length, samples):
-        # Without the padding, whose activations are nobody's: [1, S] -> [1, up to the last token]
-        end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
-        inputs = {name: keras.ops.convert_to_tensor(ids[:, :end]) for name, ids in batch.items()}
-        task.forward(inputs, numerics=replace(numerics, equalization=observer))
-    return replace(numerics, equalization=observer.equalization())
+    for batch in rows:
+        inputs = {name: keras.ops.convert_to_tensor(ids) for name, ids in batch.items()}
+        task.forward(inputs, numerics=replace(mode.numerics, equalization=observer))
+    return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
+
+
+def unpadded(batch: dict) -> dict:
+    """A batch of one without its padding, whose activations are nobody's: [1, S] -> [1, up to the last token]."""
+    end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
+    return {name: ids[:, :end] for name, ids in batch.items()}
 
 
 def name_outputs(task, logits) -> dict:

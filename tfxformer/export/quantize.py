@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ MODES = {
         Mode("int8", 1, 1.5e-1, STATIC_NUMERICS, calibrated=True, instead="dynamic_int8 or int16x8"),
         Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, equalized=True, instead="float16"),
         Mode("int4", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
+        Mode("int4_block32", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
     )
 }
 
@@ -73,7 +75,7 @@ def configure(converter, mode: Mode, representative) -> None:
     if mode.name == "int16x8":
         builtins.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
     converter.target_spec.supported_ops = builtins
-    if mode.name not in ("float32", "int4"):  # int4 starts from the float file
+    if mode.name != "float32" and not mode.name.startswith("int4"):  # int4 starts from the float file
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if mode.name == "float16":
         converter.target_spec.supported_types = [tf.float16]
@@ -85,25 +87,34 @@ def check_available(mode: Mode) -> None:
     """Says early what an optional mode needs.
 
     Raises:
-        ImportError: if ai-edge-quantizer is not installed and the mode is int4.
+        ImportError: if ai-edge-quantizer is not installed and the mode is one of its own.
     """
-    if mode.name != "int4":
+    if not mode.name.startswith("int4"):
         return
     try:
         import ai_edge_quantizer  # noqa: F401
     except ImportError as error:
-        raise ImportError('quantization="int4" needs ai-edge-quantizer: pip install "tfxformer[int4]".') from error
+        raise ImportError('int4 quantization needs ai-edge-quantizer: pip install "tfxformer[int4]".') from error
 
 
-def to_int4(content: bytes) -> bytes:
-    """Quantizes a float .tflite file: matrices int4 by channel, tables int8, activations dynamic."""
+def to_int4(content: bytes, blockwise: bool = False) -> bytes:
+    """Quantizes a float .tflite file: matrices int4, tables (and a product tied to one) int8, activations dynamic.
+
+    Args:
+        content: the file.
+        blockwise: bool, a scale for every 32 weights of a row in place of one for the row.
+    """
     from ai_edge_quantizer import quantizer, recipe
 
     model = flatbuffer.read(content)
     flatbuffer.gather_to_embedding_lookup(model)
     names = recipe.TFLOperationName
-    recipes = recipe.dynamic_wi4c_afp32(operation_name=names.FULLY_CONNECTED)
+    matrices = recipe.dynamic_wi4b32_afp32 if blockwise else recipe.dynamic_wi4c_afp32
+    recipes = matrices(operation_name=names.FULLY_CONNECTED)
     recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
+    tied = _tied_products(model)
+    if tied:  # as the lookup reads it: the table is stored once
+        recipes += recipe.dynamic_wi8c_afp32(operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, tied)))
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
         source.write_bytes(flatbuffer.write(model))
@@ -116,3 +127,17 @@ def to_int4(content: bytes) -> bytes:
             raise ExportError(f"ai-edge-quantizer could not quantize the model to int4: {error}") from error
         # The quantizer writes weights behind the flatbuffer; reading brings them inside.
         return flatbuffer.write(flatbuffer.read(target.read_bytes()))
+
+
+def _tied_products(model) -> list[str]:
+    """Names of the outputs of products whose weights rows are looked up in, too."""
+    lookups, products = set(), []
+    for graph in model.subgraphs:
+        for operator in graph.operators or ():
+            name = flatbuffer.operator_name(model, operator)
+            if name == "EMBEDDING_LOOKUP":
+                lookups.add(graph.tensors[int(operator.inputs[1])].buffer)
+            elif name == "FULLY_CONNECTED":
+                output = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
+                products.append((graph.tensors[int(operator.inputs[1])].buffer, output))
+    return sorted({output for buffer, output in products if buffer in lookups})

@@ -25,11 +25,14 @@ class Measured:
         error: float, relative L2 distance of the outputs from Keras over all samples.
         constant_bytes: int, bytes of the constants the outputs depend on.
         samples: int, number of samples.
+        agreement: float or None, of a decoder the share of tokens after which the file's most likely next token is
+            Keras'.
     """
 
     error: float
     constant_bytes: int
     samples: int
+    agreement: float | None = None
 
 
 def verify(converted: Converted, plans: list[Plan], mode: Mode) -> dict[str, Measured]:
@@ -38,20 +41,7 @@ def verify(converted: Converted, plans: list[Plan], mode: Mode) -> dict[str, Mea
     Raises:
         ExportError: naming the figure, what was wanted, and the way out.
     """
-    model = flatbuffer.read(converted.content)
-    check_operators(model)
-    found = flatbuffer.signatures(model)
-    constants = {}
-    for plan in plans:
-        name = plan.signature.name
-        if name not in found:
-            raise ExportError(f"The converter lost the signature {name!r}; the file has {sorted(found)}.")
-        constants[name] = check_weights(
-            name,
-            flatbuffer.constant_bytes(model, found[name].subgraph),
-            converted.weight_elements[name],
-            mode,
-        )
+    constants = check_content(converted, [plan.signature.name for plan in plans], mode)
     runners = open_runners(converted.content)
     measured = {}
     for plan in plans:
@@ -60,6 +50,28 @@ def verify(converted: Converted, plans: list[Plan], mode: Mode) -> dict[str, Mea
             error = check_outputs(plan, runners[name], mode)
         measured[name] = Measured(error, constants[name], len(plan.samples))
     return measured
+
+
+def check_content(converted: Converted, names: list[str], mode: Mode) -> dict[str, int]:
+    """Checks the operators and the weights of a file; returns the bytes of constants by signature.
+
+    Raises:
+        ExportError: naming what is missing or foreign.
+    """
+    model = flatbuffer.read(converted.content)
+    check_operators(model)
+    found = flatbuffer.signatures(model)
+    constants = {}
+    for name in names:
+        if name not in found:
+            raise ExportError(f"The converter lost the signature {name!r}; the file has {sorted(found)}.")
+        constants[name] = check_weights(
+            name,
+            flatbuffer.constant_bytes(model, found[name].subgraph),
+            converted.weight_elements[name],
+            mode,
+        )
+    return constants
 
 
 def check_operators(model) -> None:
@@ -125,14 +137,23 @@ def check_outputs(plan: Plan, runner, mode: Mode) -> float:
             difference[key] = difference.get(key, 0.0) + float(np.square(got - wanted).sum())
             size[key] = size.get(key, 0.0) + float(np.square(wanted).sum())
     worst = max(difference, key=lambda key: relative(difference[key], size[key]))
-    error = relative(difference[worst], size[worst])
+    return check_error(name, worst, difference[worst], size[worst], len(plan.samples), mode)
+
+
+def check_error(name: str, key: str, difference: float, size: float, samples: int, mode: Mode) -> float:
+    """The relative L2 error, from sums of squares.
+
+    Raises:
+        ExportError: if it exceeds the mode's tolerance.
+    """
+    error = relative(difference, size)
     if error > mode.tolerance:
         ways = [f"quantization={mode.instead}"] if mode.instead else []
         ways += ["more representative texts"] if mode.calibrated else []
         ways += ["the model on these samples: an untrained one quantizes badly"]
         raise ExportError(
-            f"Signature {name!r}, output {worst!r}: relative L2 error {error:.2e} against Keras on "
-            f"{len(plan.samples)} samples, but {mode.name} allows {mode.tolerance:g}. No file was written. "
+            f"Signature {name!r}, output {key!r}: relative L2 error {error:.2e} against Keras on "
+            f"{samples} samples, but {mode.name} allows {mode.tolerance:g}. No file was written. "
             f"Try {', '.join(ways)}."
         )
     return error

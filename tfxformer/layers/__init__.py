@@ -2,6 +2,8 @@
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention import Attention
+from tfxformer.layers.cache import Cache, empty_cache
+from tfxformer.layers.decoder_block import DecoderBlock
 from tfxformer.layers.dense import Dense
 from tfxformer.layers.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
@@ -9,15 +11,18 @@ from tfxformer.layers.encoder_block import EncoderBlock
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.masks import padding_bias
-from tfxformer.layers.normalization import LayerNormalization
+from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.positions import PositionEmbedding
+from tfxformer.layers.rotary import Rotary, RotaryPositions
 
 __all__ = [
     "ACTIVATIONS",
     "DEFAULT",
     "Attention",
+    "Cache",
     "ConstantSegmentEmbedding",
+    "DecoderBlock",
     "Dense",
     "Dropout",
     "EncoderBlock",
@@ -25,10 +30,14 @@ __all__ = [
     "LayerNormalization",
     "Numerics",
     "PositionEmbedding",
+    "RMSNormalization",
+    "Rotary",
+    "RotaryPositions",
     "TokenEmbedding",
     "activation",
     "drop_path",
     "dropout",
+    "empty_cache",
     "equalized",
     "padding_bias",
 ]

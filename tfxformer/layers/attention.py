@@ -12,6 +12,7 @@ from tfxformer.layers import kernels
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.rotary import rotate
 
 
 def split_heads(x, heads: int):
@@ -70,6 +71,11 @@ def update_cache(cache, key, value, position):
     return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
 
 
+def cache_spec(cache) -> tuple:
+    """What a layer gives back for a symbolic cache: new tensors of its shapes, or the graph would end at its input."""
+    return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)
+
+
 @keras.saving.register_keras_serializable("tfxformer")
 class Attention(keras.layers.Layer):
     """Multi-head attention from plain Dense layers (Vaswani et al., 2017, arXiv:1706.03762).
@@ -80,7 +86,9 @@ class Attention(keras.layers.Layer):
         num_heads: int N, query heads.
         head_size: int H, width of a head.
         num_key_value_heads: int G or None (N): grouped heads (Ainslie et al., 2023, arXiv:2305.13245).
-        use_bias: bool, biases on the four projections.
+        use_bias: bool, biases on the projections of query, key and value.
+        output_bias: bool or None (`use_bias`), bias on the output projection.
+        scale: float, what queries are multiplied by; None for H ** -0.5.
         dropout: float, dropout rate of the attention probabilities.
         kernel_initializer: initializer of the four kernels.
 
@@ -88,6 +96,7 @@ class Attention(keras.layers.Layer):
         inputs: [B, S, D].
         source: [B, T, D], what is attended to; None for self-attention.
         bias: additive, broadcastable to [B, N, S, T].
+        rotary: None, or the (cosine, sine) by which queries and keys are turned (`layers.rotary`).
         cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
             `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
         seed: uint32 [2], the dropout seed; needed when training with dropout.
@@ -102,6 +111,8 @@ class Attention(keras.layers.Layer):
         head_size,
         num_key_value_heads=None,
         use_bias=True,
+        output_bias=None,
+        scale=None,
         dropout=0.0,
         kernel_initializer="glorot_uniform",
         **kwargs,
@@ -115,6 +126,8 @@ class Attention(keras.layers.Layer):
                 f"num_heads ({num_heads}) must be a multiple of num_key_value_heads ({num_key_value_heads})."
             )
         self.use_bias = use_bias
+        self.output_bias = use_bias if output_bias is None else output_bias
+        self.scale = head_size**-0.5 if scale is None else scale
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
@@ -124,13 +137,14 @@ class Attention(keras.layers.Layer):
         self.query = child_dense(self, "query", self.num_heads * self.head_size, width)
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
-        self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size)
+        self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
 
     def call(
         self,
         inputs,
         source=None,
         bias=None,
+        rotary=None,
         cache=None,
         position=None,
         training=None,
@@ -138,14 +152,16 @@ class Attention(keras.layers.Layer):
         numerics: Numerics = DEFAULT,
     ):
         if training and cache is None:
-            return self.output_projection(self.training_context(inputs, source, bias, seed))
+            return self.output_projection(self.training_context(inputs, source, bias, seed, rotary))
         readers = (self.key, self.value)
         project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), numerics)
-        query = split_heads(project(self.query) * self.head_size**-0.5, self.num_heads)
+        query = split_heads(project(self.query) * self.scale, self.num_heads)
+        query = query if rotary is None else rotate(query, *rotary)
         if cache is None or position is not None:
             if source is not None:
                 project = equalized(source, readers, numerics)
             key, value = self._key_value(source, project)
+            key = key if rotary is None else rotate(key, *rotary)
         if cache is not None:
             if position is not None:
                 cache = update_cache(cache, key, value, position)
@@ -157,7 +173,7 @@ class Attention(keras.layers.Layer):
         outputs = self.output_projection(merge_heads(context))
         return outputs if cache is None else (outputs, cache)
 
-    def training_context(self, inputs, source, bias, seed):
+    def training_context(self, inputs, source, bias, seed, rotary=None):
         """What the output projection reads, by the kernels that train fastest: [B, S, D] -> [B, S, N*H].
 
         Arguments as in `call`; the bias gets no gradient.
@@ -165,8 +181,10 @@ class Attention(keras.layers.Layer):
         if source is None:
             query, key, value = self._fused_projection(inputs)
         else:
-            query = split_heads(self.query(inputs) * self.head_size**-0.5, self.num_heads)
+            query = split_heads(self.query(inputs) * self.scale, self.num_heads)
             key, value = self._key_value(source)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
@@ -182,11 +200,11 @@ class Attention(keras.layers.Layer):
         bias = ops.concatenate([layer.bias for layer in layers]) if self.use_bias else None
         heads = (self.num_heads, self.num_key_value_heads, self.num_key_value_heads)
         product = ops.matmul(inputs, ops.cast(kernel, inputs.dtype))
-        return kernels.split_heads(product, bias, heads, self.head_size, self.head_size**-0.5)
+        return kernels.split_heads(product, bias, heads, self.head_size, self.scale)
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs if cache is None else (outputs, cache)
+        return outputs if cache is None else (outputs, cache_spec(cache))
 
     def get_config(self):
         return {
@@ -195,6 +213,8 @@ class Attention(keras.layers.Layer):
             "head_size": self.head_size,
             "num_key_value_heads": self.num_key_value_heads,
             "use_bias": self.use_bias,
+            "output_bias": self.output_bias,
+            "scale": self.scale,
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

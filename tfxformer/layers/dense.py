@@ -32,11 +32,14 @@ class Dense(keras.layers.Dense):
         return outputs if self.activation is None else self.activation(outputs)
 
 
-def child_dense(parent, name: str, units: int, width: int) -> Dense:
-    """A built Dense, [..., width] -> [..., units], with the bias, initializer and policy of the layer it is part of."""
+def child_dense(parent, name: str, units: int, width: int, use_bias: bool | None = None) -> Dense:
+    """A built Dense, [..., width] -> [..., units], with the initializer and policy of the layer it is part of.
+
+    `use_bias` is the parent's where it is None.
+    """
     layer = Dense(
         units,
-        use_bias=parent.use_bias,
+        use_bias=parent.use_bias if use_bias is None else use_bias,
         kernel_initializer=parent.kernel_initializer,
         dtype=parent.dtype_policy,
         name=name,

@@ -1,7 +1,7 @@
 """Equalization: the same products, written so that outliers cost a file in int8 less precision.
 
 A file that computes in int8 has one scale for each output channel of a kernel, one for each token of what the kernel
-reads, and one for a whole table of embeddings: a single large channel takes the precision of all the others. Three
+reads, and one for a whole table of embeddings: a single large channel takes the precision of all the others. Four
 rewritings move it out of the way; none changes the result by more than float32's rounding:
 
 * `x @ W = (x * s) @ (W / s)`, s by input channel, so that both factors share the outliers that one of them had (Xiao
@@ -9,6 +9,8 @@ rewritings move it out of the way; none changes the result by more than float32'
 * The few inner units of a feed-forward layer with far larger weights than the others are a small feed-forward layer
   beside it, with scales of their own (Dettmers et al., 2022, arXiv:2208.07339, keep outliers apart, in float16).
 * `table[ids] = (table / s)[ids] * s`, s by column.
+* A gated feed-forward layer takes a scale through to its output without an operator of its own:
+  `(gate * (x @ W * s)) @ (V / s) = (gate * (x @ (W * s))) @ (V / s)`, s by inner unit.
 
 Shape letters: B batch, S sequence length, D model width, F feed-forward width, V vocabulary.
 """
@@ -30,16 +32,26 @@ class Equalization:
         scales: {paths of the Dense layers that read one input: float32 [D], what the input is multiplied by}.
         unit_parts: {path of a feed-forward layer's output: tuple of int arrays, inner units computed together}.
         column_scales: {path of an embedding layer: float32 [D], what its table is divided by}.
+        gated_scales: {path of a gated feed-forward layer's output: float32 [F], what the product that it reads is
+            multiplied by}.
     """
 
-    def __init__(self, scales: dict, unit_parts: dict, column_scales: dict):
+    def __init__(self, scales: dict, unit_parts: dict, column_scales: dict, gated_scales: dict | None = None):
         self.scales = scales
+        self.gated_scales = gated_scales or {}
         self.unit_parts = unit_parts
         self.column_scales = column_scales
 
     def scale(self, inputs, layers):
         """float32 [D], the scale of `inputs` [..., D] in front of the Dense `layers`; None to leave them."""
         return self.scales.get(_paths(layers))
+
+    def gated_scale(self, layer):
+        """float32 [F], the scale of the gated product that `layer` reads; None to leave it."""
+        return self.gated_scales.get(layer.path)
+
+    def see_gated(self, layer, inputs):
+        """Told what a gated feed-forward layer's output reads, [..., F]: that is for an `Observer`."""
 
     def parts(self, layer):
         """The parts in which the input channels [F] of a feed-forward output are computed; None for one."""
@@ -55,13 +67,18 @@ class Observer:
 
     def __init__(self):
         self._inputs = {}  # paths -> (layers, largest magnitude of each channel [D])
+        self._gated = {}  # the same of gated products [F]
         self._outputs = {}
         self._tables = {}
 
     def scale(self, inputs, layers):
-        largest = np.abs(np.asarray(inputs, np.float32)).reshape(-1, inputs.shape[-1]).max(axis=0)  # -> [D]
-        _, before = self._inputs.get(_paths(layers), (layers, largest))
-        self._inputs[_paths(layers)] = (layers, np.maximum(before, largest))
+        self._see(self._inputs, layers, inputs)
+
+    def gated_scale(self, layer):
+        return None
+
+    def see_gated(self, layer, inputs):
+        self._see(self._gated, (layer,), inputs)
 
     def parts(self, layer):
         self._outputs[layer.path] = layer
@@ -69,15 +86,23 @@ class Observer:
     def column_scale(self, layer):
         self._tables[layer.path] = layer
 
+    @staticmethod
+    def _see(seen, layers, inputs):
+        largest = np.abs(np.asarray(inputs, np.float32)).reshape(-1, inputs.shape[-1]).max(axis=0)  # -> [D]
+        _, before = seen.get(_paths(layers), (layers, largest))
+        seen[_paths(layers)] = (layers, np.maximum(before, largest))
+
     def equalization(self) -> Equalization:
         """How to write the products that were seen."""
-        scales = {
-            key: balance(largest, [np.asarray(layer.kernel) for layer in layers])
-            for key, (layers, largest) in self._inputs.items()
-        }
+        scales = {key: _balanced(*seen) for key, seen in self._inputs.items()}
+        gated = {path: _balanced(*seen) for (path,), seen in self._gated.items()}
         parts = {path: part_units(np.asarray(layer.kernel)) for path, layer in self._outputs.items()}
         columns = {path: shrink_columns(np.asarray(layer.embeddings)) for path, layer in self._tables.items()}
-        return Equalization(scales, _present(parts), _present(columns))
+        return Equalization(scales, _present(parts), _present(columns), gated)
+
+
+def _balanced(layers, largest) -> np.ndarray:
+    return balance(largest, [np.asarray(layer.kernel) for layer in layers])
 
 
 def balance(inputs, kernels) -> np.ndarray:
@@ -123,16 +148,19 @@ def equalized(inputs, layers, numerics):
         numerics: Numerics.
 
     Returns:
-        project(layer, units=None): [..., F], or only its channels `units`, an int array.
+        project(layer, units=None, times=None): [..., F], or only its channels `units`, an int array; multiplied by
+        `times`, float32 [F].
     """
     scale = None if numerics.equalization is None else numerics.equalization.scale(inputs, layers)
     if scale is not None:
         inputs = scaled(inputs, scale)
 
-    def project(layer, units=None):
-        if scale is None and units is None:
+    def project(layer, units=None, times=None):
+        if scale is None and units is None and times is None:
             return layer(inputs)
         kernel, bias = layer.kernel, layer.bias
+        if times is not None:
+            kernel, bias = kernel * times, None if bias is None else bias * times
         if units is not None:
             kernel, bias = ops.take(kernel, units, axis=1), None if bias is None else ops.take(bias, units)
         product = ops.matmul(inputs, kernel if scale is None else kernel / scale[:, None])
@@ -140,6 +168,12 @@ def equalized(inputs, layers, numerics):
         return product if layer.activation is None else layer.activation(product)
 
     return project
+
+
+def scaled_back(layer, inputs, scale):
+    """A Dense layer of inputs [..., F] that come multiplied by `scale` [F]."""
+    product = ops.matmul(inputs, layer.kernel / scale[:, None])
+    return product if layer.bias is None else product + layer.bias
 
 
 def sum_of_parts(layer, inputs, parts):

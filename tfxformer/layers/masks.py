@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ml_dtypes
+import numpy as np
 from keras import ops
+
+
+def _lowest(mask_value: float, dtype) -> float:
+    # In half precision -1e9 is -inf, and a row without a real token would be NaN.
+    return max(mask_value, float(ml_dtypes.finfo(dtype).min) / 2)
 
 
 def padding_bias(padding_mask, mask_value: float, dtype="float32"):
@@ -18,8 +24,89 @@ def padding_bias(padding_mask, mask_value: float, dtype="float32"):
     Returns:
         [B, 1, 1, T], 0 at real tokens and `mask_value` at padding.
     """
-    # In half precision -1e9 is -inf, and a row without a real token would be NaN.
-    mask_value = max(mask_value, float(ml_dtypes.finfo(dtype).min) / 2)
     hidden = 1.0 - ops.cast(padding_mask, "float32")
-    bias = ops.expand_dims(ops.expand_dims(hidden, 1), 1) * mask_value  # [B, T] -> [B, 1, 1, T]
+    bias = ops.expand_dims(ops.expand_dims(hidden, 1), 1) * _lowest(mask_value, dtype)  # [B, T] -> [B, 1, 1, T]
     return ops.cast(bias, dtype)
+
+
+def hidden_bias(visible, mask_value: float, dtype="float32"):
+    """What a query may not see as a bias on attention scores: bool [B, S, T] -> [B, 1, S, T]."""
+    hidden = 1.0 - ops.cast(visible, "float32")
+    return ops.cast(ops.expand_dims(hidden, 1) * _lowest(mask_value, dtype), dtype)
+
+
+def row_slots(padding_mask):
+    """0, 1, 2, ... along the rows of a mask [B, S]: int32 [S]; a sum, since a symbolic length is no number."""
+    return ops.cumsum(ops.ones_like(padding_mask[0])) - 1
+
+
+def causal_visibility(padding_mask):
+    """Which tokens each one sees in a whole sequence: itself and the earlier ones of its document.
+
+    Args:
+        padding_mask: int [B, S], 0 at padding and another number at real tokens. Where several documents are packed
+            into one row, each has its own number (1, 2, 3, ...) and sees itself only.
+
+    Returns:
+        bool [B, S, S].
+    """
+    slots = row_slots(padding_mask)
+    earlier = ops.expand_dims(slots, 0) <= ops.expand_dims(slots, 1)  # [S, S]
+    same = ops.equal(ops.expand_dims(padding_mask, 1), ops.expand_dims(padding_mask, 2))  # [B, S, S]
+    return ops.logical_and(same, ops.expand_dims(earlier, 0))
+
+
+def cached_visibility(cache_positions, cache_length: int, cache_mask=None):
+    """Which slots of a cache each new token sees: its own and the earlier ones.
+
+    Args:
+        cache_positions: int32 [S], the slots of the new tokens.
+        cache_length: int T.
+        cache_mask: int [B, T], 0 at slots that hold padding; None where no slot does.
+
+    Returns:
+        bool [1, S, T] or [B, S, T].
+    """
+    slots = np.arange(cache_length, dtype="int32")
+    visible = ops.less_equal(slots[None], ops.expand_dims(cache_positions, 1))  # [S, T]
+    visible = ops.expand_dims(visible, 0)
+    if cache_mask is None:
+        return visible
+    return ops.logical_and(visible, ops.expand_dims(ops.not_equal(cache_mask, 0), 1))
+
+
+def windowed(visible, query_positions, key_positions, window: int):
+    """What remains visible [B, S, T] within the `window` last slots, of positions int32 [S] and [T]."""
+    near = ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0) < window  # [S, T]
+    return ops.logical_and(visible, ops.expand_dims(near, 0))
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """The slope of each head, float32 [N] (Press et al., 2021, arXiv:2108.12409)."""
+    power = 2 ** int(np.floor(np.log2(heads)))
+    slopes = 2.0 ** (-8.0 / power * np.arange(1, power + 1))
+    # Of a number of heads between powers of two: every second slope of the next power.
+    others = 2.0 ** (-4.0 / power * np.arange(1, 2 * (heads - power), 2))
+    return np.concatenate([slopes, others]).astype(np.float32)
+
+
+def alibi_bias(query_positions, key_positions, heads: int):
+    """A bias that falls linearly with distance, 0 for later keys, which no query sees.
+
+    Args:
+        query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
+        heads: int N.
+
+    Returns:
+        float32 [B, N, S, T].
+    """
+    distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
+    distance = ops.cast(ops.minimum(distance, 0), "float32")
+    slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
+    return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]
+
+
+def counted_positions(mask):
+    """The real tokens before the last one up to each slot: int [B, T], 0 at padding -> int32 [B, T], at least 0."""
+    counts = ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1)
+    return ops.maximum(counts - 1, 0)  # a table has a row for padding on the left too

@@ -5,6 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.layers.kernels import embedding_lookup
+from tfxformer.layers.numerics import DEFAULT, Numerics
+
 POSITION_MODES = ("arange", "nonpad_cumsum")
 
 
@@ -22,6 +25,11 @@ def nonpad_positions(token_ids, padding_id: int):
     return ops.cumsum(real, axis=1) * real + padding_id
 
 
+def positions_seen(visible):
+    """The position of each token in its document, from what it sees: bool [B, S, S] -> int32 [B, S]."""
+    return ops.sum(ops.cast(visible, "int32"), axis=-1) - 1
+
+
 @keras.saving.register_keras_serializable("tfxformer")
 class PositionEmbedding(keras.layers.Layer):
     """Learned absolute position embeddings.
@@ -31,15 +39,16 @@ class PositionEmbedding(keras.layers.Layer):
         size: int, width D of a row.
         mode: "arange" (0, 1, 2, ...) or "nonpad_cumsum" (`nonpad_positions`).
         padding_id: int, used by "nonpad_cumsum".
+        offset: int, first rows of the table that are not used (OPT), where positions are given.
         initializer: initializer of the table.
 
-    Call: token_ids int32 [B, S] -> [1, S, D] ("arange") or [B, S, D].
+    Call: token_ids int32 [B, S] -> [1, S, D] ("arange") or [B, S, D]; with `positions` int32 [B, S], those.
 
     Raises:
         ValueError: if the static sequence length exceeds the table.
     """
 
-    def __init__(self, max_positions, size, mode="arange", padding_id=0, initializer="uniform", **kwargs):
+    def __init__(self, max_positions, size, mode="arange", padding_id=0, offset=0, initializer="uniform", **kwargs):
         super().__init__(**kwargs)
         if mode not in POSITION_MODES:
             raise ValueError(f"Unknown position mode {mode!r}; known: {', '.join(POSITION_MODES)}.")
@@ -47,12 +56,13 @@ class PositionEmbedding(keras.layers.Layer):
         self.size = size
         self.mode = mode
         self.padding_id = padding_id
+        self.offset = offset
         self.initializer = keras.initializers.get(initializer)
 
     @property
     def usable_positions(self) -> int:
         """The longest sequence the table serves."""
-        return self.max_positions - (self.padding_id + 1 if self.mode == "nonpad_cumsum" else 0)
+        return self.max_positions - (self.padding_id + 1 if self.mode == "nonpad_cumsum" else self.offset)
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
@@ -62,13 +72,16 @@ class PositionEmbedding(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, token_ids):
+    def call(self, token_ids, positions=None, numerics: Numerics = DEFAULT):
         length = token_ids.shape[1]
         if length is not None and length > self.usable_positions:
             raise ValueError(
                 f"The sequence is {length} tokens long, but the model has {self.usable_positions} positions. "
                 f"Truncate with sequence_length={self.usable_positions} or less."
             )
+        if positions is not None:
+            rows = embedding_lookup(self.embeddings, positions + self.offset, numerics.embedding)
+            return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
             rows = self.embeddings[: ops.shape(token_ids)[1]]
             return ops.cast(ops.expand_dims(rows, 0), self.compute_dtype)
@@ -82,5 +95,6 @@ class PositionEmbedding(keras.layers.Layer):
             "size": self.size,
             "mode": self.mode,
             "padding_id": self.padding_id,
+            "offset": self.offset,
             "initializer": keras.initializers.serialize(self.initializer),
         }

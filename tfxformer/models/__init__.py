@@ -1,7 +1,19 @@
 """Functional Keras models and the configs that they are made from."""
 
+from tfxformer.models.build import build, make_backbone
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
-from tfxformer.models.encoder import Encoder, build
+from tfxformer.models.decoder import Decoder
+from tfxformer.models.encoder import Encoder
 from tfxformer.models.presets import PRESETS, preset
 
-__all__ = ["PRESETS", "Encoder", "HeadConfig", "StackConfig", "TransformerConfig", "build", "preset"]
+__all__ = [
+    "PRESETS",
+    "Decoder",
+    "Encoder",
+    "HeadConfig",
+    "StackConfig",
+    "TransformerConfig",
+    "build",
+    "make_backbone",
+    "preset",
+]

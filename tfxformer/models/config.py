@@ -6,8 +6,12 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from tfxformer.layers.activations import activation as check_activation
-from tfxformer.layers.encoder_block import NORM_POSITIONS
+from tfxformer.layers.normalization import NORMS
 from tfxformer.layers.positions import POSITION_MODES
+from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.transformer_block import NORM_POSITIONS
+
+POSITIONS = ("learned", "rotary", "alibi")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -29,15 +33,25 @@ class StackConfig:
         activation: name in `layers.activations`.
         gated: whether the activation gates a third Dense layer.
         attention_bias, feed_forward_bias: whether the Dense layers have biases.
-        norm_position: "post" or "pre".
+        attention_output_bias: whether attention's output has one; None for what `attention_bias` says.
+        scale_attention: whether scores are divided by the square root of H.
+        scale_attention_by_layer: whether block i divides them by i + 1 too (an option of GPT-2).
+        sliding_window: None, or the tokens (itself included) that a token sees in the windowed layers.
+        windowed_layers: which layers have the window; None for all.
+        norm: "layer" or "rms".
+        norm_position: "post", "pre" or "parallel" (both halves read the block's input).
         norm_epsilon: epsilon of every norm in the stack.
         embedding_norm: whether the sum of embeddings is normed.
         final_norm: whether the last block's output is normed.
-        max_positions: rows of the position table.
-        position_mode: "arange" or "nonpad_cumsum".
+        positions: "learned", "rotary" or "alibi".
+        max_positions: rows of the position table; without a table the longest sequence.
+        position_mode: "arange" or "nonpad_cumsum", of learned positions in an encoder.
+        position_offset: first rows of the table that are not used (OPT).
+        rotary: None, or `layers.Rotary`, where positions are rotary.
         layer_groups: None, or the number of groups of layers that share weights (ALBERT).
         layers_per_group: blocks with weights of their own in a group, all run for each layer (ALBERT).
-        dropout, attention_dropout: rates on outputs and embeddings, and on attention probabilities.
+        dropout, attention_dropout: rates on outputs, and on attention probabilities.
+        embedding_dropout: rate on embeddings; None for `dropout`.
         stochastic_depth: rate of the last block's halves left out; earlier ones grow linearly towards it.
     """
 
@@ -51,16 +65,26 @@ class StackConfig:
     gated: bool = False
     attention_bias: bool = True
     feed_forward_bias: bool = True
+    attention_output_bias: bool | None = None
+    scale_attention: bool = True
+    scale_attention_by_layer: bool = False
+    sliding_window: int | None = None
+    windowed_layers: tuple[bool, ...] | None = None
+    norm: str = "layer"
     norm_position: str = "post"
     norm_epsilon: float = 1e-12
     embedding_norm: bool = True
     final_norm: bool = False
+    positions: str = "learned"
     max_positions: int = 512
     position_mode: str = "arange"
+    position_offset: int = 0
+    rotary: Rotary | None = None
     layer_groups: int | None = None
     layers_per_group: int = 1
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    embedding_dropout: float | None = None
     stochastic_depth: float = 0.0
 
     def __post_init__(self):
@@ -78,17 +102,77 @@ class StackConfig:
             self.num_heads % groups == 0,
             f"num_heads ({self.num_heads}) must be a multiple of num_key_value_heads ({groups}).",
         )
+        if self.num_key_value_heads == self.num_heads:  # one way to say one thing
+            object.__setattr__(self, "num_key_value_heads", None)
+        if self.head_size is not None and self.head_size * self.num_heads == self.hidden_size:
+            object.__setattr__(self, "head_size", None)
         check_activation(self.activation)
-        for name, known in (("norm_position", NORM_POSITIONS), ("position_mode", POSITION_MODES)):
+        choices = {
+            "norm": NORMS,
+            "norm_position": NORM_POSITIONS,
+            "positions": POSITIONS,
+            "position_mode": POSITION_MODES,
+        }
+        for name, known in choices.items():
             value = getattr(self, name)
             _require(value in known, f"Unknown {name} {value!r}; known: {', '.join(known)}.")
-        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+        for name in ("dropout", "attention_dropout", "embedding_dropout", "stochastic_depth"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
+            allowed = name == "embedding_dropout" and value is None
+            _require(allowed or 0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
         _require(
             self.layer_groups is None or (self.layer_groups > 0 and self.num_layers % self.layer_groups == 0),
             f"num_layers ({self.num_layers}) must be a multiple of layer_groups ({self.layer_groups}).",
         )
+        self._check_positions()
+
+    def _check_positions(self):
+        if isinstance(self.rotary, dict):  # of a JSON file
+            object.__setattr__(self, "rotary", construct(Rotary, self.rotary))
+        _require(
+            (self.rotary is not None) == (self.positions == "rotary"),
+            f"positions={self.positions!r} with rotary={self.rotary!r}: rotary positions, and only they, need one.",
+        )
+        if self.rotary is not None:
+            self.rotary.width(self.head_width)  # refuses a width that cannot be rotated
+        _require(
+            0 <= self.position_offset < self.max_positions,
+            f"position_offset ({self.position_offset}) must be below max_positions ({self.max_positions}).",
+        )
+        _require(
+            self.sliding_window is None or self.sliding_window > 0,
+            f"sliding_window must be positive or None, not {self.sliding_window!r}.",
+        )
+        if self.windowed_layers is not None:
+            object.__setattr__(self, "windowed_layers", tuple(map(bool, self.windowed_layers)))
+            _require(
+                self.sliding_window is not None and len(self.windowed_layers) == self.num_layers,
+                f"windowed_layers has {len(self.windowed_layers)} entries for {self.num_layers} layers and "
+                f"sliding_window={self.sliding_window!r}: it says for each layer whether it has the window.",
+            )
+            if not any(self.windowed_layers):
+                object.__setattr__(self, "sliding_window", None)
+            if len(set(self.windowed_layers)) == 1:
+                object.__setattr__(self, "windowed_layers", None)
+
+    @property
+    def head_width(self) -> int:
+        """H, the width of a head."""
+        return self.head_size or self.hidden_size // self.num_heads
+
+    @property
+    def key_value_heads(self) -> int:
+        """G, the heads of keys and values."""
+        return self.num_key_value_heads or self.num_heads
+
+    @property
+    def embedding_dropout_rate(self) -> float:
+        """Dropout rate on embeddings."""
+        return self.dropout if self.embedding_dropout is None else self.embedding_dropout
+
+    def has_window(self, layer: int) -> bool:
+        """Whether a layer sees the sliding window only."""
+        return self.sliding_window is not None and (self.windowed_layers is None or self.windowed_layers[layer])
 
     @property
     def block_order(self) -> tuple[int, ...]:
@@ -102,20 +186,24 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The switches of the heads that a family puts on its encoder.
+    """The switches of the heads that a family puts on its encoder or decoder.
 
     Attributes:
         pooler: whether the encoder has a tanh Dense on its first token ("pooled_output").
         classifier_activation: None where the classifier reads the pooled output, else the activation of the Dense
             layer that it puts on the first token instead.
         classifier_dropout: dropout rate in front of a classifier's output.
+        classifier_bias: whether a classifier's output has a bias.
         masked_lm_activation: activation of the masked-language head; None for the encoder's.
+        tied: whether a causal language model's logits come from the token table; else from a Dense layer.
     """
 
     pooler: bool = False
     classifier_activation: str | None = None
     classifier_dropout: float = 0.1
+    classifier_bias: bool = True
     masked_lm_activation: str | None = None
+    tied: bool = True
 
     def __post_init__(self):
         for name in (self.classifier_activation, self.masked_lm_activation):
@@ -130,10 +218,13 @@ class TransformerConfig:
     Attributes:
         family: the reference family ("bert", "roberta", ...), which names the tensors of a saved checkpoint.
         vocabulary_size: V, rows of the token table.
-        encoder: the encoder's stack.
+        encoder: the encoder's stack, or None.
+        decoder: the decoder's stack, or None.
         heads: the family's heads.
         embedding_size: width of the tables, projected to D where it differs; None for D.
         embedding_projection: whether tables are projected even at equal width (ALBERT does); None for "where needed".
+        embedding_projection_bias: whether that projection has a bias.
+        output_projection: whether the stack's output is projected back to the width of the tables (OPT-350m).
         token_types: rows of the segment table; 0 for none, with 1 the row is added to every token.
         padding_id: id of the padding token.
         initializer_range: standard deviation of the truncated normal that new kernels are drawn from.
@@ -141,15 +232,22 @@ class TransformerConfig:
 
     family: str
     vocabulary_size: int
-    encoder: StackConfig
+    encoder: StackConfig | None = None
+    decoder: StackConfig | None = None
     heads: HeadConfig = field(default_factory=HeadConfig)
     embedding_size: int | None = None
     embedding_projection: bool | None = None
+    embedding_projection_bias: bool = True
+    output_projection: bool = False
     token_types: int = 0
     padding_id: int = 0
     initializer_range: float = 0.02
 
     def __post_init__(self):
+        _require(
+            (self.encoder is None) != (self.decoder is None),
+            "A TransformerConfig has an encoder (BERT-like) or a decoder (GPT-like).",
+        )
         _require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
         _require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
         _require(
@@ -157,28 +255,33 @@ class TransformerConfig:
             f"padding_id ({self.padding_id}) must be an id of the vocabulary (0 to {self.vocabulary_size - 1}).",
         )
         _require(
-            self.embedding_projection is not False or self.table_size == self.encoder.hidden_size,
-            f"embedding_size ({self.embedding_size}) differs from hidden_size ({self.encoder.hidden_size}): "
+            self.embedding_projection is not False or self.table_size == self.stack.hidden_size,
+            f"embedding_size ({self.embedding_size}) differs from hidden_size ({self.stack.hidden_size}): "
             "the embeddings need a projection.",
         )
 
     @property
+    def stack(self) -> StackConfig:
+        """The stack whose tokens are embedded: the encoder's or the decoder's."""
+        return self.encoder or self.decoder
+
+    @property
     def table_size(self) -> int:
         """Width of the embedding tables."""
-        return self.embedding_size or self.encoder.hidden_size
+        return self.embedding_size or self.stack.hidden_size
 
     @property
     def has_embedding_projection(self) -> bool:
         """Whether a Dense layer stands between the embeddings and the blocks."""
         if self.embedding_projection is None:
-            return self.table_size != self.encoder.hidden_size
+            return self.table_size != self.stack.hidden_size
         return self.embedding_projection
 
     @property
     def max_sequence_length(self) -> int:
-        """The longest sequence the position table serves, in tokens."""
-        unused = self.padding_id + 1 if self.encoder.position_mode == "nonpad_cumsum" else 0
-        return self.encoder.max_positions - unused
+        """The longest sequence the model serves, in tokens."""
+        unused = self.padding_id + 1 if self.stack.position_mode == "nonpad_cumsum" else self.stack.position_offset
+        return self.stack.max_positions - unused
 
     def replace(self, **changes) -> TransformerConfig:
         """A copy with other values; a nested switch is named by its path, `encoder__dropout=0.0`."""
@@ -202,13 +305,14 @@ class TransformerConfig:
     def from_dict(cls, values: dict) -> TransformerConfig:
         """The inverse of `to_dict`; an unknown name is an error."""
         values = dict(values)
-        for name, part in (("encoder", StackConfig), ("heads", HeadConfig)):
+        for name, part in (("encoder", StackConfig), ("decoder", StackConfig), ("heads", HeadConfig)):
             if isinstance(values.get(name), dict):
-                values[name] = _construct(part, values[name])
-        return _construct(cls, values)
+                values[name] = construct(part, values[name])
+        return construct(cls, values)
 
 
-def _construct(cls, values: dict):
+def construct(cls, values: dict):
+    """A dataclass from a dict; an unknown name is an error."""
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -219,4 +323,4 @@ def _construct(cls, values: dict):
 def _replace(config, name, values: dict):
     if not dataclasses.is_dataclass(config):
         raise ValueError(f"The config has no part {name!r}.")
-    return _construct(type(config), {**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)}, **values})
+    return construct(type(config), {**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)}, **values})

@@ -19,8 +19,10 @@ from tfxformer.layers import (
     equalized,
     padding_bias,
 )
+from tfxformer.layers.normalization import make_norm
+from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
-from tfxformer.models.presets import preset
+from tfxformer.models.parts import block_arguments, initializer, token_embedding
 
 
 class EncoderLayers(NamedTuple):
@@ -37,78 +39,44 @@ class EncoderLayers(NamedTuple):
     pooler: Dense | None
 
 
-def _initializer(config: TransformerConfig):
-    # A new one for each variable: one initializer gives everybody the same numbers.
-    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-
-
-def make_block(config: TransformerConfig, index: int, gradient_checkpointing: bool, dtype) -> EncoderBlock:
-    """The encoder block with the weights number `index`."""
-    stack = config.encoder
-    num_blocks = max(stack.block_order) + 1
-    return EncoderBlock(
-        attention={
-            "num_heads": stack.num_heads,
-            "head_size": stack.head_size or stack.hidden_size // stack.num_heads,
-            "num_key_value_heads": stack.num_key_value_heads,
-            "use_bias": stack.attention_bias,
-            "dropout": stack.attention_dropout,
-            "kernel_initializer": _initializer(config),
-        },
-        feed_forward={
-            "size": stack.feed_forward_size,
-            "activation": stack.activation,
-            "gated": stack.gated,
-            "use_bias": stack.feed_forward_bias,
-            "kernel_initializer": _initializer(config),
-        },
-        norm_position=stack.norm_position,
-        norm_epsilon=stack.norm_epsilon,
-        dropout=stack.dropout,
-        stochastic_depth=stack.stochastic_depth * (index + 1) / num_blocks,
-        gradient_checkpointing=gradient_checkpointing,
-        dtype=dtype,
-        name=f"encoder_block_{index}",
-    )
-
-
 def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderLayers:
     """The layers of `config`; their names are the first part of every variable's path."""
     stack, size = config.encoder, config.table_size
 
     def norm(name):
-        return LayerNormalization(epsilon=stack.norm_epsilon, dtype=dtype, name=name)
+        return make_norm(stack.norm, stack.norm_epsilon, dtype, name)
 
     def dense(name, activation=None):
         return Dense(
-            stack.hidden_size, activation=activation, kernel_initializer=_initializer(config), dtype=dtype, name=name
+            stack.hidden_size, activation=activation, kernel_initializer=initializer(config), dtype=dtype, name=name
         )
+
+    def block(index):
+        arguments = block_arguments(config, stack, index)
+        name = f"encoder_block_{index}"
+        return EncoderBlock(**arguments, gradient_checkpointing=gradient_checkpointing, dtype=dtype, name=name)
 
     segment = None
     if config.token_types == 1:
-        segment = ConstantSegmentEmbedding(_initializer(config), dtype=dtype, name="segment_embedding")
+        segment = ConstantSegmentEmbedding(initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
-        segment = TokenEmbedding(config.token_types, size, _initializer(config), dtype=dtype, name="segment_embedding")
+        segment = TokenEmbedding(config.token_types, size, initializer(config), dtype=dtype, name="segment_embedding")
     return EncoderLayers(
-        token_embedding=TokenEmbedding(
-            config.vocabulary_size, size, _initializer(config), dtype=dtype, name="token_embedding"
-        ),
+        token_embedding=token_embedding(config, dtype),
         position_embedding=PositionEmbedding(
             stack.max_positions,
             size,
             stack.position_mode,
             config.padding_id,
-            _initializer(config),
+            initializer=initializer(config),
             dtype=dtype,
             name="position_embedding",
         ),
         segment_embedding=segment,
         embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
-        embedding_dropout=Dropout(stack.dropout, dtype=dtype, name="embedding_dropout"),
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
         embedding_projection=dense("embedding_projection") if config.has_embedding_projection else None,
-        blocks=tuple(
-            make_block(config, index, gradient_checkpointing, dtype) for index in range(max(stack.block_order) + 1)
-        ),
+        blocks=tuple(block(index) for index in range(max(stack.block_order) + 1)),
         final_norm=norm("final_norm") if stack.final_norm else None,
         pooler=dense("pooler", "tanh") if config.heads.pooler else None,
     )
@@ -165,7 +133,7 @@ def encode(config, layers: EncoderLayers, inputs: dict, numerics: Numerics = DEF
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Encoder(keras.Model):
+class Encoder(Backbone):
     """A BERT-like encoder, functional, made from a config.
 
     Args:
@@ -190,49 +158,15 @@ class Encoder(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===
-        self.config = config
-        self.gradient_checkpointing = gradient_checkpointing
-        self.reference_config = reference_config
-        self.dtype_policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        self._parts = layers
-
-    @property
-    def token_embedding(self) -> TokenEmbedding:
-        """The token table, which a masked-language head reads in reverse."""
-        return self._parts.token_embedding
+        self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
 
     def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
         """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `encode`."""
         return encode(self.config, self._parts, inputs, numerics, first_only)
 
-    def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "reference_config": self.reference_config,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
-
-
-def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Encoder:
-    """A model with random weights.
-
-    Args:
-        config: TransformerConfig, its dict, or the name of a preset ("bert-base", "minilm-l6", ...).
-        dtype: dtype policy, such as "mixed_bfloat16".
-        gradient_checkpointing: bool, recompute blocks in the backward pass.
-        changes: other values of the config; nested ones by path, `encoder__num_layers=2`.
-    """
-    if isinstance(config, str):
-        config = preset(config)
-    elif isinstance(config, dict):
-        config = TransformerConfig.from_dict(config)
-    return Encoder(config.replace(**changes), gradient_checkpointing=gradient_checkpointing, dtype=dtype)
+    def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
+        """What a classifier reads of a text: the pooled output, or the first token, [B, D]."""
+        outputs = self.forward(inputs, numerics, first_only=True)
+        if self.config.heads.classifier_activation is None:
+            return outputs["pooled_output"]
+        return outputs["sequence_output"][:, 0]

@@ -17,16 +17,26 @@ class ClassificationHead(keras.layers.Layer):
         hidden_activation: activation of the hidden layer, or None for none.
         dropout: float, rate in front of each Dense layer.
         initializer: initializer of the kernels.
+        use_bias: bool, whether the last Dense has a bias.
 
     Call: [..., D] -> [..., C], logits in float32.
     """
 
-    def __init__(self, num_labels, hidden_activation=None, dropout=0.0, initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        num_labels,
+        hidden_activation=None,
+        dropout=0.0,
+        initializer="glorot_uniform",
+        use_bias=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.num_labels = num_labels
         self.hidden_activation = hidden_activation
         self.dropout_rate = dropout
         self.initializer = keras.initializers.get(initializer)
+        self.use_bias = use_bias
         self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape):
@@ -37,7 +47,11 @@ class ClassificationHead(keras.layers.Layer):
             self.dense = Dense(width, kernel_initializer=self.initializer, dtype=policy, name="dense")
             self.dense.build(input_shape)
         self.output_projection = Dense(
-            self.num_labels, kernel_initializer=self.initializer, dtype=policy, name="output"
+            self.num_labels,
+            kernel_initializer=self.initializer,
+            use_bias=self.use_bias,
+            dtype=policy,
+            name="output",
         )
         self.output_projection.build(input_shape)
 
@@ -58,6 +72,7 @@ class ClassificationHead(keras.layers.Layer):
             "hidden_activation": self.hidden_activation,
             "dropout": self.dropout_rate,
             "initializer": keras.initializers.serialize(self.initializer),
+            "use_bias": self.use_bias,
         }
 
 

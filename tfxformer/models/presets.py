@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfxformer.layers.rotary import Rotary
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
 
 
@@ -44,6 +45,125 @@ _DISTILBERT = {
 }
 _ELECTRA = {"family": "electra", "heads": HeadConfig(classifier_activation="gelu", masked_lm_activation="gelu")}
 
+
+def _gpt(
+    num_layers: int, hidden_size: int, num_heads: int, *, family: str, vocabulary_size: int, **changes
+) -> TransformerConfig:
+    """A decoder with pre-norm blocks, four times as wide inside, without dropout."""
+    config = TransformerConfig(
+        family=family,
+        vocabulary_size=vocabulary_size,
+        decoder=StackConfig(
+            num_layers,
+            hidden_size,
+            num_heads,
+            feed_forward_size=4 * hidden_size,
+            norm_position="pre",
+            norm_epsilon=1e-5,
+            embedding_norm=False,
+            final_norm=True,
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
+        heads=HeadConfig(classifier_bias=False),
+    )
+    return config.replace(**changes)
+
+
+_GPT2 = {
+    "family": "gpt2",
+    "vocabulary_size": 50257,
+    "padding_id": 50256,
+    "decoder__activation": "gelu_new",
+    "decoder__max_positions": 1024,
+    "decoder__dropout": 0.1,
+    "decoder__attention_dropout": 0.1,
+    "decoder__embedding_dropout": 0.1,
+}
+_SCRATCH = {
+    "family": "gpt2",
+    "vocabulary_size": 4096,
+    "decoder__activation": "gelu_new",
+    "decoder__embedding_dropout": 0.0,
+}
+_PYTHIA = {
+    "family": "gpt_neox",
+    "vocabulary_size": 50304,
+    "heads__tied": False,
+    "decoder__norm_position": "parallel",
+    "decoder__positions": "rotary",
+    "decoder__rotary": Rotary(fraction=0.25),
+    "decoder__max_positions": 2048,
+}
+_OPT = {
+    "family": "opt",
+    "vocabulary_size": 50272,
+    "padding_id": 1,
+    "embedding_projection_bias": False,
+    "decoder__activation": "relu",
+    "decoder__max_positions": 2050,
+    "decoder__position_offset": 2,
+    "decoder__dropout": 0.1,
+    "decoder__embedding_dropout": 0.0,
+}
+_BLOOM = {
+    "family": "bloom",
+    "vocabulary_size": 250880,
+    "padding_id": 3,
+    "decoder__embedding_norm": True,
+    "decoder__embedding_dropout": 0.0,
+    "decoder__activation": "gelu_new",
+    "decoder__positions": "alibi",
+    "decoder__max_positions": 2048,
+}
+
+
+def _llama(layers: int, size: int, heads: int, groups: int, inner: int, base: float, **changes) -> TransformerConfig:
+    """A decoder with RMS norms, grouped heads, rotary positions and a gated feed-forward half."""
+    values = {
+        "family": "llama",
+        "decoder__num_key_value_heads": groups,
+        "decoder__feed_forward_size": inner,
+        "decoder__activation": "silu",
+        "decoder__gated": True,
+        "decoder__norm": "rms",
+        "decoder__attention_bias": False,
+        "decoder__feed_forward_bias": False,
+        "decoder__positions": "rotary",
+        "decoder__rotary": Rotary(base=base),
+    }
+    return _gpt(layers, size, heads, **{**values, **changes})
+
+
+_SMOLLM2 = {"vocabulary_size": 49152, "decoder__max_positions": 8192}
+_TINYLLAMA = {
+    "vocabulary_size": 32000,
+    "padding_id": 2,
+    "heads__tied": False,
+    "decoder__max_positions": 2048,
+}
+_LLAMA3 = {
+    "vocabulary_size": 128256,
+    "padding_id": 128001,
+    "decoder__max_positions": 131072,
+    "decoder__rotary": Rotary(500000.0, kind="llama3", factor=32.0, original_max_positions=8192),
+}
+_MISTRAL = {
+    **_TINYLLAMA,
+    "family": "mistral",
+    "decoder__max_positions": 32768,
+    "decoder__sliding_window": 4096,
+}
+_QWEN2 = {
+    "family": "qwen2",
+    "vocabulary_size": 151936,
+    "padding_id": 151643,
+    "decoder__attention_bias": True,
+    "decoder__attention_output_bias": False,
+    "decoder__norm_epsilon": 1e-6,
+    "decoder__max_positions": 32768,
+}
+
 PRESETS: dict[str, TransformerConfig] = {
     # Turc et al., 2019, arXiv:1908.08962
     "bert-tiny": _bert(2, 128, 2),
@@ -66,6 +186,32 @@ PRESETS: dict[str, TransformerConfig] = {
     # Clark et al., 2020, arXiv:2003.10555
     "electra-small": _bert(12, 256, 4, **_ELECTRA, embedding_size=128),
     "electra-base": _bert(12, 768, 12, **_ELECTRA),
+    # To be trained from scratch, with a vocabulary of its own: nanoGPT's shapes for a CPU and for one GPU
+    "gpt-nano": _gpt(4, 128, 4, **_SCRATCH, decoder__max_positions=64),
+    "gpt-mini": _gpt(6, 384, 6, **_SCRATCH, decoder__max_positions=256),
+    # Radford et al., 2019
+    "gpt2": _gpt(12, 768, 12, **_GPT2),
+    "gpt2-medium": _gpt(24, 1024, 16, **_GPT2),
+    "gpt2-large": _gpt(36, 1280, 20, **_GPT2),
+    # Biderman et al., 2023, arXiv:2304.01373
+    "pythia-70m": _gpt(6, 512, 8, **_PYTHIA),
+    "pythia-160m": _gpt(12, 768, 12, **_PYTHIA),
+    "pythia-410m": _gpt(24, 1024, 16, **_PYTHIA),
+    # Zhang et al., 2022, arXiv:2205.01068
+    "opt-125m": _gpt(12, 768, 12, **_OPT),
+    # Workshop et al., 2022, arXiv:2211.05100
+    "bloom-560m": _gpt(24, 1024, 16, **_BLOOM),
+    # Allal et al., 2025, arXiv:2502.02737
+    "smollm2-135m": _llama(30, 576, 9, 3, 1536, 100000.0, **_SMOLLM2),
+    "smollm2-360m": _llama(32, 960, 15, 5, 2560, 100000.0, **_SMOLLM2),
+    # Zhang et al., 2024, arXiv:2401.02385
+    "tinyllama-1.1b": _llama(22, 2048, 32, 4, 5632, 10000.0, **_TINYLLAMA),
+    # Grattafiori et al., 2024, arXiv:2407.21783
+    "llama-3.2-1b": _llama(16, 2048, 32, 8, 8192, 500000.0, **_LLAMA3),
+    # Jiang et al., 2023, arXiv:2310.06825
+    "mistral-7b": _llama(32, 4096, 32, 8, 14336, 10000.0, **_MISTRAL),
+    # Yang et al., 2024, arXiv:2412.15115
+    "qwen2.5-0.5b": _llama(24, 896, 14, 2, 4864, 1000000.0, **_QWEN2),
 }
 
 

@@ -15,8 +15,9 @@ from tfxformer.data.examples import steps_per_epoch as count_steps
 from tfxformer.data.labels import labels_from
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
-from tfxformer.models import Encoder
-from tfxformer.models.encoder import make_inputs
+from tfxformer.models import make_backbone
+from tfxformer.models.backbone import Backbone
+from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.training import adamw
 
@@ -55,7 +56,7 @@ class Task(keras.Model):
     tokenized once, before the first step. Calling a task on a batch returns its logits.
 
     Args:
-        backbone: `models.Encoder`.
+        backbone: `models.Encoder` or `models.Decoder`.
         heads: dict of the layers on top.
         tokenizer: `text.Tokenizer`, or None for a model fed with arrays only.
         sequence_length: tokens per text; None until the first `fit` chooses it from its texts.
@@ -65,7 +66,7 @@ class Task(keras.Model):
 
     task_name = ""
 
-    def __init__(self, backbone: Encoder, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
+    def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         maximum = backbone.config.max_sequence_length
         if sequence_length is not None and not 0 < sequence_length <= maximum:
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
@@ -74,7 +75,7 @@ class Task(keras.Model):
                 f"The tokenizer has {tokenizer.vocabulary_size} tokens, the model rows for "
                 f"{backbone.config.vocabulary_size}: they do not belong together."
             )
-        inputs = make_inputs(backbone.config)
+        inputs = backbone.make_inputs()
         super().__init__(inputs=inputs, outputs=self.graph(backbone, heads, inputs), **kwargs)
         self.backbone = backbone
         self.heads = heads
@@ -88,7 +89,7 @@ class Task(keras.Model):
     # ---- what a subclass says ---------------------------------------------------------------------------------
 
     @staticmethod
-    def graph(backbone: Encoder, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
+    def graph(backbone: Backbone, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
         """The logits of a batch, written as `numerics` says."""
         raise NotImplementedError("A task defines its graph.")
 
@@ -330,8 +331,8 @@ class Task(keras.Model):
         """A task on a checkpoint: its head is read where the file has it, else new (said in a warning).
 
         Args:
-            folder_or_hub_id: a folder with config.json and safetensors, or a hub id ("owner/name").
-            tokenizer: `text.Tokenizer`; None reads the folder's.
+            folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
+            tokenizer: `text.Tokenizer`; None reads the checkpoint's.
             dtype: dtype policy, such as "mixed_bfloat16".
             gradient_checkpointing: bool, recompute blocks in the backward pass.
             arguments: the task's own (`labels`, `sequence_length`, ...); None takes the checkpoint's.
@@ -340,11 +341,11 @@ class Task(keras.Model):
             CheckpointError: for a checkpoint that cannot be read or does not fit.
         """
         folder = resolve(folder_or_hub_id)
-        tokenizer = tokenizer or Tokenizer.from_pretrained(folder)
+        tokenizer = tokenizer or open_tokenizer(folder)
         given = {name: value for name, value in arguments.items() if value is not None}
 
         def make(config, reference):
-            backbone = Encoder(
+            backbone = make_backbone(
                 config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
             )
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))

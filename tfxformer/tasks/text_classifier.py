@@ -52,6 +52,7 @@ class TextClassifier(Task):
             config.heads.classifier_activation,
             config.heads.classifier_dropout,
             keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            use_bias=config.heads.classifier_bias,
             dtype=backbone.dtype_policy,
             name="classifier",
         )
@@ -61,14 +62,11 @@ class TextClassifier(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        outputs = backbone.forward(inputs, numerics, first_only=True)
-        if backbone.config.heads.classifier_activation is None:
-            return heads["classifier"](outputs["pooled_output"])
-        return heads["classifier"](outputs["sequence_output"][:, 0])
+        return heads["classifier"](backbone.summary_vector(inputs, numerics))
 
     @classmethod
     def wants_pooler(cls, config):
-        return config.heads.classifier_activation is None
+        return config.encoder is not None and config.heads.classifier_activation is None
 
     @classmethod
     def arguments_from(cls, reference, arguments):
@@ -80,7 +78,10 @@ class TextClassifier(Task):
         return arguments
 
     def reference_changes(self):
-        return {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
+        changes = {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
+        if self.backbone.config.decoder is not None:  # by it the reference finds the last real token
+            changes["pad_token_id"] = self.backbone.config.padding_id
+        return changes
 
     def default_loss(self):
         return {

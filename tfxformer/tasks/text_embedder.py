@@ -126,7 +126,7 @@ class TextEmbedder(Task):
         modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
         modules += [("2_Normalize", "Normalize")] if self.normalize else []
         stated = {
-            "word_embedding_dimension": self.backbone.config.encoder.hidden_size,
+            "word_embedding_dimension": self.backbone.config.stack.hidden_size,
             "pooling_mode_mean_tokens": self.pooling == "mean",
             "pooling_mode_cls_token": self.pooling == "cls",
         }

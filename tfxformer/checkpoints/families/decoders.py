@@ -1,0 +1,45 @@
+"""What the pages of GPT-like families have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.layout import Module
+
+HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
+
+PRE_NORM = {
+    "decoder.norm_position": "pre",
+    "decoder.embedding_norm": False,
+    "decoder.final_norm": True,
+    "heads.classifier_bias": False,
+}
+
+
+def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:
+    """The rule of `padding_id`: the padding token, where there is none the end of the text, else 0.
+
+    Args:
+        pad, eos: what absent `pad_token_id` and `eos_token_id` mean.
+    """
+
+    def read(reference: Mapping) -> dict:
+        padding, end = reference.get("pad_token_id", pad), reference.get("eos_token_id", eos)
+        if padding is not None and padding != -1:  # -1 is Llama 1's "none"
+            return {"padding_id": padding}
+        end = end[0] if isinstance(end, list) and end else end
+        fits = isinstance(end, int) and 0 <= end < (reference.get("vocab_size") or end + 1)
+        return {"padding_id": end if fits else 0}
+
+    return Rule(("pad_token_id",), read, lambda config: {"pad_token_id": config.padding_id})
+
+
+def fused_attention(module: str) -> dict[str, str | Module]:
+    """The projections of attention where the reference has query, key and value as one, head by head."""
+    fused = f"{module}.query_key_value"
+    parts = {f"self_attention/{name}": i for i, name in enumerate(("query", "key", "value"))}
+    return {
+        **{path: Module(fused, part=part, by_head=True) for path, part in parts.items()},
+        "self_attention/output": f"{module}.dense",
+    }

@@ -1,0 +1,60 @@
+"""GPT-2 (Radford et al., 2019), and with it DialoGPT and DistilGPT-2."""
+
+from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.family import Family, Head, Key
+from tfxformer.checkpoints.layout import Module
+
+
+def _projection(name: str, part: int | None = None) -> Module:
+    return Module(name, transposed=False, part=part)  # GPT-2's Conv1D
+
+
+def block(config, index: int) -> str:
+    """The reference's module of a block."""
+    return f"h.{index}"
+
+
+FAMILY = Family(
+    name="gpt2",
+    prefix="transformer.",
+    architecture="GPT2Model",
+    keys={
+        **HEADS_KEYS,
+        "vocabulary_size": Key("vocab_size", 50257),
+        "initializer_range": Key("initializer_range", 0.02),
+        "decoder.num_layers": Key("n_layer", 12, ("num_hidden_layers",)),
+        "decoder.hidden_size": Key("n_embd", 768, ("hidden_size",)),
+        "decoder.num_heads": Key("n_head", 12, ("num_attention_heads",)),
+        "decoder.feed_forward_size": Key("n_inner", lambda c: 4 * (c.get("n_embd") or c.get("hidden_size") or 768)),
+        "decoder.activation": Key("activation_function", "gelu_new"),
+        "decoder.norm_epsilon": Key("layer_norm_epsilon", 1e-5),
+        "decoder.max_positions": Key("n_positions", 1024, ("max_position_embeddings",)),
+        "decoder.dropout": Key("resid_pdrop", 0.1),
+        "decoder.attention_dropout": Key("attn_pdrop", 0.1),
+        "decoder.embedding_dropout": Key("embd_pdrop", 0.1),
+        "decoder.scale_attention": Key("scale_attn_weights", True),
+        "decoder.scale_attention_by_layer": Key("scale_attn_by_inverse_layer_idx", False),
+        "heads.tied": Key("tie_word_embeddings", True),
+    },
+    fixed={**PRE_NORM, "decoder.positions": "learned"},
+    rules=(padding_rule(eos=50256),),
+    required={"add_cross_attention": (False, None)},
+    modules={"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"},
+    block=block,
+    block_modules={
+        "self_attention/query": _projection("attn.c_attn", 0),
+        "self_attention/key": _projection("attn.c_attn", 1),
+        "self_attention/value": _projection("attn.c_attn", 2),
+        "self_attention/output": _projection("attn.c_proj"),
+        "attention_norm": "ln_1",
+        "feed_forward/expand": _projection("mlp.c_fc"),
+        "feed_forward/output": _projection("mlp.c_proj"),
+        "feed_forward_norm": "ln_2",
+    },
+    heads={
+        "causal-lm": Head("GPT2LMHeadModel", {"language_model_head": "lm_head"}),
+        "text-classification": Head("GPT2ForSequenceClassification", {"classifier/output": "score"}),
+        "token-classification": Head("GPT2ForTokenClassification", {"token_classifier/output": "classifier"}),
+    },
+    other_heads=("qa_outputs", "multiple_choice_head.summary"),
+)

@@ -1,0 +1,68 @@
+"""Qwen2 and Qwen2.5 (Yang et al., 2024, arXiv:2407.10671)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfxformer.checkpoints.families import llama
+from tfxformer.checkpoints.families.decoders import padding_rule
+from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.rope import rope_rule
+from tfxformer.checkpoints.safetensors import CheckpointError
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+def _read_windows(reference: Mapping) -> dict:
+    """Which layers have the window: `layer_types`, or those from `max_window_layers` on."""
+    layers = reference.get("num_hidden_layers") or 32
+    window = reference.get("sliding_window", 4096)
+    window = window if reference.get("use_sliding_window") else None
+    types = reference.get("layer_types")
+    if types is None:
+        first = reference.get("max_window_layers", 28)
+        types = [_FULL if window is None or i < first else _SLIDING for i in range(layers)]
+    if not set(types) <= {_FULL, _SLIDING} or len(types) != layers or (window is None and _SLIDING in types):
+        raise CheckpointError(
+            f"config.json says layer_types={types} for {layers} layers with sliding_window={window!r}; tfxformer wants "
+            f"{_FULL!r} or (with a window) {_SLIDING!r} for each."
+        )
+    windowed = tuple(kind == _SLIDING for kind in types)
+    return {
+        "decoder.sliding_window": window if any(windowed) else None,
+        "decoder.windowed_layers": None if len(set(windowed)) == 1 else windowed,
+    }
+
+
+def _write_windows(config) -> dict:
+    stack = config.decoder
+    windowed = [stack.has_window(layer) for layer in range(stack.num_layers)]
+    return {
+        "use_sliding_window": any(windowed),
+        "sliding_window": stack.sliding_window,
+        "max_window_layers": windowed.index(True) if any(windowed) else stack.num_layers,
+        "layer_types": [_SLIDING if one else _FULL for one in windowed],
+    }
+
+
+FAMILY = replace(
+    llama.MISTRAL,
+    name="qwen2",
+    architecture="Qwen2Model",
+    keys={
+        **llama.MISTRAL.keys,
+        "vocabulary_size": Key("vocab_size", 151936),
+        "decoder.feed_forward_size": Key("intermediate_size", 22016),
+        "decoder.max_positions": Key("max_position_embeddings", 32768),
+    },
+    fixed={**llama.MISTRAL.fixed, "decoder.attention_bias": True, "decoder.attention_output_bias": False},
+    rules=(
+        llama.heads_rule(32),
+        rope_rule(32768),
+        padding_rule(),
+        Rule(
+            ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _read_windows, _write_windows
+        ),
+    ),
+    required={key: values for key, values in llama.REQUIRED.items() if key != "layer_types"},
+    heads=llama.heads("Qwen2"),
+)

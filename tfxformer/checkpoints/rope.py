@@ -1,0 +1,131 @@
+"""Rotary positions in config.json: transformers 5's `rope_parameters`, and the older spellings of the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tfxformer.checkpoints.family import Rule
+from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.layers.rotary import ROTARY_KINDS, Rotary
+from tfxformer.models import TransformerConfig
+
+# What each kind reads besides `_COMMON`, by our names; another key would be silently dropped.
+_FRACTION = "partial_rotary_factor"
+_COMMON = {"rope_theta": "base", _FRACTION: "fraction"}
+_KEYS = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "dynamic": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_frequency_factor",
+        "high_freq_factor": "high_frequency_factor",
+        "original_max_position_embeddings": "original_max_positions",
+    },
+    "yarn": {
+        "factor": "factor",
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "attention_factor": "attention_factor",
+        "original_max_position_embeddings": "original_max_positions",
+    },
+}
+_YARN_SCALES = ("mscale", "mscale_all_dim")
+
+
+def rope_rule(
+    max_positions: int, base: str = "rope_theta", fraction: str | None = None, default_fraction: float = 1.0
+) -> Rule:
+    """The rule of `decoder.rotary`.
+
+    Args:
+        max_positions: what an absent `max_position_embeddings` means.
+        base, fraction: the family's older keys outside of the parameters; no fraction where all channels turn.
+        default_fraction: share of a head's channels that turn where no key says it.
+    """
+
+    def read(reference: Mapping) -> dict:
+        given = reference.get("rope_scaling") or reference.get("rope_parameters") or {}
+        outside = {"rope_theta": reference.get(base), _FRACTION: reference.get(fraction or _FRACTION)}
+        default = {"rope_theta": 10000.0, _FRACTION: default_fraction}
+        parameters = {**default, **_stated(outside), **_stated(given)}
+        longest = reference.get("max_position_embeddings") or max_positions
+        trained = reference.get("original_max_position_embeddings")  # Phi's place for it goes before the parameters
+        rotary = _rotary(parameters, trained, longest)
+        if fraction is None and rotary.fraction != 1.0:
+            raise CheckpointError(f"config.json says {_FRACTION}={rotary.fraction}; this family turns whole heads.")
+        return {"decoder.rotary": rotary}
+
+    keys = ("rope_parameters", "rope_scaling", base, fraction or _FRACTION)
+    return Rule(keys, read, lambda config: {"rope_parameters": _parameters(config, fraction is not None)})
+
+
+def _stated(values: Mapping) -> dict:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
+    """Parameters, all in one dict, as `Rotary`."""
+    older = parameters.pop("type", "default")
+    kind = parameters.pop("rope_type", older)
+    if kind not in ROTARY_KINDS:
+        raise CheckpointError(
+            f"config.json says rope_type={kind!r}; tfxformer implements {', '.join(ROTARY_KINDS)}, and would be "
+            "silently wrong otherwise."
+        )
+    known = {**_COMMON, **_KEYS[kind]}
+    if kind == "yarn":
+        _scale_of_yarn(parameters)
+        if parameters.pop("truncate", True) is not True:
+            raise CheckpointError("config.json says truncate=false of its yarn positions, which is not implemented.")
+    if "original_max_position_embeddings" in known and trained:
+        parameters["original_max_position_embeddings"] = trained
+    if kind == "dynamic":
+        _check_dynamic(parameters, longest)
+    if kind in ("default", "linear"):
+        parameters.pop("original_max_position_embeddings", None)  # nothing depends on it
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise CheckpointError(
+            f"config.json gives rotary positions of type {kind!r} the keys {', '.join(unknown)}, which tfxformer does "
+            f"not know for it; it knows {', '.join(known)}. They would be silently dropped otherwise."
+        )
+    missing = [
+        key for key in ("factor", "low_freq_factor", "high_freq_factor") if key in known and key not in parameters
+    ]
+    if missing:
+        raise CheckpointError(f"config.json's rotary positions of type {kind!r} lack {', '.join(missing)}.")
+    values = {known[key]: value for key, value in parameters.items()}
+    if kind in ("dynamic", "llama3", "yarn"):
+        values.setdefault("original_max_positions", longest)
+    return Rotary(kind=kind, **values)
+
+
+def _check_dynamic(parameters: dict, longest: int) -> None:
+    trained = parameters.pop("original_max_position_embeddings", longest)
+    if trained != longest:
+        raise CheckpointError(
+            f"config.json says original_max_position_embeddings={trained} of its dynamic positions, beside "
+            f"max_position_embeddings={longest}: versions of transformers take one or the other. Make them equal."
+        )
+
+
+def _scale_of_yarn(parameters: dict) -> None:
+    """DeepSeek's way of saying the attention factor, put as the factor itself."""
+    scales = [parameters.pop(key, None) for key in _YARN_SCALES]
+    if not all(scales) or parameters.get("attention_factor") is not None or "factor" not in parameters:
+        return
+    factor = parameters["factor"]
+    above, below = (0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0 for scale in scales)
+    parameters["attention_factor"] = above / below
+
+
+def _parameters(config: TransformerConfig, partial: bool) -> dict:
+    rotary = config.decoder.rotary
+    if rotary is None:
+        return {}
+    values = {key: getattr(rotary, ours) for key, ours in {**_COMMON, **_KEYS[rotary.kind]}.items()}
+    if not partial and rotary.fraction == 1.0:
+        del values[_FRACTION]
+    return {"rope_type": rotary.kind, **_stated(values)}

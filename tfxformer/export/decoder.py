@@ -1,0 +1,229 @@
+"""What the file of a causal language model offers, and how it is checked against Keras.
+
+Signatures as LiteRT-LM calls them: `prefill_{S}` fills the cache, `decode` also gives the logits of the next token.
+
+Shape letters: S tokens of a call, T slots of the cache, G key/value heads, H head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from tfxformer.export import decoding
+from tfxformer.export.convert import Converted, Signature
+from tfxformer.export.errors import ExportError
+from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan, equalized
+from tfxformer.export.quantize import Mode, check_available
+from tfxformer.export.quiet import quiet
+from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
+from tfxformer.layers import Cache
+
+# Not 1024: rows of values [H, T] that are a power of two apart fall on the same lines of the processor's cache, which
+# made their product with the probabilities 2.3 times slower (130 and 57 us a layer of SmolLM2-135M).
+CACHE_LENGTH = 1040
+PREFILL_LENGTHS = (16, 128)
+MOST_FORCED = 24  # tokens of a sample decoded one by one, as they stand in the text
+CONTINUED = 8  # tokens that the file goes on with by itself
+
+
+def is_decoder(model) -> bool:
+    """Whether the model is a causal language model of ours."""
+    return getattr(model, "task_name", None) == CAUSAL_LM and hasattr(model, "step")
+
+
+def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], Job]:
+    """Checks the arguments of an export; returns what makes its job."""
+    cache_length, lengths = check_lengths(model, cache_length, prefill_lengths)
+    check_mode(mode)
+    rows = sample_rows(model, samples, cache_length, lengths)
+
+    def make():
+        written = equalized(model, mode, map(_whole, rows)) if mode.equalized else mode
+        plans = plan_signatures(model, written, cache_length, lengths)
+
+        def check(converted):
+            return verify(model, converted, plans, mode, rows, cache_length)
+
+        end = None if model.tokenizer is None else model.tokenizer.eos_id
+        return Job(plans, check, len(rows), facts={"stop_ids": [] if end is None else [end]})
+
+    return make
+
+
+def check_mode(mode: Mode) -> None:
+    """Refuses what cannot be made of a decoder.
+
+    Raises:
+        ValueError: saying why, and what to take. ImportError: for an extra that is not installed.
+    """
+    check_available(mode)
+    if mode.calibrated:
+        raise ValueError("not yet")
+
+
+def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int, ...]]:
+    """The cache length and the prefill lengths, ascending; the defaults that fit the model for None.
+
+    Raises:
+        ValueError: if they do not fit together or exceed the model's positions.
+    """
+    if cache_length is None:
+        cache_length = min(CACHE_LENGTH, model.backbone.config.max_sequence_length)
+    if prefill_lengths is None:
+        prefill_lengths = [length for length in PREFILL_LENGTHS if length <= cache_length]
+    lengths = tuple(sorted(set(prefill_lengths)))
+    for length in (cache_length, *lengths):
+        if isinstance(length, bool) or int(length) != length or length < 1:
+            raise ValueError(f"cache_length and prefill_lengths are positive integers, got {length!r}.")
+    most = model.backbone.config.max_sequence_length
+    if cache_length > most:
+        raise ValueError(f"cache_length={cache_length}, but the model has {most} positions: that is the most.")
+    if not lengths or lengths[0] < 2:
+        raise ValueError(f"prefill_lengths={list(prefill_lengths)}: give one at least, of 2 tokens or more.")
+    if lengths[-1] > cache_length:
+        raise ValueError(
+            f"prefill_lengths={list(lengths)}, but the cache has {cache_length} slots: no prefill can be longer. "
+            "A cache_length that is a multiple of the shortest is filled to its end by prefill alone."
+        )
+    return cache_length, lengths
+
+
+def plan_signatures(model, mode: Mode, cache_length: int, prefill_lengths: Sequence[int]) -> list[Plan]:
+    """`prefill_{S}` for each S, and `decode`."""
+    plans = []
+    for length in (*prefill_lengths, 1):
+        signature = _signature(model, mode, length, cache_length)
+        plans.append(Plan(signature, length, [_drawn(model, signature)], None))
+    return plans
+
+
+def _cache_shapes(model, length: int) -> dict:
+    stack = model.backbone.config.decoder
+    heads, width = stack.key_value_heads, stack.head_width
+    shapes = {}
+    for layer in range(stack.num_layers):
+        shapes[f"{decoding.CACHE}k_{layer}"] = (1, heads, length, width)
+        shapes[f"{decoding.CACHE}v_{layer}"] = (1, heads, width, length)
+    return shapes
+
+
+def _signature(model, mode: Mode, length: int, cache_length: int) -> Signature:
+    names = list(_cache_shapes(model, cache_length))
+    pairs = list(zip(names[::2], names[1::2], strict=True))
+
+    def function(inputs):
+        cache = Cache(tuple((inputs[key], inputs[value]) for key, value in pairs))
+        step = {"token_ids": inputs["tokens"], "cache_positions": inputs["input_pos"]}
+        logits, cache = model.step(step, cache, mode.numerics, logits="last" if length == 1 else None)
+        outputs = dict(zip(names, (tensor for pair in cache.self_attention for tensor in pair), strict=True))
+        return outputs if logits is None else {**outputs, "logits": logits}
+
+    inputs = {"tokens": ((1, length), "int32"), "input_pos": ((length,), "int32")}
+    inputs |= {name: (shape, "float32") for name, shape in _cache_shapes(model, cache_length).items()}
+    return Signature(decoding.signature_name(length), inputs, function)
+
+
+def _drawn(model, signature: Signature) -> dict:
+    """Inputs of a signature on a cache that is not empty."""
+    generator = np.random.default_rng(0)
+    batch = {name: generator.normal(size=shape).astype(dtype) for name, (shape, dtype) in signature.inputs.items()}
+    shape, _ = signature.inputs["tokens"]
+    batch["tokens"] = generator.integers(0, model.backbone.config.vocabulary_size, shape).astype("int32")
+    batch["input_pos"] = np.arange(shape[1], dtype="int32")
+    return batch
+
+
+def sample_rows(model, samples, cache_length: int, prefill_lengths: Sequence[int]) -> list[np.ndarray]:
+    """Token ids of the texts that a file is verified on, ours or the given ones: int32 [S] each.
+
+    The last one is all texts in a row, long enough for two chunks of the longest prefill where the cache has room.
+    """
+    most = cache_length - CONTINUED
+    texts = list(SAMPLE_TEXTS if samples is None else samples)
+    if texts and not isinstance(texts[0], str):
+        rows = [np.asarray(row, np.int32).reshape(-1) for row in texts]
+    elif model.tokenizer is None:
+        generator = np.random.default_rng(0)
+        size = model.backbone.config.vocabulary_size
+        rows = [generator.integers(0, size, count).astype(np.int32) for count in (2, 5, 20, 40, 80)]
+    else:
+        rows = [model.tokenizer.encode([text]).token_ids[0] for text in texts]
+    rows = [row[:most] for row in rows if len(row)]
+    if not rows or most < 1:
+        raise ValueError("There is no sample to verify the file on: give a text, and a cache_length above 8.")
+    wanted = min(most, prefill_lengths[-1] + prefill_lengths[0] + MOST_FORCED)
+    long = np.concatenate(rows)
+    return [*rows, np.tile(long, -(-wanted // len(long)))[:wanted]]
+
+
+def verify(model, converted: Converted, plans: list[Plan], mode: Mode, rows, cache_length: int) -> dict:
+    """Checks a converted file on token rows; returns what was measured by signature.
+
+    Raises:
+        ExportError: naming the figure, what was wanted, and the way out.
+    """
+    constants = check_content(converted, [plan.signature.name for plan in plans], mode)
+    lengths = [plan.length for plan in plans if plan.length > 1]
+    runners = open_runners(converted.content)
+    difference = size = agreed = decoded = 0.0
+    for row in rows:
+        with quiet():
+            ids, start, got = _decoded(runners, row, lengths, cache_length, plans[-1])
+        wanted = _keras_logits(model, ids)[start:]
+        check_finite(decoding.DECODE, "logits", got, wanted, mode)
+        difference += float(np.square(got - wanted).sum(dtype=np.float64))
+        size += float(np.square(wanted).sum(dtype=np.float64))
+        agreed += _agreed(got, wanted, mode)
+        decoded += len(got)
+    error = check_error(decoding.DECODE, "logits", difference, size, len(rows), mode)
+    agreement = agreed / decoded
+    if mode.name == "float32" and agreement < 1.0:
+        raise ExportError(
+            f"Greedy tokens of the file are those of Keras after {agreed:.0f} of {decoded:.0f} tokens only, on "
+            f"{len(rows)} samples. No file was written."
+        )
+    return {name: Measured(error, constants[name], len(rows), agreement) for name in constants}
+
+
+def _agreed(got, wanted, mode: Mode) -> int:
+    """How often the file's most likely token is Keras', or as likely within what the mode's rounding makes of it."""
+    chosen = got.argmax(axis=-1)
+    best, found = wanted.max(axis=-1), np.take_along_axis(wanted, chosen[:, None], axis=-1)[:, 0]
+    tie = mode.tolerance * np.abs(wanted).max(axis=-1) if mode.name == "float32" else 0.0
+    return int((best - found <= tie).sum())
+
+
+def _decoded(runners: dict, row, lengths, cache_length: int, plan: Plan):
+    """Prefills the first part of a row, decodes the rest, and goes on by the most likely token.
+
+    Returns:
+        (all ids [S], the first decoded position, logits [S - start, V]).
+    """
+    cache = {name: np.zeros(*spec) for name, spec in plan.signature.inputs.items() if name.startswith(decoding.CACHE)}
+
+    def run(signature, tokens, positions):
+        outputs = runners[signature](tokens=tokens, input_pos=positions, **cache)
+        cache.update({name: outputs[name] for name in cache})
+        return outputs["logits"][0, 0] if "logits" in outputs else None
+
+    start = max(len(row) - min(MOST_FORCED, -(-len(row) // 2)), 0)
+    steps = decoding.Steps(run, lengths, cache_length)
+    steps.prefill(row[:start])
+    ids, logits = [int(i) for i in row], []
+    for index in range(start, len(row) + CONTINUED):
+        logits.append(steps.decode(ids[index]))
+        if index + 1 == len(ids) < len(row) + CONTINUED:
+            ids.append(int(logits[-1].argmax()))
+    return np.asarray(ids, np.int32), start, np.stack(logits)
+
+
+def _keras_logits(model, ids):
+    """What Keras, without a cache, says of a whole row: float32 [S, V]."""
+    return keras.ops.convert_to_numpy(model(_whole(ids), training=False))[0]
+
+
+def _whole(ids) -> dict:
+    return {"token_ids": ids[None], "padding_mask": np.ones((1, len(ids)), "int32")}

@@ -1,0 +1,98 @@
+"""How tokens go through a decoder's file: prefill in chunks, then one token at a time.
+
+Shape letters: S tokens of a chunk, T slots of the cache, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+DECODE, PREFILL = "decode", "prefill_"
+CACHE = "kv_cache_"
+PADDING = 0  # any id does: what is written behind the last token is overwritten before it is seen
+
+
+class Chunk(NamedTuple):
+    """One call that fills the cache.
+
+    Attributes:
+        length: int S, what its signature takes; 1 is `decode`.
+        count: int, how many of them are real tokens, the first ones.
+    """
+
+    length: int
+    count: int
+
+
+def signature_name(length: int) -> str:
+    """The signature that takes `length` tokens."""
+    return DECODE if length == 1 else f"{PREFILL}{length}"
+
+
+def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int) -> Iterator[Chunk]:
+    """The calls that write `count` tokens from the slot `position` on.
+
+    LiteRT moves a write that would go past the end of the cache back over valid slots, so no chunk ever does: where
+    none fits, tokens go one by one. The rest is padded into a longer chunk where that holds half of it at least.
+
+    Args:
+        count: tokens to write; they must fit into the cache.
+        position: the first free slot.
+        lengths: S of the prefill signatures.
+        cache_length: T.
+
+    Raises:
+        ValueError: if the tokens do not fit.
+    """
+    if position + count > cache_length:
+        raise ValueError(f"{count} tokens from slot {position} on do not fit into a cache of {cache_length} slots.")
+    while count:
+        fitting = sorted(length for length in lengths if position + length <= cache_length)
+        whole = [length for length in fitting if length <= count]
+        padded = [length for length in fitting if count < length <= max(2 * count, min(lengths))]
+        length = padded[0] if padded else whole[-1] if whole else 1
+        used = min(length, count)
+        yield Chunk(length, used)
+        position, count = position + used, count - used
+
+
+class Steps:
+    """The state of one text in a decoder's file: how many slots are filled, and the calls that fill more.
+
+    Args:
+        run: (signature, tokens int32 [1, S], positions int32 [S]) -> logits float32 [V], None from a prefill; it
+            keeps the cache.
+        lengths: S of the prefill signatures.
+        cache_length: T.
+    """
+
+    def __init__(self, run: Callable, lengths: Sequence[int], cache_length: int):
+        self._run = run
+        self._lengths = tuple(lengths)
+        self.cache_length = cache_length
+        self.position = 0
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Writes tokens into the cache."""
+        tokens = np.asarray(tokens, np.int32)
+        for chunk in chunks(len(tokens), self.position, self._lengths, self.cache_length):
+            padded = np.full((1, chunk.length), PADDING, np.int32)
+            padded[0, : chunk.count] = tokens[: chunk.count]
+            positions = np.arange(self.position, self.position + chunk.length, dtype=np.int32)
+            self._run(signature_name(chunk.length), padded, positions)
+            tokens, self.position = tokens[chunk.count :], self.position + chunk.count
+
+    def decode(self, token: int) -> np.ndarray:
+        """Writes one token and returns the logits of the next: float32 [V].
+
+        Raises:
+            ValueError: if the cache is full.
+        """
+        if self.position >= self.cache_length:
+            raise ValueError(f"The cache of {self.cache_length} slots is full.")
+        logits = self._run(DECODE, np.array([[token]], np.int32), np.array([self.position], np.int32))
+        self.position += 1
+        return logits

@@ -1,0 +1,52 @@
+"""The cache of a decoder: a value, passed in and out, never hidden state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keras import ops
+
+
+class Cache(NamedTuple):
+    """What attention has read already, a nest of tensors in LiteRT-LM's layout.
+
+    Attributes:
+        self_attention: for each layer (keys [B, G, T, H], values [B, G, H, T]), T slots.
+        cross_attention: for each layer the finished keys and values of the encoder's output; () without an encoder.
+    """
+
+    self_attention: tuple
+    cross_attention: tuple = ()
+
+    @property
+    def length(self) -> int:
+        """T, the slots of self-attention."""
+        return self.self_attention[0][0].shape[2]
+
+
+def empty_cache(batch_size: int, length: int, num_layers: int, heads: int, head_size: int, dtype="float32") -> Cache:
+    """A cache of zeros.
+
+    Args:
+        batch_size: int B.
+        length: int T, slots.
+        num_layers: int L.
+        heads: int G, heads of keys and values.
+        head_size: int H.
+        dtype: of keys and values.
+    """
+    # Tensors of their own for each layer: a compiled loop may then update each in place.
+    return Cache(
+        tuple(
+            (
+                ops.zeros((batch_size, heads, length, head_size), dtype),
+                ops.zeros((batch_size, heads, head_size, length), dtype),
+            )
+            for _ in range(num_layers)
+        )
+    )
+
+
+def reordered(cache: Cache, rows) -> Cache:
+    """The cache of other rows of its batch, such as those of surviving beams: rows int32 [B']."""
+    return Cache(*(tuple(tuple(ops.take(x, rows, axis=0) for x in pair) for pair in layers) for layers in cache))

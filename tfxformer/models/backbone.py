@@ -1,0 +1,50 @@
+"""What encoders and decoders have in common as Keras models: their config, and how they are saved."""
+
+from __future__ import annotations
+
+import keras
+
+from tfxformer.layers import TokenEmbedding
+
+
+class Backbone(keras.Model):
+    """A functional model made from a `TransformerConfig`; see `Encoder` and `Decoder`.
+
+    Attributes:
+        config: TransformerConfig.
+        gradient_checkpointing: bool.
+        reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
+    """
+
+    def _describe(self, config, layers, gradient_checkpointing, reference_config, dtype) -> None:
+        """Takes down what the model was made of, once the functional model exists."""
+        self.config = config
+        self.gradient_checkpointing = gradient_checkpointing
+        self.reference_config = reference_config
+        self.dtype_policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self._parts = layers
+
+    @property
+    def token_embedding(self) -> TokenEmbedding:
+        """The token table, which a language-model head reads in reverse."""
+        return self._parts.token_embedding
+
+    def make_inputs(self) -> dict:
+        """New symbolic inputs of the model: int32 [B, S] by name."""
+        return {name: keras.Input((None,), dtype="int32", name=name) for name in self.input}
+
+    def get_config(self):
+        return {
+            "config": self.config.to_dict(),
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "reference_config": self.reference_config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)

@@ -1,0 +1,30 @@
+"""The model of a config: an encoder or a decoder."""
+
+from __future__ import annotations
+
+from tfxformer.models.backbone import Backbone
+from tfxformer.models.config import TransformerConfig
+from tfxformer.models.decoder import Decoder
+from tfxformer.models.encoder import Encoder
+from tfxformer.models.presets import preset
+
+
+def make_backbone(config: TransformerConfig, **arguments) -> Backbone:
+    """An `Encoder` or a `Decoder`, whichever the config describes; `arguments` are those of both."""
+    return (Encoder if config.decoder is None else Decoder)(config, **arguments)
+
+
+def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Backbone:
+    """A model with random weights.
+
+    Args:
+        config: TransformerConfig, its dict, or the name of a preset ("bert-base", "gpt2", "minilm-l6", ...).
+        dtype: dtype policy, such as "mixed_bfloat16".
+        gradient_checkpointing: bool, recompute blocks in the backward pass.
+        changes: other values of the config; nested ones by path, `encoder__num_layers=2`.
+    """
+    if isinstance(config, str):
+        config = preset(config)
+    elif isinstance(config, dict):
+        config = TransformerConfig.from_dict(config)
+    return make_backbone(config.replace(**changes), gradient_checkpointing=gradient_checkpointing, dtype=dtype)

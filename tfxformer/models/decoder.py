@@ -1,0 +1,263 @@
+"""The GPT-like decoder as a Keras functional model, and its cached step on the same layers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from tfxformer.layers import (
+    DEFAULT,
+    Cache,
+    DecoderBlock,
+    Dense,
+    Dropout,
+    Numerics,
+    PositionEmbedding,
+    RotaryPositions,
+    TokenEmbedding,
+    empty_cache,
+)
+from tfxformer.layers.masks import (
+    alibi_bias,
+    cached_visibility,
+    causal_visibility,
+    counted_positions,
+    hidden_bias,
+    row_slots,
+    windowed,
+)
+from tfxformer.layers.normalization import make_norm
+from tfxformer.layers.positions import positions_seen
+from tfxformer.models.backbone import Backbone
+from tfxformer.models.config import TransformerConfig
+from tfxformer.models.parts import block_arguments, initializer, token_embedding
+
+
+class DecoderLayers(NamedTuple):
+    """The layers of a decoder; None where its config has no such part."""
+
+    token_embedding: TokenEmbedding
+    position_embedding: PositionEmbedding | None
+    rotary_positions: RotaryPositions | None
+    embedding_norm: keras.layers.Layer | None
+    embedding_dropout: Dropout
+    embedding_projection: Dense | None
+    blocks: tuple[DecoderBlock, ...]
+    final_norm: keras.layers.Layer | None
+    output_projection: Dense | None
+
+
+def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> DecoderLayers:
+    """The layers of `config`; their names are the first part of every variable's path."""
+    stack, size = config.decoder, config.table_size
+
+    def norm(name):
+        return make_norm(stack.norm, stack.norm_epsilon, dtype, name)
+
+    def dense(name, width):
+        bias, kernel = config.embedding_projection_bias, initializer(config)
+        return Dense(width, use_bias=bias, kernel_initializer=kernel, dtype=dtype, name=name)
+
+    def block(index):
+        arguments = block_arguments(config, stack, index)
+        name = f"decoder_block_{index}"
+        return DecoderBlock(**arguments, gradient_checkpointing=gradient_checkpointing, dtype=dtype, name=name)
+
+    position = rotary = None
+    if stack.positions == "learned":
+        position = PositionEmbedding(
+            stack.max_positions,
+            stack.hidden_size,
+            offset=stack.position_offset,
+            initializer=initializer(config),
+            dtype=dtype,
+            name="position_embedding",
+        )
+    elif stack.positions == "rotary":
+        rotary = RotaryPositions(stack.rotary, stack.head_width, dtype=dtype, name="rotary_positions")
+    return DecoderLayers(
+        token_embedding=token_embedding(config, dtype),
+        position_embedding=position,
+        rotary_positions=rotary,
+        embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
+        embedding_projection=(
+            dense("embedding_projection", stack.hidden_size) if config.has_embedding_projection else None
+        ),
+        blocks=tuple(block(index) for index in range(stack.num_layers)),
+        final_norm=norm("final_norm") if stack.final_norm else None,
+        output_projection=dense("output_projection", size) if config.output_projection else None,
+    )
+
+
+class Sight(NamedTuple):
+    """What the tokens of a call are, and what they see.
+
+    Attributes:
+        positions: int32 [B, S], each token's position in its document.
+        visible: bool [B, S, T].
+        query_slots, key_slots: int32 [S] and [T], where tokens stand in the row or in the cache.
+        query_counts, key_counts: int32 [B, S] and [B, T] (or [1, S] and [1, T]), real tokens before them; what ALiBi
+            measures distances in.
+    """
+
+    positions: object
+    visible: object
+    query_slots: object
+    key_slots: object
+    query_counts: object
+    key_counts: object
+
+
+def embed(layers: DecoderLayers, token_ids, positions, numerics: Numerics = DEFAULT):
+    """Token and learned position embeddings: ids int32 [B, S] -> [B, S, D]."""
+    x = layers.token_embedding(token_ids, numerics=numerics)
+    if layers.embedding_projection is not None:
+        x = layers.embedding_projection(x)
+    if layers.position_embedding is not None:
+        x = x + layers.position_embedding(token_ids, positions=positions, numerics=numerics)
+    if layers.embedding_norm is not None:
+        x = layers.embedding_norm(x, numerics=numerics)
+    return layers.embedding_dropout(x)
+
+
+def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -> list:
+    """The attention bias of each layer: [B, 1 or N, S, T]; layers that see the same share one."""
+    stack, made = config.decoder, {}
+    for layer in range(stack.num_layers):
+        window = stack.has_window(layer)
+        if window not in made:
+            visible = sight.visible
+            if window:
+                visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window)
+            bias = hidden_bias(visible, numerics.mask_value, dtype)
+            if stack.positions == "alibi":
+                bias = bias + ops.cast(alibi_bias(sight.query_counts, sight.key_counts, stack.num_heads), dtype)
+            made[window] = bias
+    return [made[stack.has_window(layer)] for layer in range(stack.num_layers)]
+
+
+def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | None, numerics: Numerics) -> dict:
+    """The graph from ids to outputs, of a whole sequence or of new tokens on a cache.
+
+    Returns:
+        dict: sequence_output [B, S, table width], hidden_states (tuple: the embeddings, then each block's output),
+        and with a cache the new `cache`.
+    """
+    x = embed(layers, token_ids, sight.positions, numerics)
+    rotary = None if layers.rotary_positions is None else layers.rotary_positions(sight.positions)
+    seen = biases(config, sight, numerics, layers.blocks[0].compute_dtype)
+    hidden_states, pairs = [x], []
+    for index, (block, bias) in enumerate(zip(layers.blocks, seen, strict=True)):
+        arguments = {"bias": bias, "rotary": rotary, "numerics": numerics}
+        if cache is None:
+            x = block(x, **arguments)
+        else:
+            pair, position = cache.self_attention[index], sight.query_slots[0]
+            x, pair = block(x, cache=pair, position=position, **arguments)
+            pairs.append(pair)
+        hidden_states.append(x)
+    if layers.final_norm is not None:
+        x = layers.final_norm(x, numerics=numerics)
+    if layers.output_projection is not None:
+        x = layers.output_projection(x)
+    outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
+    return outputs if cache is None else {**outputs, "cache": Cache(tuple(pairs))}
+
+
+def whole_sequence(padding_mask) -> Sight:
+    """The sight of whole rows: padding_mask int32 [B, S], see `layers.masks.causal_visibility`."""
+    visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
+    positions = positions_seen(visible)
+    return Sight(positions, visible, slots, slots, positions, positions)
+
+
+def new_tokens(inputs: dict, cache_length: int) -> Sight:
+    """The sight of new tokens on a cache; `inputs` as `Decoder.step` takes them."""
+    slots, mask = inputs["cache_positions"], inputs.get("cache_mask")
+    key_slots = ops.arange(cache_length)
+    if mask is None:
+        query_counts, key_counts = ops.expand_dims(slots, 0), ops.expand_dims(key_slots, 0)
+    else:
+        key_counts = counted_positions(mask)
+        query_counts = ops.take(key_counts, slots, axis=1)
+    positions = inputs.get("positions")
+    visible = cached_visibility(slots, cache_length, mask)
+    return Sight(query_counts if positions is None else positions, visible, slots, key_slots, query_counts, key_counts)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Decoder(Backbone):
+    """A GPT-like decoder, functional, made from a config.
+
+    Args:
+        config: TransformerConfig or its dict.
+        gradient_checkpointing: bool, recompute blocks in the backward pass: less memory, more time.
+        reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
+        dtype: dtype policy of the layers, such as "mixed_bfloat16"; None for Keras' global one.
+
+    Inputs: dict of int32 [B, S] `token_ids` and `padding_mask` (0 at padding on either side, 1 at real tokens; where
+    documents are packed into one row, each with a number of its own, they do not see each other).
+    Outputs: dict of `sequence_output` [B, S, D] (the width of the token table, where it has another).
+    """
+
+    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
+        config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
+        # === Layers ===
+        layers = make_layers(config, gradient_checkpointing, dtype)
+
+        # === Functional model ===
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+        sight = whole_sequence(inputs["padding_mask"])
+        outputs = run(config, layers, inputs["token_ids"], sight, None, DEFAULT)
+        super().__init__(inputs=inputs, outputs={"sequence_output": outputs["sequence_output"]}, **kwargs)
+
+        # === Config ===
+        self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
+
+    def forward(self, inputs: dict, numerics: Numerics = DEFAULT) -> dict:
+        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `run`."""
+        sight = whole_sequence(inputs["padding_mask"])
+        return run(self.config, self._parts, inputs["token_ids"], sight, None, numerics)
+
+    def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
+        """What a classifier reads of a text: the last real token, [B, D]."""
+        x = self.forward(inputs, numerics)["sequence_output"]
+        mask = ops.not_equal(inputs["padding_mask"], 0)
+        slots = row_slots(inputs["padding_mask"])
+        last = ops.max(ops.where(mask, slots, 0), axis=1, keepdims=True)  # [B, 1]
+        chosen = ops.expand_dims(ops.cast(ops.equal(slots, last), x.dtype), -1)  # [B, S, 1]
+        return ops.sum(x * chosen, axis=1)
+
+    def new_cache(self, batch_size: int, length: int) -> Cache:
+        """An empty cache for `length` tokens in each row, in the model's compute dtype."""
+        stack = self.config.decoder
+        dtype = self.dtype_policy.compute_dtype
+        return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
+
+    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT) -> dict:
+        """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
+
+        Args:
+            inputs: dict of int32: `token_ids` [B, S]; `cache_positions` [S], the slots they are written to, one after
+                another and all below T; optional `cache_mask` [B, T], 0 at slots that hold padding and 1 at those of
+                the new tokens; optional `positions` [B, S], their positions (default: the real tokens before them by
+                `cache_mask`, without one the slots).
+            cache: `Cache` of T slots.
+            numerics: how the graph is written.
+
+        Returns:
+            dict: sequence_output [B, S, D], hidden_states, and the new `cache`.
+
+        Raises:
+            ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones.
+        """
+        tokens = inputs["token_ids"].shape[1]
+        if tokens is not None and tokens > cache.length:
+            raise ValueError(
+                f"{tokens} new tokens do not fit into a cache of {cache.length} slots: give a longer cache "
+                "(new_cache(batch_size, length)), or fewer tokens."
+            )
+        return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, cache.length), cache, numerics)

@@ -1,0 +1,5 @@
+"""`python -m tfxformer.samples`."""
+
+from tfxformer.samples import main
+
+main()

@@ -1,0 +1,48 @@
+"""Text out of token ids as they come, without ever showing half a character."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet
+
+
+class TextStream:
+    """Decodes ids one after the other: the pieces together are the text of all ids.
+
+    A character may be spread over several tokens, and a token's space hang on the one before it. So the last tokens
+    that gave text are decoded again with the new ones, and text that ends in an unfinished character waits.
+    """
+
+    def __init__(self, tokenizer, skip_special_tokens: bool = True):
+        """For a `Tokenizer`; special tokens are left out unless `skip_special_tokens` is False."""
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens
+        self._ids: list[int] = []
+        self._context = 0  # ids whose text is out; they stay for the spaces of what follows
+        self._shown = 0  # characters of the text of all kept ids that are out
+
+    def feed(self, ids: int | Iterable[int]) -> str:
+        """The text that one more id (or several) made certain; often "" within a character."""
+        self._ids += [int(ids)] if not isinstance(ids, Iterable) else [int(index) for index in ids]
+        text = self._text(self._ids)
+        if text.endswith(_INCOMPLETE):
+            return self._show(text.rstrip(_INCOMPLETE))
+        piece = self._show(text)
+        if piece:
+            self._ids = self._ids[self._context :]
+            self._context, self._shown = len(self._ids), len(self._text(self._ids))
+        return piece
+
+    def end(self) -> str:
+        """The rest: an unfinished character as the replacement character. The stream is empty afterwards."""
+        piece = self._show(self._text(self._ids))
+        self._ids, self._context, self._shown = [], 0, 0
+        return piece
+
+    def _show(self, text: str) -> str:
+        piece = text[self._shown :]
+        self._shown = max(self._shown, len(text))
+        return piece
+
+    def _text(self, ids: list[int]) -> str:
+        return self._tokenizer.decode([ids], skip_special_tokens=self._skip)[0]

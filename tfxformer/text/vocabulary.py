@@ -1,0 +1,63 @@
+"""Vocabularies made from texts: byte-level BPE, and one id a character."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from tfxformer.text.inputs import as_texts, check_unicode
+
+_BYTES = 256
+_UNKNOWN = "<unk>"
+
+
+def byte_level_bpe(
+    texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and settings of a byte-level BPE: every text can be written with it, and read back exactly.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2).
+    """
+    texts, special = as_texts(texts), as_texts(special_tokens, "special_tokens")
+    check_unicode(texts)
+    if not any(texts):
+        raise ValueError("There is no text to learn a vocabulary from.")
+    if len(set(special)) < len(special) or "" in special:
+        raise ValueError(f"Special tokens must be different and not empty, got {special}.")
+    least = _BYTES + len(special)
+    if vocabulary_size < least:
+        raise ValueError(
+            f"A vocabulary of {vocabulary_size} cannot hold {_BYTES} bytes and {special}: at least {least}."
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,  # a pair seen once is no pattern
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    end = special[0] if special else None
+    config = dict.fromkeys(("bos_token", "eos_token", "pad_token"), end) | {"unk_token": None}
+    return backend.to_str(), config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def characters(text: str) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and settings of a tokenizer with one id for each character of a text, in their order."""
+    if not isinstance(text, str):
+        raise TypeError(f"The text must be str, got {type(text).__name__}: join several with '\\n'.join(texts).")
+    if not text:
+        raise ValueError("There is no text to take characters from.")
+    check_unicode(text, "text")
+    vocabulary = {token: index for index, token in enumerate([*sorted(set(text)), _UNKNOWN])}
+    # BPE without a merge: a word is its characters, and the whole text is one word.
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=_UNKNOWN))
+    backend.decoder = decoders.Fuse()
+    config = {"unk_token": _UNKNOWN, "pad_token": _UNKNOWN, "bos_token": None, "eos_token": None}
+    return backend.to_str(), config | {"tokenizer_class": "PreTrainedTokenizerFast"}
