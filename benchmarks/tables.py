@@ -26,11 +26,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def made_by(results: dict) -> str:
-    """The command, the rounds and the processor, in a line."""
+    """The command, the rounds, the processor and how busy it was, in a line."""
     machine = results["machine"]
+    load = machine["load_average"]
+    load = f", shared with other work (load average {load:.0f})" if load > 1 else ""
     return (
         f"`{results['command']}`: {results['rounds']} interleaved rounds, quartiles in brackets; "
-        f"{machine['cores']} cores of {machine['processor']}.\n"
+        f"{machine['cores']} cores of {machine['processor']}{load}.\n"
     )
 
 
@@ -69,14 +71,23 @@ def encoder() -> str:
 
 
 def training_step() -> str:
-    """Training beside the peers."""
-    results = read("training_step")
-    rows = [
-        [name, f"{peer['tokens_per_second']:,.0f}", spread(peer["ours_is_faster"], unit="x")]
-        for name, peer in results["peers"].items()
-    ]
-    table = markdown(["", "tokens/s", "tfxformer is faster by"], rows)
-    return f"**Training of MiniLM-L6**, {results['what']}\n\n{table}\n{made_by(results)}"
+    """Training beside the peers, a table for each precision and length."""
+    parts = []
+    for path in sorted((HERE / "results").glob("training_step-*.json")):
+        results = read(path.stem)
+        rows = [
+            [
+                name,
+                f"{peer['tokens_per_second']:,.0f}",
+                spread(peer["ours_is_faster"], unit="x"),
+                spread(peer["ours_is_faster_by_processor"], unit="x"),
+            ]
+            for name, peer in results["peers"].items()
+        ]
+        header = [results["what"], "tokens/s", "tfxformer is faster by", "by processor seconds"]
+        table = markdown(header, rows)
+        parts.append(f"{table}\n{made_by(results)}")
+    return "**Training of MiniLM-L6**, one training step\n\n" + "\n".join(parts)
 
 
 def loading() -> str:
@@ -100,20 +111,34 @@ def loading() -> str:
 def quality() -> str:
     """Fine-tuning beside torch, and what making it small costs."""
     results = read("quality")
+    lost = results["points_lost"]
     rows = [
-        [f"{framework}, {name}", f"{found['mean_accuracy'][name]:.4f}", " ".join(f"{value:.4f}" for value in values)]
-        for framework, found in results["frameworks"].items()
+        [
+            f"{'torch' if part == 'torch' else 'tfxformer'}, {name}",
+            f"{found['mean_accuracy'][name]:.4f}",
+            " ".join(f"{value:.4f}" for value in values),
+            "" if name == "float32" else f"{lost[name]['mean']:.2f}",
+        ]
+        for part, found in results["parts"].items()
         for name, values in found["accuracy_by_seed"].items()
     ]
-    seconds = "; ".join(
-        f"{framework} {', '.join(f'{value:.0f}' for value in found['seconds_by_seed'])} s"
-        for framework, found in results["frameworks"].items()
-    )
+    seconds = [
+        [
+            part,
+            *(
+                ", ".join(f"{value:.0f}" for value in found[key])
+                for key in ("seconds_by_seed", "processor_seconds_by_seed")
+            ),
+        ]
+        for part, found in results["parts"].items()
+    ]
     return (
-        f"**Fine-tuning**: {results['what']}\n\n{markdown(['', 'mean accuracy', 'by seed'], rows)}\n"
+        f"**Fine-tuning**: {results['what']}\n\n"
+        f"{markdown(['', 'mean accuracy', 'by seed', 'points lost'], rows)}\n"
+        f"{markdown(['fit of', 'seconds by seed', 'seconds of the processor'], seconds)}\n"
         f"`{results['command']}`: {results['test_sentences']} test sentences, standard error of one accuracy "
-        f"{results['standard_error_points']:.2f} points; a fit took {seconds}; {results['machine']['cores']} cores of "
-        f"{results['machine']['processor']}.\n"
+        f"{results['standard_error_points']:.2f} points; {results['machine']['cores']} cores of "
+        f"{results['machine']['processor']}, load average {results['machine']['load_average']:.1f} at the start.\n"
     )
 
 
@@ -123,10 +148,10 @@ def main():
         "bbc-topics": demo,
         "quality": quality,
         "encoder": encoder,
-        "training_step": training_step,
+        "training_step-*": training_step,
         "loading": loading,
     }
-    present = [make() for name, make in sections.items() if (HERE / "results" / f"{name}.json").is_file()]
+    present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
     report.update_section(README, "\n" + "\n".join(present))
 
 
