@@ -20,9 +20,8 @@ def read(name: str) -> dict:
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    """A table and the end of its last line."""
+    return report.markdown(header, rows) + "\n"
 
 
 def made_by(results: dict) -> str:
@@ -90,6 +89,46 @@ def training_step() -> str:
     return "**Training of MiniLM-L6**, one training step\n\n" + "\n".join(parts)
 
 
+def decoder() -> str:
+    """Language models on LiteRT beside the peers."""
+    results = read("decoder")
+    parts = []
+    for race in results["races"]:
+        ours = race["runtimes"]["tfxformer int8"]["times_as_fast_as"]
+        rows = [
+            [name, spread(one["tokens_per_second"], digits=0), spread(ours[name], unit="x")]
+            for name, one in sorted(race["runtimes"].items(), key=lambda item: -item[1]["tokens_per_second"]["median"])
+        ]
+        what = f"reading a prompt of {race['prompt_tokens']}" if race["part"] == "prompt" else "decoding"
+        table = markdown([f"{what} tokens, cache of {race['slots']}", "tokens/s", "our int8 is faster by"], rows)
+        parts.append(table)
+    sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in results["file_bytes"].items())
+    return (
+        f"**SmolLM2-135M on LiteRT**, batch 1, {results['threads']} threads\n\n" + "\n".join(parts)
+        + f"\n{sizes}. {made_by(results)}"
+    )  # fmt: skip
+
+
+def beside_torch(name: str, title: str, unit: str, scale: float) -> str:
+    """One race of ours and torch, by seconds of a step."""
+    results = read(name)
+    rows = [
+        [peer, spread(one["seconds"], scale), spread(one["ours_is_faster"], unit="x")]
+        for peer, one in results["peers"].items()
+    ]
+    return f"**{title}\n\n{markdown(['', unit, 'tfxformer is faster by'], rows)}\n{made_by(results)}"
+
+
+def generation() -> str:
+    """Keras' generation beside torch's."""
+    return beside_torch("generation", "Generation in Keras**, 64 tokens of SmolLM2-135M's shape, float32", "s", 1.0)
+
+
+def decoder_training() -> str:
+    """A small GPT from scratch beside torch."""
+    return beside_torch("decoder_training", "Training a small GPT**, nanoGPT's CPU configuration", "ms", 1e3)
+
+
 def loading() -> str:
     """Filling BERT-base beside the peers."""
     results = read("loading")
@@ -149,6 +188,9 @@ def main():
         "quality": quality,
         "encoder": encoder,
         "training_step-*": training_step,
+        "decoder": decoder,
+        "generation": generation,
+        "decoder_training": decoder_training,
         "loading": loading,
     }
     present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
