@@ -73,7 +73,8 @@ def export_litert(
     Args:
         model: one of `tfxformer.tasks`, or any Keras model with symbolic inputs (KerasHub's included).
         path: the .tflite file; missing folders are made.
-        quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8" or "int4".
+        quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8", "int4" or "int4_block32" (a scale for
+            every 32 weights: for decoders).
         sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of

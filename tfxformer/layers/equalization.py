@@ -98,9 +98,7 @@ class Observer:
         gated = {path: _balanced(*seen) for (path,), seen in self._gated.items()}
         parts = {path: part_units(np.asarray(layer.kernel)) for path, layer in self._outputs.items()}
         columns = {path: shrink_columns(np.asarray(layer.embeddings)) for path, layer in self._tables.items()}
-        return Equalization(
-            scales, _present(parts), _present(columns), {path: scale for (path,), scale in gated.items()}
-        )
+        return Equalization(scales, _present(parts), _present(columns), gated)
 
 
 def _balanced(layers, largest) -> np.ndarray:
