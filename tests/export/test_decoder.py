@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from language_cases import causal_lm, greedy
+from hypothesis import given
+from hypothesis import strategies as st
+from language_cases import KINDS, causal_lm, greedy
 
 from tfxformer import export
+from tfxformer.export import decoder, decoding, flatbuffer
 
 T, LENGTHS = 48, (4, 16)
 
@@ -58,3 +61,121 @@ def test_greedy_tokens_equal_keras(model, written):
         assert file_greedy(path, prompt, 12) == wanted
         distinct.update(wanted)
     assert len(distinct) > 8
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "llama"])
+def test_kinds_of_decoders(tmp_path, kind):
+    """Learned, partial and no rotary positions, ALiBi, windows, parallel halves, own heads: logits and tokens."""
+    model = causal_lm(kind)
+    path = tmp_path / "model.tflite"
+    report = export.export_litert(model, path, "float32", cache_length=T, prefill_lengths=(16,))
+    assert report.error < 1e-5
+    assert report.greedy_agreement == 1.0
+    prompt = np.random.default_rng(2).integers(0, 400, 21).tolist()
+    assert file_greedy(path, prompt, 8, lengths=(16,)) == greedy(model, prompt, 8)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_modes_that_quantize_the_cache_are_refused(model, tmp_path, mode):
+    with pytest.raises(ValueError, match="not for decoders"):
+        export.export_litert(model, tmp_path / "m.tflite", mode, representative=["good film"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_signatures_are_those_of_litertlm(written):
+    info = export.inspect(written[0])
+    assert list(info.signatures) == ["decode", "prefill_16", "prefill_4"]
+    for name, length in (("prefill_4", 4), ("prefill_16", 16), ("decode", 1)):
+        inputs = {tensor.name: (tensor.shape, tensor.dtype) for tensor in info.signatures[name].inputs}
+        outputs = {tensor.name: (tensor.shape, tensor.dtype) for tensor in info.signatures[name].outputs}
+        cache = {f"kv_cache_k_{layer}": ((1, 2, T, 8), "float32") for layer in range(2)}
+        cache |= {f"kv_cache_v_{layer}": ((1, 2, 8, T), "float32") for layer in range(2)}
+        assert inputs == {"tokens": ((1, length), "int32"), "input_pos": ((length,), "int32"), **cache}
+        assert outputs == {**cache, **({"logits": ((1, 1, 400), "float32")} if name == "decode" else {})}
+
+
+def test_the_graph_repeats_nothing(written):
+    model = flatbuffer.read(written[0].read_bytes())
+    found = {name: flatbuffer.operators(model, info.subgraph) for name, info in flatbuffer.signatures(model).items()}
+    decode, prefill = found["decode"], found["prefill_16"]
+    assert decode["COS"] == decode["SIN"] == decode["GATHER"] == 1, "angles are computed once"
+    assert decode["GREATER_EQUAL"] + decode["LESS_EQUAL"] == 1, "the mask is made once"
+    assert decode["TILE"] == prefill["TILE"] == 0, "grouped heads are not repeated"
+    assert decode["TRANSPOSE"] == 0
+    assert decode["FULLY_CONNECTED"] == 2 * 7 + 1
+    # Nothing reads what the last block of a prefill makes of its tokens, only their keys and values.
+    assert prefill["FULLY_CONNECTED"] == 7 + 2
+    assert decode["BATCH_MATMUL"] == 4 and prefill["BATCH_MATMUL"] == 2
+
+
+def test_signatures_share_their_weights(model, written, tmp_path):
+    one = export.export_litert(model, tmp_path / "one.tflite", "float32", cache_length=T, prefill_lengths=(4,))
+    assert written[1].bytes - one.bytes < 0.3 * one.weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cache_length": 65}, "64 positions"),
+        ({"cache_length": 32, "prefill_lengths": (16, 64)}, "no prefill can be longer"),
+        ({"cache_length": 32, "prefill_lengths": ()}, "give one at least"),
+        ({"cache_length": 32, "prefill_lengths": (1, 8)}, "2 tokens or more"),
+        ({"cache_length": 0}, "positive integers"),
+        ({"cache_length": 32, "prefill_lengths": (2.5,)}, "positive integers"),
+        ({"cache_length": 8, "prefill_lengths": (4,)}, "cache_length above 8"),
+        ({"sequence_length": 32}, "cache_length and prefill_lengths"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(model, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export.export_litert(model, tmp_path / "m.tflite", "float32", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_is_not_for_encoders(classifier, tmp_path):
+    with pytest.raises(ValueError, match="exported with sequence_length"):
+        export.export_litert(classifier, tmp_path / "m.tflite", "float32", cache_length=32)
+
+
+def test_defaults_fit_a_small_model(model):
+    assert decoder.check_lengths(model, None, None) == (64, (16,))
+
+
+def test_wrong_tokens_leave_no_file(model, tmp_path, monkeypatch):
+    """A file that is not what Keras computes is refused: here Keras is made another model."""
+    keras_logits = decoder._keras_logits
+    monkeypatch.setattr(decoder, "_keras_logits", lambda model, ids: keras_logits(model, ids)[:, ::-1])
+    with pytest.raises(export.ExportError, match="relative L2 error"):
+        export.export_litert(model, tmp_path / "m.tflite", "float32", cache_length=32, prefill_lengths=(8,))
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    count=st.integers(0, 300),
+    position=st.integers(0, 300),
+    lengths=st.lists(st.sampled_from((2, 3, 8, 16, 32, 128)), min_size=1, max_size=3, unique=True),
+    cache_length=st.integers(1, 400),
+)
+def test_chunks_write_every_token_and_never_past_the_end(count, position, lengths, cache_length):
+    if position + count > cache_length:
+        with pytest.raises(ValueError, match="do not fit"):
+            list(decoding.chunks(count, position, lengths, cache_length))
+        return
+    found = list(decoding.chunks(count, position, lengths, cache_length))
+    assert sum(chunk.count for chunk in found) == count
+    for chunk in found:
+        assert 1 <= chunk.count <= chunk.length and chunk.length in (1, *lengths)
+        assert position + chunk.length <= cache_length, "LiteRT would move the write back over valid slots"
+        position += chunk.count
+
+
+def test_chunks_are_few():
+    def lengths(count, position=0):
+        return [chunk.length for chunk in decoding.chunks(count, position, (16, 128), 1040)]
+
+    assert lengths(128) == [128]
+    assert lengths(100) == [128]
+    assert lengths(20) == [16, 16]
+    assert lengths(3) == [16]
+    assert lengths(300) == [128, 128, 16, 16, 16]
+    assert lengths(3, 1030) == [1, 1, 1]

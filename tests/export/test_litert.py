@@ -29,9 +29,9 @@ def batch_of(task, text, length):
 
 @pytest.mark.parametrize("mode", quantize.MODES)
 def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
-    if mode == "int4":
+    if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
-    if mode in ("int4", "int16x8"):
+    if mode.startswith("int4") or mode == "int16x8":
         # The rounding of large random kernels alone exceeds what these modes allow: trained ones are kinder.
         labels, tokenizer = classifier.labels, classifier.tokenizer
         classifier = perturb(tasks.TextClassifier(backbone(), labels, tokenizer=tokenizer), kernels=0.03)
@@ -168,6 +168,17 @@ def test_foreign_operator_is_named(tmp_path):
     with pytest.raises(export.ExportError, match="Erf"):
         export.export_litert(model, tmp_path / "model.tflite", "float32")
     assert nothing_left(tmp_path)
+
+
+def test_another_tolerance_is_the_callers(classifier, tmp_path):
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ExportError, match=r"allows 1e-12.*tolerance=\.\.\."):
+        export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=1e-12)
+    assert not path.exists()
+    report = export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=0.5)
+    assert (report.tolerance, report.error < 0.5) == (0.5, True)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=0)
 
 
 def test_error_above_the_tolerance_leaves_no_file(classifier, tmp_path, monkeypatch):

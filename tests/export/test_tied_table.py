@@ -22,14 +22,16 @@ def tables(path, shape):
     return found
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", "int4"])
-def test_decoder_stores_its_table_once(tmp_path, mode):
-    if mode == "int4":
+@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", "int4", "int4_block32"])
+def test_decoder_stores_its_table_once_in_every_mode(tmp_path, mode):
+    if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
-    model = perturb(causal_lm(), kernels=0.03)
-    export.export_litert(model, tmp_path / "m.tflite", mode, cache_length=32, prefill_lengths=(4,))
-    wanted = {"dynamic_int8": "int8", "int4": "int8"}.get(mode, mode)
-    assert list(tables(tmp_path / "m.tflite", (400, 48)).values()) == [{wanted}]
+    model = perturb(causal_lm(decoder__hidden_size=64, decoder__num_heads=8), kernels=0.03)
+    report = export.export_litert(model, tmp_path / "m.tflite", mode, cache_length=32, prefill_lengths=(4,))
+    assert report.error <= report.tolerance
+    assert report.greedy_agreement > 0.5
+    wanted = mode if mode.startswith("float") else "int8"
+    assert list(tables(tmp_path / "m.tflite", TABLE).values()) == [{wanted}]
 
 
 def test_masked_lm_stores_its_table_once(tokenizer, tmp_path):

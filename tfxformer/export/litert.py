@@ -66,6 +66,7 @@ def export_litert(
     prefill_lengths: Iterable[int] | None = None,
     representative=None,
     samples=None,
+    tolerance: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a task or a Keras model as a LiteRT file of builtin operators only, verified first.
@@ -73,7 +74,8 @@ def export_litert(
     Args:
         model: one of `tfxformer.tasks`, or any Keras model with symbolic inputs (KerasHub's included).
         path: the .tflite file; missing folders are made.
-        quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8" or "int4".
+        quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8", "int4" or "int4_block32" (a scale for
+            every 32 weights: for decoders).
         sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
@@ -83,6 +85,8 @@ def export_litert(
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
+        tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A
+            larger one is for those who have measured that the file serves: the report tells both.
         progress: told what is being done, in a few words, before each long step.
 
     Returns:
@@ -94,7 +98,7 @@ def export_litert(
         OSError: the file cannot be written; nothing half-written is left.
     """
     start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
-    mode = quantize.mode(quantization)
+    mode = quantize.mode(quantization, tolerance)
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
     if decoder.is_decoder(model):
         prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
