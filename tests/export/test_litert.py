@@ -172,13 +172,13 @@ def test_foreign_operator_is_named(tmp_path):
 
 def test_another_tolerance_is_the_callers(classifier, tmp_path):
     path = tmp_path / "model.tflite"
-    with pytest.raises(ExportError, match=r"allows 1e-12.*tolerance=\.\.\."):
-        export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=1e-12)
+    with pytest.raises(export.ExportError, match=r"allows 1e-12.*tolerance=\.\.\."):
+        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=1e-12)
     assert not path.exists()
-    report = export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=0.5)
+    report = export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0.5)
     assert (report.tolerance, report.error < 0.5) == (0.5, True)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        export_litert(classifier, path, "dynamic_int8", sequence_length=16, tolerance=0)
+        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0)
 
 
 def test_error_above_the_tolerance_leaves_no_file(classifier, tmp_path, monkeypatch):
