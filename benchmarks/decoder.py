@@ -71,7 +71,8 @@ def race(folder, slots: int, part: str, options) -> dict:
     length = CASES[slots]
     case = decoders.Case(str(folder), str(samples.smollm2()), prompt_ids(length), slots, NEW_TOKENS, options.threads)
     peers = {name: decoders.Peer(name, case, PARTS[part]) for name in options.runtimes}
-    seconds = harness.race(peers, options.rounds, 1, warmups=1)
+    raced = harness.race(peers, options.rounds, 1, warmups=1)
+    seconds = {name: [time.clock for time in times] for name, times in raced.items()}
     tokens = length if part == "prompt" else NEW_TOKENS
     found = {}
     for name, times in seconds.items():

@@ -131,9 +131,12 @@ def main():
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras", "torch", "transformers"]),
     }
-    seconds = harness.race(PEERS, arguments.rounds, arguments.calls)
-    seconds = {name: [time / ITERATIONS for time in times] for name, times in seconds.items()}
-    results["peers"] = harness.summary(seconds, "tfxformer")
+    raced = harness.race(PEERS, arguments.rounds, arguments.calls)
+    one = {
+        name: [harness.Time(*(seconds / ITERATIONS for seconds in time)) for time in times]
+        for name, times in raced.items()
+    }
+    results["peers"] = harness.summary(one, "tfxformer")
     print(results["machine"]["processor"])
     for name, peer in results["peers"].items():
         ratio = peer["ours_is_faster"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from decoder_cases import causal_lm, greedy
+from language_cases import causal_lm, greedy
 
 from tfxformer import export
 

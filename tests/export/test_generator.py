@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from decoder_cases import causal_lm, chat_tokenizer, greedy
+from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
 from tfxformer.export import decoding
