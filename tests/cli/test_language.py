@@ -74,6 +74,18 @@ def test_generation_streams_what_it_returns(trained):
     assert run_json("generate", folder, "the film", "--max-new-tokens", 12)["continuation"] == greedy
 
 
+def test_an_exported_file_continues_alike(trained, tmp_path):
+    folder, _ = trained
+    file = tmp_path / "model.tflite"
+    options = ["--quantization", "float32", "--cache-length", 48, "--prefill-lengths", 8]
+    assert run_json("export", folder, file, *options)["signatures"] == ["prefill_8", "decode"]
+    options = ["the film", "--max-new-tokens", 12]
+    (said, again) = (run_json("generate", model, *options)["continuation"] for model in (folder, file))
+    assert said == again
+    drawn = [run_json("generate", file, *options, "--top-k", 5, "--seed", 1)["continuation"] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
 def test_answers_are_learned_and_chatted_with(trained, tmp_path):
     path = tmp_path / "answers.jsonl"
     rows = [{"prompt": f"{line}:", "answer": " yes"} for line in LINES]

@@ -78,32 +78,30 @@ def open_language_model(model: str):
     return task
 
 
-def sampler(temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None):
-    """The sampler of the options, at most one of top_k, top_p and min_p; None, greedy, where none is given."""
+def keras_sampler(temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None):
+    """A `generation` sampler; of the last three at most one is given."""
     from tfxformer import generation
 
-    ways = {"--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
+    if top_k is not None:
+        return generation.TopK(top_k, temperature=temperature)
+    if top_p is not None:
+        return generation.TopP(top_p, temperature=temperature)
+    return (
+        generation.Random(temperature=temperature) if min_p is None else generation.MinP(min_p, temperature=temperature)
+    )
+
+
+def _stream(model, prompt: str | list, max_new_tokens, stop, seed, temperature, **ways):
+    """The pieces of text after a prompt or a conversation; greedy, where no way to draw is given."""
     given = {name: value for name, value in ways.items() if value is not None}
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)}: give one of them.")
-    warmth = {} if temperature is None else {"temperature": temperature}
-    if not given:
-        return generation.Random(**warmth) if warmth else None
-    classes = {"--top-k": generation.TopK, "--top-p": generation.TopP, "--min-p": generation.MinP}
-    ((name, value),) = given.items()
-    return classes[name](value, **warmth)
-
-
-def _stream(model, prompt, max_new_tokens, stop, seed, temperature, top_k, top_p, min_p):
-    """The text that follows a text or the messages of a conversation, piece by piece."""
-    if not hasattr(model, "chat_prompt"):  # of a file: drawn in numpy, without Keras
-        ways = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
-        if temperature is None:
-            temperature = 0.0 if all(way is None for way in ways.values()) else 1.0
-        return model.stream(prompt, max_new_tokens, temperature=temperature, seed=seed, stop=stop or (), **ways)
-    chosen = sampler(temperature, top_k, top_p, min_p)
+        raise ValueError(f"{' and '.join('--' + name.replace('_', '-') for name in given)}: give one of them.")
+    drawn = {} if temperature is None and not given else {"temperature": 1.0 if temperature is None else temperature}
+    if not hasattr(model, "task_name"):  # a .tflite file
+        return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawn, **given)
     prompt = prompt if isinstance(prompt, str) else model.chat_prompt(prompt)
-    return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop or None)
+    chosen = keras_sampler(**drawn, **given) if drawn else None
+    return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop)
 
 
 def _written(pieces, name: str, write: Callable | None) -> dict:
