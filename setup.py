@@ -11,7 +11,7 @@ REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
     name="tfxformer",
-    version="0.1.0",
+    version="0.2.0",
     description="From a Transformer checkpoint to a phone, in Keras: exact, trained with fit, pruned, LiteRT.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -40,7 +40,16 @@ setup(
         "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
         "litertlm": ["litert-lm-builder>=0.18"],
-        "benchmark": ["torch>=2.8", "transformers>=5.0", "onnx", "onnxruntime", "openvino", "nncf", "keras-hub>=0.32"],
+        "benchmark": [
+            *REFERENCE,
+            *GGUF,
+            "onnx",
+            "onnxruntime",
+            "openvino",
+            "nncf",
+            "keras-hub>=0.32",
+            "llama-cpp-python",
+        ],
     },
     entry_points={"console_scripts": ["tfxformer=tfxformer.cli.main:main"]},
 )

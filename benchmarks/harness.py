@@ -1,8 +1,10 @@
 """Runs peers in turn, each in a process of its own, and compares them round by round.
 
 Absolute times differ from machine to machine and from minute to minute; what counts is the ratio of two
-peers in the same round. A peer is a function without arguments that prepares everything and returns a step,
-a function whose return means that the work is done.
+peers in the same round. Beside the clock's seconds stand the processor's, summed over all threads, which other
+work on the machine disturbs less (they count waiting in loops too, where a runtime does that). A peer is a
+function without arguments that prepares everything and returns a step, a function whose return means that the
+work is done.
 """
 
 from __future__ import annotations
@@ -16,8 +18,16 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class Time(NamedTuple):
+    """Seconds of one step, by the clock and by the processor."""
+
+    clock: float
+    processor: float
 
 
 def _serve(prepare, connection, warmups):
@@ -30,15 +40,15 @@ def _serve(prepare, connection, warmups):
         raise
     connection.send(None)
     while calls := connection.recv():
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         for _ in range(calls):
             step()
-        connection.send((time.perf_counter() - start) / calls)
+        connection.send(Time((time.perf_counter() - start) / calls, (time.process_time() - processor) / calls))
 
 
 @contextlib.contextmanager
 def _running(prepare, warmups):
-    """A started peer: a function from a number of calls to the seconds of one."""
+    """A started peer: a function from a number of calls to the Time of one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(prepare, theirs, warmups), daemon=True)
@@ -70,15 +80,15 @@ def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3) -> dic
         warmups: int, steps before the first round.
 
     Returns:
-        dict of name -> list of seconds a step, one for each round.
+        dict of name -> list of Time, one for each round.
     """
-    seconds = {name: [] for name in peers}
+    times = {name: [] for name in peers}
     with contextlib.ExitStack() as stack:
         running = {name: stack.enter_context(_running(peer, warmups)) for name, peer in peers.items()}
         for turn in range(rounds):
             for name in list(running)[:: 1 if turn % 2 else -1]:
-                seconds[name].append(running[name](calls))
-    return seconds
+                times[name].append(running[name](calls))
+    return times
 
 
 def spread(values: list) -> dict:
@@ -87,13 +97,31 @@ def spread(values: list) -> dict:
     return {"median": middle, "low_quartile": low, "high_quartile": high}
 
 
-def summary(seconds: dict, ours: str) -> dict:
-    """Each peer's time, and how many times faster `ours` is, round by round."""
-    ratios = {
-        name: [theirs / own for theirs, own in zip(times, seconds[ours], strict=True)]
-        for name, times in seconds.items()
+def summary(times: dict, ours: str) -> dict:
+    """Each peer's time, and how many times faster `ours` is, round by round; the same by the processor's seconds."""
+    return {name: _compared(measured, times[ours]) for name, measured in times.items()}
+
+
+def _compared(theirs, ours):
+    ratios = [Time(*(a / b for a, b in zip(one, own, strict=True))) for one, own in zip(theirs, ours, strict=True)]
+    return {
+        "seconds": spread([one.clock for one in theirs]),
+        "ours_is_faster": spread([ratio.clock for ratio in ratios]),
+        "processor_seconds": spread([one.processor for one in theirs]),
+        "ours_is_faster_by_processor": spread([ratio.processor for ratio in ratios]),
     }
-    return {name: {"seconds": spread(times), "ours_is_faster": spread(ratios[name])} for name, times in seconds.items()}
+
+
+def training_torch():
+    """torch, its threads asleep while they wait for each other.
+
+    By default they wait in loops: as fast on an idle machine, but five times slower (seen) where other work takes
+    turns on the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    return torch
 
 
 def machine(packages: list) -> dict:

@@ -5,16 +5,18 @@
 The VADER movie snippets (7,336 sentences to train, 1,835 to test, two labels), 64 tokens, 3 epochs, batch 32,
 AdamW at 5e-5 (weight decay 0.01, none on norms and biases), rate warming up for a tenth of the steps and then
 falling to zero, gradients clipped by their global norm at 1.0, all float32, seeds 0, 1 and 2 in both frameworks.
-On the same sentences, in pairs: the int8 .tflite file against the Keras model it was made from, and a model
-pruned to 50 % during the same fit against the one that was not.
+On the same sentences, in pairs: the int8 .tflite file against the Keras model it was made from, and that model
+pruned to 50 % in a further fit (2 epochs, the same rate and schedule, mixed bfloat16) against itself.
 
-A full run takes long; each framework and seed is a process and a file of its own under --runs, and a run that
-finds its file is not repeated.
+A full run takes long; each part and seed is a process and a file of its own under --runs, and a run that finds its
+file is not repeated. The seconds of a fit are of the clock; those of the processor, over all threads, are less
+disturbed by other work on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -30,7 +32,7 @@ import harness
 import numpy as np
 
 LENGTH, EPOCHS, BATCH, RATE, WARMUP, DECAY, CLIP = 64, 3, 32, 5e-5, 0.1, 0.01, 1.0
-SPARSITY = 0.5
+PRUNE_EPOCHS, SPARSITY = 2, 0.5
 SEEDS = (0, 1, 2)
 PACKAGES = ["tensorflow", "keras", "torch", "transformers", "ai-edge-litert"]
 # Points of accuracy that the small models may lose, mean of the seeds.
@@ -58,65 +60,81 @@ def right(predicted, labels) -> str:
     return "".join(map(str, (np.asarray(predicted) == np.asarray(labels)).astype(int)))
 
 
-def run_tfxformer(seed, count) -> dict:
-    """Fine-tunes, exports to int8, and fine-tunes once more while pruning; the time is the first fit's."""
-    import keras
+def fine_tuned(model, split, epochs, callbacks=()) -> dict:
+    """Fits a task by the protocol; returns the seconds of the clock and of the processor."""
+    start = time.perf_counter(), time.process_time()
+    model.compile(learning_rate=RATE, warmup=WARMUP, weight_decay=DECAY, global_clipnorm=CLIP)
+    model.fit(
+        split.train_texts,
+        split.train_labels,
+        batch_size=BATCH,
+        epochs=epochs,
+        verbose=2,
+        callbacks=list(callbacks),
+    )
+    return {"seconds": time.perf_counter() - start[0], "processor_seconds": time.process_time() - start[1]}
 
-    from tfxformer import compression, export, samples, tasks
 
-    split = sentences(count)
+def judged(model, split, name) -> dict:
+    """The Keras model's answers as `name`, those of its int8 file, and the file's sizes."""
+    from tfxformer import export
+
     wanted = [split.labels.index(label) for label in split.test_labels]
-    steps = EPOCHS * math.ceil(len(split.train_texts) / BATCH)
-
-    def fit(callbacks=()):
-        keras.utils.set_random_seed(seed)
-        model = tasks.TextClassifier.from_pretrained(samples.minilm(), labels=split.labels, sequence_length=LENGTH)
-        model.compile(learning_rate=RATE, warmup=WARMUP, weight_decay=DECAY, global_clipnorm=CLIP)
-        start = time.perf_counter()
-        model.fit(
-            split.train_texts,
-            split.train_labels,
-            batch_size=BATCH,
-            epochs=EPOCHS,
-            verbose=2,
-            callbacks=list(callbacks),
-        )
-        return model, time.perf_counter() - start
-
-    def int8(model):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            report = export.export_litert(model, path, "dynamic_int8")
-            predicted = export.LiteRTModel(path).predict(split.test_texts).argmax(axis=1)
-        return right(predicted, wanted), {"bytes": report.bytes, "zipped_bytes": report.zipped_bytes}
-
-    model, seconds = fit()
-    results = {"float32": right(model.predict(split.test_texts).argmax(axis=1), wanted)}
-    results["int8"], int8_file = int8(model)
-    pruned, pruning_seconds = fit([compression.Prune(schedule(steps))])
-    results["pruned"] = right(pruned.predict(split.test_texts).argmax(axis=1), wanted)
-    results["pruned int8"], pruned_file = int8(pruned)
+    int8 = "int8" if name == "float32" else f"{name} int8"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        report = export.export_litert(model, path, "dynamic_int8")
+        predicted = export.LiteRTModel(path).predict(split.test_texts).argmax(axis=1)
     return {
-        "seconds": seconds,
-        "seconds_with_pruning": pruning_seconds,
-        "sparsity": compression.sparsity_report(pruned).kernels.sparsity,
-        "files": {"int8": int8_file, "pruned int8": pruned_file},
-        "right": results,
+        "files": {int8: {"bytes": report.bytes, "zipped_bytes": report.zipped_bytes}},
+        "right": {
+            name: right(model.predict(split.test_texts).argmax(axis=1), wanted),
+            int8: right(predicted, wanted),
+        },
     }
 
 
-def schedule(steps):
-    """Prunes from the end of the warmup to two thirds of the fit; the last third repairs."""
-    from tfxformer.compression import PolynomialDecay
+def run_tfxformer(seed, count, folder) -> dict:
+    """Fine-tunes, keeps the model for `run_pruned`, and exports it to int8."""
+    import keras
 
-    begin, frequency = int(WARMUP * steps), max(1, steps // 70)
-    end = begin + max(1, (2 * steps // 3 - begin) // frequency) * frequency
-    return PolynomialDecay(0.0, SPARSITY, begin_step=begin, end_step=end, frequency=frequency)
+    from tfxformer import samples, tasks
+
+    split = sentences(count)
+    keras.utils.set_random_seed(seed)
+    model = tasks.TextClassifier.from_pretrained(samples.minilm(), labels=split.labels, sequence_length=LENGTH)
+    seconds = fine_tuned(model, split, EPOCHS)
+    model.save_pretrained(model_folder(seed, count, folder))
+    return seconds | judged(model, split, "float32")
 
 
-def run_torch(seed, count) -> dict:
+def run_pruned(seed, count, folder) -> dict:
+    """Prunes what `run_tfxformer` fine-tuned, in a further fit; the answers are those of its float32 weights."""
+    import keras
+
+    from tfxformer import compression, tasks
+    from tfxformer.recipes import pipeline
+
+    split, load = sentences(count), functools.partial(tasks.TextClassifier.from_pretrained, sequence_length=LENGTH)
+    keras.utils.set_random_seed(seed)
+    model = load(model_folder(seed, count, folder), dtype="mixed_bfloat16")
+    steps = PRUNE_EPOCHS * math.ceil(len(split.train_texts) / BATCH)
+    schedule = pipeline.pruning_schedule(SPARSITY, steps)
+    seconds = fine_tuned(model, split, PRUNE_EPOCHS, [compression.Prune(schedule)])
+    with tempfile.TemporaryDirectory() as saved:
+        model = load(model.save_pretrained(saved))
+    sparsity = compression.sparsity_report(model).kernels.sparsity
+    return seconds | judged(model, split, "pruned") | {"sparsity": sparsity}
+
+
+def model_folder(seed, count, folder) -> Path:
+    """Where the fine-tuned model of a seed is kept."""
+    return Path(folder) / f"model-seed{seed}-{count or 'all'}"
+
+
+def run_torch(seed, count, folder) -> dict:
     """The same fit as a transformers user writes it."""
-    import torch
+    torch = harness.training_torch()
     import transformers
 
     from tfxformer import samples
@@ -125,7 +143,7 @@ def run_torch(seed, count) -> dict:
     torch.manual_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
 
     def encode(texts):
         return tokenizer(texts, max_length=LENGTH, padding="max_length", truncation=True, return_tensors="pt")
@@ -150,29 +168,29 @@ def run_torch(seed, count) -> dict:
             rates.step()
             optimizer.zero_grad()
         print(f"torch epoch {epoch + 1}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
-    seconds = time.perf_counter() - start
+    seconds = {"seconds": time.perf_counter() - start[0], "processor_seconds": time.process_time() - start[1]}
     model.eval()
     with torch.inference_mode():
         test = encode(split.test_texts)
         chunks = torch.arange(len(split.test_texts)).split(128)
         logits = torch.cat([model(**{name: t[rows] for name, t in test.items()}).logits for rows in chunks])
     wanted = [split.labels.index(label) for label in split.test_labels]
-    return {"seconds": seconds, "right": {"float32": right(logits.argmax(-1).numpy(), wanted)}}
+    return seconds | {"right": {"float32": right(logits.argmax(-1).numpy(), wanted)}}
 
 
-RUNS = {"torch": run_torch, "tfxformer": run_tfxformer}
+RUNS = {"torch": run_torch, "tfxformer": run_tfxformer, "pruned": run_pruned}  # the last needs the one before
 
 
-def run(framework, seed, count, folder) -> dict:
+def run(part, seed, count, folder) -> dict:
     """One run in a fresh process, or its file where it is there already."""
-    path = Path(folder) / f"{framework}-seed{seed}-{count or 'all'}.json"
+    path = Path(folder) / f"{part}-seed{seed}-{count or 'all'}.json"
     if path.exists():
         print(f"{path} is there", file=sys.stderr)
         return json.loads(path.read_text())
-    print(f"{framework}, seed {seed}", file=sys.stderr, flush=True)
+    print(f"{part}, seed {seed}", file=sys.stderr, flush=True)
     machine = harness.machine(PACKAGES)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        result = pool.submit(RUNS[framework], seed, count).result()
+        result = pool.submit(RUNS[part], seed, count, folder).result()
     result |= {"machine": machine, "date": time.strftime("%Y-%m-%d")}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -187,46 +205,55 @@ def accuracy(answers: str) -> float:
 
 
 def summarize(runs: dict) -> dict:
-    """Accuracies and seconds by framework and model, the paired losses, and what they should be."""
-    frameworks = {}
-    for framework, by_seed in runs.items():
+    """Accuracies and seconds by part and model, the paired losses, and what they should be."""
+    parts = {}
+    for part, by_seed in runs.items():
         models = {
             name: [accuracy(result["right"][name]) for result in by_seed.values()]
             for name in next(iter(by_seed.values()))["right"]
         }
-        frameworks[framework] = {
+        parts[part] = {
             "accuracy_by_seed": models,
             "mean_accuracy": {name: statistics.mean(values) for name, values in models.items()},
             "seconds_by_seed": [result["seconds"] for result in by_seed.values()],
+            "processor_seconds_by_seed": [result["processor_seconds"] for result in by_seed.values()],
         }
     ours = runs["tfxformer"]
     count = len(next(iter(ours.values()))["right"]["float32"])
-    mean = frameworks["tfxformer"]["mean_accuracy"]
-    error = 100 * math.sqrt(mean["float32"] * (1 - mean["float32"]) / count)
-    results = {
+    mean = parts["tfxformer"]["mean_accuracy"]["float32"]
+    error = 100 * math.sqrt(mean * (1 - mean) / count)
+    lost = {
+        name: paired(ours, runs[part], name)
+        for part in ("tfxformer", "pruned")
+        for name in parts.get(part, {"mean_accuracy": ()})["mean_accuracy"]
+        if name != "float32"
+    }
+    targets = {
+        f"{name}_points_lost": {"found": lost[name]["mean"], "at_most": limit}
+        for name, limit in MAY_LOSE.items()
+        if name in lost
+    }
+    if "torch" in parts:
+        behind = 100 * (parts["torch"]["mean_accuracy"]["float32"] - mean)
+        targets["points_behind_torch"] = {"found": behind, "at_most": error}
+        for name, key in (("times_as_fast_as_torch", "seconds"), ("by_processor_seconds", "processor_seconds")):
+            ratios = [torch[key] / ours[seed][key] for seed, torch in runs["torch"].items()]
+            targets[name] = {"found": statistics.median(ratios), "at_least": 1.0}
+    return {
         "test_sentences": count,
         "standard_error_points": error,
-        "frameworks": frameworks,
-        "points_lost": {name: paired(ours, "float32", name) for name in mean if name != "float32"},
-        "targets": {},
+        "parts": parts,
+        "points_lost": lost,
+        "targets": targets,
     }
-    for name, limit in MAY_LOSE.items():
-        lost = results["points_lost"][name]["mean"]
-        results["targets"][f"{name}_points_lost"] = {"found": lost, "at_most": limit}
-    if "torch" in frameworks:
-        theirs = frameworks["torch"]
-        behind = 100 * (theirs["mean_accuracy"]["float32"] - mean["float32"])
-        ratios = [torch["seconds"] / ours[seed]["seconds"] for seed, torch in runs["torch"].items() if seed in ours]
-        results["targets"]["points_behind_torch"] = {"found": behind, "at_most": error}
-        results["targets"]["times_as_fast_as_torch"] = {"found": statistics.median(ratios), "at_least": 1.0}
-    return results
 
 
-def paired(by_seed: dict, before: str, after: str) -> dict:
-    """Points lost from one model to another on the same sentences: mean of the seeds, each seed, its error."""
+def paired(dense: dict, small: dict, name: str) -> dict:
+    """Points lost from each seed's float32 model to another on the same sentences: mean, each seed, its error."""
     lost, errors = [], []
-    for result in by_seed.values():
-        pairs = np.array([list(result["right"][name]) for name in (before, after)]).astype(int)
+    for seed, result in small.items():
+        answers = (dense[seed]["right"]["float32"], result["right"][name])
+        pairs = np.array([list(answer) for answer in answers]).astype(int)
         difference = 100.0 * (pairs[0] - pairs[1])
         lost.append(float(difference.mean()))
         errors.append(float(difference.std() / math.sqrt(len(difference))))
@@ -235,12 +262,12 @@ def paired(by_seed: dict, before: str, after: str) -> dict:
 
 def show(results: dict) -> None:
     """The table."""
-    for framework, found in results["frameworks"].items():
+    for part, found in results["parts"].items():
         seconds = ", ".join(f"{value:.0f}" for value in found["seconds_by_seed"])
         for name, values in found["accuracy_by_seed"].items():
             each = " ".join(f"{value:.4f}" for value in values)
-            print(f"{framework:10s} {name:12s} {statistics.mean(values):.4f}   seeds {each}")
-        print(f"{framework:10s} fit takes {seconds} s")
+            print(f"{part:10s} {name:12s} {statistics.mean(values):.4f}   seeds {each}")
+        print(f"{part:10s} fit takes {seconds} s")
     print(f"standard error of an accuracy: {results['standard_error_points']:.2f} points")
     for name, target in results["targets"].items():
         limit = f"at most {target['at_most']:.2f}" if "at_most" in target else f"at least {target['at_least']}"
@@ -250,18 +277,17 @@ def show(results: dict) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--frameworks", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--parts", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--texts", type=int, help="train on that many sentences only, for a short try")
     parser.add_argument("--runs", default=harness.RESULTS / "quality-runs", help="folder of the single runs")
     options = parser.parse_args()
 
-    runs = {framework: {} for framework in options.frameworks}
+    runs = {part: {} for part in options.parts}
     for seed in options.seeds:  # the frameworks in turn, so that both see the same machine
-        for framework in options.frameworks:
-            runs[framework][seed] = run(framework, seed, options.texts, options.runs)
-            found = runs[framework][seed]
-            shown = ", ".join(f"{name} {accuracy(a):.4f}" for name, a in found["right"].items())
-            print(f"{framework} seed {seed}: {found['seconds']:.0f} s; {shown}", flush=True)
+        for part in options.parts:
+            runs[part][seed] = found = run(part, seed, options.texts, options.runs)
+            shown = ", ".join(f"{name} {accuracy(answers):.4f}" for name, answers in found["right"].items())
+            print(f"{part} seed {seed}: {found['seconds']:.0f} s; {shown}", flush=True)
     if "tfxformer" not in runs:
         return
     results = {

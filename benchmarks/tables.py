@@ -20,17 +20,18 @@ def read(name: str) -> dict:
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    """A table and the end of its last line."""
+    return report.markdown(header, rows) + "\n"
 
 
 def made_by(results: dict) -> str:
-    """The command, the rounds and the processor, in a line."""
+    """The command, the rounds, the processor and how busy it was, in a line."""
     machine = results["machine"]
+    load = machine["load_average"]
+    load = f", shared with other work (load average {load:.0f})" if load > 1 else ""
     return (
         f"`{results['command']}`: {results['rounds']} interleaved rounds, quartiles in brackets; "
-        f"{machine['cores']} cores of {machine['processor']}.\n"
+        f"{machine['cores']} cores of {machine['processor']}{load}.\n"
     )
 
 
@@ -69,14 +70,63 @@ def encoder() -> str:
 
 
 def training_step() -> str:
-    """Training beside the peers."""
-    results = read("training_step")
+    """Training beside the peers, a table for each precision and length."""
+    parts = []
+    for path in sorted((HERE / "results").glob("training_step-*.json")):
+        results = read(path.stem)
+        rows = [
+            [
+                name,
+                f"{peer['tokens_per_second']:,.0f}",
+                spread(peer["ours_is_faster"], unit="x"),
+                spread(peer["ours_is_faster_by_processor"], unit="x"),
+            ]
+            for name, peer in results["peers"].items()
+        ]
+        header = [results["what"], "tokens/s", "tfxformer is faster by", "by processor seconds"]
+        table = markdown(header, rows)
+        parts.append(f"{table}\n{made_by(results)}")
+    return "**Training of MiniLM-L6**, one training step\n\n" + "\n".join(parts)
+
+
+def decoder() -> str:
+    """Language models on LiteRT beside the peers."""
+    results = read("decoder")
+    parts = []
+    for race in results["races"]:
+        ours = race["runtimes"]["tfxformer int8"]["times_as_fast_as"]
+        rows = [
+            [name, spread(one["tokens_per_second"], digits=0), spread(ours[name], unit="x")]
+            for name, one in sorted(race["runtimes"].items(), key=lambda item: -item[1]["tokens_per_second"]["median"])
+        ]
+        what = f"reading a prompt of {race['prompt_tokens']}" if race["part"] == "prompt" else "decoding"
+        table = markdown([f"{what} tokens, cache of {race['slots']}", "tokens/s", "our int8 is faster by"], rows)
+        parts.append(table)
+    sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in results["file_bytes"].items())
+    return (
+        f"**SmolLM2-135M on LiteRT**, batch 1, {results['threads']} threads\n\n" + "\n".join(parts)
+        + f"\n{sizes}. {made_by(results)}"
+    )  # fmt: skip
+
+
+def beside_torch(name: str, title: str, unit: str, scale: float) -> str:
+    """One race of ours and torch, by seconds of a step."""
+    results = read(name)
     rows = [
-        [name, f"{peer['tokens_per_second']:,.0f}", spread(peer["ours_is_faster"], unit="x")]
-        for name, peer in results["peers"].items()
+        [peer, spread(one["seconds"], scale), spread(one["ours_is_faster"], unit="x")]
+        for peer, one in results["peers"].items()
     ]
-    table = markdown(["", "tokens/s", "tfxformer is faster by"], rows)
-    return f"**Training of MiniLM-L6**, {results['what']}\n\n{table}\n{made_by(results)}"
+    return f"**{title}\n\n{markdown(['', unit, 'tfxformer is faster by'], rows)}\n{made_by(results)}"
+
+
+def generation() -> str:
+    """Keras' generation beside torch's."""
+    return beside_torch("generation", "Generation in Keras**, 64 tokens of SmolLM2-135M's shape, float32", "s", 1.0)
+
+
+def decoder_training() -> str:
+    """A small GPT from scratch beside torch."""
+    return beside_torch("decoder_training", "Training a small GPT**, nanoGPT's CPU configuration", "ms", 1e3)
 
 
 def loading() -> str:
@@ -100,20 +150,34 @@ def loading() -> str:
 def quality() -> str:
     """Fine-tuning beside torch, and what making it small costs."""
     results = read("quality")
+    lost = results["points_lost"]
     rows = [
-        [f"{framework}, {name}", f"{found['mean_accuracy'][name]:.4f}", " ".join(f"{value:.4f}" for value in values)]
-        for framework, found in results["frameworks"].items()
+        [
+            f"{'torch' if part == 'torch' else 'tfxformer'}, {name}",
+            f"{found['mean_accuracy'][name]:.4f}",
+            " ".join(f"{value:.4f}" for value in values),
+            "" if name == "float32" else f"{lost[name]['mean']:.2f}",
+        ]
+        for part, found in results["parts"].items()
         for name, values in found["accuracy_by_seed"].items()
     ]
-    seconds = "; ".join(
-        f"{framework} {', '.join(f'{value:.0f}' for value in found['seconds_by_seed'])} s"
-        for framework, found in results["frameworks"].items()
-    )
+    seconds = [
+        [
+            part,
+            *(
+                ", ".join(f"{value:.0f}" for value in found[key])
+                for key in ("seconds_by_seed", "processor_seconds_by_seed")
+            ),
+        ]
+        for part, found in results["parts"].items()
+    ]
     return (
-        f"**Fine-tuning**: {results['what']}\n\n{markdown(['', 'mean accuracy', 'by seed'], rows)}\n"
+        f"**Fine-tuning**: {results['what']}\n\n"
+        f"{markdown(['', 'mean accuracy', 'by seed', 'points lost'], rows)}\n"
+        f"{markdown(['fit of', 'seconds by seed', 'seconds of the processor'], seconds)}\n"
         f"`{results['command']}`: {results['test_sentences']} test sentences, standard error of one accuracy "
-        f"{results['standard_error_points']:.2f} points; a fit took {seconds}; {results['machine']['cores']} cores of "
-        f"{results['machine']['processor']}.\n"
+        f"{results['standard_error_points']:.2f} points; {results['machine']['cores']} cores of "
+        f"{results['machine']['processor']}, load average {results['machine']['load_average']:.1f} at the start.\n"
     )
 
 
@@ -123,10 +187,13 @@ def main():
         "bbc-topics": demo,
         "quality": quality,
         "encoder": encoder,
-        "training_step": training_step,
+        "training_step-*": training_step,
+        "decoder": decoder,
+        "generation": generation,
+        "decoder_training": decoder_training,
         "loading": loading,
     }
-    present = [make() for name, make in sections.items() if (HERE / "results" / f"{name}.json").is_file()]
+    present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
     report.update_section(README, "\n" + "\n".join(present))
 
 

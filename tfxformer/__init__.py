@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBMODULES = (
-    "checkpoints", "compression", "data", "export", "layers", "models", "samples", "tasks", "text", "training",
+    "checkpoints", "compression", "data", "export", "generation", "layers", "models", "samples", "tasks", "text",
+    "training",
 )  # fmt: skip
 _NAMES = {
     "from_pretrained": "checkpoints",

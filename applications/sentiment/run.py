@@ -17,7 +17,14 @@ STORY = story.Story(
     checkpoint=samples.minilm,
     split=samples.vader_movies,
     # 5 % of the training texts decide when to stop; the test texts are looked at only once.
-    full=Settings(sequence_length=64, epochs=3, learning_rate=5e-5, validation_split=0.05),
+    full=Settings(
+        sequence_length=48,
+        epochs=2,
+        prune_epochs=1,
+        learning_rate=1e-4,
+        prune_learning_rate=1e-4,
+        validation_split=0.05,
+    ),
     quick=Settings(
         sequence_length=32,
         epochs=2,

@@ -311,7 +311,7 @@ def test_what_a_family_cannot_say_is_refused(family, changes, message, tmp_path)
 
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore:Heads")
-@pytest.mark.parametrize("name", ["gpt2-lm", "neox-shards", "llama-own-head", "bloom-classifier", "qwen2-window-old"])
+@pytest.mark.parametrize("name", ["gpt2-lm", "neox-shards", "bloom-classifier"])
 def test_decoder_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels):
     folder, inputs, _ = live(name)
     case = make_fixtures.CASES[name]

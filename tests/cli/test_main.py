@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from tfxformer.cli.main import app
 
-COMMANDS = ["demo", "finetune", "evaluate", "prune", "export", "predict", "inspect"]
+COMMANDS = [
+    "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "generate", "chat",
+]  # fmt: skip
 
 
 def run(*arguments):

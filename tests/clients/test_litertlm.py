@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
 
-from decoder_cases import causal_lm, chat_tokenizer, greedy
+from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
 

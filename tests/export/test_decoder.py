@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from decoder_cases import KINDS, causal_lm, greedy
 from hypothesis import given
 from hypothesis import strategies as st
+from language_cases import KINDS, causal_lm, greedy
 
 from tfxformer import export
 from tfxformer.export import decoder, decoding, flatbuffer

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from decoder_cases import causal_lm
 from export_cases import TEXTS, backbone, perturb
+from language_cases import causal_lm
 
 from tfxformer import export, samples, tasks
 from tfxformer.export import convert, plan, quantize

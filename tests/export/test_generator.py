@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from decoder_cases import causal_lm, chat_tokenizer, greedy
+from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
 from tfxformer.export import decoding
@@ -172,6 +172,7 @@ def test_sampler_draws_by_probability():
     # The first two reach 0.8 together; one that they reach exactly adds no third.
     np.testing.assert_allclose(frequencies(Sampler(1.0, top_p=0.79, seed=0), logits), [0.625, 0.375, 0, 0], atol=0.03)
     np.testing.assert_allclose(frequencies(Sampler(1.0, top_p=0.4, seed=0), logits), [1, 0, 0, 0])
+    np.testing.assert_allclose(frequencies(Sampler(1.0, min_p=0.5, seed=0), logits), [0.625, 0.375, 0, 0], atol=0.03)
     squared = np.array([0.25, 0.09, 0.0225, 0.0025])
     np.testing.assert_allclose(frequencies(Sampler(0.5, seed=0), logits), squared / squared.sum(), atol=0.03)
     assert Sampler()(logits) == 0

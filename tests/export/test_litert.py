@@ -170,6 +170,17 @@ def test_foreign_operator_is_named(tmp_path):
     assert nothing_left(tmp_path)
 
 
+def test_another_tolerance_is_the_callers(classifier, tmp_path):
+    path = tmp_path / "model.tflite"
+    with pytest.raises(export.ExportError, match=r"allows 1e-12.*tolerance=\.\.\."):
+        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=1e-12)
+    assert not path.exists()
+    report = export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0.5)
+    assert (report.tolerance, report.error < 0.5) == (0.5, True)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0)
+
+
 def test_error_above_the_tolerance_leaves_no_file(classifier, tmp_path, monkeypatch):
     strict = quantize.Mode("dynamic_int8", 1, 1e-6, instead="float16")
     monkeypatch.setitem(quantize.MODES, "dynamic_int8", strict)

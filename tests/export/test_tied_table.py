@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from decoder_cases import causal_lm
 from export_cases import TEXTS, backbone, perturb
+from language_cases import causal_lm
 
 from tfxformer import export, tasks
 from tfxformer.export import flatbuffer

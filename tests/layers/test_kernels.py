@@ -42,6 +42,10 @@ def attend_truth(scores, bias, value, rate):
     return weights * mask_of(scores.shape, rate) @ value.astype("float64")
 
 
+def rms_norm_truth(x, gamma):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * gamma
+
+
 def add_norm_truth(x, residual, gamma, beta, bias, rate):
     total = (x.astype("float64") + bias) * mask_of(x.shape, rate) + residual
     centred = total - total.mean(-1, keepdims=True)
@@ -98,6 +102,11 @@ CASES = {
         lambda x, residual, gamma, beta, bias: kernels.add_norm(x, residual, gamma, beta, 1e-5, bias, 0.3, SEED),
         lambda x, residual, gamma, beta, bias: add_norm_truth(x, residual, gamma, beta, bias, 0.3),
         [normal(B, S, D), normal(B, S, D), normal(D), normal(D), normal(D)],
+    ),
+    "rms_norm": (
+        lambda x, residual, gamma: kernels.add_norm(x, residual, gamma, None, 1e-5),
+        lambda x, residual, gamma: rms_norm_truth(x.astype("float64") + residual, gamma),
+        [normal(B, S, D), normal(B, S, D), normal(D)],
     ),
     "norm": (
         lambda x, gamma, beta: kernels.add_norm(x, None, gamma, beta, 1e-5),

@@ -1,12 +1,14 @@
-"""Layer normalization in both writings."""
+"""Normalizations in every writing."""
 
 import batteries
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from tfxformer.layers import LayerNormalization, Numerics
+from tfxformer.layers.normalization import make_norm
 
 # A mean much larger than the deviation: what goes wrong in half precision.
 INPUTS = (30.0 + np.random.default_rng(0).normal(size=(4, 3, 16))).astype("float32")
@@ -41,6 +43,26 @@ def test_statistics_are_float32_in_half_precision(writing, policy):
     assert actual.dtype == low
     error = np.abs(np.asarray(keras.ops.cast(actual, "float32")) - np.asarray(wanted)).max()
     assert error < {"float16": 2e-3, "bfloat16": 1.6e-2}[low] * 2  # the rounding of the result alone
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_the_kernel_of_training_is_the_same_function(kind, policy):
+    layer = make_norm(kind, 1e-5, policy, "norm")
+    layer.build((None, None, 16))
+    tiny.perturb(layer)
+    inputs, upstream = tf.constant(INPUTS - 29.0), np.random.default_rng(1).normal(size=INPUTS.shape)
+    results = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=training)
+            loss = tf.reduce_sum(tf.cast(outputs, "float32") * upstream)
+        gradients = tape.gradient(loss, [inputs, *(v.value for v in layer.trainable_variables)])
+        results.append([outputs, *gradients])
+    assert results[0][0].dtype == results[1][0].dtype == layer.compute_dtype
+    tolerance = 1e-5 if policy == "float32" else 3e-2
+    batteries.assert_close(batteries.numpy_of(results[1]), batteries.numpy_of(results[0]), tolerance)
 
 
 def test_battery():

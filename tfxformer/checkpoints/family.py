@@ -150,7 +150,7 @@ class Family:
             return TransformerConfig.from_dict(values)
         except CheckpointError:
             raise
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:  # numbers, lists and dicts in each other's places
             raise CheckpointError(f"config.json does not describe a {self.name!r} model: {error}") from error
 
     def write_config(self, config: TransformerConfig, reference: Mapping | None = None) -> dict:

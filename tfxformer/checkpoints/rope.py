@@ -58,7 +58,7 @@ def rope_rule(
         return {"decoder.rotary": rotary}
 
     keys = ("rope_parameters", "rope_scaling", base, fraction or _FRACTION)
-    return Rule(keys, read, lambda config: {"rope_parameters": parameters_of(config)})
+    return Rule(keys, read, lambda config: {"rope_parameters": _parameters(config, fraction is not None)})
 
 
 def _stated(values: Mapping) -> dict:
@@ -121,12 +121,11 @@ def _scale_of_yarn(parameters: dict) -> None:
     parameters["attention_factor"] = above / below
 
 
-def parameters_of(config: TransformerConfig) -> dict:
-    """`rope_parameters` of a config."""
+def _parameters(config: TransformerConfig, partial: bool) -> dict:
     rotary = config.decoder.rotary
     if rotary is None:
         return {}
     values = {key: getattr(rotary, ours) for key, ours in {**_COMMON, **_KEYS[rotary.kind]}.items()}
-    if rotary.fraction == 1.0:
+    if not partial and rotary.fraction == 1.0:
         del values[_FRACTION]
     return {"rope_type": rotary.kind, **_stated(values)}

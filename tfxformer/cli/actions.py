@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.cli import data_files
+from tfxformer.cli import console, data_files
+from tfxformer.cli.language import chat, generate, train_lm
+
+__all__ = [
+    "chat", "demo", "evaluate", "export", "finetune", "generate", "inspect", "predict", "prune", "train_lm",
+]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
 
@@ -20,7 +25,7 @@ def demo(output: Path, quick: bool) -> dict:
     load_tasks()
     from tfxformer.recipes import bbc_topics, story
 
-    return story.run(bbc_topics.STORY, output, quick, _verbose(), _say)
+    return story.run(bbc_topics.STORY, output, quick, console.verbose(), _say)
 
 
 def finetune(model, data, output, task, labels, problem_type, seed, dtype, sequence_length, **training) -> dict:
@@ -68,11 +73,14 @@ def evaluate(model, data, batch_size) -> dict:
     return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
 
 
-def export(model, file, quantization, sequence_length, sequence_lengths, representative) -> dict:
+def export(
+    model, file, quantization, sequence_length, sequence_lengths, representative, cache_length, prefill_lengths
+) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.cli.models import open_task
 
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
+    prefill = None if prefill_lengths is None else _integers("--prefill-lengths", prefill_lengths)
     task = open_task(model)
     from tfxformer.export import export_litert
 
@@ -86,6 +94,8 @@ def export(model, file, quantization, sequence_length, sequence_lengths, represe
         quantization,
         sequence_length=sequence_length,
         sequence_lengths=lengths,
+        cache_length=cache_length,
+        prefill_lengths=prefill,
         representative=texts,
     )
     return report.to_dict()
@@ -170,7 +180,7 @@ def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size,
         epochs=epochs,
         validation_data=held_out,
         callbacks=callbacks,
-        verbose=_verbose(),
+        verbose=console.verbose(),
     )
     numbers = pipeline.numbers(history)
     result = {
@@ -221,7 +231,7 @@ def _labelled(model, data: Path):
     from tfxformer.recipes.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = data_files.read_rows(data, labelled=task != "masked-lm")
+    rows = data_files.read_rows(data, labelled=task not in ("masked-lm", "causal-lm"))
     problem_type = getattr(model, "problem_type", None)
     targets = data_files.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":
@@ -259,11 +269,6 @@ def _integers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"{option} {text!r}: wanted numbers and commas, such as 32,64,128.") from error
-
-
-def _verbose() -> int:
-    """Keras' progress bar on a terminal, a line an epoch elsewhere."""
-    return 1 if sys.stderr.isatty() else 2
 
 
 def _say(line: str) -> None:

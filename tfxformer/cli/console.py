@@ -39,6 +39,11 @@ def fail(message: str, code: int) -> int:
     return code
 
 
+def verbose() -> int:
+    """Keras' progress bar on a terminal, a line an epoch elsewhere."""
+    return 1 if sys.stderr.isatty() else 2
+
+
 def show(action: str, result: dict, as_json: bool) -> None:
     """Prints a result, for programs or for people."""
     text = result.pop("text", None)

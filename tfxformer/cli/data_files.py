@@ -51,12 +51,8 @@ def read_rows(path, labelled: bool) -> Rows:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a data file ends in {', '.join(FORMATS)}; {path.suffix!r} is none of them.")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # read_text would change line breaks inside texts
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: byte {error.object[error.start]:#x} is not UTF-8.") from error
-    records = list(_json_records(path, text) if kind == "jsonl" else _table_records(path, text, kind))
+    text = read_utf8(path)
+    records = list(json_records(path, text) if kind == "jsonl" else _table_records(path, text, kind))
     if not records:
         raise ValueError(f"{path} has no rows.")
     first = records[0][1]
@@ -71,6 +67,15 @@ def read_rows(path, labelled: bool) -> Rows:
             values.append(record[name])
     lines = [line for line, _ in records]
     return Rows(path, lines, columns["text"], columns.get("text_pair"), columns.get("label"))
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file, its line breaks as they are; ValueError names the line that is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")  # read_text would change line breaks inside texts
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: byte {error.object[error.start]:#x} is not UTF-8.") from error
 
 
 def _fault(record: dict, name: str) -> str:
@@ -111,7 +116,8 @@ def _table_records(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict
         raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict]]:
+def json_records(path: Path, text: str) -> Iterator[tuple[int, dict]]:
+    """(line, object) of each line of a JSONL file that is not empty."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -120,7 +126,7 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict]]:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: it is not JSON ({error}).") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: wanted an object with text and label, got {line:.60}.")
+            raise ValueError(f"{path}, line {number}: wanted an object, got {line:.60}.")
         yield number, record
 
 
@@ -148,7 +154,7 @@ def task_targets(rows: Rows, task: str, problem_type: str | None) -> list | None
     Raises:
         ValueError: naming the line.
     """
-    if task == "masked-lm":
+    if task in ("masked-lm", "causal-lm"):
         return None
     if rows.labels is None:
         raise ValueError(f"{rows.path} has no column 'label'.")

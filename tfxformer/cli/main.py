@@ -21,11 +21,13 @@ app = typer.Typer(
 )
 
 MODEL_HELP = "A Hugging Face folder, a hub id, or a .keras file."
+LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf or a .tflite file of a language model."
 RUNNABLE_HELP = "A Hugging Face folder, a hub id, a .keras file, or a .tflite file."
 DATA_HELP = "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Runnable = Annotated[str, typer.Argument(metavar="MODEL", help=RUNNABLE_HELP)]
+LanguageModel = Annotated[str, typer.Argument(metavar="MODEL", help=LANGUAGE_HELP)]
 Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
@@ -38,6 +40,13 @@ Validation = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of new weights, order and dropout.")]
 Dtype = Annotated[str | None, typer.Option(help="Policy of training, such as mixed_bfloat16.")]
+Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
+Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
+Draw = Annotated[int | None, typer.Option("--seed", help="Of the draw (default: another one each time).")]
+Temperature = Annotated[float | None, typer.Option(help="Below 1 safer, above 1 more surprising.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the K most probable tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens with this probability.")]
+MinP = Annotated[float | None, typer.Option(help="Draw from tokens this probable, in shares of the best.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -165,6 +174,12 @@ def export(
         Path | None,
         typer.Option(help="A data file that calibrates int8 and int16x8; its labels are not read."),
     ] = None,
+    cache_length: Annotated[
+        int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1024).")
+    ] = None,
+    prefill_lengths: Annotated[
+        str | None, typer.Option(help="Of a language model, by commas: tokens read at once (default: 16,128).")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -179,6 +194,8 @@ def export(
         sequence_length=sequence_length,
         sequence_lengths=sequence_lengths,
         representative=representative,
+        cache_length=cache_length,
+        prefill_lengths=prefill_lengths,
     )
 
 
@@ -195,6 +212,127 @@ def predict(
 ):
     """Run MODEL on texts."""
     run("predict", json, debug, model=model, texts=texts or [], pairs=pair or None, file=file)
+
+
+@app.command()
+def train_lm(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A .txt file, or a .jsonl file with text, with prompt and answer, or with messages."
+        ),
+    ],
+    output: Output,
+    model: Annotated[
+        str | None, typer.Option(help="Go on training this one: a folder, hub id, .gguf or .keras file.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Shape of a new model.")] = "gpt-nano",
+    tokenizer: Annotated[str, typer.Option(help="Of a new model, learned from DATA: bpe or characters.")] = "bpe",
+    vocabulary_size: Annotated[int, typer.Option(min=257, help="Tokens that bpe learns.")] = 4096,
+    epochs: Epochs = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Blocks per step.")] = 8,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak, after 10 % warmup; default 1e-3 for a new model, else 5e-5.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a block (default: the model's).")
+    ] = None,
+    validation: Validation = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Train a language model on DATA: a new one, or MODEL; of prompts and chats it learns the answers."""
+    run(
+        "train_lm",
+        json,
+        debug,
+        data=data,
+        output=output,
+        model=model,
+        preset=preset,
+        tokenizer=tokenizer,
+        vocabulary_size=vocabulary_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        sequence_length=sequence_length,
+        validation=validation,
+        seed=seed,
+        dtype=dtype,
+    )
+
+
+@app.command()
+def generate(
+    model: LanguageModel,
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    max_new_tokens: Tokens = 128,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    stop: Stop = None,
+    seed: Draw = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Continue PROMPT, greedily or by chance; the text is shown as it comes."""
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    run(
+        "generate",
+        json,
+        debug,
+        model=model,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        seed=seed,
+        write=None if json else _writer(),
+        **sampling,
+    )
+
+
+@app.command()
+def chat(
+    model: LanguageModel,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the first message.")] = None,
+    max_new_tokens: Tokens = 256,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    stop: Stop = None,
+    seed: Draw = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Talk with MODEL, a line a message, until the input ends (Ctrl-D)."""
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    run(
+        "chat",
+        json,
+        debug,
+        model=model,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        seed=seed,
+        write=None if json else _writer(),
+        **sampling,
+    )
+
+
+def _writer():
+    """Writes pieces of text to what is the standard output now; actions run with theirs redirected."""
+    output = sys.stdout
+
+    def write(piece: str) -> None:
+        output.write(piece)
+        output.flush()
+
+    return write
 
 
 @app.command()

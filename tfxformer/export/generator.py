@@ -5,6 +5,7 @@ Shape letters: S tokens of a call, T slots of the cache, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from tfxformer.export import decoding, flatbuffer, metadata
 from tfxformer.export.quiet import quiet
 from tfxformer.export.sampling import Sampler
 from tfxformer.text import Tokenizer
+from tfxformer.text.inputs import as_texts
 from tfxformer.text.stopping import StopStrings
 from tfxformer.text.streaming import TextStream
 
@@ -78,6 +80,7 @@ class LiteRTGenerator:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         seed: int | None = None,
         stop: str | Iterable[str] = (),
     ) -> Iterator[str]:
@@ -86,8 +89,8 @@ class LiteRTGenerator:
         Args:
             prompt: a text, or the messages of a conversation, for the model's chat template.
             max_new_tokens: int, or None to go on until an end token or the end of the cache.
-            temperature, top_k, top_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the most
-                likely token.
+            temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the
+                most likely token.
             stop: texts before which the answer ends.
 
         Raises:
@@ -96,7 +99,7 @@ class LiteRTGenerator:
         if self.tokenizer is None:
             raise ValueError(f"{self.path} carries no tokenizer: call generate_ids(ids) with token ids.")
         ids = self._prompt_ids(prompt)
-        sampler = Sampler(temperature, top_k, top_p, seed)
+        sampler = Sampler(temperature, top_k, top_p, min_p, seed)
         stops = [stop] if isinstance(stop, str) else list(stop)
         if any(not isinstance(text, str) or not text for text in stops):
             raise ValueError(f"stop={stop!r}: stop texts are not empty.")
@@ -105,6 +108,32 @@ class LiteRTGenerator:
     def generate_ids(self, ids, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> list[int]:
         """The tokens that follow the ids of a prompt, the end token left out."""
         return list(self._tokens(self._checked(ids, max_new_tokens), max_new_tokens, sampler or Sampler()))
+
+    def score(self, texts: Iterable[str]) -> np.ndarray:
+        """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts]; see `CausalLM.score`.
+
+        Raises:
+            ValueError: for a text of fewer than two tokens, or of more than the cache holds.
+        """
+        rows = self.tokenizer.ids(as_texts(texts))
+        for index, row in enumerate(rows):
+            if not 2 <= len(row) <= self.cache_length + 1:
+                raise ValueError(
+                    f"texts[{index}] has {len(row)} tokens; a file with {self.cache_length} slots scores texts of 2 to "
+                    f"{self.cache_length + 1}: cut it, or export with a longer cache_length."
+                )
+        return np.array([self._log_likelihood(row) for row in rows])
+
+    def _log_likelihood(self, ids: list[int]) -> float:
+        steps, likelihoods = self.steps(), []
+        for token, following in itertools.pairwise(ids):
+            logits = steps.decode(token).astype(np.float64)
+            likelihoods.append(logits[following] - np.logaddexp.reduce(logits))
+        return float(np.mean(likelihoods))
+
+    def steps(self) -> decoding.Steps:
+        """The calls of a new text on the file's buffers, for one's own loop; another text's are then over."""
+        return decoding.Steps(self._runtime.run, self.prefill_lengths, self.cache_length)
 
     def _prompt_ids(self, prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -127,7 +156,7 @@ class LiteRTGenerator:
     def _tokens(self, ids: list[int], max_new_tokens, sampler) -> Iterator[int]:
         # The last token is chosen but need not be written: one more than there are free slots.
         room = self.cache_length - len(ids) + 1
-        steps = decoding.Steps(self._runtime.run, self.prefill_lengths, self.cache_length)
+        steps = self.steps()
         steps.prefill(ids[:-1])
         token = ids[-1]
         for _ in range(min(room, max_new_tokens or room)):

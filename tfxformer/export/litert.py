@@ -66,6 +66,7 @@ def export_litert(
     prefill_lengths: Iterable[int] | None = None,
     representative=None,
     samples=None,
+    tolerance: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a task or a Keras model as a LiteRT file of builtin operators only, verified first.
@@ -84,6 +85,8 @@ def export_litert(
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
+        tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A
+            larger one is for those who have measured that the file serves: the report tells both.
         progress: told what is being done, in a few words, before each long step.
 
     Returns:
@@ -95,7 +98,7 @@ def export_litert(
         OSError: the file cannot be written; nothing half-written is left.
     """
     start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
-    mode = quantize.mode(quantization)
+    mode = quantize.mode(quantization, tolerance)
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
     if decoder.is_decoder(model):
         prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfxformer.export import flatbuffer
@@ -56,15 +56,19 @@ MODES = {
 }
 
 
-def mode(name: str) -> Mode:
-    """The mode of that name.
+def mode(name: str, tolerance: float | None = None) -> Mode:
+    """The mode of that name, with another tolerance where one is given.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or for a tolerance that is no positive number.
     """
     if name not in MODES:
         raise ValueError(f"Unknown quantization {name!r}; known: {', '.join(MODES)}.")
-    return MODES[name]
+    if tolerance is None:
+        return MODES[name]
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance={tolerance!r} must be a relative error between 0 and 1.")
+    return replace(MODES[name], tolerance=tolerance)
 
 
 def configure(converter, mode: Mode, representative) -> None:

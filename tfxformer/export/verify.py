@@ -151,6 +151,7 @@ def check_error(name: str, key: str, difference: float, size: float, samples: in
         ways = [f"quantization={mode.instead}"] if mode.instead else []
         ways += ["more representative texts"] if mode.calibrated else []
         ways += ["the model on these samples: an untrained one quantizes badly"]
+        ways += ["tolerance=... if you have measured that so much error does no harm"]
         raise ExportError(
             f"Signature {name!r}, output {key!r}: relative L2 error {error:.2e} against Keras on "
             f"{samples} samples, but {mode.name} allows {mode.tolerance:g}. No file was written. "

@@ -71,6 +71,11 @@ def update_cache(cache, key, value, position):
     return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
 
 
+def cache_spec(cache) -> tuple:
+    """What a layer gives back for a symbolic cache: new tensors of its shapes, or the graph would end at its input."""
+    return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)
+
+
 @keras.saving.register_keras_serializable("tfxformer")
 class Attention(keras.layers.Layer):
     """Multi-head attention from plain Dense layers (Vaswani et al., 2017, arXiv:1706.03762).
@@ -199,7 +204,7 @@ class Attention(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs if cache is None else (outputs, cache)
+        return outputs if cache is None else (outputs, cache_spec(cache))
 
     def get_config(self):
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -80,14 +81,14 @@ class DecoderBlock(TransformerBlock):
             return self._regularize(result if source_cache is None else result[0], seeds[6], seeds[7])
 
         def transform(x, key_values=None):
-            return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
+            return self._assemble(x, key_values, attend, attend_to_source, feed_forward, training, numerics)
 
         if training and self.gradient_checkpointing and cache is None:
             return keras.remat(lambda x: transform(x)[0])(inputs)
         outputs, cache = transform(inputs, cache)
         return outputs if cache is None else (outputs, cache)
 
-    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, numerics):
+    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, training, numerics):
         """The halves around their norms: ([B, S, D], new cache or None)."""
         if self.norm_position == "post":
             attended, cache = attend(x, cache)
@@ -95,17 +96,24 @@ class DecoderBlock(TransformerBlock):
             if self.has_cross_attention:
                 x = self.cross_attention_norm(x + attend_to_source(x), numerics=numerics)
             return self.feed_forward_norm(x + feed_forward(x), numerics=numerics), cache
-        attended, cache = attend(self.attention_norm(x, numerics=numerics), cache)
+
+        def norm(layer, x, addend=None):
+            return layer.of_sum(x, addend, training=training, numerics=numerics)
+
+        x, normed = norm(self.attention_norm, x)
+        attended, cache = attend(normed, cache)
         if self.norm_position == "parallel":
-            return x + attended + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
-        x = x + attended
+            x, normed = norm(self.feed_forward_norm, x)
+            return x + attended + feed_forward(normed), cache
         if self.has_cross_attention:
-            x = x + attend_to_source(self.cross_attention_norm(x, numerics=numerics))
-        return x + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
+            x, normed = norm(self.cross_attention_norm, x, attended)
+            attended = attend_to_source(normed)
+        x, normed = norm(self.feed_forward_norm, x, attended)
+        return x + feed_forward(normed), cache
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs if cache is None else (outputs, cache)
+        return outputs if cache is None else (outputs, cache_spec(cache))
 
     def get_config(self):
         return {**super().get_config(), "cross_attention": self.has_cross_attention}

@@ -271,12 +271,12 @@ def _score_gradient(probability, dropped, dropped_gradient, context, upstream):
 
 
 def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
-    """Layer normalization of residual + dropout(x + bias).
+    """Layer normalization of residual + dropout(x + bias); without `beta` RMS normalization, which does not centre.
 
     Args:
         x: [..., D], a block half's output.
         residual: [..., D], or None.
-        gamma, beta: [D].
+        gamma, beta: [D]; beta may be None.
         epsilon: float, added to the variance.
         bias: [D] or None, of the product that made `x`.
         rate: float, dropout of x + bias.
@@ -288,7 +288,8 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
     seed = seed if rate else None
     if not use_clusters():
         return _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias)[0]
-    forward, derivative = _cluster(_add_norm, rate, epsilon), _cluster(_add_norm_gradient, rate)
+    forward = _cluster(_add_norm, rate, epsilon)
+    derivative = _cluster(_add_norm_gradient, rate, beta is not None)
 
     def run(seed, x, residual, gamma, beta, bias):
         result, normalized, scale = forward(seed, x, residual, gamma, beta, bias)
@@ -315,19 +316,21 @@ def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
         total = total * keep_scale(tuple(ops.shape(x)), rate, seed)
     if residual is not None:
         total = total + _wide(residual)
-    centred = total - ops.mean(total, axis=-1, keepdims=True)
+    centred = total if beta is None else total - ops.mean(total, axis=-1, keepdims=True)
     scale = ops.rsqrt(ops.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
     normalized = centred * scale
-    result = normalized * _wide(gamma) + _wide(beta)
+    result = normalized * _wide(gamma)
+    result = result if beta is None else result + _wide(beta)
     return ops.cast(result, x.dtype), ops.cast(normalized, x.dtype), scale
 
 
-def _add_norm_gradient(rate, seed, normalized, scale, gamma, upstream):
+def _add_norm_gradient(rate, centred, seed, normalized, scale, gamma, upstream):
     """Gradients of the sum before dropout and of `x`, and the rows whose sum is that of gamma."""
     normal, wide = _wide(normalized), _wide(upstream)
     inner = wide * _wide(gamma)
     along = ops.mean(inner * normal, axis=-1, keepdims=True)
-    total = scale * (inner - ops.mean(inner, axis=-1, keepdims=True) - normal * along)
+    inner = inner - ops.mean(inner, axis=-1, keepdims=True) if centred else inner
+    total = scale * (inner - normal * along)
     dropped = total * keep_scale(tuple(ops.shape(upstream)), rate, seed) if rate else total
     return ops.cast(total, upstream.dtype), ops.cast(dropped, upstream.dtype), wide * normal
 

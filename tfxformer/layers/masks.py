@@ -68,7 +68,8 @@ def cached_visibility(cache_positions, cache_length: int, cache_mask=None):
         bool [1, S, T] or [B, S, T].
     """
     slots = np.arange(cache_length, dtype="int32")
-    visible = ops.expand_dims(slots[None] <= ops.expand_dims(cache_positions, 1), 0)  # [1, S, T]
+    visible = ops.less_equal(slots[None], ops.expand_dims(cache_positions, 1))  # [S, T]
+    visible = ops.expand_dims(visible, 0)
     if cache_mask is None:
         return visible
     return ops.logical_and(visible, ops.expand_dims(ops.not_equal(cache_mask, 0), 1))
@@ -106,5 +107,6 @@ def alibi_bias(query_positions, key_positions, heads: int):
 
 
 def counted_positions(mask):
-    """The position of each slot's token among the real ones of its row: int [B, T], 0 at padding -> int32 [B, T]."""
-    return ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1) - 1
+    """The real tokens before the last one up to each slot: int [B, T], 0 at padding -> int32 [B, T], at least 0."""
+    counts = ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1)
+    return ops.maximum(counts - 1, 0)  # a table has a row for padding on the left too

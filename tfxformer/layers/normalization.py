@@ -5,9 +5,22 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.layers import kernels, norm_kernels
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 NORMS = ("layer", "rms")
+
+
+class ResidualNorm:
+    """What the norms of a pre-norm block can do besides."""
+
+    def of_sum(self, x, residual=None, training=None, numerics: Numerics = DEFAULT):
+        """(x + residual, its normalization): [..., D] twice; in training one kernel."""
+        if training:
+            x, residual = (None if part is None else ops.cast(part, self.compute_dtype) for part in (x, residual))
+            return norm_kernels.sum_and_norm(x, residual, self.gamma, getattr(self, "beta", None), self.epsilon)
+        total = x if residual is None else x + residual
+        return total, self(total, numerics=numerics)
 
 
 def make_norm(kind: str, epsilon: float, dtype, name: str):
@@ -17,13 +30,16 @@ def make_norm(kind: str, epsilon: float, dtype, name: str):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class LayerNormalization(keras.layers.LayerNormalization):
+class LayerNormalization(ResidualNorm, keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
-    Input and output [..., D]; the statistics are float32 under every dtype policy.
+    Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
     """
 
-    def call(self, inputs, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        if training:
+            inputs = ops.cast(inputs, self.compute_dtype)
+            return kernels.add_norm(inputs, None, self.gamma, self.beta, self.epsilon)
         if numerics.layer_norm == "product":
             return self._call_as_product(inputs)
         return super().call(inputs)
@@ -44,13 +60,13 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class RMSNormalization(keras.layers.Layer):
+class RMSNormalization(ResidualNorm, keras.layers.Layer):
     """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467).
 
     Args:
         epsilon: float.
 
-    Input and output [..., D]; the mean is float32 under every dtype policy.
+    Input and output [..., D]; the mean is float32 under every dtype policy. In training it is one kernel.
     """
 
     def __init__(self, epsilon=1e-6, **kwargs):
@@ -60,7 +76,9 @@ class RMSNormalization(keras.layers.Layer):
     def build(self, input_shape):
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)
 
-    def call(self, inputs, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+        if training:
+            return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.gamma, None, self.epsilon)
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
         gamma = ops.cast(self.gamma, wide.dtype)

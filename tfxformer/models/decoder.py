@@ -238,7 +238,7 @@ class Decoder(Backbone):
         return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
 
     def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT) -> dict:
-        """New tokens on a cache, as one graph over tensors or symbolic inputs.
+        """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
             inputs: dict of int32: `token_ids` [B, S]; `cache_positions` [S], the slots they are written to, one after

@@ -80,6 +80,12 @@ _GPT2 = {
     "decoder__attention_dropout": 0.1,
     "decoder__embedding_dropout": 0.1,
 }
+_SCRATCH = {
+    "family": "gpt2",
+    "vocabulary_size": 4096,
+    "decoder__activation": "gelu_new",
+    "decoder__embedding_dropout": 0.0,
+}
 _PYTHIA = {
     "family": "gpt_neox",
     "vocabulary_size": 50304,
@@ -180,6 +186,9 @@ PRESETS: dict[str, TransformerConfig] = {
     # Clark et al., 2020, arXiv:2003.10555
     "electra-small": _bert(12, 256, 4, **_ELECTRA, embedding_size=128),
     "electra-base": _bert(12, 768, 12, **_ELECTRA),
+    # To be trained from scratch, with a vocabulary of its own: nanoGPT's shapes for a CPU and for one GPU
+    "gpt-nano": _gpt(4, 128, 4, **_SCRATCH, decoder__max_positions=64),
+    "gpt-mini": _gpt(6, 384, 6, **_SCRATCH, decoder__max_positions=256),
     # Radford et al., 2019
     "gpt2": _gpt(12, 768, 12, **_GPT2),
     "gpt2-medium": _gpt(24, 1024, 16, **_GPT2),

@@ -25,6 +25,7 @@ MAIN_SCORE = {
     "question-answering": "f1",
     "text-embedding": "spearman",
     "masked-lm": "masked_accuracy",
+    "causal-lm": "perplexity",
 }
 
 
@@ -51,19 +52,19 @@ def scores(model, texts: Sequence, labels: Sequence, batch_size: int = 32) -> di
 
     Args:
         model: one of `tfxformer.tasks`, or an `export.LiteRTModel`.
-        texts, labels: as the task's `fit` takes them; labels stay None for masked language models.
+        texts, labels: as the task's `fit` takes them; labels stay None for language models.
         batch_size: int, of Keras tasks.
 
     Returns:
-        dict of float by name, all in [0, 1] but errors and correlations; see `MAIN_SCORE`.
+        dict of float by name, all in [0, 1] but errors, correlations and perplexity; see `MAIN_SCORE`.
 
     Raises:
         ValueError: for a file that cannot be scored, or labels that the model does not have.
     """
     name = task_name(model)
-    if name == "masked-lm":
+    if name in ("masked-lm", "causal-lm"):
         if not hasattr(model, "task_name"):
-            raise ValueError(f"{model.path} fills masks; only a Keras model can be scored on hidden tokens.")
+            raise ValueError(f"{model.path} is a language model; only a Keras model can be scored on tokens.")
         found = model.evaluate(texts, batch_size=batch_size, verbose=0, return_dict=True)
         return {key: float(value) for key, value in found.items()}
     if name == "text-embedding":

@@ -33,7 +33,7 @@ def training_curve(history: dict, path: Path) -> None:
             panel = left if name.endswith("loss") else right
             panel.plot(epochs, values, marker="o", label=f"{fit}: {name}".replace("_", " "))
     left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel="share")
+    right.set(xlabel="epoch", ylabel="score")
     for panel in (left, right):
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)

@@ -11,6 +11,7 @@ VARIANT_NAMES = {
     "litert-float32": "LiteRT float32",
     "litert-float16": "LiteRT float16",
     "litert-dynamic_int8": "LiteRT int8",
+    "litert-int4": "LiteRT int4",
 }
 BEGIN, END = "<!-- results: written by the code, do not edit -->", "<!-- end of results -->"
 
@@ -50,9 +51,18 @@ def table(results: dict) -> tuple[list[str], list[list[str]]]:
 
 def markdown_table(results: dict) -> str:
     """The variants as a Markdown table."""
-    header, rows = table(results)
+    return markdown(*table(results))
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(values: dict, key: str, form: str, scale: float = 1.0) -> str:
+    """A number of a table, or nothing where it was not measured."""
+    return format(values[key] * scale, form) if key in values else ""
 
 
 def conditions(results: dict) -> str:

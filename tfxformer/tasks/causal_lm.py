@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import keras
+import numpy as np
 from keras import ops
 
+from tfxformer.data import language
+from tfxformer.data.batches import Examples, to_batch
+from tfxformer.data.examples import is_raw
+from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
+from tfxformer.tasks import generating
 from tfxformer.tasks.task import Task
+from tfxformer.text import Encoding
+from tfxformer.training import Perplexity
+
+LONGEST_DEFAULT_BLOCK = 512  # tokens; checkpoints that serve 8192 would fill the memory with their logits
+LONGEST_DEFAULT_WINDOW = 1024
+DEFAULT_BATCH = 8  # blocks
 
 
 @keras.saving.register_keras_serializable("tfxformer")
 class CausalLM(Task):
     """Predicts each next token (Radford et al., 2019).
 
+    `fit` takes texts; prompts with answers, or conversations (lists of {"role", "content"}), of which only the answers
+    are learned; the ids of one long text, int [tokens]; or arrays and datasets as every task does, the targets at
+    position s being the tokens at s + 1.
+
+    Texts are packed into full blocks, which see no border: the padding mask numbers the documents of a block, each
+    ends in the end token, and a longer one goes on in the next block. Prompts with answers and conversations stay
+    whole, or lose their end where they are longer than a block.
+
     Args:
         backbone: `models.Decoder`.
-        tokenizer, sequence_length: see `Task`.
+        tokenizer: see `Task`.
+        sequence_length: tokens of a block; None until the first `fit` chooses it: of texts the model's longest, at
+            most 512; of prompts with answers the 95th percentile of their lengths.
 
     Logits: float32 [B, S, V], those of token s + 1 at position s.
     """
@@ -39,15 +65,14 @@ class CausalLM(Task):
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
         return language_logits(backbone, heads, backbone.forward(inputs, numerics)["sequence_output"], numerics)
 
-    def default_loss(self):
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+    # ---- one step at a time -----------------------------------------------------------------------------------
 
     def new_cache(self, batch_size: int, length: int) -> Cache:
         """An empty cache of `length` slots; see `models.Decoder.new_cache`."""
         return self.backbone.new_cache(batch_size, length)
 
     def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, logits: str | None = "last"):
-        """New tokens on a cache, as one graph over tensors or symbolic inputs.
+        """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
             inputs: as `models.Decoder.step` takes them.
@@ -65,9 +90,242 @@ class CausalLM(Task):
         x = x[:, -1:] if logits == "last" else x
         return language_logits(self.backbone, self.heads, x, numerics), outputs["cache"]
 
+    # ---- texts ------------------------------------------------------------------------------------------------
+
+    def _encode(self, examples: Examples, sequence_length=None, truncation=True) -> dict:
+        rows = self._tokenizer().ids(examples.texts)
+        length = sequence_length or self.sequence_length or round_length(max(map(len, rows)), self._maximum)
+        longer = [index for index, row in enumerate(rows) if len(row) > length]
+        if longer and not truncation:
+            raise ValueError(
+                f"texts[{longer[0]}] has {len(rows[longer[0]])} tokens, more than {length}: give a longer "
+                "sequence_length, shorten the text, or pass truncation=True."
+            )
+        shape = (len(rows), length)
+        token_ids, mask = np.full(shape, self.backbone.config.padding_id, "int32"), np.zeros(shape, "int32")
+        for row, ids in enumerate(rows):
+            token_ids[row, : len(ids)], mask[row, : len(ids)] = ids[:length], 1
+        return to_batch(Encoding(token_ids, mask, np.zeros_like(mask), truncated=len(longer)), False)
+
+    def _documents(self, x, y=None) -> tuple[Documents, bool]:
+        """What `fit` takes as documents, and whether they stay whole."""
+        if _is_one_text(x):
+            return join([x]), False
+        tokenizer = self._tokenizer()
+        if language.is_conversations(x):
+            return language.conversation_documents(tokenizer, x), True
+        examples = self.read(x, y)
+        if examples.pairs is not None:
+            raise ValueError("Pairs of texts: give prompts and answers as two lists, fit(prompts, answers).")
+        if examples.labels is not None:
+            return language.answer_documents(tokenizer, examples.texts, examples.labels), True
+        return language.text_documents(tokenizer, examples.texts), False
+
+    def _default_length(self, documents: Documents, whole: bool) -> int:
+        if whole:
+            return default_sequence_length(documents.lengths, self._maximum)
+        return round_length(int(documents.lengths.sum()), min(self._maximum, LONGEST_DEFAULT_BLOCK))
+
+    def _examples(self, x, y=None, sample_weight=None, *, fitting=False, stride=None):
+        if not (_is_one_text(x) or is_raw(x)):
+            return x, y, sample_weight
+        if sample_weight is not None:
+            raise ValueError("sample_weight is for arrays: texts are packed into blocks, their tokens count alike.")
+        documents, whole = self._documents(x, y)
+        length = self.sequence_length or self._default_length(documents, whole)
+        if fitting:
+            self.sequence_length = length
+        if stride is not None:
+            documents, whole = strided(documents, length, stride)[0], True
+        elif whole:
+            documents = language.shortened(documents, length + 1)
+        blocks = pack(documents, length, self.backbone.config.padding_id, whole=whole)
+        return _inputs(blocks), blocks.targets, blocks.weights
+
+    def windows(self, x, count: int, *, sequence_length: int | None = None, seed: int = 0) -> tuple[dict, np.ndarray]:
+        """Blocks that begin anywhere in one long text: `fit(*lm.windows(text, count))`.
+
+        How nanoGPT samples: `count` is batch size times steps. Documents are not told apart.
+
+        Args:
+            x: list of texts, joined by end tokens, or the ids of one text, int [tokens].
+            count: int, blocks.
+            sequence_length: tokens of a block; None for the model's own.
+            seed: int, of the choice.
+
+        Returns:
+            (inputs of the model, targets int32 [count, S]).
+        """
+        ids = np.asarray(x) if _is_one_text(x) else self._documents(x)[0].ids
+        length = sequence_length or self.sequence_length or min(self._maximum, LONGEST_DEFAULT_BLOCK)
+        blocks = random_windows(ids, count, length, seed)
+        return _inputs(blocks), blocks.targets
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def default_loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+    def compile(self, *args, weighted_metrics=None, **kwargs):
+        """See `Task.compile`; the default metric is `training.Perplexity`."""
+        super().compile(
+            *args, weighted_metrics=[Perplexity()] if weighted_metrics is None else weighted_metrics, **kwargs
+        )
+
+    def fit(self, x=None, y=None, batch_size=None, *args, sequence_length=None, **kwargs):
+        """Fits on texts, prompts with answers, conversations, ids, arrays or datasets; see `CausalLM` and `Task.fit`.
+
+        Args:
+            x: texts, prompts or conversations, or a dataset of texts or (prompt, answer); int [tokens]; arrays.
+            y: answers, where `x` are prompts.
+            batch_size: int, blocks; None for 8.
+            sequence_length: int, tokens of a block from now on.
+            args, kwargs: as `Task.fit` has them.
+        """
+        if sequence_length is not None:
+            if not 0 < sequence_length <= self._maximum:
+                raise ValueError(f"sequence_length={sequence_length} must be 1 to {self._maximum}, the model's.")
+            self.sequence_length = sequence_length
+        return super().fit(x, y, _batch_size(x, batch_size), *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, *, stride=None, return_dict=False, **kwargs):
+        """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens that count.
+
+        Args:
+            stride: None measures as `fit` trains, in blocks. An int measures long texts in overlapping windows, each
+                `stride` tokens after the one before: a token counts once, and sees at least sequence_length - stride
+                tokens before it, or all there are.
+            others: as Keras has them.
+        """
+        batch_size = _batch_size(x, batch_size)
+        if stride is not None:
+            x, y, kwargs["sample_weight"] = self._examples(x, y, stride=stride)
+        results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
+        if isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy) and "perplexity" in results:
+            # Keras averages the batches, whose tokens that count may be fewer or more.
+            results["loss"] = math.log(results["perplexity"])
+        return results if return_dict else list(results.values())
+
+    def predict(self, x, batch_size=None, **kwargs):
+        """Keras' `predict`: logits of arrays. Texts are continued by `generate` and measured by `score`."""
+        if is_raw(x):
+            raise ValueError(
+                "A language model continues texts: use generate(prompts), or score(texts) to measure them."
+            )
+        return self.logits(x, batch_size, **kwargs)
+
+    # ---- scoring ----------------------------------------------------------------------------------------------
+
+    def score(self, texts, *, stride: int | None = None, sequence_length: int | None = None) -> np.ndarray:
+        """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts].
+
+        The first token of a text has none, and no end token is added.
+
+        Args:
+            texts: list of str, each of two tokens or more.
+            stride: int, how far a longer text's windows are apart, see `evaluate`; None for half of a window.
+            sequence_length: int, tokens of a window; None for the longest that the model serves, at most 1024.
+        """
+        documents = language.text_documents(self._tokenizer(), self.read(texts).texts, end=False)
+        short = np.flatnonzero(documents.lengths < 2)
+        if len(short):
+            raise ValueError(
+                f"texts[{short[0]}] has {documents.lengths[short[0]]} tokens; the first has no likelihood."
+            )
+        longest = round_length(int(documents.lengths.max()) - 1, self._maximum)
+        length = sequence_length or min(longest, LONGEST_DEFAULT_WINDOW)
+        windows, sources = strided(documents, length, max(1, length // 2) if stride is None else stride)
+        blocks = pack(windows, length, self.backbone.config.padding_id, whole=True)
+        batch_size = max(1, LONGEST_DEFAULT_WINDOW // length)
+        losses = self._scorer().predict({**_inputs(blocks), "targets": blocks.targets}, batch_size, verbose=0)
+        pairs = blocks.padding_mask > 0  # in the order of the windows
+        documents, weights = np.repeat(sources, windows.lengths - 1), blocks.weights[pairs]
+        return -np.bincount(documents, losses[pairs] * weights) / np.bincount(documents, weights)
+
+    def perplexity(self, text: str, *, stride: int | None = None, sequence_length: int | None = None) -> float:
+        """exp of the mean negative log-likelihood of one text's tokens; arguments as in `score`."""
+        return math.exp(-self.score([text], stride=stride, sequence_length=sequence_length)[0])
+
+    def _scorer(self) -> keras.Model:
+        """A model on the same layers from blocks to the loss of each token [B, S]: logits would be gigabytes."""
+        if "_scoring" not in self.__dict__:
+            inputs, targets = self.backbone.make_inputs(), keras.Input((None,), dtype="int32", name="targets")
+            losses = ops.sparse_categorical_crossentropy(targets, self(inputs), from_logits=True)
+            # Not an attribute: Keras would track the task as a part of itself.
+            self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
+        return self.__dict__["_scoring"]
+
+    # ---- generation -------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts, max_new_tokens: int = 128, *, stop=None, num_return_sequences: int = 1, **options
+    ) -> list[str]:
+        """Continues prompts: the new text only, up to the end token, a stop, or `max_new_tokens`.
+
+        Args:
+            prompts: list of texts, or of lists of ids, of any lengths.
+            max_new_tokens: int.
+            stop: strings, or ids of tokens, at the first of which a text ends, without it.
+            num_return_sequences: int, continuations of each prompt, one after the other in the result.
+            options: of `generation.generate`: sampler (`generation.TopP(0.9)`, ...; None for greedy), seed,
+                processors, speculation, cache_length, jit_compile.
+
+        Raises:
+            TypeError, ValueError: for a prompt that is empty without a begin token, or does not fit into the context
+                with the new tokens; for a stop that the tokenizer cannot write.
+        """
+        return generating.generate(self, prompts, max_new_tokens, stop, num_return_sequences, **options)
+
+    def stream(self, prompt, max_new_tokens: int = 128, *, stop=None, **options) -> Iterator[str]:
+        """Continues one prompt piece by piece; together the pieces are the text of `generate`.
+
+        Args:
+            prompt: a text, or a list of ids.
+            others: as `generate` has them; `stride`, the tokens between two pieces.
+
+        Returns:
+            an iterator of str; what is wrong with the arguments is said at once, not at the first piece.
+        """
+        return generating.stream(self, prompt, max_new_tokens, stop, **options)
+
+    def chat(self, messages, max_new_tokens: int = 256, *, template: str | None = None, **options) -> str:
+        """The assistant's next message in a conversation.
+
+        Args:
+            messages: list of {"role": "system", "user" or "assistant", "content": text}.
+            template: jinja source of a chat template; None for the checkpoint's.
+            others: as `generate` has them.
+
+        Raises:
+            ValueError: for a tokenizer without chat template or end token; see `text.Tokenizer.apply_chat_template`.
+        """
+        return self.generate([self.chat_prompt(messages, template=template)], max_new_tokens, **options)[0]
+
+    def chat_prompt(self, messages, *, template: str | None = None) -> list[int]:
+        """The ids after which the assistant's next message comes: `stream(lm.chat_prompt(messages))` streams it."""
+        tokenizer = self._tokenizer()
+        if tokenizer.eos_id is None:
+            raise ValueError("The tokenizer has no end token, so no message would ever end: it is not one for chats.")
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, template=template)
+        return tokenizer.ids([rendered], special_tokens=False)[0]  # the template writes the special tokens
+
 
 def language_logits(backbone, heads: dict, x, numerics: Numerics = DEFAULT):
     """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table."""
     if "head" in heads:
         return ops.cast(heads["head"](x), "float32")
     return ops.cast(backbone.token_embedding(x, reverse=True, numerics=numerics), "float32")
+
+
+def _is_one_text(x) -> bool:
+    """Whether `x` are the ids of one text: an integer array of one dimension."""
+    return getattr(x, "ndim", None) == 1 and np.dtype(getattr(x.dtype, "name", x.dtype)).kind in "iu"
+
+
+def _inputs(blocks: Blocks) -> dict:
+    return {"token_ids": blocks.token_ids, "padding_mask": blocks.padding_mask}
+
+
+def _batch_size(x, batch_size):
+    """Keras takes none beside a dataset of batches."""
+    return DEFAULT_BATCH if batch_size is None and (_is_one_text(x) or is_raw(x)) else batch_size

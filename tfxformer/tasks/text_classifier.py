@@ -78,7 +78,10 @@ class TextClassifier(Task):
         return arguments
 
     def reference_changes(self):
-        return {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
+        changes = {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
+        if self.backbone.config.decoder is not None:  # by it the reference finds the last real token
+            changes["pad_token_id"] = self.backbone.config.padding_id
+        return changes
 
     def default_loss(self):
         return {

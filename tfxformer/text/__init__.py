@@ -2,7 +2,8 @@
 
 from tfxformer.text.chat import TURNS
 from tfxformer.text.encoding import Encoding
+from tfxformer.text.stopping import StopStrings
 from tfxformer.text.streaming import TextStream
 from tfxformer.text.tokenizer import Tokenizer
 
-__all__ = ["TURNS", "Encoding", "TextStream", "Tokenizer"]
+__all__ = ["TURNS", "Encoding", "StopStrings", "TextStream", "Tokenizer"]

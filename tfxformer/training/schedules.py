@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import ops
 
@@ -35,9 +37,40 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        rising = step / max(1, self.warmup_steps)
-        falling = ops.maximum(0.0, self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
-        return self.peak * ops.where(step < self.warmup_steps, rising, falling)
+        rising = self.peak * step / max(1, self.warmup_steps)
+        left = ops.maximum(0.0, self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
+        return ops.where(step < self.warmup_steps, rising, self._falling(left))
+
+    def _falling(self, left):
+        """The rate after the warmup, of the share of its steps that are left: 1 to 0."""
+        return self.peak * left
 
     def get_config(self):
         return {"peak": self.peak, "total_steps": self.total_steps, "warmup": self.warmup}
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class WarmupCosine(WarmupLinear):
+    """Rises linearly from 0 to `peak`, then falls along half a cosine to `floor` at `total_steps`, and stays there.
+
+    The usual schedule of training from scratch (Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts), step
+    for step that of `transformers.get_cosine_with_min_lr_schedule_with_warmup`.
+
+    Args:
+        peak, total_steps, warmup: as `WarmupLinear` has them.
+        floor: float from 0 to `peak`, the lowest rate after the warmup.
+
+    Call: step, the number of updates made -> float32 scalar.
+    """
+
+    def __init__(self, peak, total_steps, warmup=0.1, floor=0.0):
+        super().__init__(peak, total_steps, warmup)
+        if not 0 <= floor <= peak:
+            raise ValueError(f"floor must be a rate from 0 to the peak ({peak}), got {floor!r}.")
+        self.floor = float(floor)
+
+    def _falling(self, left):
+        return self.floor + (self.peak - self.floor) * 0.5 * (1.0 - ops.cos(math.pi * left))
+
+    def get_config(self):
+        return {**super().get_config(), "floor": self.floor}

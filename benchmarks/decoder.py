@@ -1,0 +1,166 @@
+"""SmolLM2-135M on this CPU under three runtimes: LiteRT files of ours, llama.cpp, torch.
+
+    python benchmarks/decoder.py --rounds 10
+
+One GGUF file (SmolLM2-135M-Instruct, Q4_1) is what all begin from: llama.cpp runs it as it is, ours are exported from
+the same weights, torch runs them in float32. Batch 1, greedy, two threads each. Two cases: a prompt of 128 tokens in
+a cache of 256 slots and one of 512 in 1024, each followed by 64 new tokens. "prompt" is reading the prompt, "decode"
+the new tokens, both in tokens a second. `benchmarks/generation.py` holds Keras' own generation against torch's.
+
+Every runtime lives in a process of its own and is driven in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shlex
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import harness
+from peers import decoders
+
+CASES = {256: 128, 1024: 512}  # slots of the cache: tokens of the prompt
+NEW_TOKENS = 64
+# What int8 makes of these weights, which are 4-bit ones already, is a little above what the exporter asks for.
+TOLERANCES = {"dynamic_int8": 0.07, "int4": 0.5}
+PARTS = {"prompt": "read", "decode": "decode"}
+# (part, slots, peer) -> how many times as fast as the peer we want to be, by runtime of ours
+TARGETS = [
+    ("tfxformer int8", "prompt", 256, "llama.cpp Q4_1", 6.0),
+    ("tfxformer int8", "decode", 256, "llama.cpp Q4_1", 1.2),
+    ("tfxformer int8", "decode", 1024, "llama.cpp Q4_1", 1.0),
+]
+PACKAGES = ["tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "llama-cpp-python"]
+
+
+def write_files(folder, modes) -> None:
+    """Exports our files and saves the checkpoint that torch reads, where they are not there yet."""
+    from tfxformer import export, samples, tasks
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = tasks.CausalLM.from_pretrained(samples.smollm2())
+    if not (folder / "checkpoint" / "config.json").exists():
+        model.save_pretrained(folder / "checkpoint")
+    for slots, length in CASES.items():
+        for mode in modes:
+            path = folder / f"{mode}-{slots}.tflite"
+            if not path.exists():
+                print(path.name, file=sys.stderr, flush=True)
+                export.export_litert(
+                    model, path, mode, cache_length=slots, prefill_lengths=(length,), tolerance=TOLERANCES[mode]
+                )
+
+
+def prompt_ids(length: int) -> tuple[int, ...]:
+    """The first tokens of a news article."""
+    from tfxformer import samples
+    from tfxformer.text import Tokenizer
+
+    text = " ".join(samples.bbc_topics().test_texts[:4])
+    return tuple(Tokenizer.from_pretrained(samples.smollm2()).ids([text])[0][:length])
+
+
+def race(folder, slots: int, part: str, options) -> dict:
+    """All runtimes on one case: tokens a second, and how many times as fast as each peer ours are."""
+    from tfxformer import samples
+
+    print(f"{part}, {slots} slots", file=sys.stderr, flush=True)
+    length = CASES[slots]
+    case = decoders.Case(str(folder), str(samples.smollm2()), prompt_ids(length), slots, NEW_TOKENS, options.threads)
+    peers = {name: decoders.Peer(name, case, PARTS[part]) for name in options.runtimes}
+    raced = harness.race(peers, options.rounds, 1, warmups=1)
+    seconds = {name: [time.clock for time in times] for name, times in raced.items()}
+    tokens = length if part == "prompt" else NEW_TOKENS
+    found = {}
+    for name, times in seconds.items():
+        ratios = {
+            peer: harness.spread([theirs / own for theirs, own in zip(seconds[peer], times, strict=True)])
+            for peer in seconds
+        }
+        speed = harness.spread([tokens / value for value in times])
+        found[name] = {"tokens_per_second": speed, "times_as_fast_as": ratios}
+    return {"part": part, "slots": slots, "prompt_tokens": length, "new_tokens": NEW_TOKENS, "runtimes": found}
+
+
+def show(result: dict) -> None:
+    """The table of one race."""
+    print(f"\n{result['part']}, {result['slots']} slots, a prompt of {result['prompt_tokens']} tokens")
+    for name, one in sorted(result["runtimes"].items(), key=lambda item: -item[1]["tokens_per_second"]["median"]):
+        ratio = result["runtimes"][decoders.OURS]["times_as_fast_as"][name]
+        print(
+            f"{name:24s} {quartiles(one['tokens_per_second'], 1)} tokens/s   {decoders.OURS} is {quartiles(ratio, 2)}x"
+        )
+
+
+def quartiles(values: dict, digits: int) -> str:
+    """A median, its quartiles in brackets."""
+    middle, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low_quartile", "high_quartile"))
+    return f"{middle} ({low} to {high})"
+
+
+def targets(races: list) -> list:
+    """What ours should reach beside the peers, and what they reached."""
+    found = []
+    for ours, part, slots, peer, wanted in TARGETS:
+        for result in races:
+            runtimes = result["runtimes"]
+            if (result["part"], result["slots"]) == (part, slots) and ours in runtimes and peer in runtimes:
+                ratio = runtimes[ours]["times_as_fast_as"][peer]["median"]
+                what = f"{ours}, {part} at {slots} slots, over {peer}"
+                found.append({"what": what, "found": ratio, "at_least": wanted})
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
+    parser.add_argument("--slots", nargs="+", type=int, choices=CASES, default=list(CASES))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--runtimes", nargs="+", choices=decoders.RUNTIMES, default=list(decoders.RUNTIMES))
+    parser.add_argument("--files", help="folder to keep the models in, and to take them from if it is there")
+    options = parser.parse_args()
+    if decoders.OURS not in options.runtimes:
+        parser.error(f"the ratios are those of {decoders.OURS!r}: name it among the runtimes")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes to come
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.files or temporary)
+        modes = [decoders.MODES[name] for name in options.runtimes if name in decoders.MODES]
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(write_files, folder, modes).result()
+        machine = harness.machine(PACKAGES)  # the load before ours
+        races = []
+        for slots in options.slots:
+            for part in options.parts:
+                races.append(race(folder, slots, part, options))
+                show(races[-1])
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.tflite"))}
+    results = {
+        "what": "SmolLM2-135M-Instruct, batch 1, greedy, each runtime in its own process",
+        "command": shlex.join(
+            ["python", "benchmarks/decoder.py", *("DIR" if word == options.files else word for word in sys.argv[1:])]
+        ),
+        "rounds": options.rounds,
+        "threads": options.threads,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine,
+        "file_bytes": sizes,
+        "targets": targets(races),
+        "races": races,
+    }
+    print(f"\n{machine['processor']}")
+    for target in results["targets"]:
+        print(f"{target['what']}: {target['found']:.2f}x, wanted {target['at_least']}x")
+    print(harness.write("decoder", results))
+
+
+if __name__ == "__main__":
+    main()

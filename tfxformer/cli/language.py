@@ -1,0 +1,187 @@
+"""The commands of language models: train-lm, generate and chat. See `actions`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tfxformer.cli import console, language_files
+
+TOKENIZERS = ("bpe", "characters")
+
+
+def train_lm(
+    data, output, model, preset, tokenizer, vocabulary_size, validation, seed, dtype, sequence_length, **training
+) -> dict:
+    """Trains a language model, a checkpoint's or a new one, on a text file: the results and what was written."""
+    x, y = language_files.read(data)
+    from tfxformer.cli.models import load_tasks, open_task
+
+    load_tasks()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    (x, y), held_out = _hold_out(x, y, validation, seed)
+    if model is not None:
+        task = open_task(model, "causal-lm", sequence_length=sequence_length, dtype=dtype)
+        rate = 5e-5
+    else:
+        task = _new_model(x, y, preset, tokenizer, vocabulary_size, sequence_length, dtype)
+        rate = 1e-3
+    training["learning_rate"] = training["learning_rate"] or rate
+    return _fit(task, x, y, held_out, output, seed, **training)
+
+
+def generate(model, prompt, max_new_tokens, stop, seed, write: Callable | None, **sampling) -> dict:
+    """Continues a prompt; `write` gets the text as it comes."""
+    opened = open_language_model(model)
+    pieces = _stream(opened, prompt, max_new_tokens, stop, seed, **sampling)
+    return {"model": model, "prompt": prompt, **_written(pieces, "continuation", write)}
+
+
+def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sampling) -> dict:
+    """Talks with a model: a line of the standard input a message, until it ends; the whole conversation."""
+    opened = open_language_model(model)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    interactive = sys.stdin.isatty()
+    while True:
+        if interactive:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            break
+        if not line.strip():
+            continue
+        messages.append({"role": "user", "content": line.strip()})
+        pieces = _stream(opened, messages, max_new_tokens, stop, seed, **sampling)
+        answer = _written(pieces, "content", write)
+        messages.append({"role": "assistant", "content": answer["content"].strip()})
+        if write is not None:
+            write("\n")
+    return {"model": model, "messages": messages, **({} if write is None else {"text": ""})}
+
+
+def open_language_model(model: str):
+    """What has `stream`: a `tasks.CausalLM`, or the generator of a .tflite file."""
+    if model.endswith(".tflite"):
+        from tfxformer.export import LiteRTGenerator
+
+        return LiteRTGenerator(model)
+    from tfxformer.cli.models import open_task
+
+    task = open_task(model)
+    if task.task_name != "causal-lm":
+        raise ValueError(f"{model} is a model for {task.task_name}: it continues no text.")
+    return task
+
+
+def keras_sampler(temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None):
+    """A `generation` sampler; of the last three at most one is given."""
+    from tfxformer import generation
+
+    if top_k is not None:
+        return generation.TopK(top_k, temperature=temperature)
+    if top_p is not None:
+        return generation.TopP(top_p, temperature=temperature)
+    return (
+        generation.Random(temperature=temperature) if min_p is None else generation.MinP(min_p, temperature=temperature)
+    )
+
+
+def _stream(model, prompt: str | list, max_new_tokens, stop, seed, temperature, **ways):
+    """The pieces of text after a prompt or a conversation; greedy, where no way to draw is given."""
+    given = {name: value for name, value in ways.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join('--' + name.replace('_', '-') for name in given)}: give one of them.")
+    drawn = {} if temperature is None and not given else {"temperature": 1.0 if temperature is None else temperature}
+    if not hasattr(model, "task_name"):  # a .tflite file
+        return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawn, **given)
+    prompt = prompt if isinstance(prompt, str) else model.chat_prompt(prompt)
+    chosen = keras_sampler(**drawn, **given) if drawn else None
+    return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop)
+
+
+def _written(pieces, name: str, write: Callable | None) -> dict:
+    """The text of pieces; where it was written as it came, nothing is left to show but the end of the line."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if write is not None:
+            write(piece)
+    return {name: text, **({} if write is None else {"text": ""})}
+
+
+# ---- training -----------------------------------------------------------------------------------------------------
+
+
+def _new_model(x, y, preset: str, tokenizer: str, vocabulary_size: int, sequence_length, dtype):
+    """A model with random weights, and a tokenizer learned from the texts."""
+    from tfxformer import models, tasks
+    from tfxformer.data.language import is_conversations
+    from tfxformer.text import Tokenizer
+
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(f"Unknown tokenizer {tokenizer!r}; known: {', '.join(TOKENIZERS)}.")
+    if is_conversations(x):
+        raise ValueError("Conversations need a chat template: train a model that has one, with --model.")
+    texts = [*x, *(y or [])]
+    learned = (
+        Tokenizer.characters("\n".join(texts))
+        if tokenizer == "characters"
+        else Tokenizer.train_byte_level_bpe(texts, vocabulary_size)
+    )
+    config = models.preset(preset)
+    if config.decoder is None:
+        raise ValueError(f"The preset {preset!r} is an encoder; a language model needs a decoder, such as gpt-nano.")
+    config = config.replace(vocabulary_size=learned.vocabulary_size, padding_id=learned.padding_id)
+    return tasks.CausalLM(models.build(config, dtype=dtype), tokenizer=learned, sequence_length=sequence_length)
+
+
+def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
+    """((x, y), validation data or None); of a single text the end is held out, of several a draw."""
+    if validation is None:
+        return (x, y), None
+    try:
+        share = float(validation)
+    except ValueError:
+        return (x, y), language_files.read(validation)
+    if not 0 < share < 1:
+        raise ValueError(f"--validation {validation}: wanted a file, or a share between 0 and 1.")
+    if len(x) == 1 and y is None and isinstance(x[0], str):
+        cut = round(len(x[0]) * (1 - share))
+        return ([x[0][:cut]], None), ([x[0][cut:]], None)
+    count = round(share * len(x))
+    if not 0 < count < len(x):
+        raise ValueError(f"--validation {validation} of {len(x)} texts leaves {count} to validate on.")
+    order = np.random.default_rng(seed).permutation(len(x))
+    kept, held = (
+        ([x[i] for i in rows], None if y is None else [y[i] for i in rows])
+        for rows in (sorted(order[count:]), sorted(order[:count]))
+    )
+    return kept, held
+
+
+def _fit(task, x, y, held_out, output: Path, seed, *, epochs, batch_size, learning_rate) -> dict:
+    from tfxformer.recipes import pipeline, plots, report
+    from tfxformer.recipes.folders import complete_folder
+
+    task.compile(learning_rate=learning_rate)
+    verbose = console.verbose()
+    history = task.fit(x, y, batch_size, epochs, validation_data=held_out, verbose=verbose)
+    numbers = pipeline.numbers(history)
+    result = {
+        "task": task.task_name,
+        "sequence_length": task.sequence_length,
+        "vocabulary": task.tokenizer.vocabulary_size,
+        "training_texts": len(x),
+        "last_epoch": {name: values[-1] for name, values in numbers.items()},
+    }
+    with complete_folder(output) as folder:
+        task.save_pretrained(folder)
+        pipeline.save_keras(task, folder / "model.keras")
+        report.write_json(folder / "results.json", {**result, "history": numbers, "machine": pipeline.machine()})
+        plots.training_curve({"fit": numbers}, folder / "training-curve.png")
+    return {**result, "folder": str(output)}

@@ -1,0 +1,26 @@
+"""Generation on ids: samplers, beam search, speculation, and the compiled loop under them."""
+
+from tfxformer.generation.beams import Beam, Beams, beam_search
+from tfxformer.generation.generate import generate, stream
+from tfxformer.generation.processors import RepetitionPenalty
+from tfxformer.generation.samplers import Greedy, MinP, Random, Sampler, TopK, TopP, Typical
+from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
+
+__all__ = [
+    "Beam",
+    "Beams",
+    "DraftModel",
+    "Greedy",
+    "MinP",
+    "PromptLookup",
+    "Random",
+    "RepetitionPenalty",
+    "Sampler",
+    "TopK",
+    "TopP",
+    "Typical",
+    "beam_search",
+    "generate",
+    "speculate",
+    "stream",
+]

@@ -1,0 +1,222 @@
+"""Beam search with a length penalty, as transformers 5 defines it.
+
+Shape letters: B prompts, K beams, T slots of the cache, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfxformer.generation.engine import Engine, State, has_penalty, last_logits, mark_seen
+from tfxformer.generation.processors import check_processors, process, static_part, values_of
+from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
+from tfxformer.layers.cache import reordered
+
+_WORST = -1e9  # the score of what is no candidate
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Searches for the continuation with the highest score, the sum of log probabilities / tokens ** length_penalty.
+
+    Attributes:
+        num_beams: K, the unfinished continuations that are kept.
+        length_penalty: above 0 for longer texts (the sum is negative), below for shorter ones.
+        early_stopping: True ends a prompt's search with its K-th finished text; False when the best unfinished one, at
+            its present length, scores below the worst finished; "never" when it could not at the full length either.
+    """
+
+    num_beams: int = 4
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+
+    def __post_init__(self):
+        check_count("num_beams", self.num_beams)
+        if self.early_stopping not in (True, False, "never"):
+            raise ValueError(f'early_stopping must be True, False or "never", not {self.early_stopping!r}.')
+        if not np.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty must be a finite number, not {self.length_penalty!r}.")
+
+
+class Beam(NamedTuple):
+    """A continuation: its new ids (a stop id is the last), and its score."""
+
+    ids: list[int]
+    score: float
+
+
+class Search(NamedTuple):
+    """Where a search stands.
+
+    Attributes:
+        state: `State` of the B * K unfinished rows.
+        scores: float32 [B, K], sums of log probabilities of the unfinished, the best first.
+        finished: int32 [B, K, T], the tokens of the finished, the best first.
+        finished_scores: float32 [B, K], with the length penalty.
+        finished_lengths: int32 [B, K], new tokens; 0 where nothing has finished yet.
+        open: bool [B], whether an unfinished row may still do better.
+        ended: bool scalar, whether every candidate of the last step was complete.
+    """
+
+    state: State
+    scores: object
+    finished: object
+    finished_scores: object
+    finished_lengths: object
+    open: object
+    ended: object
+
+
+class Limits(NamedTuple):
+    """What the loop reads and does not change, as tensors; `limit` is the slot at which texts end unfinished."""
+
+    padding: object
+    first: object
+    limit: object
+    stop_ids: object
+    length_penalty: object
+    processors: tuple
+
+
+def beam_search(
+    model,
+    prompts,
+    max_new_tokens: int,
+    *,
+    beams: Beams | None = None,
+    processors=(),
+    stop_ids=(),
+    num_return_sequences: int = 1,
+    cache_length: int | None = None,
+    jit_compile: bool = True,
+) -> list[Beam]:
+    """The best continuations of each prompt, `num_return_sequences` of them, the best first.
+
+    Args:
+        beams: `Beams`; None for the default ones.
+        others: see `generate`; processors change log probabilities here.
+
+    Returns:
+        list of B * num_return_sequences `Beam`.
+    """
+    beams = Beams() if beams is None else beams
+    wanted = check_count("num_return_sequences", num_return_sequences)
+    if wanted > beams.num_beams:
+        raise ValueError(f"num_return_sequences={wanted} of {beams.num_beams} beams: raise num_beams.")
+    engine = Engine.of(model, jit_compile)
+    vocabulary = engine.config.vocabulary_size
+    rows, new = read_prompts(prompts, vocabulary), check_count("max_new_tokens", max_new_tokens)
+    length = slots_for(rows.length, new, engine.context, cache_length)
+    processors = check_processors(processors)
+    kinds, stops = static_part(processors), read_stop_ids(stop_ids, vocabulary)
+    limits = Limits(
+        padding=rows.repeated(beams.num_beams).padding,
+        first=np.int32(rows.length),
+        limit=np.int32(rows.length + new),
+        stop_ids=stops,
+        length_penalty=np.float32(beams.length_penalty),
+        processors=values_of(processors),
+    )
+    count = beams.num_beams * max(2, 1 + int((stops >= 0).sum()))  # candidates: some remain where many stop at once
+    if count > beams.num_beams * vocabulary:
+        raise ValueError(f"{count} candidates of {beams.num_beams} * {vocabulary} tokens: ask for fewer stop ids.")
+    never = beams.early_stopping == "never" and beams.length_penalty > 0
+    settings = (beams.num_beams, count, beams.early_stopping is True, never)
+    key = ("beams", settings, kinds, len(rows.token_ids), length, len(stops))
+
+    def make():
+        def search(search, limits):
+            return tf.while_loop(
+                lambda search: tf.reduce_any(search.open) & ~search.ended,
+                lambda search: (_advance(engine, search, limits, kinds, settings),),
+                (search,),
+            )[0]
+
+        return tf.function(search, jit_compile=engine.jit_compile)
+
+    state = engine.start(rows, length, beams.num_beams, has_penalty(kinds))
+    found = engine.function(key, make)(_begin(state, len(rows.token_ids), beams.num_beams), limits)
+    tokens, scores = found.finished.numpy(), found.finished_scores.numpy()
+    ends = rows.length + found.finished_lengths.numpy()
+    return [
+        Beam(until_stop(tokens[row, beam, rows.length : ends[row, beam]], stops), float(scores[row, beam]))
+        for row in range(len(tokens))
+        for beam in range(wanted)
+    ]
+
+
+def _begin(state: State, rows: int, beams: int) -> Search:
+    scores = np.full((rows, beams), _WORST, "float32")
+    finished_scores = scores.copy()
+    scores[:, 0] = 0.0  # all beams are the prompt still: the candidates of one of them are enough
+    tokens = tf.reshape(state.tokens, (rows, beams, -1))  # [B * K, T] -> [B, K, T]
+    lengths, first = np.zeros((rows, beams), "int32"), np.ones(rows, bool)
+    return Search(state, *map(tf.constant, (scores, tokens, finished_scores, lengths, first, np.bool_(False))))
+
+
+def _candidates(engine, search: Search, limits: Limits, kinds, beams: int, count: int):
+    """The best next tokens over all beams of a prompt.
+
+    Returns:
+        sums of log probabilities [B, C], beams [B, C], tokens [B, C], and the new cache.
+    """
+    state = search.state
+    logits, cache = last_logits(engine.model, state.tokens, state.slot, limits.padding, state.cache, engine.context)
+    logarithms = process(tf.nn.log_softmax(logits, axis=-1), state.seen, kinds, limits.processors)
+    vocabulary = logits.shape[-1]
+    sums = tf.reshape(logarithms, (-1, beams, vocabulary)) + search.scores[:, :, None]  # [B * K, V] -> [B, K, V]
+    best, indices = tf.math.top_k(tf.reshape(sums, (-1, beams * vocabulary)), count)  # [B, K, V] -> [B, K * V]
+    return best, indices // vocabulary, indices % vocabulary, cache
+
+
+def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
+    """One more token in each beam."""
+    beams, count, early, never = settings
+    state = search.state
+    sums, sources, tokens, cache = _candidates(engine, search, limits, kinds, beams, count)
+    length = state.slot - limits.first + 1  # new tokens of a candidate
+    stops = tf.reduce_any(tokens[:, :, None] == limits.stop_ids, axis=-1) | (state.slot + 1 >= limits.limit)
+
+    # === The texts of the candidates: int32 [B, C, T] ===
+    slots = state.tokens.shape[1]
+    texts = tf.gather(tf.reshape(state.tokens, (-1, beams, slots)), sources, batch_dims=1)  # [B * K, T] -> [B, K, T]
+    texts = tf.where(tf.range(slots) == state.slot, tokens[:, :, None], texts)
+
+    # === The unfinished go on ===
+    scores, chosen = tf.math.top_k(tf.where(stops, sums + _WORST, sums), beams)
+    rows = tf.gather(sources, chosen, batch_dims=1) + tf.range(sums.shape[0])[:, None] * beams
+    rows = tf.reshape(rows, (-1,))  # [B, K] -> [B * K]
+    seen = state.seen
+    if has_penalty(kinds):
+        seen = mark_seen(tf.gather(seen, rows), tf.reshape(tf.gather(tokens, chosen, batch_dims=1), (-1,)))
+    unfinished = State(
+        tokens=tf.reshape(tf.gather(texts, chosen, batch_dims=1), (-1, slots)),  # [B, K, T] -> [B * K, T]
+        slot=state.slot + 1,
+        done=state.done,
+        seen=seen,
+        cache=reordered(cache, rows),
+    )
+
+    # === The finished are merged with those before ===
+    penalty = limits.length_penalty
+    complete = search.finished_lengths > 0
+    closed = ~search.open[:, None] | (tf.reduce_all(complete, axis=1, keepdims=True) & early)
+    counted = stops & (tf.range(count) < beams) & ~closed  # only the K best candidates may finish
+    final = tf.where(counted, sums / tf.cast(length, tf.float32) ** penalty, _WORST)
+    finished_scores, kept = tf.math.top_k(tf.concat([search.finished_scores, final], axis=1), beams)
+    lengths = tf.concat([search.finished_lengths, tf.where(counted, length, 0)], axis=1)
+    lengths = tf.gather(lengths, kept, batch_dims=1)
+    finished = tf.gather(tf.concat([search.finished, texts], axis=1), kept, batch_dims=1)
+
+    # === Whether an unfinished one may still do better ===
+    reach = limits.limit - limits.first if never else length
+    possible = scores[:, 0] / tf.cast(reach, tf.float32) ** penalty
+    complete = lengths > 0
+    # While one of the K places is empty, the worst finished score is that of no text, and anything is better.
+    still = search.open & (possible > tf.reduce_min(finished_scores, axis=1))
+    ended = tf.reduce_all(stops) | (tf.reduce_all(complete) & early)
+    return Search(unfinished, scores, finished, finished_scores, lengths, still, ended)

@@ -1,0 +1,235 @@
+"""The compiled functions of one model: prefill, the decode loop, and the step that checks drafts.
+
+Shape letters: B rows, S new tokens, T slots of the cache, P the longest prompt's tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfxformer.generation.processors import RepetitionPenalty, process
+from tfxformer.generation.prompts import Prompts, config_of
+from tfxformer.layers import Cache
+from tfxformer.layers.cache import reordered
+
+PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
+KEPT_FUNCTIONS = 16  # the compiled functions that a model keeps, the last ones used
+
+
+class State(NamedTuple):
+    """Where a generation stands: what the loop changes.
+
+    Attributes:
+        tokens: int32 [B, T], the ids in their slots: padding, prompt, new tokens.
+        slot: int32 scalar, where the next token goes; the one before it is not in the cache yet.
+        done: bool [B], rows that have their stop id.
+        seen: bool [B, V], tokens that a row has, where a repetition penalty asks for them; else [B, 0].
+        cache: `layers.Cache` of T slots.
+    """
+
+    tokens: object
+    slot: object
+    done: object
+    seen: object
+    cache: Cache
+
+
+class Request(NamedTuple):
+    """What the loop reads and does not change; all are tensors, so that other values trace nothing anew.
+
+    Attributes:
+        padding: int32 [B], padded slots on the left of each row.
+        first: int32 scalar, the slot of the first new token.
+        seed: uint32 scalar.
+        stop_ids: int32 [K], -1 where there is none.
+        sampler: dict of float32 scalars.
+        processors: tuple of float32 scalars.
+    """
+
+    padding: object
+    first: object
+    seed: object
+    stop_ids: object
+    sampler: dict
+    processors: tuple
+
+
+def cache_mask(padding, length: int):
+    """0 at the padded slots on the left, 1 at all others: int32 [B] -> int32 [B, T]."""
+    return ops.cast(np.arange(length, dtype="int32")[None] >= ops.expand_dims(padding, 1), "int32")
+
+
+def step_inputs(token_ids, slot, padding, length: int, context: int) -> dict:
+    """What `step` takes for tokens int32 [B, S] that are written from `slot` on."""
+    slots = slot + ops.arange(ops.shape(token_ids)[1], dtype="int32")
+    # Of a padded slot, and of a draft filled up past the end, no position is read, but a table must have its row.
+    positions = ops.clip(ops.expand_dims(slots, 0) - ops.expand_dims(padding, 1), 0, context - 1)
+    mask = cache_mask(padding, length)
+    return {"token_ids": token_ids, "cache_positions": slots, "positions": positions, "cache_mask": mask}
+
+
+def last_logits(model, tokens, slot, padding, cache, context: int):
+    """Runs the token before `slot`: (float32 [B, V], new cache)."""
+    last = ops.slice(tokens, (0, slot - 1), (tokens.shape[0], 1))
+    logits, cache = model.step(step_inputs(last, slot - 1, padding, tokens.shape[1], context), cache)
+    return logits[:, 0], cache
+
+
+def mark_seen(seen, token_ids):
+    """bool [B, V] with one more token of each row, int32 [B]."""
+    return ops.logical_or(seen, ops.equal(np.arange(seen.shape[1], dtype="int32")[None], token_ids[:, None]))
+
+
+def has_penalty(kinds: tuple) -> bool:
+    """Whether the loop must know which tokens a row has."""
+    return RepetitionPenalty in kinds
+
+
+class Engine:
+    """The compiled functions of a model, kept with it.
+
+    Args:
+        model: what has `step(inputs, cache, logits=...)`, `new_cache(batch_size, length)`, a config, and variables.
+        jit_compile: bool, compile the loop with XLA: fastest for each token, seconds to minutes for the first.
+    """
+
+    def __init__(self, model, jit_compile: bool = True):
+        self.model = model
+        self.config = config_of(model)
+        self.context = self.config.max_sequence_length
+        self.jit_compile = jit_compile
+        self._functions: dict = {}
+
+    @classmethod
+    def of(cls, model, jit_compile: bool = True) -> Engine:
+        """The engine of a model, made once; another one when layers were added to the model or taken away."""
+        variables = tuple(id(variable) for variable in model.variables)
+        # Past Keras' own __setattr__, which would track the engine as a part of the model.
+        engines = model.__dict__.setdefault("_generation_engines", {})
+        known, engine = engines.get(jit_compile, (None, None))
+        if known != variables:
+            engine = cls(model, jit_compile)
+            engines[jit_compile] = (variables, engine)
+        return engine
+
+    def function(self, key: tuple, make):
+        """The function of a key, made by `make()` at its first use."""
+        function = self._functions.pop(key, None) or make()
+        self._functions[key] = function  # the last one used stands last
+        while len(self._functions) > KEPT_FUNCTIONS:
+            del self._functions[next(iter(self._functions))]
+        return function
+
+    # ---- prefill ----------------------------------------------------------------------------------------------
+
+    def start(self, prompts: Prompts, length: int, copies: int = 1, penalized: bool = False) -> State:
+        """The state after all tokens of the prompts but the last one have been read.
+
+        Args:
+            prompts: `Prompts` of B rows.
+            length: int T, slots.
+            copies: int, rows for each prompt; it is read once.
+            penalized: bool, whether to keep the tokens seen.
+        """
+        cache = self.model.new_cache(len(prompts.token_ids), length)
+        cache = self.read(prompts.token_ids[:, :-1], 0, prompts.padding, cache)
+        if copies > 1:
+            cache = reordered(cache, np.repeat(np.arange(len(prompts.token_ids), dtype="int32"), copies))
+        rows = prompts.repeated(copies)
+        tokens = np.zeros((len(rows.token_ids), length), "int32")
+        tokens[:, : prompts.length] = rows.token_ids
+        seen = np.zeros((len(tokens), self.config.vocabulary_size if penalized else 0), bool)
+        if penalized:
+            for row, ids, padding in zip(seen, rows.token_ids, rows.padding, strict=True):
+                row[ids[padding:]] = True
+        done = np.zeros(len(tokens), bool)
+        return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen)), cache)
+
+    def read(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
+        """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.
+
+        Not by XLA: it would compile every S anew.
+        """
+        rows, count = token_ids.shape
+
+        def make():
+            def prefill(ids, slot, padding, cache):
+                inputs = step_inputs(ids, slot, padding, cache.length, self.context)
+                return self.model.step(inputs, cache, logits=None)[1]
+
+            whole, scalar = tf.TensorSpec((rows, None), tf.int32), tf.TensorSpec((), tf.int32)
+            return tf.function(
+                prefill,
+                input_signature=(
+                    whole,
+                    scalar,
+                    tf.TensorSpec((rows,), tf.int32),
+                    tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), cache),
+                ),
+            )
+
+        at = 0
+        while at < count:
+            # The odd chunk first, so that all others have one size.
+            size = (count - at) % PREFILL_CHUNK or PREFILL_CHUNK
+            function = self.function(("prefill", rows, cache.length), make)
+            cache = function(token_ids[:, at : at + size], np.int32(slot + at), padding, cache)
+            at += size
+        return cache
+
+    # ---- the loop ---------------------------------------------------------------------------------------------
+
+    def decode(self, state: State, request: Request, limit: int, sampler: type, kinds: tuple) -> State:
+        """Appends tokens until `limit` slots are full or all rows are done, as one graph.
+
+        Args:
+            state, request: see there.
+            limit: int, at most T.
+            sampler: the class of the sampler.
+            kinds: `processors.static_part`.
+        """
+        key = ("decode", sampler, kinds, *state.tokens.shape, len(request.stop_ids))
+
+        def make():
+            def loop(state, request, limit):
+                return tf.while_loop(
+                    lambda state: (state.slot < limit) & ~tf.reduce_all(state.done),
+                    lambda state: (self._append(state, request, sampler, kinds),),
+                    (state,),
+                )[0]
+
+            return tf.function(loop, jit_compile=self.jit_compile)
+
+        return self.function(key, make)(state, request, np.int32(limit))
+
+    def _append(self, state: State, request: Request, sampler: type, kinds: tuple) -> State:
+        """One more token in each row."""
+        logits, cache = last_logits(self.model, state.tokens, state.slot, request.padding, state.cache, self.context)
+        logits = process(logits, state.seen, kinds, request.processors)
+        seed = tf.stack([request.seed, tf.cast(state.slot - request.first, tf.uint32)])
+        chosen = sampler.choose(logits, request.sampler, seed)
+        tokens = ops.slice_update(state.tokens, (0, state.slot), chosen[:, None])
+        done = state.done | tf.reduce_any(chosen[:, None] == request.stop_ids[None], axis=1)
+        seen = mark_seen(state.seen, chosen) if has_penalty(kinds) else state.seen
+        return State(tokens, state.slot + 1, done, seen, cache)
+
+    # ---- drafts -----------------------------------------------------------------------------------------------
+
+    def verify(self, token_ids, slot: int, cache: Cache):
+        """The most probable token after each of some: int32 [1, S] from `slot` on -> (int32 [1, S], new cache)."""
+        padding = np.zeros(1, "int32")
+
+        def make():
+            def predict(ids, slot, cache):
+                inputs = step_inputs(ids, slot, padding, cache.length, self.context)
+                logits, cache = self.model.step(inputs, cache, logits="all")
+                return ops.cast(ops.argmax(logits, axis=-1), "int32"), cache
+
+            return tf.function(predict, jit_compile=self.jit_compile)
+
+        function = self.function(("verify", token_ids.shape[1], cache.length), make)
+        return function(token_ids, np.int32(slot), cache)

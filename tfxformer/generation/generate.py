@@ -1,0 +1,146 @@
+"""Generation on ids: all at once, or piece by piece."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfxformer.generation.beams import Beams, beam_search
+from tfxformer.generation.engine import Engine, Request, has_penalty
+from tfxformer.generation.processors import check_processors, static_part, values_of
+from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
+from tfxformer.generation.samplers import Greedy, Sampler
+from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
+
+
+def generate(
+    model,
+    prompts,
+    max_new_tokens: int,
+    *,
+    sampler: Sampler | Beams | None = None,
+    processors=(),
+    stop_ids=(),
+    seed: int | None = None,
+    num_return_sequences: int = 1,
+    speculation: PromptLookup | DraftModel | None = None,
+    cache_length: int | None = None,
+    jit_compile: bool = True,
+) -> list[list[int]]:
+    """Continues prompts.
+
+    Args:
+        model: a `tasks.CausalLM`, or what else has its `step`, `new_cache` and config.
+        prompts: list of lists of ids, of any lengths.
+        max_new_tokens: int.
+        sampler: `Greedy()` (None), `Random`, `TopK`, `TopP`, `MinP`, `Typical`, or `Beams` for beam search.
+        processors: what changes the logits before the sampler, in this order: `RepetitionPenalty`, or functions of
+            logits float32 [B, V] in keras or tensorflow operations, traced into the loop.
+        stop_ids: ids that end a row; its last id is then the stop id.
+        seed: int, the same for the same tokens; None for another one each time.
+        num_return_sequences: int, continuations of each prompt, one after the other in the result.
+        speculation: `PromptLookup` or `DraftModel`: the same greedy tokens in fewer steps, row by row.
+        cache_length: int, slots of the cache; None for what is needed. Every length is compiled once.
+        jit_compile: bool, compile the loop with XLA: fast for each token, seconds for the first.
+
+    Returns:
+        list of B * num_return_sequences lists of new ids.
+
+    Raises:
+        ValueError: for a prompt that is empty or does not fit with the new tokens, and for unknown ids.
+    """
+    sampler = Greedy() if sampler is None else sampler
+    shared = {"stop_ids": stop_ids, "cache_length": cache_length, "jit_compile": jit_compile}
+    if isinstance(sampler, Beams):
+        if speculation is not None:
+            raise ValueError("Speculation drafts greedy tokens: leave it out for a beam search.")
+        found = beam_search(
+            model,
+            prompts,
+            max_new_tokens,
+            beams=sampler,
+            processors=processors,
+            num_return_sequences=num_return_sequences,
+            **shared,
+        )
+        return [beam.ids for beam in found]
+    if speculation is not None:
+        if type(sampler) is not Greedy or tuple(processors) or num_return_sequences != 1:
+            raise ValueError(
+                "Speculation gives the greedy tokens of one continuation: leave out sampler, processors and "
+                "num_return_sequences, or speculation."
+            )
+        return speculate(model, prompts, max_new_tokens, speculation, **shared)
+    pieces = stream(
+        model,
+        prompts,
+        max_new_tokens,
+        sampler=sampler,
+        processors=processors,
+        seed=seed,
+        num_return_sequences=num_return_sequences,
+        stride=max_new_tokens,
+        **shared,
+    )
+    return next(pieces)
+
+
+def stream(
+    model,
+    prompts,
+    max_new_tokens: int,
+    *,
+    sampler: Sampler | None = None,
+    processors=(),
+    stop_ids=(),
+    seed: int | None = None,
+    num_return_sequences: int = 1,
+    stride: int = 4,
+    cache_length: int | None = None,
+    jit_compile: bool = True,
+) -> Iterator[list[list[int]]]:
+    """Continues prompts piece by piece: the same tokens as `generate`, by the same compiled loop.
+
+    Whoever reads may stop at any piece; that is how texts to stop at are made.
+
+    Args:
+        stride: int, tokens of a piece; each piece costs a copy of the cache.
+        others: see `generate`.
+
+    Returns:
+        an iterator of pieces, each a list of B * num_return_sequences lists of new ids; a row that has its stop id
+        gives no more. The arguments are checked at once, before the first piece is asked for.
+    """
+    sampler = Greedy() if sampler is None else sampler
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"stream needs a sampler such as Greedy() or TopP(0.9), not {sampler!r}.")
+    engine = Engine.of(model, jit_compile)
+    vocabulary = engine.config.vocabulary_size
+    rows = read_prompts(prompts, vocabulary)
+    new, stride = check_count("max_new_tokens", max_new_tokens), check_count("stride", stride)
+    copies = check_count("num_return_sequences", num_return_sequences)
+    processors = check_processors(processors)
+    request = Request(
+        padding=rows.repeated(copies).padding,
+        first=np.int32(rows.length),
+        seed=np.uint32((secrets.randbits(32) if seed is None else int(seed)) % 2**32),
+        stop_ids=read_stop_ids(stop_ids, vocabulary),
+        sampler=sampler.values(),
+        processors=values_of(processors),
+    )
+    length = slots_for(rows.length, new, engine.context, cache_length)
+    return _pieces(engine, rows, request, new, length, copies, stride, type(sampler), static_part(processors))
+
+
+def _pieces(engine, prompts, request, new, length, copies, stride, sampler, kinds):
+    state = engine.start(prompts, length, copies, has_penalty(kinds))
+    shown, end = prompts.length, prompts.length + new
+    open_rows = np.ones(len(request.padding), bool)
+    while shown < end and open_rows.any():
+        state = engine.decode(state, request, min(shown + stride, end), sampler, kinds)
+        slot, tokens = int(state.slot), state.tokens.numpy()
+        pieces = zip(tokens[:, shown:slot], open_rows, strict=True)
+        yield [until_stop(piece, request.stop_ids) if is_open else [] for piece, is_open in pieces]
+        open_rows, shown = ~state.done.numpy(), slot
