@@ -176,3 +176,10 @@ def test_sampler_draws_by_probability():
     squared = np.array([0.25, 0.09, 0.0225, 0.0025])
     np.testing.assert_allclose(frequencies(Sampler(0.5, seed=0), logits), squared / squared.sum(), atol=0.03)
     assert Sampler()(logits) == 0
+
+
+def test_prompts_are_read_as_keras_reads_them(model, generator):
+    """A tokenizer that ends every text does not end the prompt; no text at all is the begin token."""
+    for prompt in (PROMPT, ""):
+        wanted = model.generate([prompt], max_new_tokens=8)[0]
+        assert generator.generate(prompt, 8) == wanted

@@ -137,7 +137,11 @@ class LiteRTGenerator:
 
     def _prompt_ids(self, prompt) -> list[int]:
         if isinstance(prompt, str):
-            return self.tokenizer.ids([prompt])[0]
+            (ids,) = self.tokenizer.ids([prompt])
+            if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id:
+                ids = ids[:-1]  # of a tokenizer that ends every text: there is nothing to say after the end
+            begin = self.tokenizer.bos_id
+            return [begin] if not ids and begin is not None else ids
         return self.tokenizer.ids([self.tokenizer.apply_chat_template(prompt)], special_tokens=False)[0]
 
     def _checked(self, ids, max_new_tokens) -> list[int]:

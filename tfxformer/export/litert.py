@@ -80,8 +80,7 @@ def export_litert(
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
-        prefill_lengths: of a causal language model, how many prompt tokens one call reads: a signature each. None
-            for 16 and 128.
+        prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
