@@ -73,7 +73,9 @@ def race(folder, slots: int, part: str, options) -> dict:
 
     print(f"{part}, {slots} slots", file=sys.stderr, flush=True)
     length = CASES[slots]
-    case = decoders.Case(str(folder), str(samples.smollm2()), prompt_ids(folder, length), slots, NEW_TOKENS, options.threads)
+    case = decoders.Case(
+        str(folder), str(samples.smollm2()), prompt_ids(folder, length), slots, NEW_TOKENS, options.threads
+    )
     peers = {name: decoders.Peer(name, case, PARTS[part]) for name in options.runtimes}
     raced = harness.race(peers, options.rounds, 1, warmups=1)
     seconds = {name: [time.clock for time in times] for name, times in raced.items()}
