@@ -69,8 +69,8 @@ class Reference:
             y = self.dense(f"{name}/{part}", y).reshape(B, y.shape[1], -1, H)
             if part == "value" or turns is None:
                 return y
-            half = turns[0].shape[-1]
-            phases = (turns[0] + 1j * turns[1])[0, 0][:, None]
+            half = turns[0].shape[-1] // 2  # tables are whole rows; the sines of their second half are the plain ones
+            phases = (turns[0] + 1j * turns[1])[0, 0][:, None, half:]
             numbers = (y[..., :half] + 1j * y[..., half : 2 * half]) * phases
             return np.concatenate([numbers.real, numbers.imag, y[..., 2 * half :]], -1)
 
