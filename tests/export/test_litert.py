@@ -204,7 +204,7 @@ def test_full_disk_leaves_nothing_and_keeps_the_old_file(plain_model, tmp_path, 
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(litert.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="could not be written: No space left") as caught:
         export.export_litert(plain_model, path, "float32")
     assert caught.value.errno == errno.ENOSPC
