@@ -58,13 +58,13 @@ def write_files(folder, modes) -> None:
                 )
 
 
-def prompt_ids(length: int) -> tuple[int, ...]:
+def prompt_ids(folder, length: int) -> tuple[int, ...]:
     """The first tokens of a news article."""
     from tfxformer import samples
     from tfxformer.text import Tokenizer
 
     text = " ".join(samples.bbc_topics().test_texts[:4])
-    return tuple(Tokenizer.from_pretrained(samples.smollm2()).ids([text])[0][:length])
+    return tuple(Tokenizer.from_pretrained(Path(folder) / "checkpoint").ids([text])[0][:length])
 
 
 def race(folder, slots: int, part: str, options) -> dict:
@@ -73,7 +73,9 @@ def race(folder, slots: int, part: str, options) -> dict:
 
     print(f"{part}, {slots} slots", file=sys.stderr, flush=True)
     length = CASES[slots]
-    case = decoders.Case(str(folder), str(samples.smollm2()), prompt_ids(length), slots, NEW_TOKENS, options.threads)
+    case = decoders.Case(
+        str(folder), str(samples.smollm2()), prompt_ids(folder, length), slots, NEW_TOKENS, options.threads
+    )
     peers = {name: decoders.Peer(name, case, PARTS[part]) for name in options.runtimes}
     raced = harness.race(peers, options.rounds, 1, warmups=1)
     seconds = {name: [time.clock for time in times] for name, times in raced.items()}

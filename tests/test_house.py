@@ -166,7 +166,7 @@ def test_using_a_model_imports_no_optional_package():
 import json, os, sys
 before = dict(os.environ)
 import tfxformer
-from tfxformer import checkpoints, compression, data, layers, models, tasks, text, training
+from tfxformer import checkpoints, compression, data, generation, layers, models, tasks, text, training
 changed = sorted(key for key in os.environ if key.startswith("TF_USE") or key.startswith("KERAS")
                  if os.environ[key] != before.get(key))
 print(json.dumps([changed, [name for name in {LAZY!r} if name in sys.modules]]))
@@ -182,7 +182,7 @@ def test_public_names_exist():
         assert public_name in dir(tfxformer)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         tfxformer.nothing  # noqa: B018
-    for folder in ("checkpoints", "layers", "models", "tasks", "text", "training"):
+    for folder in ("checkpoints", "generation", "layers", "models", "tasks", "text", "training"):
         module = importlib.import_module(f"tfxformer.{folder}")
         assert len(module.__all__) == len(set(module.__all__))
         assert all(getattr(module, one) is not None for one in module.__all__)

@@ -4,7 +4,8 @@ Expected: see RESULTS.md beside, which the full run writes.
 Command: python applications/novel_gpt/run.py [--quick] [--text austen|bbc|FILE] [--tokenizer characters|bpe]
 
 The dials are those of nanoGPT's CPU configuration (github.com/karpathy/nanoGPT, config/train_shakespeare_char.py and
-its README): 4 layers, 4 heads, 128 wide, windows of 64 tokens, batch 12, 2,000 steps of AdamW without dropout.
+its README): the preset gpt-nano (4 layers, 4 heads, 128 wide), windows of 64 tokens, batch 12, 2,000 steps of AdamW
+without dropout.
 """
 
 from __future__ import annotations
@@ -35,9 +36,6 @@ QUANTIZATIONS = ("float32", "dynamic_int8")
 class Settings:
     """The dials; rates are peaks after a warmup, falling along a cosine to a tenth."""
 
-    num_layers: int = 4
-    num_heads: int = 4
-    hidden_size: int = 128
     context: int = 64
     batch_size: int = 12
     steps: int = 2000
@@ -88,25 +86,13 @@ def read_text(name: str) -> Text:
 
 
 def make_model(text: Text, kind: str, settings: Settings) -> tasks.CausalLM:
-    """A GPT-2 of nanoGPT's size with random weights."""
+    """A small GPT-2 with random weights."""
     keras.utils.set_random_seed(settings.seed)
     if kind == "characters":
         tokenizer = Tokenizer.characters(text.train + text.held_out)
     else:
         tokenizer = Tokenizer.train_byte_level_bpe([text.train], settings.vocabulary_size)
-    backbone = tfxformer.build(
-        "gpt2",
-        vocabulary_size=tokenizer.vocabulary_size,
-        padding_id=tokenizer.padding_id,
-        decoder__num_layers=settings.num_layers,
-        decoder__num_heads=settings.num_heads,
-        decoder__hidden_size=settings.hidden_size,
-        decoder__feed_forward_size=4 * settings.hidden_size,
-        decoder__max_positions=settings.context,
-        decoder__activation="gelu",
-        decoder__dropout=0.0,
-        decoder__attention_dropout=0.0,
-    )
+    backbone = tfxformer.build("gpt-nano", vocabulary_size=tokenizer.vocabulary_size, padding_id=tokenizer.padding_id)
     return tasks.CausalLM(backbone, tokenizer=tokenizer, sequence_length=settings.context)
 
 

@@ -95,7 +95,9 @@ class Torch(Runner):
 
     def decode(self):
         with self.torch.inference_mode():
-            self.cache.crop(len(self.case.prompt))
+            behind = self.cache.get_seq_length() - len(self.case.prompt)
+            if behind:
+                self.cache.crop(-behind)
             tokens = [self.token]
             for _ in range(self.case.new_tokens - 1):
                 tokens.append(int(self._step(self.torch.tensor([[tokens[-1]]]))))

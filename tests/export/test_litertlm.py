@@ -4,8 +4,8 @@ import sys
 
 import jinja2
 import pytest
-from decoder_cases import causal_lm, chat_tokenizer
 from export_cases import TEXTS, WORDS
+from language_cases import causal_lm, chat_tokenizer
 
 from tfxformer import export
 from tfxformer.export import litertlm

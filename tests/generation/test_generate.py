@@ -217,7 +217,7 @@ def test_half_precision_generates():
         ({"cache_length": 10}, ValueError, "the cache has 10 slots"),
         ({"num_return_sequences": 0}, ValueError, "num_return_sequences"),
         ({"sampler": "greedy"}, TypeError, "needs a sampler"),
-        ({"sampler": Beams(), "speculation": PromptLookup()}, ValueError, "leave it out for a beam search"),
+        ({"sampler": Beams(), "speculation": PromptLookup()}, ValueError, "Speculation gives the greedy tokens"),
         ({"sampler": Random(), "speculation": PromptLookup()}, ValueError, "Speculation gives the greedy tokens"),
         ({"sampler": Beams(2), "num_return_sequences": 3}, ValueError, "raise num_beams"),
     ],

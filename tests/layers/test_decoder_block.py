@@ -69,8 +69,8 @@ class Reference:
             y = self.dense(f"{name}/{part}", y).reshape(B, y.shape[1], -1, H)
             if part == "value" or turns is None:
                 return y
-            half = turns[0].shape[-1]
-            phases = (turns[0] + 1j * turns[1])[0, 0][:, None]
+            half = turns[0].shape[-1] // 2  # tables are whole rows; the sines of their second half are the plain ones
+            phases = (turns[0] + 1j * turns[1])[0, 0][:, None, half:]
             numbers = (y[..., :half] + 1j * y[..., half : 2 * half]) * phases
             return np.concatenate([numbers.real, numbers.imag, y[..., 2 * half :]], -1)
 
@@ -230,3 +230,20 @@ def test_symbolic_shapes():
     cache = tuple(keras.KerasTensor(x.shape, "float32") for x in empty())
     outputs, new = layer(keras.KerasTensor((B, 2, D)), cache=cache, position=keras.KerasTensor((), "int32"))
     assert outputs.shape == (B, 2, D) and [x.shape for x in new] == [x.shape for x in cache]
+
+
+@pytest.mark.parametrize(("position", "cross_attention"), [("pre", False), ("pre", True), ("parallel", False)])
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_a_block_in_training_is_the_block(position, cross_attention, norm):
+    """Outputs and gradients of a block without dropout: training's kernels against the plain operations."""
+    layer = tiny.perturb(make(position, norm, cross_attention=cross_attention))
+    arguments = {"source": SOURCE} if cross_attention else {}
+    inputs, results = tf.constant(INPUTS), []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, bias=BIAS, rotary=TURNS, training=training, **arguments)
+            loss = tf.reduce_sum(outputs * INPUTS[::-1])
+        gradients = tape.gradient(loss, [inputs, *(variable.value for variable in layer.trainable_variables)])
+        results.append([outputs, *gradients])
+    batteries.assert_close(batteries.numpy_of(results[1]), batteries.numpy_of(results[0]), 2e-5)

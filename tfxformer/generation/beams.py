@@ -121,25 +121,16 @@ def beam_search(
         length_penalty=np.float32(beams.length_penalty),
         processors=values_of(processors),
     )
-    count = beams.num_beams * max(2, 1 + int((stops >= 0).sum()))  # candidates: some remain where many stop at once
+    # Candidates: some go on where many stop at once.
+    count = beams.num_beams * max(2, 1 + int((stops >= 0).sum()))
     if count > beams.num_beams * vocabulary:
         raise ValueError(f"{count} candidates of {beams.num_beams} * {vocabulary} tokens: ask for fewer stop ids.")
     never = beams.early_stopping == "never" and beams.length_penalty > 0
     settings = (beams.num_beams, count, beams.early_stopping is True, never)
     key = ("beams", settings, kinds, len(rows.token_ids), length, len(stops))
-
-    def make():
-        def search(search, limits):
-            return tf.while_loop(
-                lambda search: tf.reduce_any(search.open) & ~search.ended,
-                lambda search: (_advance(engine, search, limits, kinds, settings),),
-                (search,),
-            )[0]
-
-        return tf.function(search, jit_compile=engine.jit_compile)
-
+    search = engine.function(key, lambda: _loop(engine, kinds, settings))
     state = engine.start(rows, length, beams.num_beams, has_penalty(kinds))
-    found = engine.function(key, make)(_begin(state, len(rows.token_ids), beams.num_beams), limits)
+    found = search(_begin(state, len(rows.token_ids), beams.num_beams), limits)
     tokens, scores = found.finished.numpy(), found.finished_scores.numpy()
     ends = rows.length + found.finished_lengths.numpy()
     return [
@@ -147,6 +138,19 @@ def beam_search(
         for row in range(len(tokens))
         for beam in range(wanted)
     ]
+
+
+def _loop(engine: Engine, kinds: tuple, settings: tuple):
+    """The whole search as one graph: (`Search`, `Limits`) -> `Search`."""
+
+    def search(search, limits):
+        return tf.while_loop(
+            lambda search: tf.reduce_any(search.open) & ~search.ended,
+            lambda search: (_advance(engine, search, limits, kinds, settings),),
+            (search,),
+        )[0]
+
+    return tf.function(search, jit_compile=engine.jit_compile)
 
 
 def _begin(state: State, rows: int, beams: int) -> Search:

@@ -53,19 +53,6 @@ def generate(
     """
     sampler = Greedy() if sampler is None else sampler
     shared = {"stop_ids": stop_ids, "cache_length": cache_length, "jit_compile": jit_compile}
-    if isinstance(sampler, Beams):
-        if speculation is not None:
-            raise ValueError("Speculation drafts greedy tokens: leave it out for a beam search.")
-        found = beam_search(
-            model,
-            prompts,
-            max_new_tokens,
-            beams=sampler,
-            processors=processors,
-            num_return_sequences=num_return_sequences,
-            **shared,
-        )
-        return [beam.ids for beam in found]
     if speculation is not None:
         if type(sampler) is not Greedy or tuple(processors) or num_return_sequences != 1:
             raise ValueError(
@@ -73,18 +60,10 @@ def generate(
                 "num_return_sequences, or speculation."
             )
         return speculate(model, prompts, max_new_tokens, speculation, **shared)
-    pieces = stream(
-        model,
-        prompts,
-        max_new_tokens,
-        sampler=sampler,
-        processors=processors,
-        seed=seed,
-        num_return_sequences=num_return_sequences,
-        stride=max_new_tokens,
-        **shared,
-    )
-    return next(pieces)
+    shared |= {"processors": processors, "num_return_sequences": num_return_sequences}
+    if isinstance(sampler, Beams):
+        return [beam.ids for beam in beam_search(model, prompts, max_new_tokens, beams=sampler, **shared)]
+    return next(stream(model, prompts, max_new_tokens, sampler=sampler, seed=seed, stride=max_new_tokens, **shared))
 
 
 def stream(

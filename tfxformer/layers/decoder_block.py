@@ -81,14 +81,14 @@ class DecoderBlock(TransformerBlock):
             return self._regularize(result if source_cache is None else result[0], seeds[6], seeds[7])
 
         def transform(x, key_values=None):
-            return self._assemble(x, key_values, attend, attend_to_source, feed_forward, training, numerics)
+            return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
 
         if training and self.gradient_checkpointing and cache is None:
             return keras.remat(lambda x: transform(x)[0])(inputs)
         outputs, cache = transform(inputs, cache)
         return outputs if cache is None else (outputs, cache)
 
-    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, training, numerics):
+    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, numerics):
         """The halves around their norms: ([B, S, D], new cache or None)."""
         if self.norm_position == "post":
             attended, cache = attend(x, cache)
@@ -96,20 +96,13 @@ class DecoderBlock(TransformerBlock):
             if self.has_cross_attention:
                 x = self.cross_attention_norm(x + attend_to_source(x), numerics=numerics)
             return self.feed_forward_norm(x + feed_forward(x), numerics=numerics), cache
-
-        def norm(layer, x, addend=None):
-            return layer.of_sum(x, addend, training=training, numerics=numerics)
-
-        x, normed = norm(self.attention_norm, x)
-        attended, cache = attend(normed, cache)
+        attended, cache = attend(self.attention_norm(x, numerics=numerics), cache)
         if self.norm_position == "parallel":
-            x, normed = norm(self.feed_forward_norm, x)
-            return x + attended + feed_forward(normed), cache
+            return x + attended + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
+        x = x + attended
         if self.has_cross_attention:
-            x, normed = norm(self.cross_attention_norm, x, attended)
-            attended = attend_to_source(normed)
-        x, normed = norm(self.feed_forward_norm, x, attended)
-        return x + feed_forward(normed), cache
+            x = x + attend_to_source(self.cross_attention_norm(x, numerics=numerics))
+        return x + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

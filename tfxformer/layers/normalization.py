@@ -5,22 +5,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels, norm_kernels
+from tfxformer.layers import kernels
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 NORMS = ("layer", "rms")
-
-
-class ResidualNorm:
-    """What the norms of a pre-norm block can do besides."""
-
-    def of_sum(self, x, residual=None, training=None, numerics: Numerics = DEFAULT):
-        """(x + residual, its normalization): [..., D] twice; in training one kernel."""
-        if training:
-            x, residual = (None if part is None else ops.cast(part, self.compute_dtype) for part in (x, residual))
-            return norm_kernels.sum_and_norm(x, residual, self.gamma, getattr(self, "beta", None), self.epsilon)
-        total = x if residual is None else x + residual
-        return total, self(total, numerics=numerics)
 
 
 def make_norm(kind: str, epsilon: float, dtype, name: str):
@@ -30,7 +18,7 @@ def make_norm(kind: str, epsilon: float, dtype, name: str):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class LayerNormalization(ResidualNorm, keras.layers.LayerNormalization):
+class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
     Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
@@ -60,7 +48,7 @@ class LayerNormalization(ResidualNorm, keras.layers.LayerNormalization):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class RMSNormalization(ResidualNorm, keras.layers.Layer):
+class RMSNormalization(keras.layers.Layer):
     """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467).
 
     Args:
