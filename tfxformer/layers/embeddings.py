@@ -38,8 +38,9 @@ class TokenEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
-        scale = None if numerics.equalization is None else numerics.equalization.column_scale(self)
-        table = self.embeddings if scale is None else self.embeddings / scale
+        equalization, scale, table = numerics.equalization, None, self.embeddings
+        if equalization is not None:
+            scale, table = equalization.column_scale(self), equalization.table(self)
         if reverse:
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))

@@ -17,6 +17,7 @@ Shape letters: B batch, S sequence length, D model width, F feed-forward width, 
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -28,37 +29,47 @@ SMALLEST = 1e-3  # of the largest channel: dead (pruned) channels count as this 
 class Equalization:
     """How the products of one model are written.
 
+    The rewritten weights are variables of their own, made once: what each signature of a file would compute from the
+    layers' own, the converter would hold in memory as often as there are signatures.
+
     Args:
         scales: {paths of the Dense layers that read one input: float32 [D], what the input is multiplied by}.
         unit_parts: {path of a feed-forward layer's output: tuple of int arrays, inner units computed together}.
-        column_scales: {path of an embedding layer: float32 [D], what its table is divided by}.
-        gated_scales: {path of a gated feed-forward layer's output: float32 [F], what the product that it reads is
-            multiplied by}.
+        column_scales: {path of an embedding layer: float32 [D], what rows are multiplied by after the lookup}.
+        gated_scales: {path of a gated feed-forward layer's output: float32 [F], by which the product that it reads is
+            larger}.
+        weights: {path of a layer: (kernel or table, bias or None), as scales and gated scales rewrite them}.
     """
 
-    def __init__(self, scales: dict, unit_parts: dict, column_scales: dict, gated_scales: dict | None = None):
+    def __init__(self, scales: dict, unit_parts: dict, column_scales: dict, gated_scales: dict, weights: dict):
         self.scales = scales
-        self.gated_scales = gated_scales or {}
         self.unit_parts = unit_parts
         self.column_scales = column_scales
+        self.gated_scales = gated_scales
+        self._weights = weights
 
     def scale(self, inputs, layers):
         """float32 [D], the scale of `inputs` [..., D] in front of the Dense `layers`; None to leave them."""
         return self.scales.get(_paths(layers))
 
-    def gated_scale(self, layer):
-        """float32 [F], the scale of the gated product that `layer` reads; None to leave it."""
-        return self.gated_scales.get(layer.path)
+    def weights(self, layer):
+        """(kernel, bias or None) of a Dense layer as it is written."""
+        return self._weights.get(layer.path, (layer.kernel, layer.bias))
 
-    def see_gated(self, layer, inputs):
-        """Told what a gated feed-forward layer's output reads, [..., F]: that is for an `Observer`."""
+    def table(self, layer):
+        """The table of an embedding layer as it is written."""
+        return self._weights.get(layer.path, (layer.embeddings, None))[0]
+
+    def see_gated(self, layer, source, inputs):
+        """Told that a gated feed-forward layer's output reads `inputs` [..., F], linear in what the layer `source`
+        gives: that is for an `Observer`."""
 
     def parts(self, layer):
         """The parts in which the input channels [F] of a feed-forward output are computed; None for one."""
         return self.unit_parts.get(layer.path)
 
     def column_scale(self, layer):
-        """float32 [D], what the table of an embedding layer is divided by; None to leave it."""
+        """float32 [D], what the rows of an embedding layer are multiplied by; None to leave them."""
         return self.column_scales.get(layer.path)
 
 
@@ -68,17 +79,22 @@ class Observer:
     def __init__(self):
         self._inputs = {}  # paths -> (layers, largest magnitude of each channel [D])
         self._gated = {}  # the same of gated products [F]
+        self._sources = {}  # path of an output that reads a gated product -> (it, the layer to scale)
         self._outputs = {}
         self._tables = {}
 
     def scale(self, inputs, layers):
         self._see(self._inputs, layers, inputs)
 
-    def gated_scale(self, layer):
-        return None
+    def weights(self, layer):
+        return layer.kernel, layer.bias
 
-    def see_gated(self, layer, inputs):
+    def table(self, layer):
+        return layer.embeddings
+
+    def see_gated(self, layer, source, inputs):
         self._see(self._gated, (layer,), inputs)
+        self._sources[layer.path] = layer, source
 
     def parts(self, layer):
         self._outputs[layer.path] = layer
@@ -98,7 +114,28 @@ class Observer:
         gated = {path: _balanced(*seen) for (path,), seen in self._gated.items()}
         parts = {path: part_units(np.asarray(layer.kernel)) for path, layer in self._outputs.items()}
         columns = {path: shrink_columns(np.asarray(layer.embeddings)) for path, layer in self._tables.items()}
-        return Equalization(scales, _present(parts), _present(columns), gated)
+        columns = _present(columns)
+        return Equalization(scales, _present(parts), columns, gated, self._written(scales, gated, columns))
+
+    def _written(self, scales, gated, columns) -> dict:
+        """The rewritten weights: {path: (kernel or table, bias or None)}."""
+        kernels, biases = {}, {}
+        for key, (layers, _) in self._inputs.items():
+            for layer in layers:
+                kernels[layer.path] = np.asarray(layer.kernel) / scales[key][:, None]
+                biases[layer.path] = None if layer.bias is None else np.asarray(layer.bias)
+        for path, (output, source) in self._sources.items():
+            kernels[source.path] = kernels.get(source.path, np.asarray(source.kernel)) * gated[path]
+            biases[source.path] = None if source.bias is None else np.asarray(source.bias) * gated[path]
+            kernels[path] = np.asarray(output.kernel) / gated[path][:, None]
+            biases[path] = None if output.bias is None else np.asarray(output.bias)
+        for path, scale in columns.items():
+            kernels[path], biases[path] = np.asarray(self._tables[path].embeddings) / scale, None
+        return {path: (_variable(kernel), _variable(biases[path])) for path, kernel in kernels.items()}
+
+
+def _variable(values):
+    return None if values is None else keras.Variable(values.astype(np.float32), trainable=False, dtype="float32")
 
 
 def _balanced(layers, largest) -> np.ndarray:
@@ -148,32 +185,31 @@ def equalized(inputs, layers, numerics):
         numerics: Numerics.
 
     Returns:
-        project(layer, units=None, times=None): [..., F], or only its channels `units`, an int array; multiplied by
-        `times`, float32 [F].
+        project(layer, units=None): [..., F], or only its channels `units`, an int array.
     """
-    scale = None if numerics.equalization is None else numerics.equalization.scale(inputs, layers)
+    equalization = numerics.equalization
+    scale = None if equalization is None else equalization.scale(inputs, layers)
     if scale is not None:
         inputs = scaled(inputs, scale)
 
-    def project(layer, units=None, times=None):
-        if scale is None and units is None and times is None:
+    def project(layer, units=None):
+        if equalization is None and units is None:
             return layer(inputs)
-        kernel, bias = layer.kernel, layer.bias
-        if times is not None:
-            kernel, bias = kernel * times, None if bias is None else bias * times
+        kernel, bias = (layer.kernel, layer.bias) if equalization is None else equalization.weights(layer)
         if units is not None:
             kernel, bias = ops.take(kernel, units, axis=1), None if bias is None else ops.take(bias, units)
-        product = ops.matmul(inputs, kernel if scale is None else kernel / scale[:, None])
+        product = ops.matmul(inputs, kernel)
         product = product if bias is None else product + bias
         return product if layer.activation is None else layer.activation(product)
 
     return project
 
 
-def scaled_back(layer, inputs, scale):
-    """A Dense layer of inputs [..., F] that come multiplied by `scale` [F]."""
-    product = ops.matmul(inputs, layer.kernel / scale[:, None])
-    return product if layer.bias is None else product + layer.bias
+def equalized_product(layer, inputs, numerics):
+    """A Dense layer without activation of inputs that come as its written kernel wants them."""
+    kernel, bias = numerics.equalization.weights(layer)
+    product = ops.matmul(inputs, kernel)
+    return product if bias is None else product + bias
 
 
 def sum_of_parts(layer, inputs, parts):

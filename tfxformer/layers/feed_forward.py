@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
-from tfxformer.layers.equalization import equalized, scaled_back, sum_of_parts
+from tfxformer.layers.equalization import equalized, equalized_product, sum_of_parts
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
@@ -62,19 +62,15 @@ class FeedForward(keras.layers.Layer):
 
     def _equalized(self, inputs, training, numerics):
         # The gated product takes a scale through to the output projection.
-        scale = numerics.equalization.gated_scale(self.output_projection)
-        inner = self.inner(inputs, training, numerics, times=scale)
-        numerics.equalization.see_gated(self.output_projection, inner)
-        return self.output_projection(inner) if scale is None else scaled_back(self.output_projection, inner, scale)
+        inner = self.inner(inputs, training, numerics)
+        numerics.equalization.see_gated(self.output_projection, self.expand, inner)
+        return equalized_product(self.output_projection, inner, numerics)
 
-    def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None, times=None):
-        """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`.
-
-        Where the activation gates, multiplied by `times` [F].
-        """
+    def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
+        """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
         project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
         if self.gated:
-            return self._activate(project(self.gate, units), training) * project(self.expand, units, times)
+            return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel
             product = ops.matmul(inputs, ops.cast(self.expand.kernel, inputs.dtype))
             return self._activate(product, training, self.expand.bias)
