@@ -44,8 +44,12 @@ def tfxformer_peer():
     schedule = training.WarmupCosine(PEAK, TOTAL, WARMUP, floor=FLOOR)
     optimizer = training.AdamW(schedule, DECAY, beta_2=BETA_2, global_clipnorm=CLIP)
     model.compile(optimizer, steps_per_execution=ITERATIONS)
-    windows = model.windows(text(), 500 * BATCH)
-    data = iter(tf.data.Dataset.from_tensor_slices(windows).repeat().batch(BATCH).prefetch(2))
+    windows = tf.nest.map_structure(tf.constant, model.windows(text(), 500 * BATCH))
+
+    def batch(index):  # one slice a batch, as Keras' fit takes arrays
+        return tf.nest.map_structure(lambda x: x[index * BATCH : (index + 1) * BATCH], windows)
+
+    data = iter(tf.data.Dataset.range(500).repeat().map(batch).prefetch(2))
     model.make_train_function()
 
     def step():
