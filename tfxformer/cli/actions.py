@@ -74,7 +74,15 @@ def evaluate(model, data, batch_size) -> dict:
 
 
 def export(
-    model, file, quantization, sequence_length, sequence_lengths, representative, cache_length, prefill_lengths
+    model,
+    file,
+    quantization,
+    sequence_length,
+    sequence_lengths,
+    representative,
+    cache_length,
+    prefill_lengths,
+    tolerance,
 ) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.cli.models import open_task
@@ -96,6 +104,7 @@ def export(
         sequence_lengths=lengths,
         cache_length=cache_length,
         prefill_lengths=prefill,
+        tolerance=tolerance,
         representative=texts,
     )
     return report.to_dict()

@@ -175,10 +175,13 @@ def export(
         typer.Option(help="A data file that calibrates int8 and int16x8; its labels are not read."),
     ] = None,
     cache_length: Annotated[
-        int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1024).")
+        int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1040).")
     ] = None,
     prefill_lengths: Annotated[
         str | None, typer.Option(help="Of a language model, by commas: tokens read at once (default: 16,128).")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest relative error against Keras (default: the quantization's own).")
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -196,6 +199,7 @@ def export(
         representative=representative,
         cache_length=cache_length,
         prefill_lengths=prefill_lengths,
+        tolerance=tolerance,
     )
 
 
