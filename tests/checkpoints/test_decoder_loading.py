@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 import tfxformer
-from tfxformer import tasks
+from tfxformer import models, tasks
 from tfxformer.checkpoints import CheckpointError, safetensors
 from tfxformer.checkpoints.families import family_of
 from tfxformer.layers.rotary import Rotary
@@ -69,6 +69,13 @@ def test_gpt2_junk_is_passed_over_and_biases_are_not(copy):
     change(folder, lambda tensors: tensors.pop("transformer.h.0.attn.c_attn.bias"))
     with pytest.raises(CheckpointError, match=r"lacks 1 tensors.*h\.0\.attn\.c_attn\.bias"):
         tfxformer.from_pretrained(folder)
+
+
+def test_gpt2_embedding_dropout_that_follows_dropout_is_written_as_its_rate():
+    """Null would be refused by the reference."""
+    config = models.preset("gpt2").replace(decoder__embedding_dropout=None, decoder__dropout=0.3)
+    written = family_of("gpt2").write_config(config)
+    assert (written["embd_pdrop"], written["resid_pdrop"]) == (0.3, 0.3)
 
 
 def head(tensors, factor=1.0):

@@ -1,8 +1,16 @@
 """GPT-2 (Radford et al., 2019), and with it DialoGPT and DistilGPT-2."""
 
 from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, padding_rule
-from tfxformer.checkpoints.family import Family, Head, Key
+from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
+
+
+EMBEDDINGS = Key("embd_pdrop", 0.1)
+EMBEDDING_DROPOUT = Rule(  # never null, which the reference refuses; ours may be None, for `dropout`
+    ("embd_pdrop",),
+    lambda reference: {"decoder.embedding_dropout": EMBEDDINGS.read(reference)},
+    lambda config: {EMBEDDINGS.name: config.decoder.embedding_dropout_rate},
+)
 
 
 def _projection(name: str, part: int | None = None) -> Module:
@@ -31,13 +39,12 @@ FAMILY = Family(
         "decoder.max_positions": Key("n_positions", 1024, ("max_position_embeddings",)),
         "decoder.dropout": Key("resid_pdrop", 0.1),
         "decoder.attention_dropout": Key("attn_pdrop", 0.1),
-        "decoder.embedding_dropout": Key("embd_pdrop", 0.1),
         "decoder.scale_attention": Key("scale_attn_weights", True),
         "decoder.scale_attention_by_layer": Key("scale_attn_by_inverse_layer_idx", False),
         "heads.tied": Key("tie_word_embeddings", True),
     },
     fixed={**PRE_NORM, "decoder.positions": "learned"},
-    rules=(padding_rule(eos=50256),),
+    rules=(padding_rule(eos=50256), EMBEDDING_DROPOUT),
     required={"add_cross_attention": (False, None)},
     modules={"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"},
     block=block,
