@@ -124,6 +124,24 @@ def test_gates_carry_a_scale_through():
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_a_tied_head_shares_the_outliers_of_its_table():
+    """A decoder whose last norm lets one channel stand out, and whose table another: the function stays."""
+    model = perturb(causal_lm(), kernels=0.1)
+    for weight in model.weights:
+        values = np.asarray(weight).copy()
+        if weight.path.startswith("final_norm"):
+            values[3] *= 40
+        elif weight.path.endswith("embeddings"):
+            values[:, 5] *= 8
+        weight.assign(values)
+    row = {"token_ids": np.arange(4, 40, dtype="int32")[None], "padding_mask": np.ones((1, 36), "int32")}
+    numerics = plan.equalized(model, MODE, [row]).numerics
+    ((path, scale),) = numerics.equalization.column_scales.items()
+    assert path.startswith("token_embedding") and scale[3] < 0.5 and scale[5] > 1.5
+    wanted = np.asarray(model(row, training=False))
+    assert relative(model.forward(row, numerics=numerics), wanted) <= 1e-5
+
+
 def test_only_outliers_are_computed_apart():
     kernel = np.random.default_rng(0).uniform(-1, 1, (64, 32))
     assert equalization.part_units(kernel) is None

@@ -40,7 +40,7 @@ class TokenEmbedding(keras.layers.Layer):
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
         equalization, scale, table = numerics.equalization, None, self.embeddings
         if equalization is not None:
-            scale, table = equalization.column_scale(self), equalization.table(self)
+            scale, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)
         if reverse:
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))

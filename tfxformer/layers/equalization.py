@@ -8,7 +8,7 @@ rewritings move it out of the way; none changes the result by more than float32'
   et al., 2022, arXiv:2211.10438, after Nagel et al., 2019, arXiv:1906.04721). W / s is a constant of the file.
 * The few inner units of a feed-forward layer with far larger weights than the others are a small feed-forward layer
   beside it, with scales of their own (Dettmers et al., 2022, arXiv:2208.07339, keep outliers apart, in float16).
-* `table[ids] = (table / s)[ids] * s`, s by column.
+* `table[ids] = (table / s)[ids] * s`, s by column; a head tied to the table reads `(x * s) @ (table / s).T`.
 * A gated feed-forward layer takes a scale through to its output without an operator of its own:
   `(gate * (x @ W * s)) @ (V / s) = (gate * (x @ (W * s))) @ (V / s)`, s by inner unit.
 
@@ -68,8 +68,9 @@ class Equalization:
         """The parts in which the input channels [F] of a feed-forward output are computed; None for one."""
         return self.unit_parts.get(layer.path)
 
-    def column_scale(self, layer):
-        """float32 [D], what the rows of an embedding layer are multiplied by; None to leave them."""
+    def column_scale(self, layer, inputs=None):
+        """float32 [D], what the rows of an embedding layer are multiplied by, and the `inputs` [..., D] of a head that
+        is tied to it; None to leave them."""
         return self.column_scales.get(layer.path)
 
 
@@ -81,7 +82,8 @@ class Observer:
         self._gated = {}  # the same of gated products [F]
         self._sources = {}  # path of an output that reads a gated product -> (it, the layer to scale)
         self._outputs = {}
-        self._tables = {}
+        self._tables = {}  # path -> the embedding layer
+        self._heads = {}  # as `_inputs`, of those that are a head too
 
     def scale(self, inputs, layers):
         self._see(self._inputs, layers, inputs)
@@ -99,8 +101,10 @@ class Observer:
     def parts(self, layer):
         self._outputs[layer.path] = layer
 
-    def column_scale(self, layer):
+    def column_scale(self, layer, inputs=None):
         self._tables[layer.path] = layer
+        if inputs is not None:
+            self._see(self._heads, (layer,), inputs)
 
     @staticmethod
     def _see(seen, layers, inputs):
@@ -113,9 +117,13 @@ class Observer:
         scales = {key: _balanced(*seen) for key, seen in self._inputs.items()}
         gated = {path: _balanced(*seen) for (path,), seen in self._gated.items()}
         parts = {path: part_units(np.asarray(layer.kernel)) for path, layer in self._outputs.items()}
-        columns = {path: shrink_columns(np.asarray(layer.embeddings)) for path, layer in self._tables.items()}
-        columns = _present(columns)
+        columns = _present({path: self._column_scale(path, layer) for path, layer in self._tables.items()})
         return Equalization(scales, _present(parts), columns, gated, self._written(scales, gated, columns))
+
+    def _column_scale(self, path, layer):
+        table, (_, largest) = np.asarray(layer.embeddings), self._heads.get((path,), (None, None))
+        # The rows that are looked up stay bit for bit what they were, unless a head has to share their scale.
+        return shrink_columns(table) if largest is None else balance(largest, [table.T])
 
     def _written(self, scales, gated, columns) -> dict:
         """The rewritten weights: {path: (kernel or table, bias or None)}."""
