@@ -109,7 +109,7 @@ def rotate(x, cosine, sine):
             negative.
     """
     width = cosine.shape[-1]
-    half, turned = width // 2, x[..., :width]
+    half, turned = width // 2, x if width == x.shape[-1] else x[..., :width]  # a whole slice is an operator, too
     cosine, sine = ops.cast(cosine, x.dtype), ops.cast(sine, x.dtype)
     swapped = ops.concatenate([turned[..., half:], turned[..., :half]], axis=-1)
     turned = turned * cosine + swapped * sine  # whole rows: half as many operators as by halves
