@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
-import sys
 
 import harness
 import numpy as np
@@ -131,7 +129,7 @@ def main():
 
     results = {
         "what": f"one training iteration, {LAYERS} layers, {HIDDEN} wide, batch {BATCH}, context {CONTEXT}, float32",
-        "command": shlex.join(["python", "benchmarks/decoder_training.py", *sys.argv[1:]]),
+        "command": harness.command(),
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras", "torch", "transformers"]),
     }

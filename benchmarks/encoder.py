@@ -14,13 +14,10 @@ torch's by more than its precision explains; the differences are in the results.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import multiprocessing
 import os
-import shlex
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -111,7 +108,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.files or temporary
         write_files(folder)
-        machine = harness.machine([name for name in PACKAGES if installed(name)])  # the load before ours
+        machine = harness.machine(PACKAGES)  # the load before ours
         races = []
         for model in options.models:
             for batch in options.batches:
@@ -120,12 +117,9 @@ def main():
         sizes = files.sizes(folder)
     results = {
         "what": "MiniLM-L6 encoder inference, 128 tokens without padding, each runtime in its own process",
-        "command": shlex.join(
-            ["python", "benchmarks/encoder.py", *("DIR" if word == options.files else word for word in sys.argv[1:])]
-        ),
+        "command": harness.command(options.files),
         "rounds": options.rounds,
         "threads": options.threads,
-        "date": time.strftime("%Y-%m-%d"),
         "machine": machine,
         "file_bytes": sizes,
         "targets": targets(races),
@@ -135,15 +129,6 @@ def main():
     for name, target in results["targets"].items():
         print(f"{runtimes.OURS} is {target['found']:.2f}x as fast as {name}, wanted {target['at_least']}x")
     print(harness.write("encoder", results))
-
-
-def installed(package: str) -> bool:
-    """Whether a package is there; an unused peer's may be absent."""
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ by XLA, and without; torch's is `transformers`' own `generate` with its cache. T
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 
 import harness
 import numpy as np
@@ -100,8 +98,7 @@ def main():
         quartiles = f"{ratio['low_quartile']:.2f}-{ratio['high_quartile']:.2f}"
         print(f"{name:20} {speed:7.1f} tokens/s   {ours} is {ratio['median']:.2f} times as fast ({quartiles})")
     if len(chosen) == len(PEERS):
-        command = shlex.join(["python", *sys.argv])
-        written = {"command": command, "rounds": options.rounds, "machine": machine, "peers": results}
+        written = {"command": harness.command(), "rounds": options.rounds, "machine": machine, "peers": results}
         print(harness.write("generation", written))
 
 

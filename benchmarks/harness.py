@@ -15,7 +15,9 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -124,8 +126,14 @@ def training_torch():
     return torch
 
 
+def command(folder=None) -> str:
+    """The command line of this run; the user's own `folder` in it as DIR."""
+    words = ("DIR" if folder is not None and word == str(folder) else word for word in sys.argv[1:])
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
 def machine(packages: list) -> dict:
-    """What the figures were measured on; says so when other work is running."""
+    """What the figures were measured on, with the packages that are there; says so when other work is running."""
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"The machine is busy (load average {load:.1f}): time-sharing favours some peers over others.")
@@ -134,8 +142,15 @@ def machine(packages: list) -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": load,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "packages": {name: version for name in packages if (version := _version(name))},
     }
+
+
+def _version(package: str):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # an unused peer's may be absent
+        return None
 
 
 def _processor():
@@ -151,7 +166,8 @@ def _processor():
 
 
 def write(name: str, results: dict) -> Path:
-    """Writes results/<name>.json, whole or not at all."""
+    """Writes results/<name>.json with today's date, whole or not at all."""
+    results = {"date": time.strftime("%Y-%m-%d"), **results}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     partial = path.with_suffix(".partial")

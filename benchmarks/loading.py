@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import shlex
 import sys
 import tempfile
 import time
@@ -175,8 +174,7 @@ def main():
     results = summarize(runs, file_bytes)
     results = {
         "what": "BERT-base (109 million float32 weights) from one safetensors file into a model",
-        "command": shlex.join(["python", "benchmarks/loading.py", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d"),
+        "command": harness.command(),
         "rounds": arguments.rounds,
         "machine": machine,
         **results,

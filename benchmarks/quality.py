@@ -20,7 +20,6 @@ import functools
 import json
 import math
 import multiprocessing
-import shlex
 import statistics
 import sys
 import tempfile
@@ -292,10 +291,9 @@ def main():
         return
     results = {
         "what": "fine-tuning MiniLM-L6 on VADER movie snippets, 64 tokens, 3 epochs, float32",
-        "command": shlex.join(["python", "benchmarks/quality.py", *sys.argv[1:]]),
+        "command": harness.command(),
         "seeds": options.seeds,
         "training_texts": options.texts or "all",
-        "date": time.strftime("%Y-%m-%d"),
         "machine": next(iter(runs["tfxformer"].values()))["machine"],
         **summarize(runs),
     }

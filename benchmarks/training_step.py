@@ -12,8 +12,6 @@ first token alone, since the classifier reads nothing else. Each precision and l
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from dataclasses import dataclass
 
 import harness
@@ -147,7 +145,7 @@ def main():
     dtype, length = arguments.dtype, arguments.length
     results = {
         "what": f"batch {BATCH}, length {length}, {dtype}",
-        "command": shlex.join(["python", "benchmarks/training_step.py", *sys.argv[1:]]),
+        "command": harness.command(),
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras", "keras-hub", "torch", "transformers"]),
     }

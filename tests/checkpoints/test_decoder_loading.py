@@ -8,6 +8,7 @@ import make_fixtures
 import numpy as np
 import pytest
 import tiny
+from checkpoint_folders import change, configure
 
 import tfxformer
 from tfxformer import models, tasks
@@ -19,19 +20,6 @@ from tfxformer.layers.rotary import Rotary
 @pytest.fixture
 def copy(tmp_path):
     return lambda name: shutil.copytree(make_fixtures.FOLDER / name, tmp_path / name)
-
-
-def change(folder, function):
-    """Rewrites a folder's tensors: `function` changes a dict of them."""
-    tensors = {name: np.array(array) for name, array in safetensors.open_folder(folder).items()}
-    function(tensors)
-    safetensors.write(folder / "model.safetensors", tensors)
-
-
-def configure(folder, **changes):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in {**config, **changes}.items() if value != "absent"}))
 
 
 def silently(read, *arguments, **named):

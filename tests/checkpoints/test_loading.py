@@ -9,6 +9,7 @@ import make_fixtures
 import numpy as np
 import pytest
 import tiny
+from checkpoint_folders import change, configure
 
 import tfxformer
 from tfxformer import tasks
@@ -20,19 +21,6 @@ from tfxformer.checkpoints.hub import resolve
 def folder(tmp_path):
     """A BERT with a masked-language head, to be damaged."""
     return shutil.copytree(make_fixtures.FOLDER / "bert-relu-three-types", tmp_path / "checkpoint")
-
-
-def change(folder, function):
-    """Rewrites a folder's tensors: `function` changes a dict of them."""
-    tensors = {name: np.array(array) for name, array in safetensors.open_folder(folder).items()}
-    function(tensors)
-    safetensors.write(folder / "model.safetensors", tensors)
-
-
-def configure(folder, **changes):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in {**config, **changes}.items() if value != "absent"}))
 
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"

@@ -172,8 +172,7 @@ def _inspection_text(facts: dict, report) -> str:
 def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size, learning_rate, sparsity=None) -> dict:
     """Fits, with pruning where a sparsity is given, and writes the folder."""
     from tfxformer.compression import Prune, sparsity_report
-    from tfxformer.recipes import pipeline, plots, report
-    from tfxformer.recipes.folders import complete_folder
+    from tfxformer.recipes import pipeline
 
     texts = data_files.task_inputs(rows, task.task_name)
     texts, targets, held_out = _hold_out(task, texts, targets, validation, seed)
@@ -200,12 +199,7 @@ def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size,
         "sparsity": sparsity_report(task).kernels.sparsity,
         "last_epoch": {name: values[-1] for name, values in numbers.items()},
     }
-    with complete_folder(output) as folder:
-        task.save_pretrained(folder)
-        pipeline.save_keras(task, folder / "model.keras")
-        report.write_json(folder / "results.json", {**result, "history": numbers, "machine": pipeline.machine()})
-        plots.training_curve({"fit": numbers}, folder / "training-curve.png")
-    return {**result, "folder": str(output)}
+    return pipeline.write_fit(task, output, result, numbers)
 
 
 def _examples(task, texts) -> int:

@@ -165,8 +165,7 @@ def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
 
 
 def _fit(task, x, y, held_out, output: Path, seed, *, epochs, batch_size, learning_rate) -> dict:
-    from tfxformer.recipes import pipeline, plots, report
-    from tfxformer.recipes.folders import complete_folder
+    from tfxformer.recipes import pipeline
 
     task.compile(learning_rate=learning_rate)
     verbose = console.verbose()
@@ -179,9 +178,4 @@ def _fit(task, x, y, held_out, output: Path, seed, *, epochs, batch_size, learni
         "training_texts": len(x),
         "last_epoch": {name: values[-1] for name, values in numbers.items()},
     }
-    with complete_folder(output) as folder:
-        task.save_pretrained(folder)
-        pipeline.save_keras(task, folder / "model.keras")
-        report.write_json(folder / "results.json", {**result, "history": numbers, "machine": pipeline.machine()})
-        plots.training_curve({"fit": numbers}, folder / "training-curve.png")
-    return {**result, "folder": str(output)}
+    return pipeline.write_fit(task, output, result, numbers)

@@ -19,8 +19,9 @@ import keras
 
 from tfxformer.compression import PolynomialDecay, Prune, sparsity_report
 from tfxformer.export import LiteRTModel, export_litert
-from tfxformer.recipes import latency
+from tfxformer.recipes import latency, plots, report
 from tfxformer.recipes.evaluation import main_score, scores
+from tfxformer.recipes.folders import complete_folder
 from tfxformer.tasks import Task
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "tensorflow-model-optimization")
@@ -121,6 +122,25 @@ def save_keras(task: Task, path: Path) -> None:
     """Saves a task as `.keras` with a fresh optimizer: a fitted one's moments would treble the file."""
     task.compile()
     task.save(path)
+
+
+def write_fit(task: Task, output, result: dict, numbers: dict) -> dict:
+    """Writes what a fit has made: a Hugging Face folder, model.keras, results.json and the training curve.
+
+    Args:
+        output: the folder; it is written whole or not at all.
+        result: what goes into results.json.
+        numbers: the history, from `numbers`.
+
+    Returns:
+        `result` with the folder's name.
+    """
+    with complete_folder(output) as folder:
+        task.save_pretrained(folder)
+        save_keras(task, folder / "model.keras")
+        report.write_json(folder / "results.json", {**result, "history": numbers, "machine": machine()})
+        plots.training_curve({"fit": numbers}, folder / "training-curve.png")
+    return {**result, "folder": str(output)}
 
 
 def measure_keras(task: Task, path: Path, test_texts, test_labels, settings: Settings) -> dict:

@@ -4,7 +4,6 @@ from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, paddin
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 
-
 EMBEDDINGS = Key("embd_pdrop", 0.1)
 EMBEDDING_DROPOUT = Rule(  # never null, which the reference refuses; ours may be None, for `dropout`
     ("embd_pdrop",),
