@@ -136,7 +136,7 @@ class LlamaCpp(Runner):
         return tokens
 
 
-MODES = {"tfxformer int8": "dynamic_int8", "tfxformer int4": "int4"}  # of our files
+MODES = {"tfxformer int8": "dynamic_int8", "tfxformer int4": "int4_block32"}  # of our files
 RUNTIMES = {
     **{name: functools.partial(LiteRT, quantization=mode) for name, mode in MODES.items()},
     "llama.cpp Q4_1": LlamaCpp,

@@ -12,6 +12,7 @@ VARIANT_NAMES = {
     "litert-float16": "LiteRT float16",
     "litert-dynamic_int8": "LiteRT int8",
     "litert-int4": "LiteRT int4",
+    "litert-int4_block32": "LiteRT int4, blocks of 32",
 }
 BEGIN, END = "<!-- results: written by the code, do not edit -->", "<!-- end of results -->"
 
