@@ -1,7 +1,10 @@
 """Optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
+from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.rate_finder import LearningRates, find_learning_rate
+from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
 from tfxformer.training.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
@@ -18,14 +21,20 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "Lamb",
+    "LearningRates",
     "Lion",
     "Perplexity",
+    "Recover",
+    "Recovery",
+    "SwapEMAWeights",
+    "TrainingBlewUpError",
     "WarmupCosine",
     "WarmupInverseSqrt",
     "WarmupLinear",
     "WarmupPolynomial",
     "WarmupStableDecay",
     "adamw",
+    "find_learning_rate",
     "optimizer",
     "schedule",
 ]
