@@ -1,5 +1,10 @@
 """Recovery from blow-ups: the state that is gone back to, what training goes on with, and when it ends."""
 
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -198,3 +203,62 @@ def test_what_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"good.npz could not be written"):
         fit(regression(), x, y, Recover(path=tmp_path / "file" / "good.npz"))
+
+
+def test_under_two_replicas_states_and_averages_go_back_on_both():
+    script = textwrap.dedent(
+        """
+        import warnings
+        import keras
+        import numpy as np
+        import tensorflow as tf
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+        from tfxformer.training import Recover, SwapEMAWeights, find_learning_rate, optimizer
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        x = np.random.default_rng(0).standard_normal((12, 4, 3)).astype("float32")
+        y = x.sum(-1, keepdims=True)
+        good = [i for i in range(12) if i not in (6, 7)]
+
+        def made():
+            keras.utils.set_random_seed(0)
+            inputs = keras.Input((3,))
+            model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
+            made = optimizer("adamw", 0.01, global_clipnorm=None, use_ema=True, ema_momentum=0.5)
+            model.compile(made, "mse", jit_compile=False)
+            return model
+
+        def fit(model, x, y, *callbacks):
+            model.fit(tf.data.Dataset.from_tensor_slices((x, y)), verbose=0, callbacks=list(callbacks))
+
+        def copies(model):
+            for variable in (*model.trainable_variables, *model.optimizer._model_variables_moving_average):
+                yield [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+
+        with strategy.scope():
+            model = made()
+        alone = made()
+        bad = y.copy()
+        bad[7] = np.nan
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            fit(model, x, bad, Recover(factor=1.0, every=1))
+        assert any("back to the state after 6 updates" in str(one.message) for one in said)
+        fit(alone, x[good], y[good])
+        for (a, b), (c,) in zip(copies(model), copies(alone)):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-6)
+        for variable in model.trainable_variables:
+            variable.assign(variable + 1.0)
+        before = list(copies(model))
+        data = tf.data.Dataset.from_tensor_slices((x, y))
+        model.evaluate(data, verbose=0, callbacks=[SwapEMAWeights()])
+        assert len(find_learning_rate(model, data, steps=20).rates) >= 8
+        for a, b in zip(copies(model), before):
+            np.testing.assert_array_equal(a, b)
+        print("replicas agree")
+        """
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=240)
+    assert "replicas agree" in done.stdout, done.stderr[-3000:]

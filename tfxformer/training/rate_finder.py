@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.training.state import State, updating_optimizer
+from tfxformer.training.state import State, updating_optimizer, value_of
 
 
 class LearningRates(NamedTuple):
@@ -121,7 +121,7 @@ class _Sweep(keras.callbacks.Callback):
         self._optimizer = updating_optimizer(self.model)
         self._state = State(self.model)
         self._rate = self._optimizer._learning_rate  # the setter would forget the variable of a constant rate
-        self._begin = int(self._optimizer._iterations)
+        self._begin = int(value_of(self._optimizer._iterations))
         self._optimizer._learning_rate = _Exponential(self.lowest, self.factor, self._begin)
         self.model.make_train_function(force=True)
 
@@ -133,10 +133,10 @@ class _Sweep(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()  # the loss is then that of this execution alone
-        self._first = int(self._optimizer._iterations)
+        self._first = int(value_of(self._optimizer._iterations))
 
     def on_train_batch_end(self, batch, logs=None):
-        after, loss = int(self._optimizer._iterations), float(logs["loss"])
+        after, loss = int(value_of(self._optimizer._iterations)), float(logs["loss"])
         if not math.isfinite(loss):
             self.model.stop_training = True
             return

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 
 from tfxformer.training.schedules import Scaled
-from tfxformer.training.state import State, updating_optimizer
+from tfxformer.training.state import State, updating_optimizer, value_of
 
 _WINDOW = 50  # losses whose median a spike is measured by
 _ENOUGH = 10  # of them, before one can be told
@@ -112,7 +112,7 @@ class Recover(keras.callbacks.Callback):
         """The sum of losses and their weight in Keras' own metric of the loss; None where a model has none."""
         for metric in self.model.metrics:
             if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
-                return float(metric.total.numpy()), float(metric.count.numpy())
+                return float(value_of(metric.total)), float(value_of(metric.count))
         return None
 
     def _loss_since_last(self, logs) -> float:
@@ -139,7 +139,7 @@ class Recover(keras.callbacks.Callback):
         if path is not None:  # beside the good one, not over it
             taken = self._good is not None and self._good.state.path
             path = next(one for one in (Path(path), Path(f"{path}.new")) if one != taken)
-        step = int(updating_optimizer(self.model).iterations)
+        step = int(value_of(updating_optimizer(self.model).iterations))
         self._new, self._since = _Kept(State(self.model, path), step, self._epoch), 0
 
     def _accept(self) -> None:
@@ -156,8 +156,8 @@ class Recover(keras.callbacks.Callback):
 
     def _recover(self, batch, loss, reason) -> None:
         optimizer = updating_optimizer(self.model)
-        step, rate = int(optimizer.iterations), optimizer._learning_rate
-        rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
+        step, rate = int(value_of(optimizer.iterations)), optimizer._learning_rate
+        rate = float(value_of(rate)) if isinstance(rate, keras.Variable) else rate
         if self._good is None:
             self._good = self._new  # nothing but the beginning
         elif self._new is not None:

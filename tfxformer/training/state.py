@@ -7,11 +7,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 
 def updating_optimizer(model):
     """The optimizer that updates the weights, without the LossScaleOptimizer around it."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def value_of(variable) -> np.ndarray:
+    """A copy of a variable's value, under any strategy."""
+    return np.array(ops.convert_to_tensor(variable))
 
 
 def state_variables(model) -> list[keras.Variable]:
@@ -40,7 +46,7 @@ class State:
             with model.distribute_strategy.scope():
                 model.optimizer.build(model.trainable_variables)
         self._model, self._variables = model, state_variables(model)
-        values = [np.array(variable.numpy()) for variable in self._variables]
+        values = [value_of(variable) for variable in self._variables]
         self.path, self._values = (None, values) if path is None else (Path(path), None)
         if path is not None:
             self._write(values)
