@@ -59,8 +59,9 @@ def find_learning_rate(
 ) -> LearningRates:
     """Trains with a rate that grows exponentially, gives the model back as it was, and suggests the highest rate.
 
-    The test of Smith (2017, arXiv:1506.01186). It ends early where the loss is not finite or four times the lowest so
-    far. Weights, random states, optimizer and metrics are restored exactly, on errors too.
+    The test of Smith (2017, arXiv:1506.01186). It ends early where the loss is not finite, or, in means over a few
+    steps, three times as far above its lowest as it began. Weights, random states, optimizer and metrics are restored
+    exactly, on errors too.
 
     Args:
         model: a compiled model, of which `fit` takes the data.
@@ -115,7 +116,7 @@ class _Sweep(keras.callbacks.Callback):
         super().__init__()
         self.lowest, self.highest, self.steps = lowest, highest, steps
         self.factor = (highest / lowest) ** (1 / (steps - 1))
-        self.rates, self.losses, self._state = [], [], None
+        self.rates, self.losses, self._state, self._lowest = [], [], None, math.inf
 
     def on_train_begin(self, logs=None):
         self._optimizer = updating_optimizer(self.model)
@@ -144,8 +145,14 @@ class _Sweep(keras.callbacks.Callback):
             return
         self.rates.append(self.lowest * self.factor ** ((self._first + after - 1) / 2 - self._begin))
         self.losses.append(loss)
-        if after - self._begin >= self.steps or loss > 4 * max(0.0, min(self.losses)):
-            self.model.stop_training = True
+        self.model.stop_training = after - self._begin >= self.steps or self._diverged()
+
+    def _diverged(self) -> bool:
+        """Whether the mean of a few steps is three times as far above its lowest as the first steps were."""
+        reach = max(3, self.steps // 20)
+        mean, highest = float(np.mean(self.losses[-reach:])), max(self.losses[:reach])
+        self._lowest = min(self._lowest, mean)
+        return mean - self._lowest > 3 * max(highest - self._lowest, 0.1 * abs(highest))
 
 
 def _smooth(losses) -> np.ndarray:
