@@ -200,31 +200,38 @@ def test_two_replicas_make_the_step_of_one_device():
         import tensorflow as tf
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-        from tfxformer.training import AdamW
+        from tfxformer.training import optimizer
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
         def variables():
-            return [keras.Variable(np.ones((3, 2)), name="kernel"), keras.Variable(np.ones(2), name="bias")]
-
-        with strategy.scope():
-            mirrored, optimizer = variables(), AdamW(0.1, weight_decay=0.1)
-            optimizer.build(mirrored)
-        single, alone = variables(), AdamW(0.1, weight_decay=0.1)
+            layers = [keras.layers.Dense(3, kernel_initializer="ones", name=f"encoder_block_{i}") for i in range(2)]
+            for layer in layers:
+                layer.build((None, 2))
+            return [variable for layer in layers for variable in layer.trainable_variables]
 
         def gradients(scale):
-            return [tf.fill((3, 2), scale), tf.fill((2,), -scale)]
+            return [tf.fill(variable.shape, scale * sign) for variable, sign in zip(single, (1, -2, 3, 1))]
 
-        @tf.function(autograph=False)
-        def step(scale):
-            # The replicas' gradients are summed: each gives half.
-            strategy.run(lambda: optimizer.apply(gradients(scale / 2), mirrored))
+        for name in ("adamw", "lamb", "lion", "adafactor", "sgd"):
+            def make():
+                return optimizer(name, 0.1, weight_decay=0.1, layer_decay=0.5, global_clipnorm=None)
 
-        for scale in (1.0, 3.0, -2.0):
-            step(tf.constant(scale))
-            alone.apply(gradients(scale), single)
-        for a, b in zip(mirrored, single):
-            for copy in strategy.experimental_local_results(a.value):
-                np.testing.assert_allclose(copy.numpy(), b.numpy(), rtol=1e-6)
+            with strategy.scope():
+                mirrored, shared = variables(), make()
+                shared.build(mirrored)
+            single, alone = variables(), make()
+
+            @tf.function(autograph=False)
+            def step(scale):
+                # The replicas' gradients are summed: each gives half.
+                strategy.run(lambda: shared.apply(gradients(scale / 2), mirrored))
+
+            for scale in (1.0, 3.0, -2.0):
+                step(tf.constant(scale))
+                alone.apply(gradients(scale), single)
+            for a, b in zip(mirrored, single):
+                for copy in strategy.experimental_local_results(a.value):
+                    np.testing.assert_allclose(copy.numpy(), b.numpy(), rtol=1e-5, err_msg=f"{name} {a.path}")
         print("replicas agree")
         """
     )

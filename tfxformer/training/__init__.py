@@ -1,7 +1,40 @@
-"""Optimizers, schedules and metrics for any Keras 3 model."""
+"""Optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
+from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.metrics import Perplexity
-from tfxformer.training.optimizers import NO_DECAY, AdamW, adamw
-from tfxformer.training.schedules import WarmupCosine, WarmupLinear
+from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.rate_finder import LearningRates, find_learning_rate
+from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.schedules import (
+    WarmupCosine,
+    WarmupInverseSqrt,
+    WarmupLinear,
+    WarmupPolynomial,
+    WarmupStableDecay,
+    schedule,
+)
+from tfxformer.training.variable_rules import NO_DECAY
 
-__all__ = ["NO_DECAY", "AdamW", "Perplexity", "WarmupCosine", "WarmupLinear", "adamw"]
+__all__ = [
+    "NO_DECAY",
+    "SGD",
+    "Adafactor",
+    "AdamW",
+    "Lamb",
+    "LearningRates",
+    "Lion",
+    "Perplexity",
+    "Recover",
+    "Recovery",
+    "SwapEMAWeights",
+    "TrainingBlewUpError",
+    "WarmupCosine",
+    "WarmupInverseSqrt",
+    "WarmupLinear",
+    "WarmupPolynomial",
+    "WarmupStableDecay",
+    "adamw",
+    "find_learning_rate",
+    "optimizer",
+    "schedule",
+]
