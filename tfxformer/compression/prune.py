@@ -256,7 +256,8 @@ def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
 
 
 def _accumulation_steps(model: keras.Model) -> int | None:
-    return getattr(_updating_optimizer(model), "gradient_accumulation_steps", None)
+    by_model = getattr(model, "gradient_accumulation_steps", None)  # a training.DistributedModel
+    return by_model or getattr(_updating_optimizer(model), "gradient_accumulation_steps", None)
 
 
 def _updates_done(optimizer: keras.optimizers.Optimizer) -> int:

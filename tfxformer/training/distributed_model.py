@@ -78,7 +78,7 @@ class DistributedModel(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config and self.optimizer is not None:
+        if config and self.optimizer is not None:  # this one: Keras has written down that of compile()
             config = {**config, "optimizer": self.serialize_optimizer()}
         return config
 
@@ -116,7 +116,7 @@ class DistributedModel(keras.Model):
                 )
             return True
         several_losses = len(getattr(self._compile_loss, "_flat_losses", None) or tree.flatten(self.loss)) > 1
-        if distributed or several_losses or len(self.outputs) > 1:
+        if distributed or several_losses or len(getattr(self, "outputs", ())) > 1:
             return False
         return not training or not (self.gradient_accumulation_steps > 1 or self._clips_sparsely())
 
@@ -157,13 +157,13 @@ class DistributedModel(keras.Model):
         if self._keras_step_is_right(False):
             super().make_test_function(force)
         elif self.test_function is None or force:
-            self.test_function = _Execution(self, lambda _: TestStep(self))
+            self.test_function = _Execution(self, lambda spec: TestStep(self, spec))
 
     def _make_train_step(self, batch_spec) -> TrainStep:
-        step, state = TrainStep(self), self._accumulation
+        step, state = TrainStep(self, batch_spec), self._accumulation
         if self.gradient_accumulation_steps > 1:
             if state.accumulator is None:
-                objectives = step.replica_step.count_objectives(batch_spec)
+                objectives = step.replica_step.count_objectives()
                 state.accumulator = Accumulator(
                     self.trainable_variables, self.gradient_accumulation_steps, objectives
                 )
@@ -214,38 +214,47 @@ class _Execution:
         self.on_iterator = self._on_iterator if model.run_eagerly else tf.function(self._on_iterator, **graph)
 
     def __call__(self, iterator):
-        """Runs the steps; returns the logs."""
+        """Runs the steps; returns the logs.
+
+        Raises:
+            StopIteration, tf.errors.OutOfRangeError: at the end of the data; Keras ends the epoch.
+        """
         strategy = self.model.distribute_strategy
         whole = not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
-        source = _split(next(iter(iterator)), strategy) if whole else iterator
+        batch = _to_tensors(next(iter(iterator))) if whole else None
         with strategy.scope():
             if self.step is None:
-                spec = tf.nest.map_structure(tf.type_spec_from_value, source) if whole else source.element_spec
-                self.step = self.make_step(_local_spec(spec))
-            return self.on_batch(source) if whole else self.on_iterator(source)
+                self.step = self.make_step(_spec_of_whole(batch) if whole else _local_spec(iterator.element_spec))
+            if whole:
+                return self.on_batch(_split(batch, strategy))
+            found, logs = self.on_iterator(iterator)
+            if not found:
+                raise StopIteration
+            return logs
 
     def _on_batch(self, batch):
         self.step(batch)
         return self.model.get_metrics_result()
 
     def _on_iterator(self, iterator):
-        self.step(iterator.get_next())  # at the end of the data this raises OutOfRangeError, which ends the epoch
+        """(whether there was a batch, logs)."""
         steps = self.model.steps_per_execution
-        if steps > 1:
+        if steps == 1:
+            return True, self._on_batch(iterator.get_next())
 
-            def one_more(done, _):
-                batch = iterator.get_next_as_optional()
-                found = batch.has_value()
-                tf.cond(found, lambda: self._step_in_branch(batch), lambda: tf.constant(0))
-                return done + 1, found
+        def one_more(done, _):
+            batch = iterator.get_next_as_optional()
+            found = batch.has_value()
+            tf.cond(found, lambda: self._step_in_branch(batch), lambda: tf.constant(0))
+            return done + tf.cast(found, "int32"), found
 
-            tf.while_loop(
-                lambda done, more: tf.logical_and(done < steps, more),
-                one_more,
-                [tf.constant(1), tf.constant(True)],
-                parallel_iterations=1,
-            )
-        return self.model.get_metrics_result()
+        done, _ = tf.while_loop(
+            lambda done, more: tf.logical_and(done < steps, more),
+            one_more,
+            [tf.constant(0), tf.constant(True)],
+            parallel_iterations=1,
+        )
+        return done > 0, self.model.get_metrics_result()
 
     def _step_in_branch(self, batch) -> tf.Tensor:
         self.step(batch.get_value())
@@ -253,21 +262,34 @@ class _Execution:
 
 
 def _local_spec(spec):
-    """The spec of one replica's batch, of that of all."""
+    """The spec of one replica's batch, of that of all; None for what a dataset does not have."""
+
+    def local(leaf):
+        if isinstance(leaf, tf.OptionalSpec):
+            return None
+        return next(iter(tf.nest.flatten(leaf, expand_composites=True)), None)
+
+    return tf.nest.map_structure(local, spec)
+
+
+def _spec_of_whole(batch):
+    """The spec of a batch in memory, whose size the next one need not have."""
     return tf.nest.map_structure(
-        lambda leaf: leaf if isinstance(leaf, tf.OptionalSpec) else tf.nest.flatten(leaf, expand_composites=True)[0],
-        spec,
+        lambda leaf: None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), batch
     )
 
 
 def _symbolic(spec):
-    """A tensor spec as a Keras input, None for what a dataset does not have."""
-    return None if isinstance(spec, tf.OptionalSpec) else keras.KerasTensor(tuple(spec.shape), spec.dtype.name)
+    """A tensor spec as a Keras input."""
+    return None if spec is None else keras.KerasTensor(tuple(spec.shape), spec.dtype.name)
+
+
+def _to_tensors(batch):
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), batch)
 
 
 def _split(batch, strategy):
     """A whole batch as the strategy's replicas share it, the first ones one sample more where it does not divide."""
-    batch = tf.nest.map_structure(lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), batch)
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return batch

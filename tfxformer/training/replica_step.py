@@ -44,11 +44,13 @@ class ReplicaStep:
 
     Args:
         model: a built and compiled `DistributedModel`.
+        batch_spec: tensor specs of a replica's batch. Its shapes may be static where the iterator's tensors are not.
         training: bool, whether gradients are wanted.
     """
 
-    def __init__(self, model, training: bool):
+    def __init__(self, model, batch_spec, training: bool):
         self.model, self.training = model, training
+        self.batch_spec = batch_spec
         self.own_loss = type(model).compute_loss is not keras.Model.compute_loss
         # What the step sets itself, once it knows the loss of all replicas.
         self.loss_metrics = [] if model._compile_loss is None else list(model._compile_loss.metrics)
@@ -71,7 +73,8 @@ class ReplicaStep:
             of each output's loss; "gradients", for each objective, for each weight, the gradient of scale times the
             mean times the count, or None.
         """
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(_without_optionals(batch))
+        batch = tf.nest.map_structure(_with_shape, _without_optionals(batch), self.batch_spec)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         variables = (values(self.trainable), values(self.state), values(self.metric_variables))
         result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
@@ -127,18 +130,18 @@ class ReplicaStep:
             raise ValueError("There is no loss to minimize: give loss=... to compile(), or add losses in layers.")
         return parts
 
-    def count_objectives(self, batch_spec) -> int:
-        """How many losses have a divisor of their own, found by tracing the loss of a batch of these shapes."""
+    def count_objectives(self) -> int:
+        """How many losses have a divisor of their own, found by tracing the loss."""
         found = []
 
         def trace(batch):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(_without_optionals(batch))
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
             with keras.StatelessScope(collect_losses=True), recorded(self.model) as records:
                 y_pred = call(self.model, x, self.training)
                 samples = tf.cast(batch_size(x), "float32")
                 found.append(len(self._objectives(x, y, y_pred, sample_weight, samples, records)))
 
-        tf.function(trace, autograph=False).get_concrete_function(batch_spec)
+        tf.function(trace, autograph=False).get_concrete_function(self.batch_spec)
         return found[0]
 
     def _gradients(self, tape, scaled, part, trainable):
@@ -181,3 +184,7 @@ class ReplicaStep:
 def _without_optionals(batch):
     """Keras' datasets have an Optional where a batch has None."""
     return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
+
+
+def _with_shape(leaf, spec):
+    return leaf if leaf is None else tf.ensure_shape(leaf, spec.shape)

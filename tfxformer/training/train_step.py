@@ -22,14 +22,19 @@ def updating_optimizer(optimizer):
 
 
 class TestStep:
-    """One batch of all replicas in inference mode: metrics are updated."""
+    """One batch of all replicas in inference mode: metrics are updated.
+
+    Args:
+        model: a built and compiled `DistributedModel`.
+        batch_spec: tensor specs of a replica's batch, as its datasets have it.
+    """
 
     __test__ = False  # no test, whatever pytest thinks of its name
     training = False
 
-    def __init__(self, model):
+    def __init__(self, model, batch_spec):
         self.model = model
-        self.replica_step = ReplicaStep(model, self.training)
+        self.replica_step = ReplicaStep(model, batch_spec, self.training)
 
     def __call__(self, batch) -> None:
         """In cross-replica context; `batch` is what the strategy's iterator yields."""
@@ -64,15 +69,16 @@ class TrainStep(TestStep):
     """One batch of all replicas: metrics are updated, and weights where the batch ends an accumulation.
 
     Args:
-        model: a built and compiled `DistributedModel`.
-        accumulator: `Accumulator`, or None for an update each batch.
+        model, batch_spec: as `TestStep` has them.
+
+    `accumulator` is an `Accumulator`, or None for an update each batch.
     """
 
     training = True
 
-    def __init__(self, model, accumulator: Accumulator | None = None):
-        super().__init__(model)
-        self.accumulator = accumulator
+    def __init__(self, model, batch_spec):
+        super().__init__(model, batch_spec)
+        self.accumulator: Accumulator | None = None
         self.optimizer = updating_optimizer(model.optimizer)
         self.loss_scaling = model.optimizer if model.optimizer is not self.optimizer else None
 
