@@ -7,6 +7,7 @@ the same on one device with a loop that shares nothing with the package: dense g
 """
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -210,7 +211,9 @@ def reference(options):
     steps = options["steps"]
     for first in range(0, len(batches) - steps + 1, steps):
         rows = np.concatenate([list(batch) for batch in batches[first : first + steps]])
-        of_rows = [tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], part) for part in (y, weights) if part is not None]
+        of_rows = [
+            tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], part) for part in (y, weights) if part is not None
+        ]
         with tf.GradientTape() as tape:
             loss = reference_loss(options, made(ids[rows], training=True), *(*of_rows, None)[:2], made)
         gradients = tape.gradient(loss, made.trainable_variables)
@@ -242,7 +245,8 @@ def main(strategy, cells, output):
     with open(cells, encoding="utf-8") as file:
         for index, options in enumerate(json.load(file)):
             results |= {f"{index}/{name}": value for name, value in run(options, scope).items()}
-    np.savez(output, **results)
+    if json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0) == 0:
+        np.savez(output, **results)
 
 
 if __name__ == "__main__":

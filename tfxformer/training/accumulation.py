@@ -18,7 +18,9 @@ class Accumulator:
 
     def __init__(self, weights, steps: int, objectives: int):
         self.steps = steps
-        self.gradients = [[_local_variable(weight.shape, weight.dtype) for weight in weights] for _ in range(objectives)]
+        self.gradients = [
+            [_local_variable(weight.shape, weight.dtype) for weight in weights] for _ in range(objectives)
+        ]
         self.counts = [_local_variable((), "float32") for _ in range(objectives)]
         self.batches = tf.Variable(
             0, dtype="int64", trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA

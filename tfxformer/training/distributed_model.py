@@ -164,9 +164,7 @@ class DistributedModel(keras.Model):
         if self.gradient_accumulation_steps > 1:
             if state.accumulator is None:
                 objectives = step.replica_step.count_objectives()
-                state.accumulator = Accumulator(
-                    self.trainable_variables, self.gradient_accumulation_steps, objectives
-                )
+                state.accumulator = Accumulator(self.trainable_variables, self.gradient_accumulation_steps, objectives)
             step.accumulator = state.accumulator
         return step
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 from keras import ops, tree
 

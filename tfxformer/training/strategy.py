@@ -137,7 +137,9 @@ def _multiworker(_):
 
 def _tpu_here() -> bool:
     """Whether this process is told of a TPU, or TensorFlow sees one."""
-    return bool(os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR") or tf.config.list_physical_devices("TPU"))
+    return bool(
+        os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR") or tf.config.list_physical_devices("TPU")
+    )
 
 
 def _tpu(argument):

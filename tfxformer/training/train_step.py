@@ -95,9 +95,11 @@ class TrainStep(TestStep):
 
     @property
     def _scale(self) -> tf.Tensor:
+        """What a replica multiplies its mean by, so that float16 overflows where that of the whole batch would."""
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         if self.loss_scaling is not None:
-            return tf.convert_to_tensor(self.loss_scaling.dynamic_scale.value)
-        return tf.constant(float(self.optimizer.loss_scale_factor or 1.0))
+            return tf.convert_to_tensor(self.loss_scaling.dynamic_scale.value) / replicas
+        return tf.constant(float(self.optimizer.loss_scale_factor or 1.0) / replicas)
 
     def _in_replica(self, batch):
         result = self.replica_step(batch, self._scale)
