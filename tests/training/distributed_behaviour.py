@@ -1,25 +1,22 @@
 """What two replicas do besides giving the weights of one, in a process of their own; prints one JSON object."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
 
-from tfxformer import training
-
-STRATEGY = training.strategy("cpu:2")  # before anything else uses TensorFlow
-
-import contextlib
-
-import keras
-import tensorflow as tf
 import tiny
 
 import tfxformer
-from tfxformer import layers, tasks
+from tfxformer import layers, tasks, training
+
+STRATEGY = training.strategy("cpu:2")  # before anything else uses TensorFlow
 
 
 def dropped(layer, jit):

@@ -9,6 +9,7 @@ the same on one device with a loop that shares nothing with the package: dense g
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -199,6 +200,11 @@ def clip(gradients, options):
     return gradients
 
 
+def take_rows(part, rows):
+    """Rows of an array, or of each array of a dict."""
+    return {name: value[rows] for name, value in part.items()} if isinstance(part, dict) else part[rows]
+
+
 def reference(options):
     """The weights of one device: a list of arrays, and the number of updates."""
     import keras
@@ -211,11 +217,9 @@ def reference(options):
     steps = options["steps"]
     for first in range(0, len(batches) - steps + 1, steps):
         rows = np.concatenate([list(batch) for batch in batches[first : first + steps]])
-        of_rows = [
-            tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], part) for part in (y, weights) if part is not None
-        ]
+        of_rows = [None if part is None else take_rows(part, rows) for part in (y, weights)]
         with tf.GradientTape() as tape:
-            loss = reference_loss(options, made(ids[rows], training=True), *(*of_rows, None)[:2], made)
+            loss = reference_loss(options, made(ids[rows], training=True), *of_rows, made)
         gradients = tape.gradient(loss, made.trainable_variables)
         gradients = clip([tf.convert_to_tensor(gradient).numpy() for gradient in gradients], options)
         updater.apply([tf.constant(gradient) for gradient in gradients], made.trainable_variables)
@@ -242,9 +246,8 @@ def main(strategy, cells, output):
     """Runs the cells of a file one after another."""
     scope = scope_of(strategy)
     results = {}
-    with open(cells, encoding="utf-8") as file:
-        for index, options in enumerate(json.load(file)):
-            results |= {f"{index}/{name}": value for name, value in run(options, scope).items()}
+    for index, options in enumerate(json.loads(Path(cells).read_text(encoding="utf-8"))):
+        results |= {f"{index}/{name}": value for name, value in run(options, scope).items()}
     if json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0) == 0:
         np.savez(output, **results)
 

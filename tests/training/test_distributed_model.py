@@ -42,7 +42,7 @@ CELLS = {
         cell(eager=True, samples=32, epochs=1),
     ],
     "multiworker": [
-        cell(jit=True, optimizer="adamw", steps=4, steps_per_execution=5, fit_only=True),
+        cell(jit=True, optimizer="adamw", steps=4, steps_per_execution=5),
         cell(loss="tokens", samples=65, steps=2, steps_per_execution=2),
         cell(clip={"clipvalue": 0.001}, ema=True, fit_only=True),
     ],
@@ -63,17 +63,11 @@ def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, tmp_p
     run = [cases.run(options, cases.scope_of(strategy)) for options in CELLS[strategy]] if alone else None
     for options, result in zip(CELLS[strategy], run or run_cells(strategy, CELLS[strategy], tmp_path), strict=True):
         assert largest_difference(result, options) <= TOLERANCE, options
-        if not alone and not options["jit"] and not options["fit_only"]:
-            wanted = cases.run(options, cases.scope_of("none"))
+        if not alone and not options["fit_only"]:
+            wanted = cases.run({**options, "jit": False}, cases.scope_of("none"))
             assert set(result) == set(wanted)
             for name, value in wanted.items():
                 np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of {options}")
-
-
-def test_predictions_under_two_workers_are_in_order(tmp_path):
-    (result,) = run_cells("multiworker", [cell(jit=True, samples=32, epochs=1)], tmp_path)
-    wanted = cases.run(cell(samples=32, epochs=1), cases.scope_of("none"))
-    np.testing.assert_allclose(result["predicted"], wanted["predicted"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +115,8 @@ def small(base=DistributedModel, steps=None, optimizer=keras.optimizers.SGD, rat
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     made = base(inputs, keras.layers.Dense(3, activation="softmax")(keras.layers.Dense(8, activation="tanh")(inputs)))
-    made.compile(
-        optimizer(rate, gradient_accumulation_steps=steps), "sparse_categorical_crossentropy", ["accuracy"], **options
-    )
+    optimizer = optimizer(rate, gradient_accumulation_steps=steps)
+    made.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **options)
     return made
 
 
@@ -151,7 +144,7 @@ def test_a_saved_model_goes_on_with_its_accumulation(tmp_path):
     loaded = keras.models.load_model(path)
     assert type(loaded) is DistributedModel
     assert (loaded.gradient_accumulation_steps, int(loaded.optimizer.iterations)) == (4, 2)
-    assert loaded.get_config() == model.get_config()
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     whole = weights_after(small(steps=4, optimizer=AdamW), 2)
     for went_on, at_once in zip(weights_after(loaded, 1), whole, strict=True):
         np.testing.assert_array_equal(went_on, at_once)
@@ -226,7 +219,8 @@ def test_an_own_loss_accumulates_to_that_of_the_whole_batch():
 
 
 def test_without_a_loss_it_says_so():
-    model = small(steps=2)
+    inputs = keras.Input((4,))
+    model = DistributedModel(inputs, keras.layers.Dense(3)(inputs))
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     with pytest.raises(ValueError, match=r"no loss to minimize|No loss to compute"):
         model.fit(X, Y, verbose=0)

@@ -62,8 +62,8 @@ class DistributedModel(keras.Model):
             return
         if optimizer.built:
             raise ValueError(
-                f"The optimizer accumulates gradients over {optimizer.gradient_accumulation_steps} batches and was built "
-                "before compile(); a DistributedModel accumulates itself. Compile with a new optimizer."
+                f"The optimizer, with gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, was built "
+                "before compile(), and has its own sums. A DistributedModel sums itself: compile with a new optimizer."
             )
         # Kept with the optimizer: it may be compiled again.
         optimizer.accumulated_by_model = int(optimizer.gradient_accumulation_steps)

@@ -145,6 +145,6 @@ def compiled_objectives(records, additional, samples) -> list[Objective]:
 
 
 def own_objective(loss, records, samples) -> Objective:
-    """The loss of a user's `compute_loss`: one mean, over the terms of the one compiled loss it calls, or the samples."""
+    """The loss of a user's `compute_loss`: a mean over the terms of the one compiled loss it calls, or the samples."""
     counts = [record.count for record in records if record.count is not None]
     return Objective(ops.cast(ops.sum(loss), "float32"), counts[0] if len(counts) == len(records) == 1 else samples)
