@@ -46,6 +46,25 @@ OTHERS = {  # what the matrix does not vary, under each strategy
     "train_on_batch": {"on_batch": True},
 }
 
+PAGE = """\
+# Equal to one device
+
+`python tests/training/equality_table.py` trains a small Transformer with `training.DistributedModel.fit` and compares
+its weights with those of a loop on one device that shares nothing with the package: dense gradients of the mean over
+all samples of an update, clipped with numpy, applied by the plain optimizer. Given is the largest absolute difference
+of any weight after two epochs, float32; the largest here is {worst:.1e}, and all are to be at most {limit:.0e}. The
+global norm is clipped to {clip}, which acts in every update.
+
+{matrix}
+
+Further options: SGD with the active clip, neither XLA nor accumulation, where nothing else is said:
+
+{others}
+
+What TensorFlow cannot do is refused with a message: synchronized BatchNormalization and a `train_step` of one's own
+under a strategy with replicas, and ParameterServerStrategy. Nothing was run on a GPU or a TPU.
+"""
+
 
 def matrix_cell(optimizer, jit, steps, steps_per_execution):
     """A cell of the matrix; two epochs of 10 batches."""
@@ -84,27 +103,14 @@ def text(found: dict) -> str:
         [label, *(f"{found[name][len(MATRIX) + index]:.1e}" for name in names)] for index, label in enumerate(OTHERS)
     ]
     heads = [STRATEGIES[name] for name in names]
-    worst = np.max([values for values in found.values()])
-    return "\n".join(
-        [
-            "# Equal to one device",
-            "",
-            "`python tests/training/equality_table.py` trains a small Transformer with `training.DistributedModel.fit` and",
-            "compares its weights with those of a loop on one device that shares nothing with the package: dense gradients",
-            "of the mean over all samples of an update, clipped with numpy, applied by the plain optimizer. Given is the",
-            f"largest absolute difference of any weight after two epochs, float32; the largest here is {worst:.1e}. All are",
-            f"to be at most {LIMIT:.0e}. The global norm is clipped to {cases.CLIP}, which acts in every update.",
-            "",
-            *table(["optimizer", "jit_compile", "accumulation", "steps_per_execution", *heads], rows),
-            "",
-            "Further options, SGD with the active clip and neither XLA nor accumulation where nothing else is said:",
-            "",
-            *table(["option", *heads], others),
-            "",
-            "What TensorFlow cannot do is refused with a message: synchronized BatchNormalization and a `train_step` of",
-            "one's own on more than one replica, and ParameterServerStrategy. On a TPU nothing was run.",
-            "",
-        ]
+    worst = max(max(values) for values in found.values())
+    matrix = table(["optimizer", "jit_compile", "accumulation", "steps_per_execution", *heads], rows)
+    return PAGE.format(
+        worst=worst,
+        limit=LIMIT,
+        clip=cases.CLIP,
+        matrix="\n".join(matrix),
+        others="\n".join(table(["option", *heads], others)),
     )
 
 

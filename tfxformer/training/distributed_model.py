@@ -16,6 +16,10 @@ _DISTRIBUTED = (
     tf.distribute.MirroredStrategy,
     tf.distribute.MultiWorkerMirroredStrategy,
     tf.distribute.TPUStrategy,
+)
+_REFUSED = (
+    tf.distribute.ParameterServerStrategy,
+    tf.distribute.experimental.ParameterServerStrategy,
     tf.distribute.experimental.CentralStorageStrategy,
 )
 
@@ -107,7 +111,7 @@ class DistributedModel(keras.Model):
         if keras.backend.backend() != "tensorflow":
             return True
         strategy, method = self.distribute_strategy, "train_step" if training else "test_step"
-        distributed = isinstance(strategy, _DISTRIBUTED)
+        distributed = isinstance(strategy, (*_DISTRIBUTED, *_REFUSED))
         if self._has_own(method):
             if distributed:
                 raise ValueError(
@@ -131,13 +135,19 @@ class DistributedModel(keras.Model):
         if self._keras_step_is_right(True) and self._keras_step_is_right(False):
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
             return
-        self._check_layers()
+        self._check_strategy()
         if iterator is not None:
             data_batch = tree.map_structure(_symbolic, _local_spec(iterator._distributed_dataset.element_spec))
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
-    def _check_layers(self) -> None:
+    def _check_strategy(self) -> None:
+        """Refuses what cannot give the weights of one device."""
+        if isinstance(self.distribute_strategy, _REFUSED):
+            raise ValueError(
+                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}, whose replicas have "
+                "no common step. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
+            )
         for layer in self._flatten_layers():
             if getattr(layer, "synchronized", False) and self.distribute_strategy.num_replicas_in_sync > 1:
                 raise ValueError(
