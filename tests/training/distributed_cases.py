@@ -48,7 +48,7 @@ def data(options):
     lengths = rng.integers(1, LENGTH + 1, (len(ids), 1))
     tokens = (np.arange(LENGTH)[None] < lengths).astype("float32")
     tokens[len(ids) // 2 :: 3] = 0.0  # rows of which nothing counts
-    samples = rng.uniform(0.0, 2.0, len(ids)).astype("float32")
+    samples = rng.uniform(0.0, 2.0, (len(ids), 1)).astype("float32")
     return ids, targets, {"tokens": tokens, "samples": samples}.get(options["loss"], tokens)
 
 
@@ -177,7 +177,7 @@ def reference_loss(options, outputs, y, weights, made):
             "mean": lambda: tf.reduce_mean(terms),
             "sum": lambda: tf.reduce_sum(terms),
             "tokens": lambda: tf.reduce_sum(terms * weights) / tf.reduce_sum(weights),
-            "samples": lambda: tf.reduce_mean(terms * weights[:, None]),
+            "samples": lambda: tf.reduce_mean(terms * weights),
         }[options["loss"]]()
     if options["regularize"]:
         kernel = next(layer.kernel for layer in made.layers if getattr(layer, "kernel_regularizer", None))

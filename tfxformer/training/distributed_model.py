@@ -145,8 +145,8 @@ class DistributedModel(keras.Model):
         """Refuses what cannot give the weights of one device."""
         if isinstance(self.distribute_strategy, _REFUSED):
             raise ValueError(
-                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}, whose replicas have "
-                "no common step. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
+                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}: its replicas have no "
+                "step in common. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
             )
         for layer in self._flatten_layers():
             if getattr(layer, "synchronized", False) and self.distribute_strategy.num_replicas_in_sync > 1:
