@@ -7,8 +7,7 @@ import tensorflow as tf
 from keras import tree
 
 from tfxformer.training.accumulation import Accumulator
-from tfxformer.training.optimizers import AdamW
-from tfxformer.training.replica_step import call, compiled, values
+from tfxformer.training.replica_step import batch_size, call, compiled, values
 from tfxformer.training.train_step import TestStep, TrainStep, updating_optimizer
 
 # Strategies under which Keras' own steps fail or differ from one device.
@@ -40,13 +39,13 @@ class DistributedModel(keras.Model):
 
     - A mean loss is divided by its terms in the whole batch (and in all batches of an accumulation), also where
       token weights, masks or a short last batch give replicas different numbers of them.
-    - Gradients are clipped once, after they are summed over replicas, and an embedding's as a dense matrix.
+    - Gradients are clipped once, after they are summed over replicas.
+    - The optimizer gets an embedding's gradient as a dense matrix; rows of one id are summed before anything else.
     - An accumulation (`gradient_accumulation_steps` of the optimizer) counts as one update: `optimizer.iterations`
       and learning-rate schedules count updates.
     - Replicas draw different random numbers; the state of seed generators stays the same on all.
 
-    Where Keras' own step is right already (one device, no accumulation, one output, no clipping of gradients that may
-    be sparse), it is the step that runs.
+    Where Keras' own step is right already (one device, no accumulation, one output), it is what runs.
 
     A subclass may override `compute_loss` and `compute_metrics`. `compute_loss` returns the mean over the samples it is
     given; Keras' loss objects, called there, divide by the number of replicas: call loss functions or
@@ -105,7 +104,7 @@ class DistributedModel(keras.Model):
     # ---- which step -------------------------------------------------------------------------------------------
 
     def _has_own(self, method: str) -> bool:
-        return getattr(type(self), method) is not getattr(keras.Model, method)
+        return getattr(type(self), method) is not getattr(DistributedModel, method)
 
     def _keras_step_is_right(self, training: bool) -> bool:
         if keras.backend.backend() != "tensorflow":
@@ -122,13 +121,7 @@ class DistributedModel(keras.Model):
         several_losses = len(getattr(self._compile_loss, "_flat_losses", None) or tree.flatten(self.loss)) > 1
         if distributed or several_losses or len(getattr(self, "outputs", ())) > 1:
             return False
-        return not training or not (self.gradient_accumulation_steps > 1 or self._clips_sparsely())
-
-    def _clips_sparsely(self) -> bool:
-        """Whether the optimizer would clip an embedding's gradient before it has summed the rows of one id."""
-        optimizer = updating_optimizer(self.optimizer)
-        clips = any(getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue"))
-        return clips and not isinstance(optimizer, AdamW)
+        return not (training and self.gradient_accumulation_steps > 1)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds losses, metrics and optimizer before the first step, from shapes alone: no batch is lost."""
@@ -145,8 +138,8 @@ class DistributedModel(keras.Model):
         """Refuses what cannot give the weights of one device."""
         if isinstance(self.distribute_strategy, _REFUSED):
             raise ValueError(
-                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}: its replicas have no "
-                "step in common. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
+                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}: the replicas have "
+                "no step in common. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
             )
         for layer in self._flatten_layers():
             if getattr(layer, "synchronized", False) and self.distribute_strategy.num_replicas_in_sync > 1:
@@ -154,6 +147,24 @@ class DistributedModel(keras.Model):
                     f"Layer {layer.path} is a synchronized BatchNormalization, which waits for other replicas inside "
                     "the compiled step. Use synchronized=False, or LayerNormalization."
                 )
+
+    def train_step(self, data):
+        """Keras' step on one device, but that the optimizer gets an embedding's gradient as a dense matrix.
+
+        Keras squares the rows of one id before it sums them: in a norm to clip by, and in Adam's second moment.
+        """
+        if keras.backend.backend() != "tensorflow" or not self.trainable_weights:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = call(self, x, training=True)
+            loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            self._loss_tracker.update_state(loss, sample_weight=batch_size(x))
+            loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        gradients = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def make_train_function(self, force=False):
         """Keras calls it before training; `train_function` runs `steps_per_execution` steps."""
