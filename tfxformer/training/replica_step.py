@@ -54,10 +54,10 @@ class ReplicaStep:
         self.own_loss = type(model).compute_loss is not keras.Model.compute_loss
         # What the step sets itself, once it knows the loss of all replicas.
         self.loss_metrics = [] if model._compile_loss is None else list(model._compile_loss.metrics)
-        tracked = {id(metric) for metric in [model._loss_tracker, *self.loss_metrics]}
-        metrics = [metric for metric in model.metrics if id(metric) not in tracked]
+        trackers = [model._loss_tracker, *self.loss_metrics]
+        metrics = [metric for metric in model.metrics if id(metric) not in set(map(id, trackers))]
         self.metric_variables = [variable for metric in metrics for variable in metric.variables]
-        self.loss_variables = [variable for metric in self.loss_metrics for variable in metric.variables]
+        self.loss_variables = [variable for metric in trackers for variable in metric.variables]
         self.trainable, self.state = model.trainable_variables, model.non_trainable_variables
         self.function = compiled(self._compute, model)
 
