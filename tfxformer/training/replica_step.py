@@ -136,7 +136,8 @@ class ReplicaStep:
 
         def trace(batch):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-            with keras.StatelessScope(collect_losses=True), recorded(self.model) as records:
+            mapping = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.model.variables]
+            with keras.StatelessScope(mapping, collect_losses=True), recorded(self.model) as records:
                 y_pred = call(self.model, x, self.training)
                 samples = tf.cast(batch_size(x), "float32")
                 found.append(len(self._objectives(x, y, y_pred, sample_weight, samples, records)))
