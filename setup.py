@@ -6,12 +6,12 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 GGUF = ["gguf>=0.10"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
     name="tfxformer",
-    version="0.2.0",
+    version="0.2.1",
     description="From a Transformer checkpoint to a phone, in Keras: exact, trained with fit, pruned, LiteRT.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

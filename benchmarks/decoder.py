@@ -25,8 +25,8 @@ from peers import decoders
 
 CASES = {256: 128, 1040: 512}  # slots of the cache (1,024 would be slow: `export.decoder`): tokens of the prompt
 NEW_TOKENS = 64
-# What int8 makes of these weights, which are 4-bit ones already, is a little above what the exporter asks for.
-TOLERANCES = {"dynamic_int8": 0.07, "int4": 0.5}
+# The error to let pass, None for the exporter's own: 4-bit blocks hold weights that come out of other ones badly.
+TOLERANCES = {"dynamic_int8": None, "int4": 0.5}
 PARTS = {"prompt": "read", "decode": "decode"}
 # (part, slots, peer) -> how many times as fast as the peer we want to be, by runtime of ours
 TARGETS = [

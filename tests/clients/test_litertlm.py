@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
 from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
+from tfxformer.export import decoder
 
 PYTHON = os.environ.get("TFXFORMER_LITERTLM_PYTHON")
 SCRIPT = Path(__file__).with_name("litertlm_text.py")
@@ -47,10 +48,12 @@ def keras_text(model, ids):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_text_equals_greedy_keras(tmp_path, kind):
+def test_text_equals_greedy_keras(tmp_path, monkeypatch, kind):
     pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
+    monkeypatch.setattr(decoder, "DECODE_SLOTS", (40,))  # a signature of ours, which LiteRT-LM passes over
     model = causal_lm(kind, tokenizer=chat_tokenizer(), decoder__max_positions=128)
-    export.export_litert(model, tmp_path / "m.tflite", "float32", cache_length=128, prefill_lengths=(8, 32))
+    report = export.export_litert(model, tmp_path / "m.tflite", "float32", cache_length=128, prefill_lengths=(8, 32))
+    assert report.signatures == ("prefill_8", "prefill_32", "decode_40", "decode")
     export.bundle_litertlm(tmp_path / "m.tflite", model.tokenizer, tmp_path / "m.litertlm")
     found = litertlm(tmp_path / "m.litertlm", tmp_path, PROMPTS, PROMPTS[1:3])
     ids = model.tokenizer.ids(PROMPTS)

@@ -75,6 +75,28 @@ def test_kinds_of_decoders(tmp_path, kind):
     assert file_greedy(path, prompt, 8, lengths=(16,)) == greedy(model, prompt, 8)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_decode_signatures_that_read_less(tmp_path, monkeypatch, kind):
+    """Tokens on both sides of each border, by the calls that our generator chooses."""
+    monkeypatch.setattr(decoder, "DECODE_SLOTS", (12, 20, 40))
+    model = causal_lm(kind)
+    path = tmp_path / "model.tflite"
+    report = export.export_litert(model, path, "float32", cache_length=T, prefill_lengths=(4,))
+    assert report.signatures == ("prefill_4", "decode_12", "decode_20", "decode")
+    assert report.error < 1e-5
+    prompt = np.random.default_rng(3).integers(0, 400, 9).tolist()
+    assert export.LiteRTGenerator(path).generate_ids(prompt, 30) == greedy(model, prompt, 30)
+
+
+def test_the_least_that_suffices_is_read():
+    called = []
+    steps = decoding.Steps(lambda name, *_: called.append(name), (4,), 48, (12, 20))
+    steps.prefill(range(11))
+    for _ in range(10):
+        steps.decode(1)
+    assert called == ["prefill_4"] * 3 + ["decode_12"] + ["decode_20"] * 8 + ["decode"]
+
+
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
 def test_modes_that_quantize_the_cache_are_refused(model, tmp_path, mode):
     with pytest.raises(ValueError, match="not for decoders"):

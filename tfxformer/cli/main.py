@@ -51,15 +51,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def run(action: str, json: bool, debug: bool, **arguments) -> None:
-    """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1."""
+def run(action: str, options: dict) -> None:
+    """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1.
+
+    Args:
+        options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
+    """
+    json, debug = options.pop("json"), options.pop("debug")
     # Said before TensorFlow is imported, for this process only: the library touches no environment.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tfxformer.cli import actions, console
 
     try:
         with console.everything_to_stderr():
-            result = getattr(actions, action)(**arguments)
+            result = getattr(actions, action)(**options)
     except KeyboardInterrupt:
         sys.exit(console.fail("interrupted", 130))
     except Exception as error:
@@ -77,7 +82,7 @@ def demo(
     debug: Debug = False,
 ):
     """MiniLM-L6 learns the topics of BBC news, is pruned and exported, and runs as .tflite on test texts."""
-    run("demo", json, debug, output=output, quick=quick)
+    run("demo", locals())
 
 
 @app.command()
@@ -102,24 +107,7 @@ def finetune(
     debug: Debug = False,
 ):
     """Train MODEL on DATA; write a Hugging Face folder, model.keras, results.json and a training curve."""
-    run(
-        "finetune",
-        json,
-        debug,
-        model=model,
-        data=data,
-        output=output,
-        task=task,
-        labels=labels.split(",") if labels else None,
-        problem_type=problem_type,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        sequence_length=sequence_length,
-        validation=validation,
-        seed=seed,
-        dtype=dtype,
-    )
+    run("finetune", {**locals(), "labels": labels.split(",") if labels else None})
 
 
 @app.command()
@@ -137,26 +125,13 @@ def prune(
     debug: Debug = False,
 ):
     """Go on training a fine-tuned MODEL on DATA while its smallest weights become zero."""
-    run(
-        "prune",
-        json,
-        debug,
-        model=model,
-        data=data,
-        output=output,
-        sparsity=sparsity,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        validation=validation,
-        seed=seed,
-    )
+    run("prune", locals())
 
 
 @app.command()
 def evaluate(model: Runnable, data: Data, batch_size: BatchSize = 32, json: Json = False, debug: Debug = False):
     """Score MODEL on the labelled texts of DATA."""
-    run("evaluate", json, debug, model=model, data=data, batch_size=batch_size)
+    run("evaluate", locals())
 
 
 @app.command()
@@ -187,20 +162,7 @@ def export(
     debug: Debug = False,
 ):
     """Write MODEL as a verified LiteRT file."""
-    run(
-        "export",
-        json,
-        debug,
-        model=model,
-        file=file,
-        quantization=quantization,
-        sequence_length=sequence_length,
-        sequence_lengths=sequence_lengths,
-        representative=representative,
-        cache_length=cache_length,
-        prefill_lengths=prefill_lengths,
-        tolerance=tolerance,
-    )
+    run("export", locals())
 
 
 @app.command()
@@ -215,7 +177,8 @@ def predict(
     debug: Debug = False,
 ):
     """Run MODEL on texts."""
-    run("predict", json, debug, model=model, texts=texts or [], pairs=pair or None, file=file)
+    pairs = {"texts": texts or [], "pairs": pair or None}
+    run("predict", {"model": model, **pairs, "file": file, "json": json, "debug": debug})
 
 
 @app.command()
@@ -248,24 +211,7 @@ def train_lm(
     debug: Debug = False,
 ):
     """Train a language model on DATA: a new one, or MODEL; of prompts and chats it learns the answers."""
-    run(
-        "train_lm",
-        json,
-        debug,
-        data=data,
-        output=output,
-        model=model,
-        preset=preset,
-        tokenizer=tokenizer,
-        vocabulary_size=vocabulary_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        sequence_length=sequence_length,
-        validation=validation,
-        seed=seed,
-        dtype=dtype,
-    )
+    run("train_lm", locals())
 
 
 @app.command()
@@ -283,19 +229,7 @@ def generate(
     debug: Debug = False,
 ):
     """Continue PROMPT, greedily or by chance; the text is shown as it comes."""
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    run(
-        "generate",
-        json,
-        debug,
-        model=model,
-        prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        seed=seed,
-        write=None if json else _writer(),
-        **sampling,
-    )
+    run("generate", {**locals(), "write": None if json else _writer()})
 
 
 @app.command()
@@ -313,19 +247,7 @@ def chat(
     debug: Debug = False,
 ):
     """Talk with MODEL, a line a message, until the input ends (Ctrl-D)."""
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    run(
-        "chat",
-        json,
-        debug,
-        model=model,
-        system=system,
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        seed=seed,
-        write=None if json else _writer(),
-        **sampling,
-    )
+    run("chat", {**locals(), "write": None if json else _writer()})
 
 
 def _writer():
@@ -346,7 +268,7 @@ def inspect(
     debug: Debug = False,
 ):
     """Look into a model: signatures, operators and sizes, or configuration, parameters and zeros."""
-    run("inspect", json, debug, path=path)
+    run("inspect", locals())
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ Shape letters: S tokens of a chunk, T slots of the cache, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-DECODE, PREFILL = "decode", "prefill_"
+DECODE, DECODE_FIRST, PREFILL = "decode", "decode_", "prefill_"
 CACHE = "kv_cache_"
 PADDING = 0  # any id does: what is written behind the last token is overwritten before it is seen
 
@@ -30,6 +30,16 @@ class Chunk(NamedTuple):
 def signature_name(length: int) -> str:
     """The signature that takes `length` tokens."""
     return DECODE if length == 1 else f"{PREFILL}{length}"
+
+
+def decode_name(slots: int) -> str:
+    """The signature that takes one token and reads the first `slots` of the cache; `decode` reads all."""
+    return f"{DECODE_FIRST}{slots}"
+
+
+def numbers(names: Iterable[str], prefix: str) -> tuple[int, ...]:
+    """The numbers after `prefix` in names of signatures, ascending."""
+    return tuple(sorted(int(name[len(prefix) :]) for name in names if name.startswith(prefix)))
 
 
 def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int) -> Iterator[Chunk]:
@@ -67,11 +77,13 @@ class Steps:
             keeps the cache.
         lengths: S of the prefill signatures.
         cache_length: T.
+        slots: of the decode signatures that read only so many of the first slots, ascending.
     """
 
-    def __init__(self, run: Callable, lengths: Sequence[int], cache_length: int):
+    def __init__(self, run: Callable, lengths: Sequence[int], cache_length: int, slots: Sequence[int] = ()):
         self._run = run
         self._lengths = tuple(lengths)
+        self._slots = tuple(slots)
         self.cache_length = cache_length
         self.position = 0
 
@@ -93,6 +105,7 @@ class Steps:
         """
         if self.position >= self.cache_length:
             raise ValueError(f"The cache of {self.cache_length} slots is full.")
-        logits = self._run(DECODE, np.array([[token]], np.int32), np.array([self.position], np.int32))
+        name = next((decode_name(slots) for slots in self._slots if self.position < slots), DECODE)
+        logits = self._run(name, np.array([[token]], np.int32), np.array([self.position], np.int32))
         self.position += 1
         return logits

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -52,9 +53,8 @@ class LiteRTGenerator:
             raise ValueError(f"{path} has no signature decode, only {', '.join(found)}: it is no language model.")
         self.path = Path(path)
         self.quantization = own.get("quantization")
-        self.prefill_lengths = tuple(
-            sorted(int(name[len(decoding.PREFILL) :]) for name in found if name.startswith(decoding.PREFILL))
-        )
+        self.prefill_lengths = decoding.numbers(found, decoding.PREFILL)
+        self._slots = decoding.numbers(found, decoding.DECODE_FIRST)
         caches = [tensor for tensor in found[decoding.DECODE].inputs if tensor.name.startswith(decoding.CACHE)]
         self.cache_length = caches[0].shape[2]  # keys [1, G, T, H]
         files = metadata.associated_files(content)
@@ -133,7 +133,7 @@ class LiteRTGenerator:
 
     def steps(self) -> decoding.Steps:
         """The calls of a new text on the file's buffers, for one's own loop; another text's are then over."""
-        return decoding.Steps(self._runtime.run, self.prefill_lengths, self.cache_length)
+        return decoding.Steps(self._runtime.run, self.prefill_lengths, self.cache_length, self._slots)
 
     def _prompt_ids(self, prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -185,7 +185,9 @@ class _Runtime:
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
         with quiet():
-            options = Options(cpu_options=CpuOptions(num_threads=num_threads))
+            # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
+            shared = ":memory" if sys.platform == "linux" else ""
+            options = Options(cpu_options=CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=shared))
             self._model = CompiledModel.from_file(str(path), options=options)
             cache = {}
             for tensor in signatures[decoding.DECODE].inputs:

@@ -71,6 +71,15 @@ def update_cache(cache, key, value, position):
     return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
 
 
+def first_slots(cache, bias):
+    """The (keys, values) of a cache that a bias [..., T'] is for: all, or the first T'."""
+    keys, values = cache
+    count = None if bias is None else bias.shape[-1]
+    if count in (None, 1, keys.shape[2]):
+        return cache
+    return keys[:, :, :count], values[..., :count]
+
+
 def cache_spec(cache) -> tuple:
     """What a layer gives back for a symbolic cache: new tensors of its shapes, or the graph would end at its input."""
     return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)
@@ -95,7 +104,8 @@ class Attention(keras.layers.Layer):
     Call:
         inputs: [B, S, D].
         source: [B, T, D], what is attended to; None for self-attention.
-        bias: additive, broadcastable to [B, N, S, T].
+        bias: additive, broadcastable to [B, N, S, T]. One for fewer keys than a cache has slots has only the first
+            ones read, as many as it is for.
         rotary: None, or the (cosine, sine) by which queries and keys are turned (`layers.rotary`).
         cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
             `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
@@ -165,7 +175,8 @@ class Attention(keras.layers.Layer):
         if cache is not None:
             if position is not None:
                 cache = update_cache(cache, key, value, position)
-            key, value = cache[0], ops.transpose(cache[1], (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
+            key, value = first_slots(cache, bias)
+            value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         scores = attention_scores(query, key)
         if bias is not None:
             scores = scores + ops.cast(bias, scores.dtype)

@@ -175,8 +175,9 @@ def whole_sequence(padding_mask) -> Sight:
 
 
 def new_tokens(inputs: dict, cache_length: int) -> Sight:
-    """The sight of new tokens on a cache; `inputs` as `Decoder.step` takes them."""
+    """The sight of new tokens on the first slots of a cache; `inputs` as `Decoder.step` takes them."""
     slots, mask = inputs["cache_positions"], inputs.get("cache_mask")
+    mask = None if mask is None else mask[:, :cache_length]
     key_slots = ops.arange(cache_length)
     if mask is None:
         query_counts, key_counts = ops.expand_dims(slots, 0), ops.expand_dims(key_slots, 0)
@@ -237,7 +238,7 @@ class Decoder(Backbone):
         dtype = self.dtype_policy.compute_dtype
         return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
 
-    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT) -> dict:
+    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, slots: int | None = None) -> dict:
         """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
@@ -247,6 +248,8 @@ class Decoder(Backbone):
                 `cache_mask`, without one the slots).
             cache: `Cache` of T slots.
             numerics: how the graph is written.
+            slots: int, how many of the first slots are read, those of the new tokens among them: less to read while
+                a long cache is nearly empty. None for all.
 
         Returns:
             dict: sequence_output [B, S, D], hidden_states, and the new `cache`.
@@ -254,10 +257,10 @@ class Decoder(Backbone):
         Raises:
             ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones.
         """
-        tokens = inputs["token_ids"].shape[1]
-        if tokens is not None and tokens > cache.length:
+        tokens, slots = inputs["token_ids"].shape[1], cache.length if slots is None else slots
+        if tokens is not None and tokens > slots:
             raise ValueError(
-                f"{tokens} new tokens do not fit into a cache of {cache.length} slots: give a longer cache "
+                f"{tokens} new tokens do not fit into a cache of {slots} slots: give a longer cache "
                 "(new_cache(batch_size, length)), or fewer tokens."
             )
-        return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, cache.length), cache, numerics)
+        return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, numerics)

@@ -71,7 +71,7 @@ class CausalLM(Task):
         """An empty cache of `length` slots; see `models.Decoder.new_cache`."""
         return self.backbone.new_cache(batch_size, length)
 
-    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, logits: str | None = "last"):
+    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, logits: str | None = "last", slots=None):
         """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
@@ -79,11 +79,12 @@ class CausalLM(Task):
             cache: `Cache`, see `new_cache`.
             numerics: how the graph is written.
             logits: "last" for those of the last token alone, "all", or None for none.
+            slots: int, how many of the cache's first slots are read; None for all.
 
         Returns:
             (float32 [B, 1, V], [B, S, V] or None, new cache).
         """
-        outputs = self.backbone.step(inputs, cache, numerics)
+        outputs = self.backbone.step(inputs, cache, numerics, slots)
         if logits is None:
             return None, outputs["cache"]
         x = outputs["sequence_output"]
