@@ -179,6 +179,23 @@ def test_an_accumulation_goes_on_in_the_next_fit():
         np.testing.assert_allclose(split.numpy(), whole, atol=1e-7)
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_another_fit_may_have_another_batch_size(steps_per_execution):
+    """Batches of 32 and 16 accumulated to 64 and 32; validation with batches of 64, then one of 8 by hand."""
+    model = small(steps=2, steps_per_execution=steps_per_execution)
+    whole = small()
+    for batch_size in (32, 16):
+        fits = {"shuffle": False, "verbose": 0, "validation_data": (X, Y), "validation_batch_size": 64}
+        found = model.fit(X, Y, batch_size=batch_size, **fits).history
+        wanted = whole.fit(X, Y, batch_size=2 * batch_size, **fits).history
+        assert found["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-5)
+    for _ in range(2):
+        model.train_on_batch(X[:8], Y[:8])
+    whole.train_on_batch(X[:8], Y[:8])
+    for ours, theirs in zip(model.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+
+
 def test_schedules_count_updates():
     class Recorded(keras.callbacks.Callback):
         rates = ()

@@ -245,6 +245,7 @@ class _Execution:
             if self.step is None:
                 self.step = self.make_step(_spec_of_whole(batch) if whole else _local_spec(iterator.element_spec))
             if whole:
+                self.step.expect(_spec_of_whole(batch))
                 return self.on_batch(_split(batch, strategy))
             found, logs = self.on_iterator(iterator)
             if not found:
@@ -257,6 +258,7 @@ class _Execution:
 
     def _on_iterator(self, iterator):
         """(whether there was a batch, logs)."""
+        self.step.expect(_local_spec(iterator.element_spec))  # another fit may have another batch size
         steps = self.model.steps_per_execution
         if steps == 1:
             return True, self._on_batch(iterator.get_next())

@@ -36,6 +36,10 @@ class TestStep:
         self.model = model
         self.replica_step = ReplicaStep(model, batch_spec, self.training)
 
+    def expect(self, batch_spec) -> None:
+        """Gives the shapes of the batches to come, before they are traced."""
+        self.replica_step.batch_spec = batch_spec
+
     def __call__(self, batch) -> None:
         """In cross-replica context; `batch` is what the strategy's iterator yields."""
         self.model.distribute_strategy.run(self._in_replica, args=(batch,))
