@@ -1,7 +1,7 @@
 """What the pruning tests share: a small transformer, its data, and the truth in numpy.
 
 As a script it runs the cases that need a process of their own and prints one JSON object:
-`python pruning_cases.py mirrored | tfmot`.
+`python pruning_cases.py mirrored | distributed | tfmot`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TOKENS = RNG.integers(0, 50, (64, 6)).astype("int32")
 LABELS = RNG.integers(0, 3, 64).astype("int32")
 
 
-def small_transformer(dtype=None, constraint=None):
-    """Attention (rank-3 kernels), Dense, EinsumDense, and a head behind a softmax."""
+def small_transformer(dtype=None, constraint=None, base=None):
+    """Attention (rank-3 kernels), Dense, EinsumDense, and a head behind a softmax; `base` is its class."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -31,7 +31,7 @@ def small_transformer(dtype=None, constraint=None):
     x = x + keras.layers.EinsumDense("abc,cd->abd", (6, 8), dtype=dtype)(y)
     x = keras.layers.GlobalAveragePooling1D(dtype=dtype)(x)
     x = keras.layers.Dense(3, name="head", dtype=dtype)(x)
-    return keras.Model(tokens, keras.layers.Softmax(dtype="float32")(x))
+    return (base or keras.Model)(tokens, keras.layers.Softmax(dtype="float32")(x))
 
 
 def small_dense(dtype=None, constraint=None):
@@ -108,24 +108,32 @@ def watcher(expected_zeros, replicas=1):
     return Watch()
 
 
-def mirrored_case():
+def mirrored_case(base=None, accumulate=None, jit_compile=False):
     """MirroredStrategy over two logical CPUs: stock `fit`'s own failures there poison a process."""
     import keras
-    import tensorflow as tf
 
+    from tfxformer import training
     from tfxformer.compression import PolynomialDecay, Prune
 
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = small_transformer("mixed_bfloat16")
-        optimizer = keras.optimizers.AdamW(0.01, use_ema=True, global_clipnorm=1.0)
-        model.compile(optimizer, "sparse_categorical_crossentropy")
-    watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, 20, 3, 3), n), replicas=2)
-    prune = Prune(PolynomialDecay(0.0, 0.8, 2, 20, frequency=3))
+    with training.strategy("cpu:2").scope():
+        model = small_transformer("mixed_bfloat16", base=base)
+        optimizer = keras.optimizers.AdamW(
+            0.01, use_ema=True, global_clipnorm=1.0, gradient_accumulation_steps=accumulate
+        )
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
+    end = 11 if accumulate else 20  # an update at which the schedule acts
+    watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, end, 3, 3), n), replicas=2)
+    prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3))
     history = model.fit(TOKENS, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, prune])
     end = [int(np.sum(value == 0)) == zeros_at(0.8, value.size) for value in kernels(model).values()]
     return {"checked": watch.checked, "off": watch.off, "end": all(end), **history.history}
+
+
+def distributed_case():
+    """The same with what Keras' own step cannot do there: XLA, and an update every other batch."""
+    from tfxformer.training import DistributedModel
+
+    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True)
 
 
 def tfmot_cases():
@@ -185,4 +193,5 @@ def tfmot_cases():
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    print(json.dumps({"mirrored": mirrored_case, "tfmot": tfmot_cases}[sys.argv[1]]()))
+    cases = {"mirrored": mirrored_case, "distributed": distributed_case, "tfmot": tfmot_cases}
+    print(json.dumps(cases[sys.argv[1]]()))

@@ -99,8 +99,9 @@ def test_gradient_accumulation_counts_updates_not_batches(dtype):
     assert_sparsity(model, 0.8)
 
 
-def test_two_replicas_hold_the_same_exact_zeros():
-    result = run_cases("mirrored")
+@pytest.mark.parametrize("case", ["mirrored", "distributed"])
+def test_two_replicas_hold_the_same_exact_zeros(case):
+    result = run_cases(case)
     assert (result["checked"], result["off"], result["end"]) == (24 * 6 * 2, [], True)
     assert result["sparsity"][-1] == (4 * zeros_at(0.8, 64) + 2 * zeros_at(0.8, 128)) / 512
 

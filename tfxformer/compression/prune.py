@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.schedules import ConstantSparsity, Schedule
 from tfxformer.compression.sparsity import count_zeros
+from tfxformer.training.optimizers import updating_optimizer
 
 if TYPE_CHECKING:
     from tfxformer.compression.tfmot_engine import KernelPruning
@@ -244,9 +245,7 @@ def _release(model: keras.Model) -> None:
 
 def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimizer that counts the updates: under mixed_float16 the one inside LossScaleOptimizer."""
-    optimizer = getattr(model, "optimizer", None)
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
+    optimizer = updating_optimizer(getattr(model, "optimizer", None))
     if not hasattr(optimizer, "iterations"):
         raise ValueError(
             "Prune counts its steps by optimizer.iterations; the model's optimizer is "
@@ -256,7 +255,8 @@ def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
 
 
 def _accumulation_steps(model: keras.Model) -> int | None:
-    return getattr(_updating_optimizer(model), "gradient_accumulation_steps", None)
+    by_model = getattr(model, "gradient_accumulation_steps", None)  # a training.DistributedModel
+    return by_model or getattr(_updating_optimizer(model), "gradient_accumulation_steps", None)
 
 
 def _updates_done(optimizer: keras.optimizers.Optimizer) -> int:

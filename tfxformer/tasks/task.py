@@ -19,7 +19,7 @@ from tfxformer.models import make_backbone
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
-from tfxformer.training import adamw
+from tfxformer.training import DistributedModel, adamw
 
 AUTO = "auto"
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
@@ -49,7 +49,7 @@ def check_read_labels(reference: dict, given, folder) -> None:
         )
 
 
-class Task(keras.Model):
+class Task(DistributedModel):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
 
     `fit`, `evaluate` and `predict` accept texts, arrays (dicts of int32 [B, S]) and datasets of either. Texts are
@@ -236,14 +236,9 @@ class Task(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if not config:
-            return config
-        # Keras wrote down the optimizer at compile time; each `fit` makes a new one with its own schedule.
-        optimizer = keras.saving.serialize_keras_object(self.optimizer)
-        return {**config, "optimizer": optimizer, "default_optimizer": self._default_optimizer}
+        return {**config, "default_optimizer": self._default_optimizer} if config else config
 
     def compile_from_config(self, config):
-        # Keras' own version refuses every model whose compile() is not Keras'.
         config = keras.saving.deserialize_keras_object(config)
         default = config.pop("default_optimizer", None)
         self.compile(**config)

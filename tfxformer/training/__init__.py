@@ -1,6 +1,7 @@
-"""Optimizers, schedules, metrics and callbacks for any Keras 3 model."""
+"""Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
 from tfxformer.training.averages import SwapEMAWeights
+from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
@@ -13,6 +14,7 @@ from tfxformer.training.schedules import (
     WarmupStableDecay,
     schedule,
 )
+from tfxformer.training.strategy import strategy
 from tfxformer.training.variable_rules import NO_DECAY
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "SGD",
     "Adafactor",
     "AdamW",
+    "DistributedModel",
     "Lamb",
     "LearningRates",
     "Lion",
@@ -37,4 +40,5 @@ __all__ = [
     "find_learning_rate",
     "optimizer",
     "schedule",
+    "strategy",
 ]

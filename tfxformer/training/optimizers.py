@@ -9,6 +9,13 @@ from tfxformer.training.schedules import WarmupLinear
 from tfxformer.training.variable_rules import NO_DECAY, VariableRules
 
 
+def updating_optimizer(optimizer):
+    """The optimizer that updates the weights: under loss scaling the one inside."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 def _unwrap(variable):
     """The TensorFlow variable of a Keras one."""
     return variable.value if isinstance(variable, keras.Variable) else variable

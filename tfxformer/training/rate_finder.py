@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.training.state import State, updating_optimizer, value_of
+from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.state import State, value_of
 
 
 class LearningRates(NamedTuple):
@@ -119,7 +120,7 @@ class _Sweep(keras.callbacks.Callback):
         self.rates, self.losses, self._state, self._lowest = [], [], None, math.inf
 
     def on_train_begin(self, logs=None):
-        self._optimizer = updating_optimizer(self.model)
+        self._optimizer = updating_optimizer(self.model.optimizer)
         self._state = State(self.model)
         self._rate = self._optimizer._learning_rate  # the setter would forget the variable of a constant rate
         self._begin = int(value_of(self._optimizer._iterations))

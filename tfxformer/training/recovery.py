@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import keras
 
+from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.schedules import Scaled
-from tfxformer.training.state import State, updating_optimizer, value_of
+from tfxformer.training.state import State, value_of
 
 _WINDOW = 50  # losses whose median a spike is measured by
 _ENOUGH = 10  # of them, before one can be told
@@ -75,7 +76,7 @@ class Recover(keras.callbacks.Callback):
         self.events: list[Recovery] = []
 
     def on_train_begin(self, logs=None):
-        rate = updating_optimizer(self.model)._learning_rate
+        rate = updating_optimizer(self.model.optimizer)._learning_rate
         if self.factor < 1 and not isinstance(rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule)):
             raise TypeError(
                 f"The optimizer's rate is {rate!r}, which cannot be lowered: give it a number or a "
@@ -139,7 +140,7 @@ class Recover(keras.callbacks.Callback):
         if path is not None:  # beside the good one, not over it
             taken = self._good is not None and self._good.state.path
             path = next(one for one in (Path(path), Path(f"{path}.new")) if one != taken)
-        step = int(value_of(updating_optimizer(self.model).iterations))
+        step = int(value_of(updating_optimizer(self.model.optimizer).iterations))
         self._new, self._since = _Kept(State(self.model, path), step, self._epoch), 0
 
     def _accept(self) -> None:
@@ -155,7 +156,7 @@ class Recover(keras.callbacks.Callback):
         self._good = self._new = None
 
     def _recover(self, batch, loss, reason) -> None:
-        optimizer = updating_optimizer(self.model)
+        optimizer = updating_optimizer(self.model.optimizer)
         step, rate = int(value_of(optimizer.iterations)), optimizer._learning_rate
         rate = float(value_of(rate)) if isinstance(rate, keras.Variable) else rate
         if self._good is None:

@@ -10,11 +10,6 @@ import numpy as np
 from keras import ops
 
 
-def updating_optimizer(model):
-    """The optimizer that updates the weights, without the LossScaleOptimizer around it."""
-    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
-
-
 def value_of(variable) -> np.ndarray:
     """A copy of a variable's value, under any strategy."""
     return np.array(ops.convert_to_tensor(variable))

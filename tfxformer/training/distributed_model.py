@@ -1,0 +1,327 @@
+"""A Keras model whose `fit` is right under every strategy."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from tfxformer.training.accumulation import Accumulator
+from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.replica_step import batch_size, call, compiled, values
+from tfxformer.training.train_step import TestStep, TrainStep
+
+# Strategies under which Keras' own steps fail or differ from one device.
+_DISTRIBUTED = (
+    tf.distribute.MirroredStrategy,
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.distribute.TPUStrategy,
+)
+_REFUSED = (
+    tf.distribute.ParameterServerStrategy,
+    tf.distribute.experimental.ParameterServerStrategy,
+    tf.distribute.experimental.CentralStorageStrategy,
+)
+
+
+class _Accumulation:
+    """What `compile` starts anew, in an object that Keras and TensorFlow do not track."""
+
+    accumulator: Accumulator | None = None
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class DistributedModel(keras.Model):
+    """A `keras.Model`, made and used like any, that trains alike on one device and on many.
+
+    `fit`, `evaluate`, `train_on_batch` and `test_on_batch` give the weights and metrics of one device on the same
+    global batch, under no strategy, OneDevice, Mirrored, MultiWorkerMirrored and TPU strategies; with XLA, gradient
+    accumulation, steps_per_execution, mixed precision and loss scaling. In contrast to Keras 3:
+
+    - A mean loss is divided by its terms in the whole batch (and in all batches of an accumulation), also where
+      token weights, masks or a short last batch give replicas different numbers of them.
+    - Gradients are clipped once, after they are summed over replicas.
+    - The optimizer gets an embedding's gradient as a dense matrix; rows of one id are summed before anything else.
+    - An accumulation (`gradient_accumulation_steps` of the optimizer) counts as one update: `optimizer.iterations`
+      and learning-rate schedules count updates.
+    - Replicas draw different random numbers; the state of seed generators stays the same on all.
+
+    Where Keras' own step is right already (one device, no accumulation, one output), it is what runs.
+
+    A subclass may override `compute_loss` and `compute_metrics`. `compute_loss` returns the mean over the samples it is
+    given; Keras' loss objects, called there, divide by the number of replicas: call loss functions or
+    `super().compute_loss`. A `train_step` or `test_step` of its own runs on one device only.
+
+    Not supported: synchronized BatchNormalization, asynchronous strategies (ParameterServerStrategy).
+    """
+
+    # ---- compile ----------------------------------------------------------------------------------------------
+
+    def compile(self, *args, **kwargs):
+        """Keras' compile; an accumulation that the optimizer asks for is the model's from here on."""
+        super().compile(*args, **kwargs)
+        object.__setattr__(self, "_accumulation", _Accumulation())
+        optimizer = updating_optimizer(self.optimizer)
+        if optimizer is None or not optimizer.gradient_accumulation_steps or self._has_own("train_step"):
+            return
+        if optimizer.built:
+            raise ValueError(
+                f"The optimizer, with gradient_accumulation_steps={optimizer.gradient_accumulation_steps}, was built "
+                "before compile(), and has its own sums. A DistributedModel sums itself: compile with a new optimizer."
+            )
+        # Kept with the optimizer: it may be compiled again.
+        optimizer.accumulated_by_model = int(optimizer.gradient_accumulation_steps)
+        optimizer.gradient_accumulation_steps = None
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Batches per update of the optimizer."""
+        optimizer = updating_optimizer(self.optimizer)
+        own = getattr(optimizer, "gradient_accumulation_steps", None)  # left to a train_step of the user's
+        return own or getattr(optimizer, "accumulated_by_model", 1)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self.optimizer is not None:  # this one: Keras has written down that of compile()
+            config = {**config, "optimizer": self.serialize_optimizer()}
+        return config
+
+    def serialize_optimizer(self) -> dict:
+        """The optimizer's config as Keras saves it, with the accumulation that compile() took over."""
+        optimizer, steps = updating_optimizer(self.optimizer), self.gradient_accumulation_steps
+        before = optimizer.gradient_accumulation_steps
+        optimizer.gradient_accumulation_steps = steps if steps > 1 else None
+        try:
+            return keras.saving.serialize_keras_object(self.optimizer)
+        finally:
+            optimizer.gradient_accumulation_steps = before
+
+    def compile_from_config(self, config):
+        # Keras' own version refuses every model whose compile() is not Keras'.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    # ---- which step -------------------------------------------------------------------------------------------
+
+    def _has_own(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(DistributedModel, method)
+
+    def _keras_step_is_right(self, training: bool) -> bool:
+        if keras.backend.backend() != "tensorflow":
+            return True
+        strategy, method = self.distribute_strategy, "train_step" if training else "test_step"
+        distributed = isinstance(strategy, (*_DISTRIBUTED, *_REFUSED))
+        if self._has_own(method):
+            if distributed:
+                raise ValueError(
+                    f"{type(self).__name__} has its own {method}, which cannot run right under "
+                    f"{type(strategy).__name__}: override compute_loss and compute_metrics instead."
+                )
+            return True
+        several_losses = len(getattr(self._compile_loss, "_flat_losses", None) or tree.flatten(self.loss)) > 1
+        if distributed or several_losses or len(getattr(self, "outputs", ())) > 1:
+            return False
+        return not (training and self.gradient_accumulation_steps > 1)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds losses, metrics and optimizer before the first step, from shapes alone: no batch is lost."""
+        if self._keras_step_is_right(True) and self._keras_step_is_right(False):
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        self._check_strategy()
+        if iterator is not None:
+            data_batch = tree.map_structure(_symbolic, _local_spec(iterator._distributed_dataset.element_spec))
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+    def _check_strategy(self) -> None:
+        """Refuses what cannot give the weights of one device."""
+        if isinstance(self.distribute_strategy, _REFUSED):
+            raise ValueError(
+                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}: the replicas have "
+                "no step in common. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
+            )
+        for layer in self._flatten_layers():
+            if getattr(layer, "synchronized", False) and self.distribute_strategy.num_replicas_in_sync > 1:
+                raise ValueError(
+                    f"Layer {layer.path} is a synchronized BatchNormalization, which waits for other replicas inside "
+                    "the compiled step. Use synchronized=False, or LayerNormalization."
+                )
+
+    def train_step(self, data):
+        """Keras' step on one device, but that the optimizer gets an embedding's gradient as a dense matrix.
+
+        Keras squares the rows of one id before it sums them: in a norm to clip by, and in Adam's second moment.
+        """
+        if keras.backend.backend() != "tensorflow" or not self.trainable_weights:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = call(self, x, training=True)
+            loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            self._loss_tracker.update_state(loss, sample_weight=batch_size(x))
+            loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        gradients = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def make_train_function(self, force=False):
+        """Keras calls it before training; `train_function` runs `steps_per_execution` steps."""
+        if self._keras_step_is_right(True):
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            self.train_function = _Execution(self, self._make_train_step)
+
+    def make_test_function(self, force=False):
+        """The same for `evaluate`."""
+        if self._keras_step_is_right(False):
+            super().make_test_function(force)
+        elif self.test_function is None or force:
+            self.test_function = _Execution(self, lambda spec: TestStep(self, spec))
+
+    def _make_train_step(self, batch_spec) -> TrainStep:
+        step, state = TrainStep(self, batch_spec), self._accumulation
+        if self.gradient_accumulation_steps > 1:
+            if state.accumulator is None:
+                objectives = step.replica_step.count_objectives()
+                state.accumulator = Accumulator(self.trainable_variables, self.gradient_accumulation_steps, objectives)
+            step.accumulator = state.accumulator
+        return step
+
+    # ---- predict ----------------------------------------------------------------------------------------------
+
+    def make_predict_function(self, force=False):
+        """The same for `predict`: under a strategy XLA compiles the model's call, not what reads its variables."""
+        if self.predict_function is not None and not force:
+            return
+        if keras.backend.backend() != "tensorflow" or not isinstance(self.distribute_strategy, _DISTRIBUTED):
+            super().make_predict_function(force)
+            return
+        jit, self.jit_compile = self.jit_compile, False
+        try:
+            super().make_predict_function(force=True)
+        finally:
+            self.jit_compile = jit
+
+    def predict_step(self, data):
+        if keras.backend.backend() != "tensorflow" or not isinstance(self.distribute_strategy, _DISTRIBUTED):
+            return super().predict_step(data)
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+
+        def forward(held, x):
+            with keras.StatelessScope(list(zip(variables, held, strict=True))):
+                return call(self, x, training=False)
+
+        return compiled(forward, self)(values(variables), x)
+
+
+class _Execution:
+    """What Keras calls once for `steps_per_execution` steps: with an iterator, or with a list of one batch.
+
+    Args:
+        model: `DistributedModel`.
+        make_step: makes the step from the spec of a replica's batch; called once, when all is built.
+    """
+
+    def __init__(self, model, make_step):
+        self.model, self.make_step = model, make_step
+        self.step = None
+        graph = {"autograph": False, "reduce_retracing": True}
+        self.on_batch = self._on_batch if model.run_eagerly else tf.function(self._on_batch, **graph)
+        self.on_iterator = self._on_iterator if model.run_eagerly else tf.function(self._on_iterator, **graph)
+
+    def __call__(self, iterator):
+        """Runs the steps; returns the logs.
+
+        Raises:
+            StopIteration, tf.errors.OutOfRangeError: at the end of the data; Keras ends the epoch.
+        """
+        strategy = self.model.distribute_strategy
+        whole = not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
+        batch = _to_tensors(next(iter(iterator))) if whole else None
+        with strategy.scope():
+            if self.step is None:
+                self.step = self.make_step(_spec_of_whole(batch) if whole else _local_spec(iterator.element_spec))
+            if whole:
+                self.step.expect(_spec_of_whole(batch))
+                return self.on_batch(_split(batch, strategy))
+            found, logs = self.on_iterator(iterator)
+            if not found:
+                raise StopIteration
+            return logs
+
+    def _on_batch(self, batch):
+        self.step(batch)
+        return self.model.get_metrics_result()
+
+    def _on_iterator(self, iterator):
+        """(whether there was a batch, logs)."""
+        self.step.expect(_local_spec(iterator.element_spec))  # another fit may have another batch size
+        steps = self.model.steps_per_execution
+        if steps == 1:
+            return True, self._on_batch(iterator.get_next())
+
+        def one_more(done, _):
+            batch = iterator.get_next_as_optional()
+            found = batch.has_value()
+            tf.cond(found, lambda: self._step_in_branch(batch), lambda: tf.constant(0))
+            return done + tf.cast(found, "int32"), found
+
+        done, _ = tf.while_loop(
+            lambda done, more: tf.logical_and(done < steps, more),
+            one_more,
+            [tf.constant(0), tf.constant(True)],
+            parallel_iterations=1,
+        )
+        return done > 0, self.model.get_metrics_result()
+
+    def _step_in_branch(self, batch) -> tf.Tensor:
+        self.step(batch.get_value())
+        return tf.constant(0)
+
+
+def _local_spec(spec):
+    """The spec of one replica's batch, of that of all; None for what a dataset does not have."""
+
+    def local(leaf):
+        if isinstance(leaf, tf.OptionalSpec):
+            return None
+        return next(iter(tf.nest.flatten(leaf, expand_composites=True)), None)
+
+    return tf.nest.map_structure(local, spec)
+
+
+def _spec_of_whole(batch):
+    """The spec of a batch in memory, whose size the next one need not have."""
+    return tf.nest.map_structure(
+        lambda leaf: None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), batch
+    )
+
+
+def _symbolic(spec):
+    """A tensor spec as a Keras input."""
+    return None if spec is None else keras.KerasTensor(tuple(spec.shape), spec.dtype.name)
+
+
+def _to_tensors(batch):
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), batch)
+
+
+def _split(batch, strategy):
+    """A whole batch as the strategy's replicas share it, the first ones one sample more where it does not divide."""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batch
+    samples = int(next(leaf for leaf in tf.nest.flatten(batch) if leaf is not None).shape[0])
+
+    def part(context):
+        share, rest = divmod(samples, replicas)
+        index = context.replica_id_in_sync_group
+        begin = index * share + min(index, rest)
+        end = begin + share + (index < rest)
+        return tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[begin:end], batch)
+
+    return strategy.experimental_distribute_values_from_function(part)

@@ -1,0 +1,191 @@
+"""The forward and backward pass of one replica, a function of values: XLA compiles it on any device.
+
+A mirrored variable captured by a compiled function is read on the wrong device. So weights, state and metrics go in
+as tensors (`keras.StatelessScope`) and come out as tensors; only what stands around the function touches variables.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfxformer.training.loss_terms import compiled_objectives, own_objective, recorded
+
+SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
+_SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next
+
+
+def compiled(function, model):
+    """`function` as the model's compile() wants its steps: eager, a graph, or an XLA cluster."""
+    if model.run_eagerly:
+        return function
+    # On a TPU the whole step is one XLA program already.
+    jit = bool(model.jit_compile) and not isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+    return tf.function(function, jit_compile=jit or None, autograph=False, reduce_retracing=True)
+
+
+def call(model, x, training):
+    """The model's outputs on a batch."""
+    return model(x, training=training) if model._call_has_training_arg else model(x)
+
+
+def values(variables) -> list[tf.Tensor]:
+    """What Keras variables hold on this replica."""
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def batch_size(x) -> tf.Tensor:
+    """Samples in a batch: int32 scalar."""
+    return tf.shape(next(leaf for leaf in tf.nest.flatten(x) if leaf is not None))[0]
+
+
+class ReplicaStep:
+    """One local batch of one replica: updates its metrics and state, returns its gradients and loss.
+
+    Args:
+        model: a built and compiled `DistributedModel`.
+        batch_spec: tensor specs of a replica's batch. Its shapes may be static where the iterator's tensors are not.
+        training: bool, whether gradients are wanted.
+    """
+
+    def __init__(self, model, batch_spec, training: bool):
+        self.model, self.training = model, training
+        self.batch_spec = batch_spec
+        self.own_loss = type(model).compute_loss is not keras.Model.compute_loss
+        # What the step sets itself, once it knows the loss of all replicas.
+        self.loss_metrics = [] if model._compile_loss is None else list(model._compile_loss.metrics)
+        trackers = [model._loss_tracker, *self.loss_metrics]
+        metrics = [metric for metric in model.metrics if id(metric) not in set(map(id, trackers))]
+        self.metric_variables = [variable for metric in metrics for variable in metric.variables]
+        self.loss_variables = [variable for metric in trackers for variable in metric.variables]
+        self.trainable, self.state = model.trainable_variables, model.non_trainable_variables
+        self.function = compiled(self._compute, model)
+
+    def __call__(self, batch, scale):
+        """In replica context.
+
+        Args:
+            batch: this replica's part, (x, y, sample weights) as Keras' datasets have it.
+            scale: float32 scalar that the loss is multiplied by before its gradient is taken.
+
+        Returns:
+            dict: "samples" float32 scalar; "parts", pairs (mean, count or None) of each objective; "outputs", the same
+            of each output's loss; "gradients", for each objective, for each weight, the gradient of scale times the
+            mean times the count, or None.
+        """
+        batch = tf.nest.map_structure(_with_shape, _without_optionals(batch), self.batch_spec)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        variables = (values(self.trainable), values(self.state), values(self.metric_variables))
+        result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
+        for variable, value in zip(self.metric_variables, result.pop("metrics"), strict=True):
+            variable.assign(value)
+        self._assign_state(result.pop("state"), result["samples"])
+        return result
+
+    def _compute(self, trainable, state, metrics, x, y, sample_weight, replica, scale):
+        """The pure function: tensors to tensors."""
+        model = self.model
+        offset = tf.stack([tf.cast(replica, "int64") * _SEED_STRIDE % (2**31 - 1), tf.zeros((), "int64")])
+        # Each replica draws other random numbers, from a stored seed that stays the same on all.
+        state = [
+            value + tf.cast(offset, value.dtype) if SEED_NAME in variable.name else value
+            for variable, value in zip(self.state, state, strict=True)
+        ]
+        mapping = [
+            *zip(self.trainable, trainable, strict=True),
+            *zip(self.state, state, strict=True),
+            *zip(self.metric_variables, metrics, strict=True),
+            *((variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.loss_variables),
+        ]
+        samples = tf.cast(batch_size(x), "float32")
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            if self.training:
+                tape.watch(trainable)
+            with keras.StatelessScope(mapping, collect_losses=True) as scope, recorded(model) as records:
+                y_pred = call(model, x, self.training)
+                parts = self._objectives(x, y, y_pred, sample_weight, samples, records)
+                model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            scaled = [part.value * scale for part in parts]
+        gradients = [self._gradients(tape, *pair, trainable) for pair in zip(scaled, parts, strict=True)]
+        del tape
+        return {
+            "samples": samples,
+            "parts": [tuple(part) for part in parts],
+            "outputs": [(record.value, record.count) for record in records],
+            "gradients": gradients if self.training else [],
+            "state": self._new_state(state, scope, offset),
+            "metrics": [scope.get_current_value(variable) for variable in self.metric_variables],
+        }
+
+    def _objectives(self, x, y, y_pred, sample_weight, samples, records):
+        model = self.model
+        if self.own_loss:
+            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self.training)
+            return [own_objective(loss, records, samples)]
+        if model._compile_loss is not None:
+            model._compile_loss(y, y_pred, sample_weight)
+        parts = compiled_objectives(records, model.losses, samples)
+        if not parts:
+            raise ValueError("There is no loss to minimize: give loss=... to compile(), or add losses in layers.")
+        return parts
+
+    def count_objectives(self) -> int:
+        """How many losses have a divisor of their own, found by tracing the loss."""
+        found = []
+
+        def trace(batch):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+            mapping = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.model.variables]
+            with keras.StatelessScope(mapping, collect_losses=True), recorded(self.model) as records:
+                y_pred = call(self.model, x, self.training)
+                samples = tf.cast(batch_size(x), "float32")
+                found.append(len(self._objectives(x, y, y_pred, sample_weight, samples, records)))
+
+        tf.function(trace, autograph=False).get_concrete_function(self.batch_spec)
+        return found[0]
+
+    def _gradients(self, tape, scaled, part, trainable):
+        """The sum over the replica's terms; of a replica without terms, zero, whatever its mean of nothing is."""
+        if not self.training:
+            return []
+        gradients = tape.gradient(scaled, trainable)
+        gradients = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+        if part.count is None:
+            return gradients
+        return [
+            None if gradient is None else tf.math.multiply_no_nan(gradient, tf.cast(part.count, gradient.dtype))
+            for gradient in gradients
+        ]
+
+    def _new_state(self, before, scope, offset):
+        """Index -> new value of each state variable that the model wrote."""
+        changed = {}
+        for index, (variable, value) in enumerate(zip(self.state, before, strict=True)):
+            new = scope.get_current_value(variable)
+            if new is not value:
+                changed[str(index)] = new - tf.cast(offset, new.dtype) if SEED_NAME in variable.name else new
+        return changed
+
+    def _assign_state(self, changed: dict, samples) -> None:
+        """Writes state back: floats as their mean over the samples of all replicas, counters as they are."""
+        context = tf.distribute.get_replica_context()
+        variables = {index: self.state[int(index)] for index in changed}
+        floats = [index for index, value in changed.items() if value.dtype.is_floating]
+        if floats and context.num_replicas_in_sync > 1:
+            before = {index: tf.convert_to_tensor(variables[index].value) for index in floats}
+            steps = [tf.math.multiply_no_nan(changed[i] - before[i], tf.cast(samples, before[i].dtype)) for i in floats]
+            *steps, total = context.all_reduce("SUM", [*steps, samples])
+            for index, step in zip(floats, steps, strict=True):
+                changed[index] = before[index] + tf.math.divide_no_nan(step, tf.cast(total, step.dtype))
+        for index, value in changed.items():
+            variables[index].assign(value)
+
+
+def _without_optionals(batch):
+    """Keras' datasets have an Optional where a batch has None."""
+    return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
+
+
+def _with_shape(leaf, spec):
+    return leaf if leaf is None else tf.ensure_shape(leaf, spec.shape)
