@@ -192,9 +192,14 @@ def run_torch(seed, count, folder) -> dict:
 RUNS = {"torch": run_torch, "tfxformer": run_tfxformer, "pruned": run_pruned}  # the last needs the one before
 
 
+def run_file(part, seed, count, folder) -> Path:
+    """Where a run is kept."""
+    return Path(folder) / f"{part}-seed{seed}-{count or 'all'}.json"
+
+
 def run(part, seed, count, folder) -> dict:
     """One run in a fresh process, or its file where it is there already."""
-    path = Path(folder) / f"{part}-seed{seed}-{count or 'all'}.json"
+    path = run_file(part, seed, count, folder)
     if path.exists():
         print(f"{path} is there", file=sys.stderr)
         return json.loads(path.read_text())
@@ -225,6 +230,7 @@ def summarize(runs: dict) -> dict:
         }
         parts[part] = {
             "accuracy_by_seed": models,
+            "seeds": list(by_seed),
             "mean_accuracy": {name: statistics.mean(values) for name, values in models.items()},
             "seconds_by_seed": [result["seconds"] for result in by_seed.values()],
             "processor_seconds_by_seed": [result["processor_seconds"] for result in by_seed.values()],
@@ -290,15 +296,20 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--parts", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--texts", type=int, help="train on that many sentences only, for a short try")
+    parser.add_argument("--found", action="store_true", help="run nothing: sum up the runs that are there")
     parser.add_argument("--runs", default=harness.RESULTS / "quality-runs", help="folder of the single runs")
     options = parser.parse_args()
 
     runs = {part: {} for part in options.parts}
     for seed in options.seeds:  # the frameworks in turn, so that both see the same machine
         for part in options.parts:
+            if options.found and not run_file(part, seed, options.texts, options.runs).exists():
+                print(f"{part} seed {seed}: not run")
+                continue
             runs[part][seed] = found = run(part, seed, options.texts, options.runs)
             shown = ", ".join(f"{name} {accuracy(answers):.4f}" for name, answers in found["right"].items())
             print(f"{part} seed {seed}: {found['seconds']:.0f} s; {shown}", flush=True)
+    runs = {part: by_seed for part, by_seed in runs.items() if by_seed}
     if "tfxformer" not in runs:
         return
     results = {
