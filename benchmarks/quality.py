@@ -313,7 +313,7 @@ def main():
     if "tfxformer" not in runs:
         return
     results = {
-        "what": "fine-tuning MiniLM-L6 on VADER movie snippets, 64 tokens, 3 epochs, float32",
+        "what": "MiniLM-L6 on VADER movie snippets, 64 tokens, 3 epochs, float32",
         "command": harness.command(),
         "seeds": options.seeds,
         "training_texts": options.texts or "all",

@@ -76,7 +76,7 @@ def run(action: str, options: dict) -> None:
 
 @app.command()
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter texts: under 90 seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter texts: about 90 seconds.")] = False,
     output: Output = Path("saved_models/bbc-topics"),
     json: Json = False,
     debug: Debug = False,
