@@ -72,12 +72,12 @@ def pruned_by_its_own_answers(model, split) -> dict:
     import tensorflow as tf
 
     from tfxformer import compression, training
+    from tfxformer.data.batches import to_batch
     from tfxformer.recipes import pipeline
 
     start, steps = (time.perf_counter(), time.process_time()), PRUNE_EPOCHS * math.ceil(len(split.train_texts) / BATCH)
     answers = model.predict(split.train_texts, batch_size=128)
-    encoded = model.tokenizer.encode(split.train_texts, sequence_length=LENGTH)
-    batch = {"token_ids": encoded.token_ids, "padding_mask": encoded.padding_mask, "segment_ids": encoded.segment_ids}
+    batch = to_batch(model.tokenizer.encode(split.train_texts, sequence_length=LENGTH), True)
     data = tf.data.Dataset.from_tensor_slices((batch, answers)).shuffle(len(answers), seed=0).batch(BATCH)
     optimizer = training.adamw(steps, PRUNE_RATE, WARMUP, DECAY, CLIP)
     model.compile(optimizer, loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=[])
