@@ -66,8 +66,8 @@ def sentence_pairs(
     documents = [document for document in documents if document]
     if objective == "next" and len(documents) < 2:
         raise ValueError(
-            f'The objective "next" takes its false sentences from other documents, and there are {len(documents)}: give '
-            'several documents (each a list of sentences), or use "order".'
+            f'The objective "next" takes its false sentences from other documents, and there are {len(documents)}: '
+            'give several documents (each a list of sentences), or use "order".'
         )
     room = sequence_length - 3
     rows = []

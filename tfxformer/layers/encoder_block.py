@@ -19,7 +19,8 @@ class EncoderBlock(TransformerBlock):
         bias: additive attention bias, broadcastable to [B, N, S, S].
         first_only: bool, compute the first position alone (it still attends to all): what a classifier reads of the
             last block, at a fraction of its cost.
-        source: [B, T, D], what is attended to in place of `inputs` (two-stream attention); the bias is then [B, N, S, T].
+        source: [B, T, D], what is attended to in place of `inputs` (two-stream attention); the bias is then
+            [B, N, S, T].
 
     Returns:
         [B, S, D], or [B, 1, D] with `first_only`.
@@ -27,9 +28,7 @@ class EncoderBlock(TransformerBlock):
 
     norm_positions = ("post", "pre")
 
-    def call(
-        self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT
-    ):
+    def call(self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT):
         seeds = self._seeds(training)
         if training and self.gradient_checkpointing:
             streams = (inputs,) if source is None else (inputs, source)  # the recomputation takes tensors only

@@ -194,9 +194,7 @@ class Encoder(Backbone):
     Outputs: dict of `sequence_output` [B, S, D] and, with a pooler, `pooled_output` [B, D].
     """
 
-    def __init__(
-        self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs
-    ):
+    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
         # === Layers ===
         layers = make_layers(config, gradient_checkpointing, dtype, tables and tables._parts)

@@ -2,6 +2,7 @@
 
 from tfxformer.tasks.bert_pretraining import BertPretraining
 from tfxformer.tasks.causal_lm import CausalLM
+from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder
 from tfxformer.tasks.masked_lm import MaskedLM
 from tfxformer.tasks.permutation_lm import PermutationLM
 from tfxformer.tasks.question_answering import QuestionAnswering
@@ -14,6 +15,7 @@ from tfxformer.tasks.token_classifier import TokenClassifier
 __all__ = [
     "BertPretraining",
     "CausalLM",
+    "ContrastiveEmbedder",
     "MaskedLM",
     "PermutationLM",
     "QuestionAnswering",

@@ -9,7 +9,7 @@ from tfxformer.data.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
-from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM, MaskedBatches, token_logits
+from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
 
 TOKENS, SENTENCES = "tokens", "sentences"
 SENTENCE_LABELS = "sentence_labels"

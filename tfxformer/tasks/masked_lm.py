@@ -177,7 +177,9 @@ class MaskedLM(Task):
         import tensorflow as tf
 
         spec = dataset.element_spec
-        blank = {name: np.zeros([size or 1 for size in one.shape], one.dtype.as_numpy_dtype) for name, one in spec.items()}
+        blank = {
+            name: np.zeros([size or 1 for size in one.shape], one.dtype.as_numpy_dtype) for name, one in spec.items()
+        }
         example = self.hidden_batch(blank, np.random.default_rng(0))
         rows = spec["token_ids"].shape[0]
 

@@ -50,7 +50,9 @@ class PermutationLM(MaskedLM):
     def hide_places(self, token_ids, generator: np.random.Generator) -> MaskedPlaces:
         """The chosen places in a random order; no token is hidden, nor replaced."""
         places = super().hide_places(token_ids, generator)
-        order = generator.permuted(np.broadcast_to(np.arange(places.positions.shape[1]), places.positions.shape), axis=1)
+        order = generator.permuted(
+            np.broadcast_to(np.arange(places.positions.shape[1]), places.positions.shape), axis=1
+        )
         columns = (np.take_along_axis(array, order, axis=1) for array in places[1:])
         return MaskedPlaces(np.asarray(token_ids, np.int32), *columns)
 

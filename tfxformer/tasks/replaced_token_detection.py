@@ -77,7 +77,8 @@ class ReplacedTokenDetection(MaskedLM):
         self.generator = None
         if generator_size is not None:
             config = generator_config(backbone.config, generator_size)
-            self.generator = MaskedLM(Encoder(config, dtype=backbone.dtype_policy, tables=backbone), name=GENERATOR)
+            encoder = Encoder(config, dtype=backbone.dtype_policy, tables=backbone)
+            self.generator = MaskedLM(encoder, tokenizer=self.tokenizer, name=GENERATOR)
 
     @staticmethod
     def make_heads(backbone) -> dict:
@@ -132,14 +133,18 @@ class ReplacedTokenDetection(MaskedLM):
         """See `MaskedLM.hidden_batch`; the discriminator is asked about every real token, by the original ids."""
         hidden, labels, weights = super().hidden_batch(inputs, generator)
         real = inputs["padding_mask"].astype("float32")
-        return hidden, {GENERATOR: labels, DISCRIMINATOR: inputs["token_ids"]}, {GENERATOR: weights, DISCRIMINATOR: real}
+        return (
+            hidden,
+            {GENERATOR: labels, DISCRIMINATOR: inputs["token_ids"]},
+            {GENERATOR: weights, DISCRIMINATOR: real},
+        )
 
     def predict(self, x, batch_size=None, **kwargs) -> list[np.ndarray]:
         """For each text the probability that each of its tokens was replaced: float32 [tokens], special ones too."""
         batch = self._encode(self.read(x))
-        logits = self.logits(batch, batch_size, **kwargs).astype("float64")
+        chances = np.asarray(ops.sigmoid(self.logits(batch, batch_size, **kwargs)))
         lengths = batch["padding_mask"].sum(axis=1)
-        return [(1 / (1 + np.exp(-row[:length]))).astype("float32") for row, length in zip(logits, lengths, strict=True)]
+        return [row[:length] for row, length in zip(chances, lengths, strict=True)]
 
     @classmethod
     def arguments_from(cls, reference: dict, arguments: dict) -> dict:

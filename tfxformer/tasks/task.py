@@ -346,9 +346,7 @@ class Task(DistributedModel):
             )
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
 
-        model, report = load_model(
-            folder, make, task=cls.head_name or cls.task_name, wants_pooler=cls.wants_pooler
-        )
+        model, report = load_model(folder, make, task=cls.head_name or cls.task_name, wants_pooler=cls.wants_pooler)
         if "labels" in given and not report.new:
             check_read_labels(model.backbone.reference_config, given["labels"], folder)
         report.warn()

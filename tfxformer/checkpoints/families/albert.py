@@ -61,7 +61,9 @@ FAMILY = replace(
         "token-classification": Head("AlbertForTokenClassification", {"token_classifier/output": "classifier"}),
         "question-answering": Head("AlbertForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
         "masked-lm": Head("AlbertForMaskedLM", MASKED_LM),
-        "bert-pretraining": Head("AlbertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "sop_classifier.classifier"}),
+        "bert-pretraining": Head(
+            "AlbertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "sop_classifier.classifier"}
+        ),
     },
     tied={
         "predictions.decoder.weight": "embeddings.word_embeddings.weight",

@@ -90,7 +90,9 @@ FAMILY = Family(
         "token-classification": Head("BertForTokenClassification", {"token_classifier/output": "classifier"}),
         "question-answering": Head("BertForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
         "masked-lm": Head("BertForMaskedLM", MASKED_LM),
-        "bert-pretraining": Head("BertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "cls.seq_relationship"}),
+        "bert-pretraining": Head(
+            "BertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "cls.seq_relationship"}
+        ),
     },
     tied={
         "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
