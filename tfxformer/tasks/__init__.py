@@ -4,6 +4,7 @@ from tfxformer.tasks.bert_pretraining import BertPretraining
 from tfxformer.tasks.causal_lm import CausalLM
 from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder
 from tfxformer.tasks.masked_lm import MaskedLM
+from tfxformer.tasks.multi_task import MultiTask
 from tfxformer.tasks.permutation_lm import PermutationLM
 from tfxformer.tasks.question_answering import QuestionAnswering
 from tfxformer.tasks.replaced_token_detection import ReplacedTokenDetection
@@ -17,6 +18,7 @@ __all__ = [
     "CausalLM",
     "ContrastiveEmbedder",
     "MaskedLM",
+    "MultiTask",
     "PermutationLM",
     "QuestionAnswering",
     "ReplacedTokenDetection",

@@ -387,7 +387,10 @@ class Task(DistributedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        if isinstance(config["backbone"], dict):  # else one that several tasks share
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
         if config["tokenizer"] is not None:
             config["tokenizer"] = Tokenizer.from_json(config["tokenizer"])
         return cls(**config)
