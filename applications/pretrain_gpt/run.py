@@ -247,7 +247,8 @@ with exit code {results["exit_code_of_the_survivor"]}, and both went on from
 `{results["two_workers"]["resumed_from"]}`. The largest difference of any weight between the two models is
 {results["weights_differ_by"]:.1e}.
 
-Two processes on one machine of {results["machine"]["cores"]} cores share them: they show that it works, not that it is faster.
+Two processes on one machine of {results["machine"]["cores"]} cores share them: they show that it works, not that it is
+faster.
 {results["machine"]["processor"]}, {results["date"]}.
 """
 
