@@ -16,7 +16,6 @@ from tfxformer.data.labels import encode_labels
 from tfxformer.data.spans import answer_spans
 from tfxformer.data.word_labels import entity_scores
 
-# The one score that a table shows, by task; problem types of classification have their own.
 # Tasks that learn from texts alone, and are scored by their own `evaluate`.
 OF_TOKENS = {
     "masked-lm": "masked_accuracy",
@@ -24,6 +23,7 @@ OF_TOKENS = {
     "replaced-token-detection": "discriminator_accuracy",
     "causal-lm": "perplexity",
 }
+# The one score that a table shows, by task; problem types of classification have their own.
 MAIN_SCORE = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "micro_f1",
