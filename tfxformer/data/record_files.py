@@ -84,6 +84,7 @@ class ShardFiles:
         with writing(target):
             folder.mkdir(exist_ok=True)
             self._files = [(folder / shard_name(name, shard, shards)).open("wb") for shard in range(shards)]
+        self._folder = folder
 
     def write(self, rows: np.ndarray) -> None:
         """The next rows, uint8 [R, record_bytes], as `RecordFormat.encode` makes them."""
@@ -91,6 +92,10 @@ class ShardFiles:
             for shard, file in enumerate(self._files):
                 file.write(rows[(shard - self.rows) % len(self._files) :: len(self._files)].tobytes())
         self.rows += len(rows)
+
+    def remove(self) -> None:
+        """Removes the folder: no row was written."""
+        shutil.rmtree(self._folder)
 
     def close(self) -> None:
         """Ends the files."""

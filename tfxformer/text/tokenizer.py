@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,6 +171,15 @@ class Tokenizer:
         tokens = files.special_tokens(self._backend, self._config)
         known = {role: token for role, token in tokens.items() if token is not None}
         return chat.render(template, messages, known, add_generation_prompt)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all that ids depend on, in hexadecimal: tokenizers with equal ones write equal ids for every text."""
+        parts = json.loads(self._tokenizer_json)
+        steps = [parts.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")]
+        roles = files.special_tokens(self._backend, self._config)
+        told = json.dumps([steps, roles, self._config.get("truncation_side", "right")], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @property
     def special_ids(self) -> tuple[int, ...]:
