@@ -1,11 +1,11 @@
 """The pipeline of `preparing` as an Apache Beam job: on Dataflow, Flink or Spark, the same bytes as on one machine.
 
     from tfxformer.data import beam
-    beam.prepare_records("gs://bucket/corpus-*.txt", "gs://bucket/train", tokenizer, options=["--runner=DataflowRunner", ...])
+    beam.prepare_records("gs://bucket/corpus-*.txt", "gs://bucket/train", tokenizer, options=["--runner=DataflowRunner"])
 
 Groups of documents are tokenized and packed anywhere, in any order; the numbers of their rows, summed up, tell where the
 rows of each belong, and each shard is put together from its parts. Needs the extra: pip install "tfxformer[beam]".
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -78,24 +78,30 @@ def prepare_records(
         FileNotFoundError, FileExistsError, ValueError: for what can be seen before the job runs.
         RuntimeError: Beam's, for what a worker met, with its message; nothing is left behind.
     """
+    preparation = Preparation(kind, preparing.as_lengths(sequence_length), documents, field)
+    return prepare(preparation, source, folder, tokenizer, shards, options)
+
+
+def prepare(preparation: Preparation, source, folder, tokenizer: Tokenizer, shards: int, options=None):
+    """`prepare_records` with its settings in one."""
     beam = _beam()
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
     record_files.check_shards(shards)
-    preparation = Preparation(kind, preparing.as_lengths(sequence_length), documents, field)
     preparation.check(tokenizer)
     groups = sources.plan(_sizes(source), preparation.documents, preparation.group)
     if not groups:
         preparing.check_any(0, 0)
     folder = str(folder)
-    created = _make_folders(folder, preparation)
+    _make_folders(folder, preparation)
     try:
-        given = PipelineOptions(list(options or []) if options else [f"--runner={_LOCAL}"])
+        given = PipelineOptions(list(options) if options else [f"--runner={_LOCAL}"])
         with beam.Pipeline(options=given) as pipeline:
             _build(pipeline, groups, folder, preparation, tokenizer, shards)
     except BaseException:
-        FileSystems.delete([path for path in created if FileSystems.exists(path)])
+        if FileSystems.exists(folder):
+            FileSystems.delete([folder])
         raise
     return preparing.open_prepared(preparation, folder) if Path(folder).is_dir() else None
 
@@ -225,8 +231,7 @@ def _folders(preparation: Preparation, folder: str) -> list[str]:
     return [FileSystems.join(folder, str(length)) for length in lengths] if len(lengths) > 1 else [folder]
 
 
-def _make_folders(folder: str, preparation: Preparation) -> list[str]:
-    """Makes the folders, and tells what to delete where the job fails."""
+def _make_folders(folder: str, preparation: Preparation) -> None:
     from apache_beam.io.filesystems import FileSystems
 
     if FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list:
@@ -234,7 +239,6 @@ def _make_folders(folder: str, preparation: Preparation) -> list[str]:
     for part in _folders(preparation, folder):
         if not FileSystems.exists(part):
             FileSystems.mkdirs(part)
-    return [folder]
 
 
 def _sizes(source: Any) -> list[tuple[str, int]]:

@@ -7,14 +7,21 @@ import functools
 import numpy as np
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, its bits reversed
+_TOGETHER = 1024  # rows; so many stay in the processor's cache
 
 
 def masked_crc32c(rows: np.ndarray) -> np.ndarray:
     """The masked CRC-32C of each row: uint8 [R, bytes] -> uint32 [R].
 
-    All rows go on together, four bytes a step. Source: RFC 3720, appendix B.4, for the checksum; TFRecord's format for
+    Many rows go on together, four bytes a step. Source: RFC 3720, appendix B.4, for the checksum; TFRecord's format for
     the mask.
     """
+    parts = [_crc32c(rows[begin : begin + _TOGETHER]) for begin in range(0, len(rows), _TOGETHER)]
+    crc = np.concatenate([np.zeros(0, np.uint32), *parts])
+    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
+def _crc32c(rows: np.ndarray) -> np.ndarray:
     count, length = rows.shape
     low, high = _tables()
     whole = length // 4 * 4
@@ -25,8 +32,7 @@ def masked_crc32c(rows: np.ndarray) -> np.ndarray:
         crc = low[crc & 0xFFFF] ^ high[crc >> 16]
     for column in rows[:, whole:].T:
         crc = high[((crc ^ column) & 0xFF) << 8] ^ (crc >> 8)
-    crc = ~crc
-    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+    return ~crc
 
 
 @functools.cache

@@ -76,11 +76,9 @@ class RecordFormat:
         for name, (dtype, shape) in self.features.items():
             value = np.asarray(arrays[name])
             if value.dtype != dtype or value.shape != (count, *shape):
-                raise RecordsError(
-                    f"{name!r} is {value.dtype} {list(value.shape)}; wanted {dtype} {[count, *shape]}."
-                )
+                raise RecordsError(f"{name!r} is {value.dtype} {list(value.shape)}; wanted {dtype} {[count, *shape]}.")
             little = np.ascontiguousarray(value, np.dtype(dtype).newbyteorder("<"))
-            rows[:, self._places[name]] = little.reshape(count, -1).view(np.uint8)
+            rows[:, self._places[name]] = little.reshape(count, math.prod(shape)).view(np.uint8)
         rows[:, -TAIL:] = masked_crc32c(rows[:, HEAD:-TAIL]).astype("<u4")[:, None].view(np.uint8)
         return rows
 
