@@ -28,7 +28,8 @@ from tfxformer.text import Tokenizer
 
 tokenizer = Tokenizer.from_pretrained(sys.argv[1])
 for job in map(json.loads, sys.argv[2:]):
-    settings = preparing.Preparation(**{**job["settings"], "sequence_lengths": tuple(job["settings"]["sequence_lengths"])})
+    lengths = tuple(job["settings"].pop("sequence_lengths"))
+    settings = preparing.Preparation(sequence_lengths=lengths, **job["settings"])
     try:
         if job["local"]:
             files = [pathlib.Path(file) for file in job["files"]]

@@ -114,7 +114,7 @@ def test_the_index_knows_its_tokenizer(bpe, tiny_tokenizer, tmp_path):
     assert records.origin["kind"] == "causal" and records.origin["tokenizer"] == bpe.fingerprint
     bpe.save_pretrained(tmp_path / "saved")
     assert Records(tmp_path / "set", tokenizer=Tokenizer.from_pretrained(tmp_path / "saved")).count == records.count
-    with pytest.raises(RecordsError, match="made with another tokenizer .* their ids mean other tokens"):
+    with pytest.raises(RecordsError, match=r"made with another tokenizer .* their ids mean other tokens"):
         Records(tmp_path / "set", tokenizer=tiny_tokenizer)
     bare = write_records(rows_of({"a": np.zeros((2, 3), np.int32)}), tmp_path / "bare")
     assert bare.origin is None

@@ -133,7 +133,7 @@ def test_elements_that_are_no_text_are_named(source, error, message):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file .*absent.txt"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*absent\.txt"):
         sources.local_sizes([tmp_path / "absent.txt"])
     with pytest.raises(ValueError, match="is a folder: name the files in it"):
         sources.local_sizes([tmp_path])

@@ -1,10 +1,10 @@
 """The pipeline of `preparing` as an Apache Beam job: on Dataflow, Flink or Spark, the same bytes as on one machine.
 
     from tfxformer.data import beam
-    beam.prepare_records("gs://bucket/corpus-*.txt", "gs://bucket/train", tokenizer, options=["--runner=DataflowRunner"])
+    beam.prepare_records("gs://bucket/*.txt", "gs://bucket/train", tokenizer, options=["--runner=DataflowRunner"])
 
-Groups of documents are tokenized and packed anywhere, in any order; the numbers of their rows, summed up, tell where the
-rows of each belong, and each shard is put together from its parts. Needs the extra: pip install "tfxformer[beam]".
+Groups of documents are tokenized and packed anywhere, in any order; the numbers of their rows, summed up, tell where
+the rows of each belong, and each shard is put together from its parts. Needs the extra: pip install "tfxformer[beam]".
 """
 
 from __future__ import annotations

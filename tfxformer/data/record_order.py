@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 _TOGETHER = 512  # rows of all shards that are handled at once: a step of tf.data costs more than copying a row
 
 

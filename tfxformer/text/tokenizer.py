@@ -26,6 +26,7 @@ class Tokenizer:
 
     Attributes:
         kind: "WordPiece", "BPE" or "Unigram".
+        truncation_side: "right" or "left", where a text that is too long loses tokens.
         vocabulary_size: tokens, added ones included.
         bos_id, eos_id, padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no
             such token.
@@ -56,6 +57,7 @@ class Tokenizer:
         self.cls_id = ids["cls_token"]
         self.sep_id = ids["sep_token"]
         self.kind = type(backend.model).__name__
+        self.truncation_side = self._config.get("truncation_side", "right")
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
         declared = self._config.get("model_max_length")
         # transformers writes int(1e30) for "unknown".
@@ -178,7 +180,7 @@ class Tokenizer:
         parts = json.loads(self._tokenizer_json)
         steps = [parts.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")]
         roles = files.special_tokens(self._backend, self._config)
-        told = json.dumps([steps, roles, self._config.get("truncation_side", "right")], sort_keys=True)
+        told = json.dumps([steps, roles, self.truncation_side], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
@@ -232,7 +234,7 @@ class Tokenizer:
             if limit is not None:
                 self._check_room(run, inputs, pairs is not None, limit, strategy, stride)
             if limit is not None and strategy is not None:
-                side = self._config.get("truncation_side", "right")
+                side = self.truncation_side
                 run.backend.enable_truncation(limit, stride=stride, strategy=strategy, direction=side)
             try:
                 packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
@@ -278,6 +280,17 @@ class Tokenizer:
         inputs = _inputs(texts, pairs, is_split_into_words)
         with self._lock:
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
+
+    def in_graph(self, sequence_length: int):
+        """BERT's tokenizer as a `graph.GraphTokenizer`, for `tf.data` maps and SavedModels: string [B] -> the batch.
+
+        Raises:
+            ImportError: without tensorflow-text (the extra [text]).
+            ValueError: for a tokenizer that no graph can follow exactly.
+        """
+        from tfxformer.text.graph import GraphTokenizer
+
+        return GraphTokenizer(self, sequence_length)
 
     def decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
         """Texts of rows of token ids [B,S]."""
