@@ -83,7 +83,7 @@ def pack(documents: Documents, sequence_length: int, padding_id: int = 0, *, who
     if whole:
         slots = slots + _gaps(counts, sequence_length)[document]
     rows = slots // sequence_length
-    first = np.searchsorted(rows, rows)  # of each pair: the first pair of its row
+    first = np.searchsorted(rows, np.arange(rows[-1] + 1))[rows]  # of each pair: the first pair of its row
     begins = np.diff(document, prepend=document[0]) > 0
     numbers = np.cumsum(begins)  # documents that have pairs, without a gap
     values = {

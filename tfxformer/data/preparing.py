@@ -10,6 +10,7 @@ threads here, or the workers of `data.beam`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import threading
 from collections import deque
@@ -250,14 +251,17 @@ def _size(group) -> int:
 
 
 class _Copies:
-    """A copy of a tokenizer for each thread: one encodes a batch at a time."""
+    """A tokenizer for each thread, as one encodes a batch at a time: the given one for the first, else copies."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._content, self._local = tokenizer.to_json(), threading.local()
+        self._given, self._unused, self._local = tokenizer, [tokenizer], threading.local()
 
     def own(self) -> Tokenizer:
         if not hasattr(self._local, "tokenizer"):
-            self._local.tokenizer = Tokenizer.from_json(self._content)
+            try:
+                self._local.tokenizer = self._unused.pop()
+            except IndexError:
+                self._local.tokenizer = copy.copy(self._given)
         return self._local.tokenizer
 
 

@@ -303,7 +303,7 @@ class Tokenizer:
     __hash__ = None
 
     def __reduce__(self):
-        return Tokenizer.from_json, (self.to_json(),)
+        return Tokenizer, (self._tokenizer_json, self._config)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
