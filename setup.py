@@ -40,6 +40,8 @@ setup(
         "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
         "litertlm": ["litert-lm-builder>=0.18"],
+        "text": ["tensorflow-text>=2.20,<2.22"],
+        "beam": ["apache-beam>=2.70"],
         "benchmark": [
             *REFERENCE,
             *GGUF,

@@ -147,6 +147,35 @@ def loading() -> str:
     return f"**Loading BERT-base** ({size})\n\n{markdown(header, rows)}\n{made_by(results)}"
 
 
+def records() -> str:
+    """Preparing records beside tokenizing alone, and reading them beside training."""
+    results = read("records")
+    preparing = [
+        [
+            name,
+            spread(one["megabytes_per_second"]),
+            spread(one["ours_is_faster"], unit="x"),
+            spread(one["ours_is_faster_by_processor"], unit="x"),
+        ]
+        for name, one in results["preparing"].items()
+    ]
+    reading = [
+        [
+            name,
+            spread(one["rows_per_second"], digits=0),
+            spread(one["rows_per_processor_second"], digits=0),
+            spread(one["ours_is_faster"], digits=3, unit="x"),
+        ]
+        for name, one in results["reading"].items()
+    ]
+    header = ["", "MB/s", "time over the tokens alone", "by processor seconds"]
+    other = ["", "rows/s", "rows a processor second", "time over a step on memory"]
+    return (
+        f"**Records**: {results['what']}\n\n{markdown(header, preparing)}\n{markdown(other, reading)}\n"
+        f"{made_by(results)}"
+    )
+
+
 def quality() -> str:
     """Fine-tuning beside torch, and what making it small costs."""
     results = read("quality")
@@ -192,6 +221,7 @@ def main():
         "generation": generation,
         "decoder_training": decoder_training,
         "loading": loading,
+        "records": records,
     }
     present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
     report.update_section(README, "\n" + "\n".join(present))

@@ -10,9 +10,10 @@ import numpy as np
 
 from tfxformer.cli import console, data_files
 from tfxformer.cli.language import chat, generate, train_lm
+from tfxformer.cli.preparing import prepare
 
 __all__ = [
-    "chat", "demo", "evaluate", "export", "finetune", "generate", "inspect", "predict", "prune", "train_lm",
+    "chat", "demo", "evaluate", "export", "finetune", "generate", "inspect", "predict", "prepare", "prune", "train_lm",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.

@@ -262,6 +262,32 @@ def _writer():
 
 
 @app.command()
+def prepare(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Text files (UTF-8), or .jsonl files.")],
+    tokenizer: Annotated[str, typer.Option(help="A folder, a hub id, a .gguf file or a tokenizer.json.")],
+    output: Output,
+    sequence_length: Annotated[
+        str, typer.Option(help="Tokens of a row; of masked rows several, by commas: a set of records each.")
+    ] = "128",
+    kind: Annotated[
+        str, typer.Option(help="causal (texts packed into full blocks) or masked (a row for each text).")
+    ] = "causal",
+    documents: Annotated[
+        str, typer.Option(help="What a text is: a line, a paragraph (between blank lines) or a whole file.")
+    ] = "line",
+    field: Annotated[str, typer.Option(help="The field of .jsonl files that holds the text.")] = "text",
+    shards: Annotated[int, typer.Option(min=1, help="Files; best a multiple of the training's workers.")] = 8,
+    beam: Annotated[
+        str | None, typer.Option(help="Run as an Apache Beam job with these options, such as --runner=FlinkRunner.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Tokenize texts into TFRecord files that training reads, shuffles and shares among workers."""
+    run("prepare", locals())
+
+
+@app.command()
 def inspect(
     path: Annotated[str, typer.Argument(help="A .tflite file, a .keras file, a folder or a hub id.")],
     json: Json = False,

@@ -8,6 +8,7 @@ Shape letters: R blocks (rows), S pairs of a block.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -45,9 +46,12 @@ class Blocks(NamedTuple):
 
 def join(rows: Iterable[Sequence[int]], wanted: Iterable[Sequence[bool]] | None = None) -> Documents:
     """Documents from lists of ids, and of what is to be predicted of each."""
-    rows = [np.asarray(row, np.int32) for row in rows]
-    ids = np.concatenate([np.zeros(0, np.int32), *rows])
+    rows = list(rows)
     lengths = np.fromiter(map(len, rows), np.int64, count=len(rows))
+    if all(isinstance(row, list) for row in rows):  # many short lists: an array of each would cost more than its ids
+        ids = np.fromiter(chain.from_iterable(rows), np.int32, count=int(lengths.sum()))
+    else:
+        ids = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
     if wanted is None:
         return Documents(ids, lengths)
     return Documents(ids, lengths, np.concatenate([np.zeros(0, bool), *(np.asarray(row, bool) for row in wanted)]))
@@ -79,7 +83,7 @@ def pack(documents: Documents, sequence_length: int, padding_id: int = 0, *, who
     if whole:
         slots = slots + _gaps(counts, sequence_length)[document]
     rows = slots // sequence_length
-    first = np.searchsorted(rows, rows)  # of each pair: the first pair of its row
+    first = np.searchsorted(rows, np.arange(rows[-1] + 1))[rows]  # of each pair: the first pair of its row
     begins = np.diff(document, prepend=document[0]) > 0
     numbers = np.cumsum(begins)  # documents that have pairs, without a gap
     values = {

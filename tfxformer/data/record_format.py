@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-FRAME = 16  # bytes that TFRecord puts around a record: its length, and two checksums
+from tfxformer.data.checksum import masked_crc32c
+
+HEAD, TAIL = 12, 4  # bytes that TFRecord puts around a record: its length with a checksum, and its own checksum
 _DTYPES = ("int32", "float32")
 
 
@@ -46,22 +49,17 @@ class RecordFormat:
             if not math.prod(shape):
                 raise RecordsError(f"{name!r} has the shape {list(shape)}: it holds nothing. Leave it out.")
         self._blank, self._places = _template(self.features)
-        self.record_bytes = len(self._blank) + FRAME
+        self.record_bytes = len(self._blank)
 
     @classmethod
     def of(cls, row: Mapping[str, np.ndarray]) -> RecordFormat:
         """The format of rows like this one."""
         return cls({name: (np.asarray(value).dtype.name, np.asarray(value).shape) for name, value in row.items()})
 
-    def encode(self, row: Mapping[str, np.ndarray], where: str = "The row") -> bytes:
-        """The bytes of a row, without TFRecord's frame.
-
-        Raises:
-            RecordsError: for a row of other names, dtypes or shapes, named as `where`.
-        """
+    def check(self, row: Mapping[str, np.ndarray], where: str) -> None:
+        """Raises RecordsError for a row of other names, dtypes or shapes, named as `where`."""
         if row.keys() != self.features.keys():
             raise RecordsError(f"{where} has {sorted(row)}; wanted {list(self.features)}, as the first row.")
-        record = bytearray(self._blank)
         for name, (dtype, shape) in self.features.items():
             value = np.asarray(row[name])
             if value.dtype != dtype or value.shape != shape:
@@ -69,18 +67,29 @@ class RecordFormat:
                     f"{where}: {name!r} is {value.dtype} {list(value.shape)}; wanted {dtype} {list(shape)}, as in the "
                     "first row. Pad or pack rows to one length first."
                 )
-            record[self._places[name]] = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
-        return bytes(record)
 
-    def decode(self, records) -> dict[str, Any]:
-        """In a TensorFlow graph: serialized rows, string [B] -> name -> tensor [B, *shape]."""
+    def encode(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows as they stand in a file, frames and all: name -> array [R, *shape] -> uint8 [R, record_bytes]."""
+        count = len(next(iter(arrays.values())))
+        rows = np.empty((count, self.record_bytes), np.uint8)
+        rows[:] = self._blank
+        for name, (dtype, shape) in self.features.items():
+            value = np.asarray(arrays[name])
+            if value.dtype != dtype or value.shape != (count, *shape):
+                raise RecordsError(f"{name!r} is {value.dtype} {list(value.shape)}; wanted {dtype} {[count, *shape]}.")
+            little = np.ascontiguousarray(value, np.dtype(dtype).newbyteorder("<"))
+            rows[:, self._places[name]] = little.reshape(count, math.prod(shape)).view(np.uint8)
+        rows[:, -TAIL:] = masked_crc32c(rows[:, HEAD:-TAIL]).astype("<u4")[:, None].view(np.uint8)
+        return rows
+
+    def decode(self, rows) -> dict[str, Any]:
+        """In a TensorFlow graph: what `encode` wrote, uint8 [B, record_bytes] -> name -> tensor [B, *shape]."""
         import tensorflow as tf
 
-        raw = tf.io.parse_example(records, {name: tf.io.FixedLenFeature([], tf.string) for name in self.features})
         batch = {}
         for name, (dtype, shape) in self.features.items():
-            values = tf.io.decode_raw(raw[name], dtype, fixed_length=4 * math.prod(shape))
-            batch[name] = tf.ensure_shape(tf.reshape(values, (-1, *shape)), (records.shape[0], *shape))
+            values = tf.reshape(rows[:, self._places[name]], (-1, *shape, 4))  # little-endian, as TensorFlow's hosts
+            batch[name] = tf.ensure_shape(tf.bitcast(values, dtype), (rows.shape[0], *shape))
         return batch
 
     def to_json(self) -> dict:
@@ -89,6 +98,7 @@ class RecordFormat:
 
     @classmethod
     def from_json(cls, features: dict) -> RecordFormat:
+        """What `to_json` wrote."""
         return cls({name: (spec["dtype"], tuple(spec["shape"])) for name, spec in features.items()})
 
     def __eq__(self, other):
@@ -97,21 +107,29 @@ class RecordFormat:
     __hash__ = None
 
 
-def _template(features) -> tuple[bytes, dict[str, slice]]:
-    """A record of zeros, and where in it each array stands."""
-    import tensorflow as tf
+def _template(features) -> tuple[np.ndarray, dict[str, slice]]:
+    """A framed record of zeros, uint8 [record_bytes], and where in it each array stands.
 
-    sizes = {name: 4 * math.prod(shape) for name, (_, shape) in features.items()}
+    It is written by hand: a `tf.train.Example` as protobuf serializes it with sorted names.
+    """
+    entries, ends = b"", {}
+    for name, (_, shape) in features.items():
+        values = _field(1, _field(1, bytes(4 * math.prod(shape))))  # Feature.bytes_list, BytesList.value
+        entries += _field(1, _field(1, name.encode()) + _field(2, values))  # an entry of the map Features.feature
+        ends[name] = len(entries)
+    example = _field(1, entries)  # Example.features
+    begin = HEAD + len(example) - len(entries)
+    places = {name: slice(begin + end - 4 * math.prod(features[name][1]), begin + end) for name, end in ends.items()}
+    length = np.frombuffer(struct.pack("<Q", len(example)), np.uint8)
+    checksum = masked_crc32c(length[None]).astype("<u4").view(np.uint8)
+    body = np.frombuffer(example, np.uint8)
+    return np.concatenate([length, checksum, body, np.zeros(TAIL, np.uint8)]), places
 
-    def example(filled=None):
-        values = {name: bytes([255 * (name == filled)]) * size for name, size in sizes.items()}
-        feature = {
-            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()
-        }
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
-    blank, places = example(), {}
-    for name, size in sizes.items():
-        differing = np.flatnonzero(np.frombuffer(blank, np.uint8) != np.frombuffer(example(name), np.uint8))
-        places[name] = slice(int(differing[0]), int(differing[0]) + size)
-    return blank, places
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of protobuf's wire format."""
+    length, written = len(content), bytearray([number << 3 | 2])
+    while length > 127:
+        written.append(length & 127 | 128)
+        length >>= 7
+    return bytes(written) + bytes([length]) + content

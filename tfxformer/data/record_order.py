@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
+_TOGETHER = 512  # rows of all shards that are handled at once: a step of tf.data costs more than copying a row
 
-def serialized_rows(records, seed, epochs: range, position: int, worker: int, workers: int, window: int):
-    """The rows of one worker over epochs, from `position` of the first on, as a `tf.data.Dataset` of strings."""
+
+def framed_rows(records, seed, epochs: range, position: int, worker: int, workers: int, window: int):
+    """The rows of one worker over epochs, from `position` of the first on.
+
+    Returns:
+        A `tf.data.Dataset` of some rows each, uint8 [any, record_bytes], as they stand in their files.
+    """
     import tensorflow as tf
 
     turns = [_turns(records, seed, e, position * (e == epochs[0]), worker, workers) for e in epochs]
     columns = tuple(np.stack(column) for column in zip(*turns, strict=True))  # each [epochs, shards]
     files = tf.constant([str(records.folder / shard.file) for shard in records.shards])
     own = columns[0].shape[1]
+    block = -(-_TOGETHER // own)
 
     def shard(index, count, taken, key):
         file = tf.gather(files, index)
-        return _shard_records(file, count, taken, key, records.format.record_bytes, window, seed is not None)
+        rows = _shard_rows(file, count, taken, key, records.format.record_bytes, window, seed is not None)
+        return rows.rebatch(block).map(lambda some: _padded(some, block))
 
     def epoch(*columns):
-        rows = tf.data.Dataset.from_tensor_slices(columns).interleave(
+        blocks = tf.data.Dataset.from_tensor_slices(columns).interleave(
             shard, cycle_length=own, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return rows if len(records.shards) % workers == 0 else rows.shard(workers, 0)
+        rows = blocks.batch(own).map(_in_turn, tf.data.AUTOTUNE)
+        return rows if len(records.shards) % workers == 0 else _every(rows, workers)
 
     return tf.data.Dataset.from_tensor_slices(columns).flat_map(epoch)
 
@@ -54,11 +63,9 @@ def _turns(records, seed, epoch: int, position: int, worker: int, workers: int):
     return shards[first], counts[shards][first], taken[first], np.array(keys, np.int64)[first]
 
 
-def _shard_records(file, count, taken, key, record_bytes: int, window: int, shuffled: bool):
-    """The serialized rows of a shard but the first `taken` in its order: windows anywhere in it, shuffled inside."""
+def _shard_rows(file, count, taken, key, record_bytes: int, window: int, shuffled: bool):
+    """The rows of a shard but the first `taken` in its order: windows anywhere in it, shuffled inside."""
     import tensorflow as tf
-
-    from tfxformer.data.record_format import FRAME
 
     windows = (count + window - 1) // window
     order = tf.range(windows)
@@ -67,21 +74,51 @@ def _shard_records(file, count, taken, key, record_bytes: int, window: int, shuf
     sizes = tf.minimum(tf.constant(window, tf.int64), count - order * window)
     begins = tf.concat([tf.zeros(1, tf.int64), tf.cumsum(sizes)], 0)
     first = tf.searchsorted(begins[1:], taken[None], side="right")[0]  # the window that is begun
+    left_out = tf.maximum(taken - begins[:-1], 0)  # of the windows from there on
 
-    def read(index, size):
+    def read(index, size, skip):
         begin = index * window
         rows = tf.data.FixedLengthRecordDataset(
             file,
-            record_bytes,
+            size * record_bytes,
             header_bytes=begin * record_bytes,
             footer_bytes=(count - begin - size) * record_bytes,
-        ).batch(size)
-        if shuffled:
-            rows = rows.map(lambda batch: _permuted(batch, key, index))
-        return rows.unbatch()
+        )
 
-    rows = tf.data.Dataset.from_tensor_slices((order[first:], sizes[first:])).flat_map(read).skip(taken - begins[first])
-    return rows.map(lambda row: tf.strings.substr(row, 12, record_bytes - FRAME))  # the frame: 12 bytes, row, 4 bytes
+        def rows_of_window(content):
+            rows = tf.reshape(tf.io.decode_raw(content, tf.uint8), (-1, record_bytes))
+            return tf.gather(rows, _permuted(tf.range(size), key, index)[skip:]) if shuffled else rows[skip:]
+
+        return rows.map(rows_of_window)
+
+    return tf.data.Dataset.from_tensor_slices((order[first:], sizes[first:], left_out[first:])).flat_map(read)
+
+
+def _padded(rows, block: int):
+    """Rows [n, record_bytes] -> (with zeros to [block, record_bytes], n)."""
+    import tensorflow as tf
+
+    count = tf.shape(rows)[0]
+    return tf.ensure_shape(tf.pad(rows, [[0, block - count], [0, 0]]), (block, rows.shape[1])), count
+
+
+def _in_turn(blocks, counts):
+    """Blocks of shards [shards, block, record_bytes], `counts` [shards] rows of each -> their rows, taking turns.
+
+    No block is more than one row longer than another, and the longer come first, so all turns but the last are whole.
+    """
+    import tensorflow as tf
+
+    shards, block = tf.shape(blocks)[0], blocks.shape[1]
+    places = tf.range(shards) * block + tf.range(block)[:, None]  # [block, shards]
+    there = tf.range(block)[:, None] < counts
+    rows = tf.reshape(blocks, (-1, blocks.shape[2]))  # [shards * block, record_bytes]
+    return tf.gather(rows, tf.boolean_mask(places, there))
+
+
+def _every(rows, step: int):
+    """Every `step`-th row, from the first on."""
+    return rows.rebatch(step * -(-_TOGETHER // step)).map(lambda some: some[::step])
 
 
 def _permuted(values, key, index):

@@ -11,35 +11,22 @@ finished. Row k is in shard k modulo the number of shards. Equal rows make equal
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tfxformer import __version__
+from tfxformer.data import record_files
+from tfxformer.data.record_files import FORMAT, INDEX, Shard, index_shards, sha256_of, shard_name
 from tfxformer.data.record_format import RecordFormat, RecordsError
-from tfxformer.data.record_order import serialized_rows
+from tfxformer.data.record_order import framed_rows
+from tfxformer.text import Tokenizer
 
-INDEX = "index.json"
-FORMAT = 1  # of the index; another number is another layout
-
-
-class Shard(NamedTuple):
-    """A file of records: its name, how many it holds, its bytes and their checksum."""
-
-    file: str
-    count: int
-    bytes: int
-    sha256: str
-
-
-def shard_name(name: str, shard: int, shards: int) -> str:
-    """name-00003-of-00016.tfrecord."""
-    return f"{name}-{shard:05d}-of-{shards:05d}.tfrecord"
+__all__ = ["Records", "index_shards", "shard_name", "write_records"]
+_TOGETHER = 1024  # rows that are encoded at once
 
 
 def write_records(rows: Iterable[Mapping[str, np.ndarray]], folder, name: str = "data", *, shards: int = 8) -> Records:
@@ -56,78 +43,22 @@ def write_records(rows: Iterable[Mapping[str, np.ndarray]], folder, name: str = 
         FileExistsError: for a folder that has files.
         OSError: where the disk is full or refuses; nothing is left behind.
     """
-    import tensorflow as tf
-
-    folder = Path(folder)
-    if shards < 1:
-        raise RecordsError(f"shards={shards}: at least one file is needed.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} has files already. Name a new folder, or remove it first.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    writers = []
-    try:
-        writers += [tf.io.TFRecordWriter(str(temporary / shard_name(name, i, shards))) for i in range(shards)]
-        form = None
-        for index, row in enumerate(rows):
-            form = form or RecordFormat.of(row)
-            writers[index % shards].write(form.encode(row, f"Row {index}"))
+    record_files.check_shards(shards)
+    with record_files.new_folder(folder) as temporary:
+        files, form, rows = record_files.ShardFiles(temporary, folder, name, shards), None, iter(rows)
+        try:
+            while together := list(itertools.islice(rows, _TOGETHER)):
+                form = form or RecordFormat.of(together[0])
+                for index, row in enumerate(together, files.rows):
+                    form.check(row, f"Row {index}")
+                files.write(form.encode({name: np.stack([row[name] for row in together]) for name in form.features}))
+        finally:
+            files.close()
         if form is None:
             raise RecordsError("There is no row to write.")
-        for writer in writers:
-            writer.close()
-        index_shards(temporary, name, shards, form)
-        temporary.replace(folder)
-    except tf.errors.OpError as error:
-        raise OSError(f"The records of {folder} could not be written: {error.message}") from error
-    finally:
-        writers.clear()  # closed where an error left them open
-        shutil.rmtree(temporary, ignore_errors=True)
+        with record_files.writing(folder):
+            index_shards(temporary, name, shards, form)
     return Records(folder, check=False)
-
-
-def index_shards(folder, name: str, shards: int, form: RecordFormat) -> None:
-    """Writes the index of complete shards; the last step of writing a folder, whoever wrote the files.
-
-    Raises:
-        RecordsError: for files of a size that is no number of records, or counts that differ by more than one.
-    """
-    folder, entries = Path(folder), []
-    for index in range(shards):
-        path = folder / shard_name(name, index, shards)
-        size = path.stat().st_size
-        if size % form.record_bytes:
-            raise RecordsError(f"{path} has {size:,} bytes, which is no number of records of {form.record_bytes:,}.")
-        entries.append(Shard(path.name, size // form.record_bytes, size, _sha256(path)))
-    counts = [entry.count for entry in entries]
-    total = sum(counts)
-    if counts != [len(range(index, total, shards)) for index in range(shards)]:
-        raise RecordsError(
-            f"Row k belongs into shard k modulo {shards}, but the shards of {folder} have {counts} rows."
-        )
-    content = {
-        "format": FORMAT,
-        "tfxformer": __version__,
-        "name": name,
-        "count": total,
-        "record_bytes": form.record_bytes,
-        "features": form.to_json(),
-        "shards": [entry._asdict() for entry in entries],
-    }
-    temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / INDEX)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Records:
@@ -136,30 +67,35 @@ class Records:
     Args:
         folder: with its index.json.
         check: read all files once and compare their checksums; False looks at their sizes only.
+        tokenizer: the one of the model that reads them: records that another one made are refused.
 
     Attributes:
         count: rows.
         format: `RecordFormat` of a row.
         version: of the tfxformer that wrote them.
+        origin: what `prepare_records` made them of, and how: a dict; None where the rows were written as they are.
         fingerprint: of all rows and their order; workers with equal ones have equal data.
 
     Raises:
         RecordsError: for an index that is missing, broken or of another format, and for shards that are missing,
-            truncated or changed.
+            truncated or changed, or of another tokenizer.
     """
 
-    def __init__(self, folder, *, check: bool = True):
+    def __init__(self, folder, *, check: bool = True, tokenizer: Tokenizer | None = None):
         self.folder = Path(folder)
         content = self._read_index()
         try:
             self.format = RecordFormat.from_json(content["features"])
             self.count, self.version = int(content["count"]), content["tfxformer"]
+            self.origin = content.get("origin")
             self.shards = [Shard(**entry) for entry in content["shards"]]
             whole = self.count == sum(shard.count for shard in self.shards) and self.shards
         except (KeyError, TypeError, ValueError) as error:
             raise RecordsError(f"{self.folder / INDEX} is not whole ({error!r}): write the records again.") from error
         if not whole or any(shard.bytes != shard.count * self.format.record_bytes for shard in self.shards):
             raise RecordsError(f"{self.folder / INDEX} contradicts itself: its counts and sizes do not agree.")
+        if tokenizer is not None:
+            self._check_tokenizer(tokenizer)
         self._check_shards(check)
         told = json.dumps([self.format.to_json(), [(shard.count, shard.sha256) for shard in self.shards]])
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
@@ -187,8 +123,21 @@ class Records:
                     f"{path} has {path.stat().st_size:,} bytes, its index says {shard.bytes:,}: it is truncated or of "
                     "another set. Copy it again."
                 )
-            if checksums and _sha256(path) != shard.sha256:
+            if checksums and sha256_of(path) != shard.sha256:
                 raise RecordsError(f"{path} has changed since it was written (its sha256 differs). Copy it again.")
+
+    def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        if self.origin is None:
+            raise RecordsError(
+                f"{self.folder / INDEX} does not tell its tokenizer: its rows were written by write_records, not by "
+                "prepare_records. Open it without tokenizer=."
+            )
+        if self.origin["tokenizer"] != tokenizer.fingerprint:
+            raise RecordsError(
+                f"The records of {self.folder} were made with another tokenizer (fingerprint "
+                f"{self.origin['tokenizer'][:12]}, this one has {tokenizer.fingerprint[:12]}): their ids mean other "
+                "tokens. Prepare them again with this one."
+            )
 
     def rows(self, worker: int = 0, workers: int = 1) -> int:
         """The rows of an epoch for one of several workers."""
@@ -244,13 +193,12 @@ class Records:
         import tensorflow as tf
 
         epochs = range(epoch, epoch + epochs)
-        records = serialized_rows(self, seed, epochs, position, worker, workers, window)
+        rows = framed_rows(self, seed, epochs, position, worker, workers, window)
+        rows = rows.rebatch(batch_size or _TOGETHER, drop_remainder=batch_size is not None and drop_remainder)
+        rows = rows.map(self.format.decode, tf.data.AUTOTUNE)
         if batch_size is None:
-            records = records.batch(256).map(self.format.decode, tf.data.AUTOTUNE).unbatch()
-        else:
-            records = records.batch(batch_size, drop_remainder=drop_remainder)
-            records = records.map(self.format.decode, tf.data.AUTOTUNE)
+            rows = rows.unbatch()
         left = self.rows(worker, workers) * len(epochs) - position
         if batch_size is not None:
             left = left // batch_size if drop_remainder else -(-left // batch_size)
-        return records.apply(tf.data.experimental.assert_cardinality(left)).prefetch(tf.data.AUTOTUNE)
+        return rows.apply(tf.data.experimental.assert_cardinality(left)).prefetch(tf.data.AUTOTUNE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +26,7 @@ class Tokenizer:
 
     Attributes:
         kind: "WordPiece", "BPE" or "Unigram".
+        truncation_side: "right" or "left", where a text that is too long loses tokens.
         vocabulary_size: tokens, added ones included.
         bos_id, eos_id, padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no
             such token.
@@ -54,6 +57,7 @@ class Tokenizer:
         self.cls_id = ids["cls_token"]
         self.sep_id = ids["sep_token"]
         self.kind = type(backend.model).__name__
+        self.truncation_side = self._config.get("truncation_side", "right")
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
         declared = self._config.get("model_max_length")
         # transformers writes int(1e30) for "unknown".
@@ -196,6 +200,15 @@ class Tokenizer:
         known = {role: token for role, token in tokens.items() if token is not None}
         return chat.render(template, messages, known, add_generation_prompt)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all that ids depend on, in hexadecimal: tokenizers with equal ones write equal ids for every text."""
+        parts = json.loads(self._tokenizer_json)
+        steps = [parts.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")]
+        roles = files.special_tokens(self._backend, self._config)
+        told = json.dumps([steps, roles, self.truncation_side], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
     @property
     def special_ids(self) -> tuple[int, ...]:
         """Ids of the special tokens there are, without repetition."""
@@ -247,7 +260,7 @@ class Tokenizer:
             if limit is not None:
                 self._check_room(run, inputs, pairs is not None, limit, strategy, stride)
             if limit is not None and strategy is not None:
-                side = self._config.get("truncation_side", "right")
+                side = self.truncation_side
                 run.backend.enable_truncation(limit, stride=stride, strategy=strategy, direction=side)
             try:
                 packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
@@ -294,6 +307,17 @@ class Tokenizer:
         with self._lock:
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
 
+    def in_graph(self, sequence_length: int):
+        """BERT's tokenizer as a `graph.GraphTokenizer`, for `tf.data` maps and SavedModels: string [B] -> the batch.
+
+        Raises:
+            ImportError: without tensorflow-text (the extra [text]).
+            ValueError: for a tokenizer that no graph can follow exactly.
+        """
+        from tfxformer.text.graph import GraphTokenizer
+
+        return GraphTokenizer(self, sequence_length)
+
     def decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
         """Texts of rows of token ids [B,S]."""
         rows = [np.asarray(row).tolist() for row in ids]
@@ -305,7 +329,7 @@ class Tokenizer:
     __hash__ = None
 
     def __reduce__(self):
-        return Tokenizer.from_json, (self.to_json(),)
+        return Tokenizer, (self._tokenizer_json, self._config)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
