@@ -6,7 +6,15 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 GGUF = ["gguf>=0.10"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "keras-hub>=0.32",
+    "tensorboard>=2.20",
+    *GGUF,
+]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
@@ -40,6 +48,8 @@ setup(
         "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
         "litertlm": ["litert-lm-builder>=0.18"],
+        "tensorboard": ["tensorboard>=2.20"],
+        "wandb": ["wandb>=0.19"],
         "benchmark": [
             *REFERENCE,
             *GGUF,
