@@ -34,8 +34,8 @@ class GradientNorms:
         strategy = model.distribute_strategy
         if strategy.num_replicas_in_sync > 1 and not isinstance(model, DistributedModel):
             raise ValueError(
-                f"Under {type(strategy).__name__} the gradients of a {type(model).__name__} are each replica's own until "
-                "they are applied: build a training.DistributedModel to watch their norm."
+                f"Under {type(strategy).__name__} the gradients of a {type(model).__name__} are each replica's own "
+                "until they are applied: build a training.DistributedModel to watch their norm."
             )
         layers = dict.fromkeys(layer_of(variable) for variable in model.trainable_variables) if by_layer else {}
         self.layers = list(layers)

@@ -63,8 +63,8 @@ class HistoryFiles(keras.callbacks.Callback):
     The file is {"epoch": [1, 2, ...], "updates": [...], "loss": [...], "learning_rate": [...], ...}: for each epoch the
     optimizer's updates so far, the rate of the next one, and every number of the logs, those that earlier callbacks put
     there too; null where an epoch has not got it, or it is not finite. A training that goes on (`initial_epoch`, or
-    `keras.callbacks.BackupAndRestore`) goes on with the file that is there; one that begins at the first epoch begins it
-    anew.
+    `keras.callbacks.BackupAndRestore`) goes on with the file that is there; one that begins at the first epoch begins
+    it anew.
 
     Args:
         folder: path, made where it is missing.
@@ -102,7 +102,8 @@ class HistoryFiles(keras.callbacks.Callback):
                 raise TypeError("an epoch is no whole number")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{self.path} is no history that training could go on with ({error}): move it away, or name another folder."
+                f"{self.path} is no history that training could go on with ({error}): move it away, or name another "
+                "folder."
             ) from error
         return rows
 

@@ -59,9 +59,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         **arguments,
     ):
         if importlib.util.find_spec("tensorboard") is None:
-            raise ImportError(
-                'TensorBoard\'s files are written with its package: pip install "tfxformer[tensorboard]".'
-            )
+            raise ImportError('TensorBoard\'s files need its package: pip install "tfxformer[tensorboard]".')
         super().__init__(log_dir, **arguments)
         for name, value in (("gradient_norms", gradient_norms), ("weight_norms", weight_norms)):
             if value not in _NORMS:
