@@ -18,8 +18,7 @@ def layer_of(variable) -> str:
 class GradientNorms:
     """L2 norms of what every update is made from, summed inside the step until they are read.
 
-    The norms are those before clipping; that of all is the one that `global_clipnorm` compares, and where the step
-    clips by it, it is computed once.
+    The norms are those before clipping; that of all is the one that `global_clipnorm` compares.
 
     Args:
         model: a compiled and built model, in `on_train_begin`.
@@ -48,20 +47,14 @@ class GradientNorms:
         self.end = on_gradients(model, self._add)
 
     def _add(self, gradients, variables):
-        squares = {name: [] for name in self.layers}
-        every = []
+        """In the graph: one operation for each gradient, and a few small ones for all together."""
+        halves, rows = [], []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if gradient is None:
-                continue
-            if isinstance(gradient, tf.IndexedSlices):  # rows of one id belong together
-                gradient = tf.convert_to_tensor(gradient)
-            square = ops.sum(ops.square(gradient))  # as Keras' clipping has it: the graph has it once
-            every.append(tf.cast(square, "float32"))
-            if self.layers:
-                squares[layer_of(variable)].append(every[-1])
-        sums = [every, *squares.values()]
-        norms = [tf.sqrt(tf.add_n(one)) if one else tf.zeros(()) for one in sums]
-        self._sums.assign_add(tf.stack([*norms, tf.ones(())]))
+            if gradient is not None:  # rows of one id, in slices, belong together
+                halves.append(tf.nn.l2_loss(tf.cast(tf.convert_to_tensor(gradient), "float32")))
+                rows.append([1.0, *(float(layer_of(variable) == layer) for layer in self.layers)])
+        squares = 2.0 * tf.linalg.matvec(np.array(rows, "float32"), tf.stack(halves), transpose_a=True)
+        self._sums.assign_add(tf.concat([tf.sqrt(squares), [1.0]], 0))
 
     def take(self) -> tuple[np.ndarray, int]:
         """Sums of norms, of all and then of `layers`, and the number of updates, both since the last time."""
