@@ -45,6 +45,7 @@ FEATURES = {
     "OneDevice": {"strategy": "one"},
     "cpu:2": {"strategy": "cpu:2"},
 }
+TOGETHER = 3  # peers beside the plain one, 1.5 GB each
 MODELS = {"minilm": (32, 128, 1), "gpt": (12, 64, 20)}  # batch, length, batches of one measurement
 
 
@@ -188,24 +189,26 @@ def batches(model, feature) -> int:
 
 
 def measure(model, features, rounds) -> dict:
-    """Races the features against the plain step; the ratios are of one batch."""
-    times = harness.race({one: Peer(model, one) for one in features}, rounds, calls=1, warmups=2)
-    for one, measured in times.items():
-        times[one] = [harness.Time(*(value / batches(model, one) for value in time)) for time in measured]
-    compared = {
-        one: [
-            harness.Time(*(a / b for a, b in zip(*pair, strict=True)))
-            for pair in zip(times[one], times[PLAIN], strict=True)
-        ]
-        for one in times
-    }
+    """Races the features against the plain step, a few at a time (each is a process that holds a model)."""
+    others, found = [one for one in features if one != PLAIN], {}
+    for begin in range(0, len(others), TOGETHER):
+        group = [PLAIN, *others[begin : begin + TOGETHER]]
+        times = harness.race({one: Peer(model, one) for one in group}, rounds, calls=1, warmups=2)
+        for one, measured in times.items():
+            times[one] = [harness.Time(*(value / batches(model, one) for value in time)) for time in measured]
+        for one in group:
+            if one not in found:
+                found[one] = beside(times[one], times[PLAIN])
+    return {one: found[one] for one in FEATURES if one in found}
+
+
+def beside(times, plain) -> dict:
+    """Seconds of a batch, and how many times those of the plain step in the same round."""
+    ratios = [harness.Time(*(a / b for a, b in zip(*pair, strict=True))) for pair in zip(times, plain, strict=True)]
     return {
-        one: {
-            "seconds": harness.spread([time.clock for time in times[one]]),
-            "times_plain": harness.spread([ratio.clock for ratio in compared[one]]),
-            "times_plain_by_processor": harness.spread([ratio.processor for ratio in compared[one]]),
-        }
-        for one in times
+        "seconds": harness.spread([time.clock for time in times]),
+        "times_plain": harness.spread([ratio.clock for ratio in ratios]),
+        "times_plain_by_processor": harness.spread([ratio.processor for ratio in ratios]),
     }
 
 
