@@ -45,7 +45,7 @@ FEATURES = {
     "OneDevice": {"strategy": "one"},
     "cpu:2": {"strategy": "cpu:2"},
 }
-TOGETHER = 3  # peers beside the plain one, 1.5 GB each
+TOGETHER = 5  # peers beside the plain one, 1.5 GB each
 MODELS = {"minilm": (32, 128, 1), "gpt": (12, 64, 20)}  # batch, length, batches of one measurement
 
 
