@@ -1,6 +1,9 @@
 """Event files read back, against gradients taken by hand."""
 
 import importlib.util
+import json
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +12,10 @@ import tensorflow as tf
 
 from tfxformer.training import DistributedModel, TensorBoard, Throughput, WarmupLinear
 from tfxformer.training.gradient_norms import weight_norms
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import strategy_processes
 
 if importlib.util.find_spec("tensorboard") is None:
     pytest.skip("the extra [tensorboard] is not installed", allow_module_level=True)
@@ -164,6 +171,27 @@ def test_rates_weights_scalars_texts_and_other_callbacks(tmp_path):
         np.testing.assert_allclose(list(found[f"epoch_{name}"].values()), history.history[name], rtol=1e-6)
         assert len(found[f"batch_{name}"]) == 2 * BATCHES - 1
     assert "hidden/kernel/histogram" in found
+
+
+@pytest.mark.parametrize("strategy", ["cpu:2", "multiworker"])
+def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
+    """In processes of their own: tokens of both replicas, norms of the whole batch, files of every callback."""
+    configs = strategy_processes.cluster() if strategy == "multiworker" else (None,)
+    script = Path(__file__).parent / "watching_behaviour.py"
+    printed = strategy_processes.run_python(script, strategy, tmp_path, configs=configs)
+    found = json.loads(printed.splitlines()[-1])
+    assert found["tokens"] == found["expected_tokens"]
+    np.testing.assert_allclose(found["mfu"], found["expected_mfu"], rtol=1e-9)
+    norms = np.array(found["norms"])
+    assert norms[:, -1].tolist() == [1] * 5  # ten batches, two an update
+    np.testing.assert_allclose(norms, found["expected_norms"], rtol=1e-5)
+    batches, epochs = found["board"]
+    np.testing.assert_allclose(batches, norms[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(epochs, [norms[:2, 0].mean(), norms[2:, 0].mean()], rtol=1e-6)
+    np.testing.assert_allclose(*found["weights"], rtol=1e-6)
+    np.testing.assert_allclose(*found["losses"], rtol=1e-6)
+    if strategy == "cpu:2":
+        assert "build a training.DistributedModel to watch their norm" in found["keras_model"]
 
 
 def test_chosen_batches_are_profiled(tmp_path):

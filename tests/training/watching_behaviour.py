@@ -1,15 +1,21 @@
-"""What watching sees of two replicas, and of one device, in a process of its own; prints one JSON object."""
+"""What watching sees of two replicas, and of one device, in a process of its own; prints one JSON object.
+
+python watching_behaviour.py STRATEGY FOLDER
+"""
 
 import contextlib
 import json
+import os
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfxformer import training
 from tfxformer.training.gradient_norms import GradientNorms
 
-STRATEGY = training.strategy("cpu:2")  # before anything else uses TensorFlow
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (20, 8)).astype("int32")
 MASK = (np.arange(8) < RNG.integers(1, 9, (20, 1))).astype("int32")
@@ -33,7 +39,7 @@ class Watch(keras.callbacks.Callback):
         self.watched.end()
 
 
-def train(scope, base=training.DistributedModel):
+def train(scope, folder, base=training.DistributedModel):
     with scope():
         keras.utils.set_random_seed(0)
         inputs = {name: keras.Input((8,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
@@ -44,27 +50,41 @@ def train(scope, base=training.DistributedModel):
         accumulates = {"gradient_accumulation_steps": 2} if base is training.DistributedModel else {}
         model.compile(keras.optimizers.SGD(0.5, global_clipnorm=0.01, **accumulates), loss)
     watch, throughput = Watch(), training.Throughput(peak_flops=1e6)
+    board = training.TensorBoard(folder, update_freq=1, gradient_norms=True, weight_norms=True)
     found = model.fit(
         {"token_ids": IDS, "padding_mask": MASK},
         LABELS,
+        validation_data=({"token_ids": IDS, "padding_mask": MASK}, LABELS),
         batch_size=4,
         epochs=2,
         shuffle=False,
         verbose=0,
-        callbacks=[watch, throughput],
+        callbacks=[watch, throughput, board, training.HistoryFiles(folder / "history")],
     ).history
     return watch.norms, found, throughput
 
 
-def main():
-    norms, found, throughput = train(STRATEGY.scope)
-    expected_norms, _, _ = train(contextlib.nullcontext)
-    message = "no error"
-    try:
-        train(STRATEGY.scope, keras.Model)
-    except ValueError as error:
-        message = str(error)
+def scalars(folder, tag):
+    """The values of a scalar in event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "train")).Reload()
+    return [float(tf.make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)]
+
+
+def main(name, folder):
+    strategy = training.strategy(name)  # before anything else uses TensorFlow
+    folder = Path(folder) / str(json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0))
+    norms, found, throughput = train(strategy.scope, folder / "two")
+    expected_norms, expected, _ = train(contextlib.nullcontext, folder / "one")
+    message = None
+    if name != "multiworker":  # where Keras fails before any callback
+        try:
+            train(strategy.scope, folder / "keras", keras.Model)
+        except ValueError as error:
+            message = str(error)
     flops = 6 * (8 * 16 * 8 + 8 * 4)
+    written = json.loads((folder / "two" / "history" / "history.json").read_text())
     print(
         json.dumps(
             {
@@ -74,6 +94,9 @@ def main():
                 "expected_mfu": [4 * flops / (2 * throughput.peak_flops)] * 2,
                 "norms": norms,
                 "expected_norms": expected_norms,
+                "board": [scalars(folder / "two", f"{what}_gradient_norm") for what in ("batch", "epoch")],
+                "weights": [scalars(folder / one, "epoch_weight_norm") for one in ("two", "one")],
+                "losses": [written["loss"], expected["loss"]],
                 "keras_model": message,
             }
         )
@@ -81,4 +104,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
