@@ -24,7 +24,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
     N-th batch, Keras loses all that it writes of it; here it stays.
 
     Whatever earlier callbacks put into the logs is written too: `Throughput`'s figures, the `sparsity` of
-    `compression.Prune`. Needs the extra `tfxformer[tensorboard]`.
+    `compression.Prune`. Needs the extra `tfxformer[tensorboard]`. (Weights & Biases has a callback of its own that
+    takes every model here, `wandb.integration.keras.WandbMetricsLogger`: extra `tfxformer[wandb]`.)
 
         training.TensorBoard(
             "logs",
