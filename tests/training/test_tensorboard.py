@@ -85,7 +85,6 @@ def by_hand(steps=1, epochs=2):
     [
         {"base": keras.Model},
         {},
-        {"jit_compile": True},
         {"loss_scaling": True},
         {"base": keras.Model, "loss_scaling": True, "jit_compile": True},
         {"steps": 2},
