@@ -36,7 +36,7 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
     import keras
 
     arguments = {"sequence_length": sequence_length, "dtype": dtype}
-    rows = data_files.read_rows(data, labelled=task != "masked-lm")
+    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
     problem_type = problem_type if task == "text-classification" else None
     targets = data_files.task_targets(rows, task, problem_type)
     if problem_type == "regression":
@@ -234,7 +234,7 @@ def _labelled(model, data: Path):
     from tfxformer.recipes.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = data_files.read_rows(data, labelled=task not in ("masked-lm", "causal-lm"))
+    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
     problem_type = getattr(model, "problem_type", None)
     targets = data_files.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":
