@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 GGUF = ["gguf>=0.10"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
+TENSORBOARD = ["tensorboard>=2.20"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF, *TENSORBOARD]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
@@ -42,6 +43,8 @@ setup(
         "litertlm": ["litert-lm-builder>=0.18"],
         "text": ["tensorflow-text>=2.20,<2.22"],
         "beam": ["apache-beam>=2.70"],
+        "tensorboard": TENSORBOARD,
+        "wandb": ["wandb>=0.19"],
         "benchmark": [
             *REFERENCE,
             *GGUF,

@@ -2,6 +2,7 @@
 
 from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.distributed_model import DistributedModel
+from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
@@ -15,6 +16,8 @@ from tfxformer.training.schedules import (
     schedule,
 )
 from tfxformer.training.strategy import strategy
+from tfxformer.training.tensorboard import TensorBoard
+from tfxformer.training.throughput import Throughput
 from tfxformer.training.variable_rules import NO_DECAY
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "DistributedModel",
+    "HistoryFiles",
     "Lamb",
     "LearningRates",
     "Lion",
@@ -30,6 +34,8 @@ __all__ = [
     "Recover",
     "Recovery",
     "SwapEMAWeights",
+    "TensorBoard",
+    "Throughput",
     "TrainingBlewUpError",
     "WarmupCosine",
     "WarmupInverseSqrt",

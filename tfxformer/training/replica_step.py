@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfxformer.training.loss_terms import Objective, compiled_objectives, own_objective, recorded
+from tfxformer.training.step_hooks import see_batch
 
 SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
 _SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next
@@ -82,6 +83,8 @@ class ReplicaStep:
         """
         batch = tf.nest.map_structure(_with_shape, _without_optionals(batch), self.batch_spec)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if self.training:
+            see_batch(self.model, (x, y, sample_weight))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         variables = (values(self.trainable), values(self.state), values(self.metric_variables))
         result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
