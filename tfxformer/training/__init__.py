@@ -1,11 +1,14 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
 from tfxformer.training.averages import SwapEMAWeights
+from tfxformer.training.checkpoint_state import ResumeError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.positions import Epochs
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.resume import Resume
 from tfxformer.training.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
@@ -16,6 +19,7 @@ from tfxformer.training.schedules import (
 )
 from tfxformer.training.strategy import strategy
 from tfxformer.training.variable_rules import NO_DECAY
+from tfxformer.training.workers import LostWorkerError
 
 __all__ = [
     "NO_DECAY",
@@ -23,12 +27,16 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "DistributedModel",
+    "Epochs",
     "Lamb",
     "LearningRates",
     "Lion",
+    "LostWorkerError",
     "Perplexity",
     "Recover",
     "Recovery",
+    "Resume",
+    "ResumeError",
     "SwapEMAWeights",
     "TrainingBlewUpError",
     "WarmupCosine",
