@@ -16,7 +16,7 @@ from tfxformer.training.workers import local_rows, of_all_replicas, optimizer_co
 
 FORMAT = 1
 _GROUPS = ("model", "optimizer", "metrics")
-_BATCHES, _SUMS = "accumulation/batches", "accumulation/sums/{:05d}"
+_BATCHES, _SUMS = "accumulation/batches", "accumulation/sums/{}"
 # What Keras' own callbacks know from one epoch to the next.
 _KERAS_STATES = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
@@ -57,14 +57,29 @@ def take_arrays(model, callbacks) -> dict[str, np.ndarray]:
     if accumulator is not None:
         arrays[_BATCHES] = value_of(accumulator.batches)
         if accumulator.pending:  # else all sums are zero
-            for index, variable in enumerate(accumulator.sums):
-                local = [value_of(one) for one in copies(variable)]
-                arrays[_SUMS.format(index)] = of_all_replicas(model.distribute_strategy, local)
+            arrays |= _take_sums(accumulator, model.distribute_strategy)
     for key, callback in _with_state(callbacks):
         for name, value in _state_of(callback).items():
             if _is_arrays(value):
                 arrays |= {f"callbacks/{key}/{name}/{i:05d}": np.asarray(array) for i, array in enumerate(value)}
     return arrays
+
+
+def _take_sums(accumulator, strategy) -> dict[str, np.ndarray]:
+    """For each dtype [replicas, elements], the sums of that dtype one after another: one exchange between workers."""
+    taken = {}
+    for dtype, variables in _by_dtype(accumulator.sums).items():
+        rows = zip(*map(copies, variables), strict=True)  # for each replica, its copies
+        local = [np.concatenate([value_of(one).reshape(-1) for one in row]) for row in rows]
+        taken[_SUMS.format(dtype)] = of_all_replicas(strategy, local)
+    return taken
+
+
+def _by_dtype(variables) -> dict:
+    found = {}
+    for variable in variables:
+        found.setdefault(variable.dtype.name, []).append(variable)
+    return found
 
 
 def take_manifest(model, source, callbacks, history) -> dict:
@@ -201,12 +216,14 @@ def give_weights(path, arrays: dict, model) -> None:
 
 def _give_sums(arrays, accumulator, strategy) -> None:
     replicas = strategy.num_replicas_in_sync
-    for index, variable in enumerate(accumulator.sums):
-        rows = arrays[_SUMS.format(index)]
+    for dtype, variables in _by_dtype(accumulator.sums).items():
+        rows = arrays[_SUMS.format(dtype)]
         if len(rows) != replicas:  # the sum over them is what counts
-            rows = np.concatenate([rows.sum(0, keepdims=True), np.zeros((replicas - 1, *rows.shape[1:]), rows.dtype)])
-        for local, row in zip(copies(variable), local_rows(strategy, rows), strict=True):
-            local.assign(row)
+            rows = np.concatenate([rows.sum(0, keepdims=True), np.zeros((replicas - 1, rows.shape[1]), rows.dtype)])
+        for row, local in zip(local_rows(strategy, rows), zip(*map(copies, variables), strict=True), strict=True):
+            parts = np.split(row, np.cumsum([np.prod(one.shape, dtype=int) for one in local])[:-1])
+            for one, part in zip(local, parts, strict=True):
+                one.assign(part.reshape(one.shape))
 
 
 def give_rate_factor(manifest: dict, model) -> None:

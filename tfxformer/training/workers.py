@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import weakref
 
 import keras
 import numpy as np
@@ -59,13 +60,23 @@ def of_all_replicas(strategy, local: list) -> np.ndarray:
     given = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(local[context.replica_id_in_sync_group % len(local)][None])
     )
+    return strategy.experimental_local_results(_gathering(strategy)(given))[0].numpy()
+
+
+_FUNCTIONS = weakref.WeakKeyDictionary()  # strategy -> its function, traced once for each shape
+
+
+def _gathering(strategy):
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_SECONDS)
 
     def gather(value):
-        return tf.distribute.get_replica_context().all_gather(value, 0, options)
+        # An argument carries no device, which the collective needs ("destinations can not be empty").
+        return tf.distribute.get_replica_context().all_gather(tf.identity(value), 0, options)
 
-    gathered = tf.function(lambda: strategy.run(gather, args=(given,)))()
-    return strategy.experimental_local_results(gathered)[0].numpy()
+    if strategy not in _FUNCTIONS:
+        kept = weakref.ref(strategy)
+        _FUNCTIONS[strategy] = tf.function(lambda value: kept().run(gather, args=(value,)), autograph=False)
+    return _FUNCTIONS[strategy]
 
 
 def any_worker(strategy, flag: bool) -> bool:
