@@ -142,9 +142,7 @@ def read_checkpoint(path) -> tuple[dict, dict]:
     digest = hashlib.sha256(begin)
     digest.update(body)
     if digest.hexdigest() != told:
-        wanted = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        how = f"{len(body):,} bytes of {wanted:,}" if len(body) != wanted else "its SHA-256 differs"
-        raise DamagedCheckpointError(f"{path} is damaged: {how}.")
+        raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is not that of its {len(content):,} bytes.")
     dtypes = {short: np.dtype(getattr(ml_dtypes, name, name)) for name, short in _DTYPES.items()}
     arrays = {}
     for name, entry in header.items():

@@ -148,7 +148,7 @@ def check_model(path, manifest: dict, arrays: dict, model) -> None:
     found = _differences(manifest["optimizer"] or {}, optimizer_config(model) or {}, "optimizer ")
     steps = getattr(model, "gradient_accumulation_steps", 1)
     found += _differences({"accumulation": manifest["accumulation"]}, {"accumulation": steps})
-    _refuse(path, "another model or optimizer", _other_variables(arrays, model, _GROUPS) + found)
+    _refuse(path, "another model or optimizer", found + _other_variables(arrays, model, _GROUPS))
 
 
 def _other_variables(arrays: dict, model, groups) -> list[str]:

@@ -232,23 +232,9 @@ def resumable_fit(
         seed=0 if resume is None else resume.seed,
     )
 
-    def evaluate(epoch, callback_list):
-        often = validation_freq
-        wanted = (epoch + 1) % often == 0 if isinstance(often, int) else epoch + 1 in often
-        if validation_data is None or not wanted:
-            return {}
-        val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
-        logs = model.evaluate(
-            val_x,
-            val_y,
-            sample_weight=val_weight,
-            batch_size=validation_batch_size or batch_size,
-            steps=validation_steps,
-            callbacks=callback_list,
-            return_dict=True,
-        )
-        return {f"val_{name}": value for name, value in logs.items()}
-
+    evaluate = _evaluation(
+        model, validation_data, validation_freq, batch_size=validation_batch_size or batch_size, steps=validation_steps
+    )
     fitting = ResumableFit(
         model,
         source,
@@ -260,3 +246,17 @@ def resumable_fit(
         evaluate=evaluate,
     )
     return fitting.run()
+
+
+def _evaluation(model, validation_data, often, **arguments):
+    """(epoch, callbacks) -> logs of the validation, in the epochs that have one."""
+
+    def evaluate(epoch, callbacks):
+        wanted = (epoch + 1) % often == 0 if isinstance(often, int) else epoch + 1 in often
+        if validation_data is None or not wanted:
+            return {}
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+        logs = model.evaluate(x, y, sample_weight=weight, callbacks=callbacks, return_dict=True, **arguments)
+        return {f"val_{name}": value for name, value in logs.items()}
+
+    return evaluate
