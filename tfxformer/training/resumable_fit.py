@@ -87,7 +87,8 @@ class ResumableFit:
         self._say()
         running = contextlib.nullcontext()
         if self.resume is not None:
-            running = self.resume.running(model, self.source, callbacks.callbacks, model.history, self.begun)
+            told = (self.begun.path, self.begun.manifest["best"]) if self.begun else (None, None)
+            running = self.resume.running(model, self.source, callbacks.callbacks, model.history, *told)
         with running, answering(model.distribute_strategy, " The training goes on from the last checkpoint."):
             callbacks.on_train_begin()
             self._give_callbacks(callbacks)
@@ -158,6 +159,7 @@ class ResumableFit:
                 give_arrays(self.begun.arrays, self.begun.manifest, model)
                 self._give_callbacks(callbacks)
                 known = self.begun.manifest["logs"]
+            self.begun = None  # as large as the model
             self.done = first
             logs = self._one_epoch(callbacks, epoch, first) if known is None else known
             self.source.end_epoch()

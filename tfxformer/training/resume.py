@@ -124,11 +124,16 @@ class Resume(keras.callbacks.Callback):
         return None
 
     @contextlib.contextmanager
-    def running(self, model, source, callbacks, history, begun: Checkpoint | None):
-        """Around the epochs of a fit: listens to SIGTERM, and waits for the file that is being written."""
+    def running(self, model, source, callbacks, history, path: Path | None, best: dict | None):
+        """Around the epochs of a fit: listens to SIGTERM, and waits for the file that is being written.
+
+        Args:
+            model, source, callbacks, history: those of the fit.
+            path: of the checkpoint that it goes on from.
+            best: what that one says of the best.
+        """
         self._source, self._callbacks, self._history = source, callbacks, history
-        self.resumed_from = begun and begun.path
-        self._best = begun and begun.manifest["best"]
+        self.resumed_from, self._best = path, best
         self._running, self._stopping, self._unsaved = True, False, 0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self.set_model(model)
