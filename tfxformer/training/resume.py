@@ -141,6 +141,8 @@ class Resume(keras.callbacks.Callback):
             with self._signals():
                 yield
                 self._wait()
+                if self._stopping:  # it came after the last epoch was saved
+                    self._leave()
         finally:
             self._running = False
             self._writer.shutdown()  # a file that is being written is ended
