@@ -65,6 +65,7 @@ class Task(DistributedModel):
     """
 
     task_name = ""
+    head_name = ""  # of its head in checkpoints, where that is another task's
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         maximum = backbone.config.max_sequence_length
@@ -345,11 +346,15 @@ class Task(DistributedModel):
             )
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
 
-        model, report = load_model(folder, make, task=cls.task_name, wants_pooler=cls.wants_pooler)
+        model, report = load_model(folder, make, task=cls.head_name or cls.task_name, wants_pooler=cls.wants_pooler)
         if "labels" in given and not report.new:
             check_read_labels(model.backbone.reference_config, given["labels"], folder)
         report.warn()
         return model
+
+    def checkpoint_model(self) -> keras.Model:
+        """What of this model a checkpoint holds."""
+        return self
 
     def save_pretrained(self, folder, *, dtype="float32", max_shard_bytes=5_000_000_000) -> Path:
         """Writes a folder that transformers opens with the same logits; see `checkpoints.save_pretrained`."""
@@ -358,9 +363,9 @@ class Task(DistributedModel):
             config = config.replace(heads__pooler=False)  # the reference's class with this head has none
         folder = save_pretrained(
             folder,
-            self,
+            self.checkpoint_model(),
             config,
-            task=self.task_name,
+            task=self.head_name or self.task_name,
             reference_config=self.backbone.reference_config,
             changes=self.reference_changes(),
             dtype=dtype,
@@ -382,7 +387,10 @@ class Task(DistributedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        if isinstance(config["backbone"], dict):  # else one that several tasks share
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
         if config["tokenizer"] is not None:
             config["tokenizer"] = Tokenizer.from_json(config["tokenizer"])
         return cls(**config)

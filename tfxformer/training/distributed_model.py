@@ -53,10 +53,15 @@ class DistributedModel(keras.Model):
 
     A subclass may override `compute_loss` and `compute_metrics`. `compute_loss` returns the mean over the samples it is
     given; Keras' loss objects, called there, divide by the number of replicas: call loss functions or
-    `super().compute_loss`. A `train_step` or `test_step` of its own runs on one device only.
+    `super().compute_loss`. A subclass whose loss compares samples with each other (contrastive losses) says
+    `compares_samples = True`: its `compute_loss` and `compute_metrics` then get the outputs, targets and weights of all
+    replicas (and x=None), and return the loss of the whole batch. A `train_step` or `test_step` of its own runs on one
+    device only.
 
     Not supported: synchronized BatchNormalization, asynchronous strategies (ParameterServerStrategy).
     """
+
+    compares_samples = False
 
     # ---- compile ----------------------------------------------------------------------------------------------
 
