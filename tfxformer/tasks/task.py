@@ -263,7 +263,8 @@ class Task(DistributedModel):
         """Keras' `fit`, on texts and labels, arrays, or datasets of either.
 
         With the default optimizer every fit from epoch 0 has a schedule of its own; `initial_epoch` > 0 goes on with
-        the one that an interrupted fit left.
+        the one that an interrupted fit left. With a `training.Resume` among the callbacks the same call goes on where
+        it was, with the same schedule.
 
         Returns:
             keras.callbacks.History.

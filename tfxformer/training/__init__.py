@@ -1,12 +1,15 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
 from tfxformer.training.averages import SwapEMAWeights
+from tfxformer.training.checkpoint_state import ResumeError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.positions import Epochs
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.resume import Resume
 from tfxformer.training.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
@@ -19,6 +22,7 @@ from tfxformer.training.strategy import strategy
 from tfxformer.training.tensorboard import TensorBoard
 from tfxformer.training.throughput import Throughput
 from tfxformer.training.variable_rules import NO_DECAY
+from tfxformer.training.workers import LostWorkerError
 
 __all__ = [
     "NO_DECAY",
@@ -26,13 +30,17 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "DistributedModel",
+    "Epochs",
     "HistoryFiles",
     "Lamb",
     "LearningRates",
     "Lion",
+    "LostWorkerError",
     "Perplexity",
     "Recover",
     "Recovery",
+    "Resume",
+    "ResumeError",
     "SwapEMAWeights",
     "TensorBoard",
     "Throughput",
