@@ -54,6 +54,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def run(action: str, options: dict) -> None:
     """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1.
 
+    A result may say itself, under "failure", why it is no success: it is shown, and that line and exit code 1 follow.
+
     Args:
         options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
     """
@@ -71,7 +73,10 @@ def run(action: str, options: dict) -> None:
         if debug:
             raise
         sys.exit(console.fail(console.one_line(error), 1))
+    failure = result.pop("failure", None)
     console.show(action, result, json)
+    if failure is not None:
+        sys.exit(console.fail(failure, 1))
 
 
 @app.command()
@@ -259,6 +264,32 @@ def _writer():
         output.flush()
 
     return write
+
+
+@app.command()
+def tpu_check(
+    model: Annotated[str, typer.Option(help="A preset such as bert-base (new weights), a folder, hub id or file.")],
+    task: Annotated[str | None, typer.Option(help="Such as masked-lm or causal-lm (default: the model's).")] = None,
+    topology: Annotated[
+        str, typer.Option(help="Chips and their grid: v5e:1x1, v5e:2x2, v6e:1x1, ...; several share the batch.")
+    ] = "v5e:1x1",
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens per text.")] = 128,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Texts per step, or several by commas (default: search the largest that fits).")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Policy of training (default: mixed_bfloat16, or a .keras file's own).")
+    ] = None,
+    gradient_accumulation_steps: Annotated[int, typer.Option(min=1, help="Batches per update.")] = 1,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")
+    ] = False,
+    search_seconds: Annotated[float, typer.Option(min=1, help="For the search.")] = 270.0,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Compile the train, eval and generate steps for a TPU, without one: do they fit, and the largest batch."""
+    run("tpu_check", locals())
 
 
 @app.command()

@@ -15,6 +15,7 @@ from tfxformer.training.schedules import (
     schedule,
 )
 from tfxformer.training.strategy import strategy
+from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 from tfxformer.training.variable_rules import NO_DECAY
 
 __all__ = [
@@ -22,14 +23,19 @@ __all__ = [
     "SGD",
     "Adafactor",
     "AdamW",
+    "CompilerError",
     "DistributedModel",
     "Lamb",
     "LearningRates",
     "Lion",
+    "LoweringError",
     "Perplexity",
     "Recover",
     "Recovery",
+    "Step",
+    "StepCheck",
     "SwapEMAWeights",
+    "TPUReport",
     "TrainingBlewUpError",
     "WarmupCosine",
     "WarmupInverseSqrt",
@@ -41,4 +47,5 @@ __all__ = [
     "optimizer",
     "schedule",
     "strategy",
+    "tpu_check",
 ]

@@ -50,6 +50,25 @@ class StepCheck:
     compile_seconds: float = 0.0
     message: str = ""
 
+    def refusal(self) -> str:
+        """Why it does not fit, in a line."""
+        if self.batch_size is None:
+            return self.message
+        return f"The {self.step} step does not fit at batch {self.batch_size}: {self.message}"
+
+    def __str__(self) -> str:
+        name = self.step if self.batch_size is None else f"{self.step}, batch {self.batch_size}"
+        if not self.fits:
+            needed = "" if self.needed_bytes is None else f", the compiler needs {_gib(self.needed_bytes)}"
+            return f"{name}: does not fit{needed} ({self.compile_seconds:.0f} s)\n    {self.message}"
+        if self.peak_bytes is None:
+            return f"{name}: not refused in {self.compile_seconds:.0f} s, then left"
+        flops = "" if self.flops is None else f", {self.flops:.3g} FLOPs"
+        return (
+            f"{name}: fits, peak {_gib(self.peak_bytes)} (arguments {_gib(self.argument_bytes)}){flops}, "
+            f"lowered in {self.lower_seconds:.0f} s, compiled in {self.compile_seconds:.0f} s"
+        )
+
 
 @dataclass(frozen=True)
 class TPUReport:
@@ -89,6 +108,17 @@ class TPUReport:
     def to_dict(self) -> dict:
         """As JSON has it."""
         return {"fits": self.fits, **asdict(self)}
+
+    def __str__(self) -> str:
+        chips = f"{self.chips} chips, each" if self.chips > 1 else "1 chip"
+        lines = [f"{self.topology}: {self.device}, {chips} with {_gib(self.memory_bytes)} for a program"]
+        if self.search:
+            lines += ["", f"Search for the largest batch of a chip, {self.search_seconds:.0f} s:"]
+            lines += [f"  {str(check).splitlines()[0]}" for check in self.search]
+            beyond = "" if self.refused_batch is None else f"; {self.refused_batch} is refused"
+            found = "none fits" if self.largest_batch is None else f"{self.largest_batch}{beyond}"
+            lines += [f"  Largest batch that fits: {found}"]
+        return "\n".join([*lines, "", *map(str, self.steps), "", *self.notes])
 
 
 def tpu_check(
@@ -208,6 +238,10 @@ class _Check:
         figures = {key: value for key, value in compiled._asdict().items() if key in StepCheck.__dataclass_fields__}
         check = StepCheck(name, size, lower_seconds=lowered, compile_seconds=compiled.seconds, **figures)
         return check, compiled
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB"
 
 
 def _shares(batch_size, chips: int, topology: str) -> list[int]:
