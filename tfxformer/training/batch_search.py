@@ -17,7 +17,7 @@ FINE = 8  # batches are multiples of it, but below it
 _STRIDE = 0.05  # how far beyond the last batch that fits the next try is, where no figure says more
 _PATIENCE = 2.5  # times the longest refusal so far
 _LEAST_PATIENCE = 8.0  # seconds
-_COMPLETE = 9.0  # a compile that fits takes this many times the seconds of a refusal (seen: 6 to 8)
+_COMPLETE = 8.0  # a compile that fits takes this many times the seconds of a refusal (seen: 5 to 7)
 
 
 class Attempt(NamedTuple):
@@ -79,30 +79,45 @@ class Search:
         self.fits = max(below, default=None)
 
     def _patience(self) -> float | None:
+        """Seconds after which a try counts as one that fits; None where the time is for one compile to its end only."""
+        seconds = self._seconds_to_refuse()
+        return seconds if seconds is not None and self._has(2 * seconds + self._seconds_to_fit()) else None
+
+    def _has_time(self) -> bool:
+        """Whether there is time for one more try and for compiling the best batch to its end."""
+        return self.fits is None or self._has((self._seconds_to_refuse() or 0.0) + self._seconds_to_fit())
+
+    def _has(self, seconds: float) -> bool:
+        return time.monotonic() + seconds < self._end
+
+    def _seconds_to_refuse(self) -> float | None:
         refusals = [one.compiled.seconds for one in self.attempts if not one.compiled.fits]
         return max(_LEAST_PATIENCE, _PATIENCE * max(refusals)) if refusals else None
 
-    def _has_time(self) -> bool:
-        """Whether one more try, and then the compile of the best batch to its end, can be done in time."""
-        longest = max((one.compiled.seconds for one in self.attempts), default=0.0)
-        patience = self._patience()
-        ending = longest if patience is None else max(longest, _COMPLETE * patience / _PATIENCE)
-        return self.fits is None or time.monotonic() + (patience or longest) + ending < self._end
+    def _seconds_to_fit(self) -> float:
+        """Of a compile to its end, by those so far or else by the refusals."""
+        whole = [one.compiled.seconds for one in self.attempts if one.compiled.peak_bytes is not None]
+        refusals = [one.compiled.seconds for one in self.attempts if not one.compiled.fits]
+        return max(whole, default=_COMPLETE * max(refusals, default=0.0))
 
     def _next(self) -> int | None:
         fits, refused, likely = self.fits or 0, self.refused, self._likely()
         if refused is None:
-            return _rounded(max(2 * fits, min(likely or 4 * fits, 16 * fits)))
-        fine = FINE if refused > FINE else 1
+            return _rounded(max(2 * fits, min(likely or 4 * fits, 64 * fits)))
+        fine = FINE if fits >= FINE else 1
         if refused - fits <= fine:
             return None
+        if fits < (likely or 0) < refused - 1:
+            return likely if fits else min(likely, self._beyond(refused, -1, fine))
         if not fits:
-            return max(1, _rounded(min(likely or refused // 2, refused - fine)))
-        if likely is not None and fits < likely < refused:
-            return likely
-        # The figure led to the wrong side: go on from the batch that fits, in growing steps.
-        self._stride = max(fine, 2 * self._stride or int(_STRIDE * fits))
-        return max(fits + fine, min(_rounded(fits + self._stride), refused - fine, _rounded((fits + refused) // 2)))
+            return refused // 2
+        # The figure led to the wrong side: go on from the batch that fits.
+        return max(fits + fine, min(self._beyond(fits, 1, fine), refused - fine, _rounded((fits + refused) // 2)))
+
+    def _beyond(self, batch: int, direction: int, fine: int) -> int:
+        """A batch above or below, in steps that grow."""
+        self._stride = max(fine, 2 * self._stride or int(_STRIDE * batch))
+        return max(1, _rounded(batch + direction * self._stride))
 
     def _likely(self) -> int | None:
         """The batch at which memory, growing in proportion from the figure nearest to the limit, is full."""
