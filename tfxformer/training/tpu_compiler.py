@@ -264,7 +264,9 @@ class _Server:
             module = ir.Module.parse(Path(path).read_bytes())
             _drop_copies(module, ir)
             device = self.devices[0]
-            executable = device.client.compile(
+            client = device.client
+            make = client.compile_and_load if self.topology == "cpu" else client.compile
+            executable = make(
                 module,
                 executable_devices=xla_client.DeviceList((device,)),
                 compile_options=compiler.get_compile_options(num_replicas=1, num_partitions=1),
