@@ -266,24 +266,47 @@ def _writer():
     return write
 
 
+Checked = Annotated[str, typer.Option("--model", help="A preset such as bert-base, a folder, hub id or .keras file.")]
+CheckedTask = Annotated[str | None, typer.Option("--task", help="Such as masked-lm (default: the model's).")]
+CheckedLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens per text.")]
+CheckedDtype = Annotated[
+    str | None, typer.Option("--dtype", help="Policy of training (default: mixed_bfloat16, or a .keras file's own).")
+]
+Accumulation = Annotated[int, typer.Option(min=1, help="Batches per update.")]
+Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")]
+
+
+@app.command()
+def fit_estimate(
+    model: Checked,
+    task: CheckedTask = None,
+    sequence_length: CheckedLength = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 32,
+    dtype: CheckedDtype = None,
+    gradient_accumulation_steps: Accumulation = 1,
+    gradient_checkpointing: Checkpointing = False,
+    memory_gib: Annotated[float | None, typer.Option(help="Of the GPU: does it fit?")] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Estimate the memory of a training step on a GPU, from two compilers; no GPU is needed."""
+    run("fit_estimate", locals())
+
+
 @app.command()
 def tpu_check(
-    model: Annotated[str, typer.Option(help="A preset such as bert-base (new weights), a folder, hub id or file.")],
-    task: Annotated[str | None, typer.Option(help="Such as masked-lm or causal-lm (default: the model's).")] = None,
+    model: Checked,
+    task: CheckedTask = None,
     topology: Annotated[
         str, typer.Option(help="Chips and their grid: v5e:1x1, v5e:2x2, v6e:1x1, ...; several share the batch.")
     ] = "v5e:1x1",
-    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens per text.")] = 128,
+    sequence_length: CheckedLength = 128,
     batch_size: Annotated[
         str | None, typer.Option(help="Texts per step, or several by commas (default: search the largest that fits).")
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Policy of training (default: mixed_bfloat16, or a .keras file's own).")
-    ] = None,
-    gradient_accumulation_steps: Annotated[int, typer.Option(min=1, help="Batches per update.")] = 1,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")
-    ] = False,
+    dtype: CheckedDtype = None,
+    gradient_accumulation_steps: Accumulation = 1,
+    gradient_checkpointing: Checkpointing = False,
     search_seconds: Annotated[float, typer.Option(min=1, help="For the search.")] = 270.0,
     json: Json = False,
     debug: Debug = False,

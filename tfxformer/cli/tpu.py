@@ -1,4 +1,4 @@
-"""The command tpu-check: a task's steps compiled for a TPU that is not there. See `actions`."""
+"""The commands tpu-check and fit-estimate: a task's steps compiled for what is not there. See `actions`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,7 @@ def tpu_check(
     """What `training.tpu_check` found for a task: its report as a dict."""
     sizes = None if batch_size is None else _sizes(batch_size)
     opened = open_for_training(model, task, sequence_length, dtype, gradient_checkpointing)
-    from tfxformer import training
-
-    if gradient_accumulation_steps > 1:
-        optimizer = training.adamw(total_steps=1)  # the default one, which `compile` makes too
-        optimizer.gradient_accumulation_steps = gradient_accumulation_steps
-        opened.compile(optimizer)
-    else:
-        opened.compile()
+    training = _compile(opened, gradient_accumulation_steps)
     with _shown() as progress:
         report = training.tpu_check(
             opened,
@@ -54,6 +47,43 @@ def tpu_check(
     }
     failed = [step for step in report.steps if not step.fits]
     return {**result, "failure": failed[0].refusal()} if failed else result
+
+
+def fit_estimate(
+    model,
+    task,
+    sequence_length,
+    batch_size,
+    dtype,
+    gradient_accumulation_steps,
+    gradient_checkpointing,
+    memory_gib,
+) -> dict:
+    """What `training.fit_estimate` says of a task's train step, as a dict."""
+    opened = open_for_training(model, task, sequence_length, dtype, gradient_checkpointing)
+    training = _compile(opened, gradient_accumulation_steps)
+    with _shown() as progress:
+        found = training.fit_estimate(opened, batch_spec(opened, sequence_length), batch_size, progress=progress)
+    result = {"model": model, "task": opened.task_name, "dtype": opened.dtype_policy.name, **found.to_dict()}
+    if memory_gib is None:
+        return {**result, "text": str(found)}
+    fits = found.fits(memory_gib * 2**30)
+    answer = {True: "It fits", False: "It does not fit", None: "It may fit"}[fits] + f" into {memory_gib:g} GiB."
+    result = {**result, "memory_gib": memory_gib, "fits": fits, "text": f"{found}\n{answer}"}
+    return {**result, "failure": answer} if fits is False else result
+
+
+def _compile(task, gradient_accumulation_steps: int):
+    """Compiles with the task's defaults; returns `tfxformer.training`."""
+    from tfxformer import training
+
+    if gradient_accumulation_steps == 1:
+        task.compile()
+        return training
+    optimizer = training.adamw(total_steps=1)  # the default one, which `compile` makes too
+    optimizer.gradient_accumulation_steps = gradient_accumulation_steps
+    task.compile(optimizer)
+    return training
 
 
 def open_for_training(model: str, task: str | None, sequence_length: int, dtype: str | None, gradient_checkpointing):

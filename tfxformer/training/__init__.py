@@ -2,6 +2,7 @@
 
 from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.distributed_model import DistributedModel
+from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
@@ -29,6 +30,7 @@ __all__ = [
     "LearningRates",
     "Lion",
     "LoweringError",
+    "MemoryEstimate",
     "Perplexity",
     "Recover",
     "Recovery",
@@ -44,6 +46,7 @@ __all__ = [
     "WarmupStableDecay",
     "adamw",
     "find_learning_rate",
+    "fit_estimate",
     "optimizer",
     "schedule",
     "strategy",

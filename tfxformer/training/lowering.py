@@ -100,15 +100,16 @@ class Lowering:
             raise _lowering_error(self.step.name, error) from error
 
 
-def training_steps(model, batch_spec) -> dict[str, Step]:
+def training_steps(model, batch_spec, *, replicated: bool = True) -> dict[str, Step]:
     """The train and the eval step of a compiled Keras model.
 
-    Of a `DistributedModel` the steps that run on a TPU: the gradients are complete before the update begins, since a
-    TPUStrategy runs the two one after the other. Of any other Keras model its `train_step` and `test_step`.
+    Of a `DistributedModel` the steps of a replica, which a TPUStrategy runs: the gradients are complete before the
+    update begins, since they are two programs there. Of any other Keras model its `train_step` and `test_step`.
 
     Args:
         model: compiled; built by this from the shapes, where it is not.
         batch_spec: (x, y, sample_weight) as `fit` has them, of tf.TensorSpec; see `Step`.
+        replicated: bool, False for what `fit` runs on one device without a strategy.
 
     Raises:
         ValueError: for a model that is not compiled.
@@ -124,7 +125,7 @@ def training_steps(model, batch_spec) -> dict[str, Step]:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         ours = isinstance(model, DistributedModel) and not model._has_own("train_step")
-        if not ours:
+        if not ours or (not replicated and model._keras_step_is_right(True)):
             train, evaluate = (lambda *batch: model.train_step(batch)), (lambda *batch: model.test_step(batch))
         else:
             train = _with_logs(model, _two_programs(model._make_train_step(batch_spec)))
@@ -148,12 +149,15 @@ def _two_programs(step):
 
     def after_all(reduced):
         gradients, finite = reduced
-        present = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        held = gen_xla_ops.xla_optimization_barrier([gradients[index] for index in present])
-        gradients = list(gradients)
-        for index, gradient in zip(present, held, strict=True):
-            gradients[index] = gradient
-        return update((gradients, finite))
+        pairs = zip(step.replica_step.trainable, gradients, strict=True)
+        without = [weight.path for weight, gradient in pairs if gradient is None]
+        if without:
+            raise ValueError(
+                f"{len(without)} of {len(gradients)} weights have no gradient under a strategy and would not train: "
+                f"{', '.join(without[:3])}, ... Set trainable = False where no output reads a weight; blocks with "
+                "gradient_checkpointing have none in a replica's step."
+            )
+        return update((gen_xla_ops.xla_optimization_barrier(list(gradients)), finite))
 
     step._update = after_all
     return step
