@@ -15,6 +15,7 @@ from tfxformer.data.examples import steps_per_epoch as count_steps
 from tfxformer.data.labels import labels_from
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
@@ -122,6 +123,10 @@ class Task(DistributedModel):
     def forward(self, inputs: dict, numerics: Numerics = DEFAULT):
         """The logits of the same layers in another writing: what export traces; see `Numerics`."""
         return self.graph(self.backbone, self.heads, inputs, numerics)
+
+    def as_on_accelerators(self):
+        """Inside, steps are traced as a TPU or GPU runs them, wherever they are traced: `training.tpu_check` asks."""
+        return plain_operations()
 
     # ---- texts ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.checkpoint_state import ResumeError
 from tfxformer.training.distributed_model import DistributedModel
+from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
 from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
@@ -21,6 +22,7 @@ from tfxformer.training.schedules import (
 from tfxformer.training.strategy import strategy
 from tfxformer.training.tensorboard import TensorBoard
 from tfxformer.training.throughput import Throughput
+from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 from tfxformer.training.variable_rules import NO_DECAY
 from tfxformer.training.workers import LostWorkerError
 
@@ -29,6 +31,7 @@ __all__ = [
     "SGD",
     "Adafactor",
     "AdamW",
+    "CompilerError",
     "DistributedModel",
     "Epochs",
     "HistoryFiles",
@@ -36,12 +39,17 @@ __all__ = [
     "LearningRates",
     "Lion",
     "LostWorkerError",
+    "LoweringError",
+    "MemoryEstimate",
     "Perplexity",
     "Recover",
     "Recovery",
     "Resume",
     "ResumeError",
+    "Step",
+    "StepCheck",
     "SwapEMAWeights",
+    "TPUReport",
     "TensorBoard",
     "Throughput",
     "TrainingBlewUpError",
@@ -52,7 +60,9 @@ __all__ = [
     "WarmupStableDecay",
     "adamw",
     "find_learning_rate",
+    "fit_estimate",
     "optimizer",
     "schedule",
     "strategy",
+    "tpu_check",
 ]
