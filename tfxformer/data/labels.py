@@ -100,3 +100,27 @@ def _label_id(target, ids: Mapping[str, int], example: int) -> int:
             f"Example {example} has the label id {int(number)}; the {len(ids)} labels are {', '.join(ids)}."
         )
     return int(number)
+
+
+def stated_labels(reference: dict, given) -> list[str]:
+    """The labels given, or those of a config.json.
+
+    Of a classifier with two labels without names, transformers writes no labels at all.
+    """
+    classifies = any("Classification" in name for name in reference.get("architectures") or [])
+    unnamed = given is None and classifies and not (reference.get("id2label") or reference.get("num_labels"))
+    return ["LABEL_0", "LABEL_1"] if unnamed else labels_from(reference, given)
+
+
+def check_read_labels(reference: dict, given, folder) -> None:
+    """Refuses the names of a head that was read in another order: answers would be named wrongly. New names may do.
+
+    Raises:
+        ValueError: naming both lists and the way out.
+    """
+    stated = stated_labels(reference, None)
+    if any(name in stated and stated.index(name) != column for column, name in enumerate(given)):
+        raise ValueError(
+            f"labels={list(given)}, but the head in {folder} was trained for {stated}, in this order. Leave labels "
+            "out to take the checkpoint's; for a new head, put the task on tfxformer.from_pretrained(folder) yourself."
+        )

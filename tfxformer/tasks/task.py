@@ -12,7 +12,7 @@ from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.examples import steps_per_epoch as count_steps
-from tfxformer.data.labels import labels_from
+from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
@@ -24,30 +24,6 @@ from tfxformer.training import DistributedModel, adamw
 
 AUTO = "auto"
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
-
-
-def stated_labels(reference: dict, given) -> list[str]:
-    """The labels given, or those of a config.json.
-
-    Of a classifier with two labels without names, transformers writes no labels at all.
-    """
-    classifies = any("Classification" in name for name in reference.get("architectures") or [])
-    unnamed = given is None and classifies and not (reference.get("id2label") or reference.get("num_labels"))
-    return ["LABEL_0", "LABEL_1"] if unnamed else labels_from(reference, given)
-
-
-def check_read_labels(reference: dict, given, folder) -> None:
-    """Refuses the names of a head that was read in another order: answers would be named wrongly. New names may do.
-
-    Raises:
-        ValueError: naming both lists and the way out.
-    """
-    stated = stated_labels(reference, None)
-    if any(name in stated and stated.index(name) != column for column, name in enumerate(given)):
-        raise ValueError(
-            f"labels={list(given)}, but the head in {folder} was trained for {stated}, in this order. Leave labels "
-            "out to take the checkpoint's; for a new head, put the task on tfxformer.from_pretrained(folder) yourself."
-        )
 
 
 class Task(DistributedModel):

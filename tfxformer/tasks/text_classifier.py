@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from tfxformer.data.examples import is_raw
-from tfxformer.data.labels import check_labels, encode_labels, label_keys
+from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.tasks.task import Task, stated_labels
+from tfxformer.tasks.task import Task
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 
 from tfxformer.data.batches import Examples, read_examples, to_batch
-from tfxformer.data.labels import check_labels, encode_labels, label_keys
+from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.data.lengths import round_length
 from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.tasks.task import Task, stated_labels
+from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
+TRUNCATIONS = ("longest_first", "only_first", "only_second")
+
 
 def as_list(values: Iterable, name: str) -> list:
     """A plain list of a list, tuple, array (numpy, pandas and the like) or other iterable of examples."""
@@ -56,3 +58,32 @@ def check_unicode(value: object, where: str = "texts") -> None:
             f"{where} holds a lone surrogate ({value[error.start]!r}), which is no character: clean it with "
             'text.encode("utf-8", "replace").decode("utf-8").'
         ) from error
+
+
+def texts_or_pairs(texts: Iterable, pairs: Iterable | None, words: bool) -> list:
+    """Texts, or tuples of text and second text, checked."""
+    read = as_words if words else as_texts
+    texts = read(texts, "texts")
+    if pairs is None:
+        return texts
+    pairs = read(pairs, "pairs")
+    if len(texts) != len(pairs):
+        raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs: give each text its second text.")
+    return list(zip(texts, pairs, strict=True))
+
+
+def truncation_strategy(truncation: bool | str, paired: bool, overflow: bool, stride: int) -> str | None:
+    """The backend's name for how to cut, None for not at all."""
+    strategy = {True: "longest_first", False: None}.get(truncation, truncation)
+    if strategy is not None and strategy not in TRUNCATIONS:
+        raise ValueError(f"truncation must be True, False or one of {TRUNCATIONS}, got {truncation!r}.")
+    if strategy == "only_second" and not paired:
+        raise ValueError('truncation="only_second" cuts the second texts, but no pairs were given.')
+    if overflow and (strategy is None or (paired and strategy == "longest_first")):
+        raise ValueError(
+            f"return_overflow with truncation={truncation!r}: windows need to know which text to go on "
+            'with; pass truncation="only_second" for pairs and True for single texts.'
+        )
+    if stride < 0 or (stride and not overflow):
+        raise ValueError(f"stride={stride} is for windows: pass return_overflow=True, and no negative one.")
+    return strategy

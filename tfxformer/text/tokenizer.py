@@ -16,9 +16,7 @@ from tokenizers import normalizers
 
 from tfxformer.text import chat, files, gguf, vocabulary
 from tfxformer.text.encoding import Encoding, Run
-from tfxformer.text.inputs import as_texts, as_words, check_unicode
-
-_STRATEGIES = ("longest_first", "only_first", "only_second")
+from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
 
 
 class Tokenizer:
@@ -252,8 +250,8 @@ class Tokenizer:
             TypeError: something that is not text. ValueError: lists of different lengths, a text that is
             too long (with `truncation=False`), a length without room, no padding token.
         """
-        inputs = _inputs(texts, pairs, is_split_into_words)
-        strategy = _strategy(truncation, pairs is not None, return_overflow, stride)
+        inputs = texts_or_pairs(texts, pairs, is_split_into_words)
+        strategy = truncation_strategy(truncation, pairs is not None, return_overflow, stride)
         limit = self.model_max_length if sequence_length is None else sequence_length
         with self._lock:
             run = self._run(is_split_into_words, return_offsets)
@@ -303,7 +301,7 @@ class Tokenizer:
         is_split_into_words: bool = False,
     ) -> np.ndarray:
         """Length of each text (or pair) in tokens, special ones included, before any cut: int64 [B]."""
-        inputs = _inputs(texts, pairs, is_split_into_words)
+        inputs = texts_or_pairs(texts, pairs, is_split_into_words)
         with self._lock:
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
 
@@ -370,35 +368,6 @@ class Tokenizer:
         if self._word_backend is None:
             self._word_backend = files.prefix_space_backend(self._tokenizer_json) or self._backend
         return Run(self._word_backend, True, with_offsets)
-
-
-def _inputs(texts: Iterable, pairs: Iterable | None, words: bool) -> list:
-    """Texts, or tuples of text and second text, checked."""
-    read = as_words if words else as_texts
-    texts = read(texts, "texts")
-    if pairs is None:
-        return texts
-    pairs = read(pairs, "pairs")
-    if len(texts) != len(pairs):
-        raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs: give each text its second text.")
-    return list(zip(texts, pairs, strict=True))
-
-
-def _strategy(truncation: bool | str, paired: bool, overflow: bool, stride: int) -> str | None:
-    """The backend's name for how to cut, None for not at all."""
-    strategy = {True: "longest_first", False: None}.get(truncation, truncation)
-    if strategy is not None and strategy not in _STRATEGIES:
-        raise ValueError(f"truncation must be True, False or one of {_STRATEGIES}, got {truncation!r}.")
-    if strategy == "only_second" and not paired:
-        raise ValueError('truncation="only_second" cuts the second texts, but no pairs were given.')
-    if overflow and (strategy is None or (paired and strategy == "longest_first")):
-        raise ValueError(
-            f"return_overflow with truncation={truncation!r}: windows need to know which text to go on "
-            'with; pass truncation="only_second" for pairs and True for single texts.'
-        )
-    if stride < 0 or (stride and not overflow):
-        raise ValueError(f"stride={stride} is for windows: pass return_overflow=True, and no negative one.")
-    return strategy
 
 
 def _check_lengths(lengths: np.ndarray, limit: int | None) -> None:
