@@ -21,21 +21,21 @@ def run(*arguments):
 
 @needs_compiler
 def test_a_folder_fits_or_is_refused(tiny):
-    options = ["--task", "masked-lm", "--sequence-length", 16, "--batch-size", "8,4194304"]
+    options = ["--task", "masked-lm", "--sequence-length", 16, "--batch-size", "8,2097152"]
     result = run("tpu-check", "--model", tiny, *options, "--json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["dtype"] == "mixed_bfloat16"
     assert [(step["step"], step["batch_size"], step["fits"]) for step in found["steps"]] == [
         ("train", 8, True),
-        ("train", 4194304, False),
+        ("train", 2097152, False),
         ("eval", 8, True),
     ]
     assert found["steps"][1]["needed_bytes"] > found["memory_bytes"]
     assert "nothing was run on a TPU" in found["notes"][0]
     lines = result.stderr.splitlines()
     assert any("train step, batch 8: compiling for TPU v5 lite" in line for line in lines)
-    assert "error: The train step does not fit at batch 4194304" in lines[-1]
+    assert "error: The train step does not fit at batch 2097152" in lines[-1]
     assert "exceeds available HBM" in lines[-1]
 
 
