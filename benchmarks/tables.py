@@ -222,6 +222,31 @@ def quality() -> str:
     )
 
 
+def tpu_check() -> str:
+    """What a TPU's compiler says of two models."""
+    rows, loads = [], []
+    for case in read("tpu_check")["cases"].values():
+        loads.append(case["machine"]["load_average"])
+        train, large = case["steps"][0], case["oversize"]
+        rows.append(
+            [
+                f"{case['model']}, {case['task']}, {case['sequence_length']} tokens",
+                f"{case['largest_batch']} ({case['refused_batch']} refused)",
+                f"{train['peak_bytes'] / 2**30:.2f} of {case['memory_bytes'] / 2**30:.2f} GiB",
+                f"{train['flops']:.3g}",
+                f"{train['compile_seconds']:.0f}",
+                f"{case['search_seconds']:.0f}",
+                f"{large['batch_size']}: {large['needed_bytes'] / 2**30:.2f} GiB",
+            ]
+        )
+    header = ["", "largest batch", "peak", "FLOPs a step", "compile s", "search s", "refused, needs"]
+    return (
+        "**Training on one TPU v5e chip, as its compiler sees it** (nothing was run on a TPU; mixed_bfloat16, AdamW, "
+        f"dropout, loss over all positions)\n\n{markdown(header, rows)}\n`python benchmarks/tpu_check.py`; the seconds "
+        f"on 2 cores shared with other work (load average {min(loads):.0f} to {max(loads):.0f}).\n"
+    )
+
+
 def main():
     """Writes every section whose results are there."""
     sections = {
@@ -235,6 +260,7 @@ def main():
         "decoder_training": decoder_training,
         "loading": loading,
         "records": records,
+        "tpu_check": tpu_check,
     }
     present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
     report.update_section(README, "\n" + "\n".join(present))

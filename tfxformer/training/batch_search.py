@@ -91,13 +91,13 @@ class Search:
         return time.monotonic() + seconds < self._end
 
     def _seconds_to_refuse(self) -> float | None:
-        refusals = [one.compiled.seconds for one in self.attempts if not one.compiled.fits]
+        refusals = [one.compiled.seconds for one in self.attempts if one.compiled.needed_bytes]
         return max(_LEAST_PATIENCE, _PATIENCE * max(refusals)) if refusals else None
 
     def _seconds_to_fit(self) -> float:
         """Of a compile to its end, by those so far or else by the refusals."""
         whole = [one.compiled.seconds for one in self.attempts if one.compiled.peak_bytes is not None]
-        refusals = [one.compiled.seconds for one in self.attempts if not one.compiled.fits]
+        refusals = [one.compiled.seconds for one in self.attempts if one.compiled.needed_bytes]
         return max(whole, default=_COMPLETE * max(refusals, default=0.0))
 
     def _next(self) -> int | None:

@@ -232,9 +232,15 @@ class _Check:
         name = lowering.step.name
         self.say(f"{name} step, batch {size}: compiling for {self.compiler.device}")
         start = time.monotonic()
-        module = lowering.module(size)
+        try:
+            compiled = lowering.module(size)
+        except LoweringError as error:
+            if error.operations:
+                raise
+            compiled = Compiled(False, 0.0, message=str(error))  # of this size: counts beyond 32 bits, say
         lowered = time.monotonic() - start
-        compiled = self.compiler.compile(module, patience)
+        if isinstance(compiled, bytes):
+            compiled = self.compiler.compile(compiled, patience)
         figures = {key: value for key, value in compiled._asdict().items() if key in StepCheck.__dataclass_fields__}
         check = StepCheck(name, size, lower_seconds=lowered, compile_seconds=compiled.seconds, **figures)
         return check, compiled
