@@ -6,7 +6,12 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 GGUF = ["gguf>=0.10"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", *GGUF]
+TENSORBOARD = ["tensorboard>=2.20"]
+NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
+TEST = [
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32"),
+    *(*GGUF, *TENSORBOARD, *NOTEBOOK),
+]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5"]
 
 setup(
@@ -39,9 +44,12 @@ setup(
         "reference": REFERENCE,
         "gguf": GGUF,
         "int4": ["ai-edge-quantizer>=0.10"],
+        "tpu-check": ["jax>=0.6", "libtpu>=0.0.20"],
         "litertlm": ["litert-lm-builder>=0.18"],
         "text": ["tensorflow-text>=2.20,<2.22"],
         "beam": ["apache-beam>=2.70"],
+        "tensorboard": TENSORBOARD,
+        "wandb": ["wandb>=0.19"],
         "benchmark": [
             *REFERENCE,
             *GGUF,

@@ -50,22 +50,24 @@ def _serve(prepare, connection, warmups):
 
 @contextlib.contextmanager
 def _running(prepare, warmups):
-    """A started peer: a function from a number of calls to the Time of one."""
+    """A starting peer: what waits until it is ready, and a function from a number of calls to the Time of one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(prepare, theirs, warmups), daemon=True)
     process.start()
     theirs.close()  # so that a peer that dies ends our recv
-    failure = ours.recv()
-    if failure is not None:
-        raise RuntimeError(f"The peer {prepare.__name__} could not start.") from failure
+
+    def wait():
+        failure = ours.recv()
+        if failure is not None:
+            raise RuntimeError(f"The peer {prepare.__name__} could not start.") from failure
 
     def measure(calls):
         ours.send(calls)
         return ours.recv()
 
     try:
-        yield measure
+        yield wait, measure
     finally:
         with contextlib.suppress(BrokenPipeError):
             ours.send(0)
@@ -86,7 +88,10 @@ def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3) -> dic
     """
     times = {name: [] for name in peers}
     with contextlib.ExitStack() as stack:
-        running = {name: stack.enter_context(_running(peer, warmups)) for name, peer in peers.items()}
+        started = {name: stack.enter_context(_running(peer, warmups)) for name, peer in peers.items()}
+        for wait, _ in started.values():
+            wait()
+        running = {name: measure for name, (_, measure) in started.items()}
         for turn in range(rounds):
             for name in list(running)[:: 1 if turn % 2 else -1]:
                 times[name].append(running[name](calls))

@@ -89,6 +89,18 @@ def training_step() -> str:
     return "**Training of MiniLM-L6**, one training step\n\n" + "\n".join(parts)
 
 
+def training_features() -> str:
+    """What each feature of training costs, a column for each model."""
+    found = [read(path.stem) for path in sorted((HERE / "results").glob("training_features-*.json"))]
+    names = list(dict.fromkeys(name for results in found for name in results["features"]))
+    header = ["a step of `fit` with", *(f"{results['what']}: times plain" for results in found)]
+    rows = [[name, *(spread(results["features"][name]["times_plain"]) for results in found)] for name in names]
+    return (
+        f"**What training's features cost**, each beside a plain `DistributedModel`\n\n{markdown(header, rows)}\n"
+        + "\n".join(f"{results['what']}: {made_by(results)}" for results in found)
+    )
+
+
 def decoder() -> str:
     """Language models on LiteRT beside the peers."""
     results = read("decoder")
@@ -217,6 +229,7 @@ def main():
         "quality": quality,
         "encoder": encoder,
         "training_step-*": training_step,
+        "training_features-*": training_features,
         "decoder": decoder,
         "generation": generation,
         "decoder_training": decoder_training,

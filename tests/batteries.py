@@ -108,7 +108,7 @@ def _valid(outputs, inputs):
     mask = inputs["padding_mask"]
 
     def keep(array):
-        if array.ndim >= 3 and array.shape[:2] == mask.shape:
+        if array.ndim >= 2 and array.shape[:2] == mask.shape:
             return array * mask.reshape(*mask.shape, *[1] * (array.ndim - 2))
         return array
 
@@ -125,7 +125,7 @@ def check_padding(model, inputs, amount=9):
     length = inputs["token_ids"].shape[1]
 
     def cut(array):
-        return array[:, :length] if array.ndim >= 3 and array.shape[1] == length + amount else array
+        return array[:, :length] if array.ndim >= 2 and array.shape[1] == length + amount else array
 
     actual = keras.tree.map_structure(cut, numpy_of(model(wider)))
     assert_close(_valid(actual, inputs), _valid(numpy_of(model(inputs)), inputs), 1e-5)

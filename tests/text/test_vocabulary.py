@@ -1,5 +1,6 @@
 """Vocabularies made from texts: nothing is lost, and what is saved opens the same."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,31 @@ def test_bpe_without_special_tokens_or_with_several():
     chat = Tokenizer.train_byte_level_bpe(TEXTS, 300, ["<|end|>", "<|user|>"])
     assert (chat.eos_id, chat.ids(["<|user|>x<|end|>"])[0][0]) == (0, 1)
     assert chat.decode(chat.ids(["<|user|>x<|end|>"])) == ["x"]
+
+
+def test_word_piece_is_learned_from_texts():
+    trained = Tokenizer.train_word_piece([*TEXTS, "walking talking walked talked"] * 5, 90)
+    assert trained.vocabulary_size <= 90 and trained.vocabulary()[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert {"##ing", "the"} <= set(trained.vocabulary())
+    (row,) = trained.ids(["The log talking"])  # lowercase, and what no text had is spelled out
+    assert (row[0], row[-1]) == (trained.cls_id, trained.sep_id) and trained.decode([row]) == ["the log talking"]
+    cased = Tokenizer.train_word_piece(["Cat cat"] * 3, 90, lowercase=False)
+    assert cased.ids(["Cat"]) != cased.ids(["cat"])
+    with pytest.raises(ValueError, match="cannot hold"):
+        Tokenizer.train_word_piece(TEXTS, 12)
+
+
+def test_tokens_that_continue_a_word():
+    trained = Tokenizer.train_word_piece([*TEXTS, "walking talking walked talked"] * 5, 90)
+    marked = trained.continuations()
+    assert all(token.startswith("##") == marked[i] for i, token in enumerate(trained.vocabulary()))
+    (row,) = BPE.ids(["on the catlog"])
+    words = [len(word) for word in ("on", " the", " catlog")]
+    begins = np.cumsum([0, *words[:-1]])
+    starts = np.cumsum([0, *(len(BPE.decode([[token]])[0]) for token in row)])[:-1]
+    assert [start in begins for start in starts[1:]] == (~BPE.continuations()[row[1:]]).tolist()
+    assert not CHARACTERS.continuations().any()
+    assert not BPE.continuations()[BPE.eos_id]
 
 
 def test_characters_have_their_order_and_one_id_for_all_others():

@@ -23,7 +23,9 @@ DEFAULTS = {
     "clip": {"global_clipnorm": CLIP},
     "samples": 5 * BATCH,
     "epochs": 2,
-    "loss": "mean",  # "mean", "tokens" (weighted and divided by the weights), "samples" (sample weights), "sum", "two"
+    # "mean", "tokens" (weighted and divided by the weights), "samples" (sample weights), "sum", "two" outputs, or
+    # "compare": each sample with all others of the batch
+    "loss": "mean",
     "dropout": 0.0,
     "dtype": None,
     "eager": False,
@@ -93,10 +95,37 @@ def optimizer(options, clips=True):
     return make(1e-3, weight_decay=0.01, epsilon=1e-4, **arguments)
 
 
+def comparison(outputs):
+    """A contrastive loss: the first half of a sample's mean logits is to find its own second half."""
+    import tensorflow as tf
+
+    halves = tf.split(tf.reduce_mean(outputs, axis=1), 2, axis=-1)
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(
+            tf.range(tf.shape(outputs)[0]), tf.matmul(*halves, transpose_b=True)
+        )
+    )
+
+
+def trained_class(options):
+    """The class that a cell trains."""
+    from tfxformer.training import DistributedModel
+
+    class Comparing(DistributedModel):
+        compares_samples = True
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return comparison(y_pred)
+
+    return Comparing if options["loss"] == "compare" else DistributedModel
+
+
 def losses(options):
     """(losses, weighted metrics) for compile()."""
     import keras
 
+    if options["loss"] == "compare":
+        return None, None
     reduction = {"tokens": "mean_with_sample_weight", "sum": "sum"}.get(options["loss"], "sum_over_batch_size")
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
     if options["loss"] != "two":
@@ -118,10 +147,8 @@ def run(options, scope):
     """Trains, evaluates and predicts; returns a dict of arrays."""
     import tensorflow as tf
 
-    from tfxformer.training import DistributedModel
-
     with scope():
-        trained = model(options, DistributedModel)
+        trained = model(options, trained_class(options))
         loss, metrics = losses(options)
         trained.compile(
             optimizer(options),
@@ -178,6 +205,7 @@ def reference_loss(options, outputs, y, weights, made):
             "sum": lambda: tf.reduce_sum(terms),
             "tokens": lambda: tf.reduce_sum(terms * weights) / tf.reduce_sum(weights),
             "samples": lambda: tf.reduce_mean(terms * weights),
+            "compare": lambda: comparison(outputs),
         }[options["loss"]]()
     if options["regularize"]:
         kernel = next(layer.kernel for layer in made.layers if getattr(layer, "kernel_regularizer", None))

@@ -37,6 +37,13 @@ OTHERS = {  # what the matrix does not vary, under each strategy
     "two outputs with other divisors, regularizer": {"loss": "two", "samples": 77, "regularize": 0.1},
     "two outputs, accumulation 2": {"loss": "two", "samples": 77, "steps": 2},
     "loss with reduction=sum, accumulation 2": {"loss": "sum", "steps": 2, "optimizer": "adamw"},
+    "samples compared with all others (contrastive)": {"loss": "compare"},
+    "the same, last batch short, XLA, steps_per_execution 5": {
+        "loss": "compare",
+        "samples": 77,
+        "jit": True,
+        "steps_per_execution": 5,
+    },
     "clipnorm": {"clip": {"clipnorm": 0.01}},
     "clipvalue": {"clip": {"clipvalue": 0.001}},
     "no clip": {"clip": {}, "optimizer": "adamw"},

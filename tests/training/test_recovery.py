@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxformer.training import Recover, TrainingBlewUpError, WarmupLinear, optimizer
+from tfxformer.training import DistributedModel, Recover, TrainingBlewUpError, WarmupLinear, optimizer
 from tfxformer.training.schedules import Scaled
+from tfxformer.training.state import State
 
 BATCH = 4
 
@@ -117,6 +118,31 @@ def test_an_update_that_spoils_the_weights_is_undone():
     assert all(np.abs(weight).max() < 10 for weight in model.get_weights())
 
 
+def test_what_was_accumulated_goes_back_too(tmp_path):
+    def accumulating():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        model = DistributedModel(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
+        model.compile(optimizer("adamw", 0.01, gradient_accumulation_steps=5), "mse", jit_compile=False)
+        return model
+
+    x, y = batches(12, bad=[7])
+    good = [i for i in range(12) if i not in (6, 7)]
+    alone = accumulating()
+    fit(alone, x[good], y[good])
+    for path in (None, tmp_path / "good.npz"):
+        model = accumulating()
+        with pytest.warns(UserWarning, match="back to the state after 1 updates"):
+            fit(model, x, y, Recover(factor=1.0, every=1, path=path))
+        assert int(model.optimizer.iterations) == 2
+        same(state(model), state(alone))
+    kept = State(accumulating())  # of before there is anything to accumulate in
+    fit(kept._model, x[:3], x[:3].sum(-1, keepdims=True))
+    assert kept._model._accumulation.accumulator.pending == 3
+    kept.restore()
+    assert kept._model._accumulation.accumulator.pending == 0
+
+
 def test_gives_up_with_the_last_good_state():
     x, y = batches(20, bad=range(10, 20))
     model = regression()
@@ -214,17 +240,17 @@ def test_under_two_replicas_states_and_averages_go_back_on_both():
         import tensorflow as tf
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-        from tfxformer.training import Recover, SwapEMAWeights, find_learning_rate, optimizer
+        from tfxformer.training import DistributedModel, Recover, SwapEMAWeights, find_learning_rate, optimizer
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         x = np.random.default_rng(0).standard_normal((12, 4, 3)).astype("float32")
         y = x.sum(-1, keepdims=True)
         good = [i for i in range(12) if i not in (6, 7)]
 
-        def made():
+        def made(base=keras.Model, **options):
             keras.utils.set_random_seed(0)
             inputs = keras.Input((3,))
-            model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
-            made = optimizer("adamw", 0.01, global_clipnorm=None, use_ema=True, ema_momentum=0.5)
+            model = base(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
+            made = optimizer("adamw", 0.01, global_clipnorm=None, use_ema=True, ema_momentum=0.5, **options)
             model.compile(made, "mse", jit_compile=False)
             return model
 
@@ -235,19 +261,25 @@ def test_under_two_replicas_states_and_averages_go_back_on_both():
             for variable in (*model.trainable_variables, *model.optimizer._model_variables_moving_average):
                 yield [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
 
-        with strategy.scope():
-            model = made()
-        alone = made()
         bad = y.copy()
         bad[7] = np.nan
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            fit(model, x, bad, Recover(factor=1.0, every=1))
-        assert any("back to the state after 6 updates" in str(one.message) for one in said)
-        fit(alone, x[good], y[good])
-        for (a, b), (c,) in zip(copies(model), copies(alone)):
-            np.testing.assert_array_equal(a, b)
-            np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-6)
+
+        def recovers(updates, *arguments, **options):
+            with strategy.scope():
+                model = made(*arguments, **options)
+            alone = made(*arguments, **options)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                fit(model, x, bad, Recover(factor=1.0, every=1))
+            assert any(f"back to the state after {updates} updates" in str(one.message) for one in said)
+            fit(alone, x[good], y[good])
+            for (a, b), (c,) in zip(copies(model), copies(alone)):
+                np.testing.assert_array_equal(a, b)
+                np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-6)
+            return model
+
+        recovers(1, DistributedModel, gradient_accumulation_steps=5)  # the second update's sums go back too
+        model = recovers(6)
         for variable in model.trainable_variables:
             variable.assign(variable + 1.0)
         before = list(copies(model))

@@ -11,9 +11,11 @@ import numpy as np
 from tfxformer.cli import console, data_files
 from tfxformer.cli.language import chat, generate, train_lm
 from tfxformer.cli.preparing import prepare
+from tfxformer.cli.tpu import fit_estimate, tpu_check
 
 __all__ = [
-    "chat", "demo", "evaluate", "export", "finetune", "generate", "inspect", "predict", "prepare", "prune", "train_lm",
+    "chat", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict", "prepare",
+    "prune", "tpu_check", "train_lm",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
@@ -37,7 +39,7 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
     import keras
 
     arguments = {"sequence_length": sequence_length, "dtype": dtype}
-    rows = data_files.read_rows(data, labelled=task != "masked-lm")
+    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
     problem_type = problem_type if task == "text-classification" else None
     targets = data_files.task_targets(rows, task, problem_type)
     if problem_type == "regression":
@@ -235,7 +237,7 @@ def _labelled(model, data: Path):
     from tfxformer.recipes.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = data_files.read_rows(data, labelled=task not in ("masked-lm", "causal-lm"))
+    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
     problem_type = getattr(model, "problem_type", None)
     targets = data_files.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COLUMNS = ("text", "text_pair", "label")
+WITHOUT_LABELS = ("masked-lm", "causal-lm", "permutation-lm", "replaced-token-detection")  # tasks that learn from texts
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 
 
@@ -154,7 +155,7 @@ def task_targets(rows: Rows, task: str, problem_type: str | None) -> list | None
     Raises:
         ValueError: naming the line.
     """
-    if task in ("masked-lm", "causal-lm"):
+    if task in WITHOUT_LABELS:
         return None
     if rows.labels is None:
         raise ValueError(f"{rows.path} has no column 'label'.")

@@ -54,6 +54,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def run(action: str, options: dict) -> None:
     """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1.
 
+    A result may say itself, under "failure", why it is no success: it is shown, and that line and exit code 1 follow.
+
     Args:
         options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
     """
@@ -71,7 +73,10 @@ def run(action: str, options: dict) -> None:
         if debug:
             raise
         sys.exit(console.fail(console.one_line(error), 1))
+    failure = result.pop("failure", None)
     console.show(action, result, json)
+    if failure is not None:
+        sys.exit(console.fail(failure, 1))
 
 
 @app.command()
@@ -259,6 +264,55 @@ def _writer():
         output.flush()
 
     return write
+
+
+Checked = Annotated[str, typer.Option("--model", help="A preset such as bert-base, a folder, hub id or .keras file.")]
+CheckedTask = Annotated[str | None, typer.Option("--task", help="Such as masked-lm (default: the model's).")]
+CheckedLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens per text.")]
+CheckedDtype = Annotated[
+    str | None, typer.Option("--dtype", help="Policy of training (default: mixed_bfloat16, or a .keras file's own).")
+]
+Accumulation = Annotated[int, typer.Option(min=1, help="Batches per update.")]
+Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")]
+
+
+@app.command()
+def fit_estimate(
+    model: Checked,
+    task: CheckedTask = None,
+    sequence_length: CheckedLength = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 32,
+    dtype: CheckedDtype = None,
+    gradient_accumulation_steps: Accumulation = 1,
+    gradient_checkpointing: Checkpointing = False,
+    memory_gib: Annotated[float | None, typer.Option(help="Of the GPU: does it fit?")] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Estimate the memory of a training step on a GPU, from two compilers; no GPU is needed."""
+    run("fit_estimate", locals())
+
+
+@app.command()
+def tpu_check(
+    model: Checked,
+    task: CheckedTask = None,
+    topology: Annotated[
+        str, typer.Option(help="Chips and their grid: v5e:1x1, v5e:2x2, v6e:1x1, ...; several share the batch.")
+    ] = "v5e:1x1",
+    sequence_length: CheckedLength = 128,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Texts per step, or several by commas (default: search the largest that fits).")
+    ] = None,
+    dtype: CheckedDtype = None,
+    gradient_accumulation_steps: Accumulation = 1,
+    gradient_checkpointing: Checkpointing = False,
+    search_seconds: Annotated[float, typer.Option(min=1, help="For the search.")] = 270.0,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Compile the train, eval and generate steps for a TPU, without one: do they fit, and the largest batch."""
+    run("tpu_check", locals())
 
 
 @app.command()

@@ -9,6 +9,8 @@ from types import ModuleType
 from tfxformer.export import LiteRTModel
 from tfxformer.export.quiet import quiet
 
+NOT_IN_TABLES = ("bert-pretraining", "multi-task")  # their examples are documents, and sets of several tasks
+
 
 def load_tasks() -> ModuleType:
     """`tfxformer.tasks`, imported only for Keras models: a .tflite file must not wait for TensorFlow."""
@@ -23,8 +25,11 @@ def task_class(name: str) -> type:
         ValueError: if there is none.
     """
     tasks = load_tasks()
-    classes = {getattr(tasks, public).task_name: getattr(tasks, public) for public in tasks.__all__}
-    classes.pop(tasks.Task.task_name)
+    offered = [getattr(tasks, public) for public in tasks.__all__]
+    # A subclass of the same name trains otherwise, and is saved as its parent.
+    classes = {one.task_name: one for one in offered if one.task_name not in {base.task_name for base in one.__bases__}}
+    for absent in (tasks.Task.task_name, *NOT_IN_TABLES):
+        classes.pop(absent)
     if name not in classes:
         raise ValueError(f"Unknown task {name!r}; known: {', '.join(classes)}.")
     return classes[name]

@@ -19,6 +19,8 @@ class EncoderBlock(TransformerBlock):
         bias: additive attention bias, broadcastable to [B, N, S, S].
         first_only: bool, compute the first position alone (it still attends to all): what a classifier reads of the
             last block, at a fraction of its cost.
+        source: [B, T, D], what is attended to in place of `inputs` (two-stream attention); the bias is then
+            [B, N, S, T].
 
     Returns:
         [B, S, D], or [B, 1, D] with `first_only`.
@@ -26,21 +28,27 @@ class EncoderBlock(TransformerBlock):
 
     norm_positions = ("post", "pre")
 
-    def call(self, inputs, bias=None, first_only=False, training=None, numerics: Numerics = DEFAULT):
+    def call(self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT):
         seeds = self._seeds(training)
         if training and self.gradient_checkpointing:
-            return keras.remat(lambda x: self._transform(x, bias, first_only, seeds, training, numerics))(inputs)
-        return self._transform(inputs, bias, first_only, seeds, training, numerics)
+            streams = (inputs,) if source is None else (inputs, source)  # the recomputation takes tensors only
+            transform = keras.remat(
+                lambda x, source=None: self._transform(x, source, bias, first_only, seeds, training, numerics)
+            )
+            return transform(*streams)
+        return self._transform(inputs, source, bias, first_only, seeds, training, numerics)
 
-    def _transform(self, x, bias, first_only, seeds, training, numerics):
+    def _transform(self, x, source, bias, first_only, seeds, training, numerics):
         stream = x[:, :1] if first_only else x
         if training and (self.norm_position, self.norm) == ("post", "layer") and not self.stochastic_depth:
-            return self._train_post(stream, x if first_only else None, bias, seeds)
+            return self._train_post(stream, x if first_only else source, bias, seeds)
 
-        def attend(y):
-            query, source = (y[:, :1], y) if first_only else (y, None)
+        def attend(norm):
+            query, attended = norm(x), None if source is None else norm(source)
+            if first_only:
+                query, attended = query[:, :1], query
             y = self.self_attention(
-                query, source=source, bias=bias, training=training, seed=seeds[0], numerics=numerics
+                query, source=attended, bias=bias, training=training, seed=seeds[0], numerics=numerics
             )
             return self._regularize(y, seeds[1], seeds[2])
 
@@ -48,9 +56,9 @@ class EncoderBlock(TransformerBlock):
             return self._regularize(self.feed_forward(y, training=training, numerics=numerics), seeds[3], seeds[4])
 
         if self.norm_position == "pre":
-            stream = stream + attend(self.attention_norm(x, numerics=numerics))
+            stream = stream + attend(lambda y: self.attention_norm(y, numerics=numerics))
             return stream + feed_forward(self.feed_forward_norm(stream, numerics=numerics))
-        stream = self.attention_norm(stream + attend(x), numerics=numerics)
+        stream = self.attention_norm(stream + attend(lambda y: y), numerics=numerics)
         return self.feed_forward_norm(stream + feed_forward(stream), numerics=numerics)
 
     def _train_post(self, x, source, bias, seeds):

@@ -11,6 +11,8 @@ Whole-step XLA, `tf.distribute` replicas and recomputation (`keras.remat`) take 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
 
@@ -22,9 +24,26 @@ from tfxformer.layers.random_bits import keep_scale
 # === How a kernel is run ===
 
 
-@functools.cache
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_operations():
+    """What is traced inside is what GPUs and TPUs run: no clusters, though this machine may have CPUs only."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def use_clusters() -> bool:
     """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
+    return not _plain.get() and _only_cpus()
+
+
+@functools.cache
+def _only_cpus() -> bool:
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

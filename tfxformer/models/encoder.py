@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import keras
+from keras import ops
 
 from tfxformer.layers import (
     DEFAULT,
@@ -19,10 +20,12 @@ from tfxformer.layers import (
     equalized,
     padding_bias,
 )
+from tfxformer.layers.masks import hidden_bias
 from tfxformer.layers.normalization import make_norm
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
+from tfxformer.models.positions import at_positions, place_at
 
 
 class EncoderLayers(NamedTuple):
@@ -39,8 +42,16 @@ class EncoderLayers(NamedTuple):
     pooler: Dense | None
 
 
-def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderLayers:
-    """The layers of `config`; their names are the first part of every variable's path."""
+TABLES = ("token_embedding", "position_embedding", "segment_embedding")
+
+
+def make_layers(
+    config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None, tables: EncoderLayers | None = None
+) -> EncoderLayers:
+    """The layers of `config`; their names are the first part of every variable's path.
+
+    `tables` gives the embeddings of another encoder, of the same sizes, to read in place of new ones.
+    """
     stack, size = config.encoder, config.table_size
 
     def norm(name):
@@ -61,7 +72,7 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         segment = ConstantSegmentEmbedding(initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
         segment = TokenEmbedding(config.token_types, size, initializer(config), dtype=dtype, name="segment_embedding")
-    return EncoderLayers(
+    layers = EncoderLayers(
         token_embedding=token_embedding(config, dtype),
         position_embedding=PositionEmbedding(
             stack.max_positions,
@@ -80,6 +91,7 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
         final_norm=norm("final_norm") if stack.final_norm else None,
         pooler=dense("pooler", "tanh") if config.heads.pooler else None,
     )
+    return layers if tables is None else layers._replace(**{name: getattr(tables, name) for name in TABLES})
 
 
 def make_inputs(config: TransformerConfig) -> dict:
@@ -132,6 +144,40 @@ def encode(config, layers: EncoderLayers, inputs: dict, numerics: Numerics = DEF
     return outputs
 
 
+def encode_two_streams(config, layers: EncoderLayers, inputs: dict, positions, ranks, hidden_id: int):
+    """What an encoder says of some tokens when they are seen one after another, in any order.
+
+    A token of rank 0 is seen by all. One of a higher rank is seen by those of its rank or more in the stream of
+    contents; in the stream of queries, which knows its place but not its token, a position sees lower ranks only.
+    Both streams go through the same layers (Yang et al., 2019, arXiv:1906.08237, section 2.3).
+
+    Args:
+        config, layers, inputs: as `encode` has them.
+        positions: int32 [B, P], the places that queries stand at, -1 for none; the others have rank 0.
+        ranks: int32 [B, P], from 1 on, the order in which they are seen.
+        hidden_id: int, the token whose embedding a query begins with.
+
+    Returns:
+        [B, P, D], what the queries end as.
+    """
+    token_ids, dtype = inputs["token_ids"], layers.blocks[0].compute_dtype
+    content = embed(layers, inputs)
+    query = at_positions(embed(layers, {**inputs, "token_ids": ops.full_like(token_ids, hidden_id)}), positions)
+    rank = place_at(ranks, positions, ops.shape(token_ids)[1])  # of every token: [B, S]
+    real = ops.cast(ops.expand_dims(inputs["padding_mask"], 1), "bool")  # [B, 1, S]
+
+    def bias(visible):
+        return hidden_bias(ops.logical_and(visible, real), DEFAULT.mask_value, dtype)
+
+    seen, asking = ops.expand_dims(rank, 1), ops.expand_dims(ranks, 2)  # [B, 1, S] and [B, P, 1]
+    content_bias, query_bias = bias(seen <= ops.expand_dims(rank, 2)), bias(seen < asking)
+    for index in config.encoder.block_order:
+        block = layers.blocks[index]
+        query = block(query, bias=query_bias, source=content)
+        content = block(content, bias=content_bias)
+    return query if layers.final_norm is None else layers.final_norm(query)
+
+
 @keras.saving.register_keras_serializable("tfxformer")
 class Encoder(Backbone):
     """A BERT-like encoder, functional, made from a config.
@@ -141,15 +187,17 @@ class Encoder(Backbone):
         gradient_checkpointing: bool, recompute blocks in the backward pass: less memory, more time.
         reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
         dtype: dtype policy of the layers, such as "mixed_bfloat16"; None for Keras' global one.
+        tables: `Encoder` of the same vocabulary, widths of tables and positions whose embeddings this one shares; it
+            is no part of the config: who shares tables makes both.
 
     Inputs: dict of int32 [B, S] `token_ids`, `padding_mask`, and `segment_ids` where `config.token_types` > 1.
     Outputs: dict of `sequence_output` [B, S, D] and, with a pooler, `pooled_output` [B, D].
     """
 
-    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
+    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
         # === Layers ===
-        layers = make_layers(config, gradient_checkpointing, dtype)
+        layers = make_layers(config, gradient_checkpointing, dtype, tables and tables._parts)
 
         # === Functional model ===
         inputs = make_inputs(config)
@@ -163,6 +211,10 @@ class Encoder(Backbone):
     def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
         """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `encode`."""
         return encode(self.config, self._parts, inputs, numerics, first_only)
+
+    def two_streams(self, inputs: dict, positions, ranks, hidden_id: int):
+        """Outputs of hidden positions [B, P, D], seen one after another; see `encode_two_streams`."""
+        return encode_two_streams(self.config, self._parts, inputs, positions, ranks, hidden_id)
 
     def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
         """What a classifier reads of a text: the pooled output, or the first token, [B, D]."""

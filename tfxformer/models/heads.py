@@ -132,3 +132,42 @@ class LogitsBias(keras.layers.Layer):
 
     def call(self, inputs):
         return keras.ops.cast(inputs, "float32") + self.bias
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class ReplacedTokenHead(keras.layers.Layer):
+    """Whether each token was replaced: Dense, activation, Dense to one logit.
+
+    Args:
+        activation: str.
+        initializer: initializer of the kernels.
+
+    Call: [B, S, D] -> float32 [B, S].
+    """
+
+    def __init__(self, activation="gelu", initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        self._activate = activation(self.activation)
+        arguments = {"kernel_initializer": self.initializer, "dtype": self.dtype_policy}
+        self.dense = Dense(input_shape[-1], name="dense", **arguments)
+        self.output_projection = Dense(1, name="output", **arguments)
+        for layer in (self.dense, self.output_projection):
+            layer.build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = self._activate(self.dense(inputs), training)
+        return keras.ops.cast(self.output_projection(x)[..., 0], "float32")  # [B, S, 1] -> [B, S]
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return keras.KerasTensor(inputs.shape[:-1], dtype="float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activation": self.activation,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }

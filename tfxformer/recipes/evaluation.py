@@ -16,6 +16,13 @@ from tfxformer.data.labels import encode_labels
 from tfxformer.data.spans import answer_spans
 from tfxformer.data.word_labels import entity_scores
 
+# Tasks that learn from texts alone, and are scored by their own `evaluate`.
+OF_TOKENS = {
+    "masked-lm": "masked_accuracy",
+    "permutation-lm": "masked_accuracy",
+    "replaced-token-detection": "discriminator_accuracy",
+    "causal-lm": "perplexity",
+}
 # The one score that a table shows, by task; problem types of classification have their own.
 MAIN_SCORE = {
     "single_label_classification": "accuracy",
@@ -24,8 +31,7 @@ MAIN_SCORE = {
     "token-classification": "f1",
     "question-answering": "f1",
     "text-embedding": "spearman",
-    "masked-lm": "masked_accuracy",
-    "causal-lm": "perplexity",
+    **OF_TOKENS,
 }
 
 
@@ -62,7 +68,7 @@ def scores(model, texts: Sequence, labels: Sequence, batch_size: int = 32) -> di
         ValueError: for a file that cannot be scored, or labels that the model does not have.
     """
     name = task_name(model)
-    if name in ("masked-lm", "causal-lm"):
+    if name in OF_TOKENS:
         if not hasattr(model, "task_name"):
             raise ValueError(f"{model.path} is a language model; only a Keras model can be scored on tokens.")
         found = model.evaluate(texts, batch_size=batch_size, verbose=0, return_dict=True)

@@ -23,6 +23,7 @@ from tfxformer.recipes import latency, plots, report
 from tfxformer.recipes.evaluation import main_score, scores
 from tfxformer.recipes.folders import complete_folder
 from tfxformer.tasks import Task
+from tfxformer.training.history import numbers as numbers
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "tensorflow-model-optimization")
 
@@ -260,8 +261,3 @@ def machine() -> dict:
         "cores": latency.cores(),
         "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
-
-
-def numbers(history) -> dict:
-    """A Keras History as lists of plain floats."""
-    return {name: [float(value) for value in values] for name, values in history.history.items()}

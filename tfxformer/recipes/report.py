@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from tfxformer.training.files import write_json as write_json
+from tfxformer.training.files import write_text
 
 VARIANT_NAMES = {
     "keras": "Keras, dense",
@@ -15,21 +17,6 @@ VARIANT_NAMES = {
     "litert-int4_block32": "LiteRT int4, blocks of 32",
 }
 BEGIN, END = "<!-- results: written by the code, do not edit -->", "<!-- end of results -->"
-
-
-def write_json(path: Path, results: dict) -> None:
-    """Writes results as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def table(results: dict) -> tuple[list[str], list[list[str]]]:

@@ -15,6 +15,7 @@ from tfxformer.data.examples import steps_per_epoch as count_steps
 from tfxformer.data.labels import labels_from
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
@@ -65,6 +66,7 @@ class Task(DistributedModel):
     """
 
     task_name = ""
+    head_name = ""  # of its head in checkpoints, where that is another task's
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         maximum = backbone.config.max_sequence_length
@@ -121,6 +123,10 @@ class Task(DistributedModel):
     def forward(self, inputs: dict, numerics: Numerics = DEFAULT):
         """The logits of the same layers in another writing: what export traces; see `Numerics`."""
         return self.graph(self.backbone, self.heads, inputs, numerics)
+
+    def as_on_accelerators(self):
+        """Inside, steps are traced as a TPU or GPU runs them, wherever they are traced: `training.tpu_check` asks."""
+        return plain_operations()
 
     # ---- texts ------------------------------------------------------------------------------------------------
 
@@ -262,7 +268,8 @@ class Task(DistributedModel):
         """Keras' `fit`, on texts and labels, arrays, or datasets of either.
 
         With the default optimizer every fit from epoch 0 has a schedule of its own; `initial_epoch` > 0 goes on with
-        the one that an interrupted fit left.
+        the one that an interrupted fit left. With a `training.Resume` among the callbacks the same call goes on where
+        it was, with the same schedule.
 
         Returns:
             keras.callbacks.History.
@@ -345,11 +352,15 @@ class Task(DistributedModel):
             )
             return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
 
-        model, report = load_model(folder, make, task=cls.task_name, wants_pooler=cls.wants_pooler)
+        model, report = load_model(folder, make, task=cls.head_name or cls.task_name, wants_pooler=cls.wants_pooler)
         if "labels" in given and not report.new:
             check_read_labels(model.backbone.reference_config, given["labels"], folder)
         report.warn()
         return model
+
+    def checkpoint_model(self) -> keras.Model:
+        """What of this model a checkpoint holds."""
+        return self
 
     def save_pretrained(self, folder, *, dtype="float32", max_shard_bytes=5_000_000_000) -> Path:
         """Writes a folder that transformers opens with the same logits; see `checkpoints.save_pretrained`."""
@@ -358,9 +369,9 @@ class Task(DistributedModel):
             config = config.replace(heads__pooler=False)  # the reference's class with this head has none
         folder = save_pretrained(
             folder,
-            self,
+            self.checkpoint_model(),
             config,
-            task=self.task_name,
+            task=self.head_name or self.task_name,
             reference_config=self.backbone.reference_config,
             changes=self.reference_changes(),
             dtype=dtype,
@@ -382,7 +393,10 @@ class Task(DistributedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        if isinstance(config["backbone"], dict):  # else one that several tasks share
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
         if config["tokenizer"] is not None:
             config["tokenizer"] = Tokenizer.from_json(config["tokenizer"])
         return cls(**config)

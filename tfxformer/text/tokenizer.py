@@ -104,6 +104,15 @@ class Tokenizer:
         return cls(*vocabulary.byte_level_bpe(texts, vocabulary_size, special_tokens))
 
     @classmethod
+    def train_word_piece(cls, texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> Tokenizer:
+        """A BERT tokenizer (WordPiece) learned from texts, of at most `vocabulary_size` tokens.
+
+        Raises:
+            TypeError, ValueError: for what is no text, no text at all, or a vocabulary too small for the characters.
+        """
+        return cls(*vocabulary.word_piece(texts, vocabulary_size, lowercase))
+
+    @classmethod
     def characters(cls, text: str) -> Tokenizer:
         """One id for each character of a text, in their order, and a last one for any other character.
 
@@ -144,6 +153,23 @@ class Tokenizer:
         by_id = {index: token for token, index in self._backend.get_vocab(with_added_tokens=True).items()}
         # A file that lists a token twice leaves a gap at the first; no text can match the name given to it.
         return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
+
+    def continuations(self) -> np.ndarray:
+        """Which tokens continue the word before them: bool [vocabulary].
+
+        WordPiece marks them ("##"); byte-level BPE and Unigram mark the tokens that begin a word ("Ġ", "▁"), and a
+        vocabulary without either has no words of several tokens.
+        """
+        tokens = self.vocabulary()
+        if self.kind == "WordPiece":
+            found = [token.startswith(self._backend.model.continuing_subword_prefix) for token in tokens]
+        else:
+            mark = next((mark for mark in ("Ġ", "▁") if any(token.startswith(mark) for token in tokens)), None)
+            found = [mark is not None and not token.startswith(mark) for token in tokens]
+        found = np.array(found)
+        added = [index for index in self._backend.get_added_tokens_decoder() if index < len(found)]
+        found[[*self.special_ids, *added]] = False
+        return found
 
     @property
     def chat_template(self) -> str | None:

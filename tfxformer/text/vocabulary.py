@@ -1,4 +1,4 @@
-"""Vocabularies made from texts: byte-level BPE, and one id a character."""
+"""Vocabularies made from texts: byte-level BPE, WordPiece, and one id a character."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from tfxformer.text import files
 from tfxformer.text.inputs import as_texts, check_unicode
 
 _BYTES = 256
 _UNKNOWN = "<unk>"
+_BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def byte_level_bpe(
@@ -21,10 +23,7 @@ def byte_level_bpe(
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2).
     """
-    texts, special = as_texts(texts), as_texts(special_tokens, "special_tokens")
-    check_unicode(texts)
-    if not any(texts):
-        raise ValueError("There is no text to learn a vocabulary from.")
+    texts, special = _training_texts(texts), as_texts(special_tokens, "special_tokens")
     if len(set(special)) < len(special) or "" in special:
         raise ValueError(f"Special tokens must be different and not empty, got {special}.")
     least = _BYTES + len(special)
@@ -46,6 +45,39 @@ def byte_level_bpe(
     end = special[0] if special else None
     config = dict.fromkeys(("bos_token", "eos_token", "pad_token"), end) | {"unk_token": None}
     return backend.to_str(), config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def word_piece(texts: Iterable[str], vocabulary_size: int, lowercase: bool) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and settings of a BERT tokenizer with a vocabulary learned from texts.
+
+    Pieces are merged by their frequency, as `tokenizers` does it.
+    """
+    texts = _training_texts(texts)
+    backend = files.wordpiece({token: index for index, token in enumerate(_BERT_TOKENS)}, lowercase)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(_BERT_TOKENS),
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    learned = backend.get_vocab()
+    if len(learned) > vocabulary_size:
+        raise ValueError(
+            f"A vocabulary of {vocabulary_size} cannot hold the special tokens and the characters of these texts: "
+            f"at least {len(learned)}."
+        )
+    # Anew: the trainer leaves the model with settings of its own (the longest word, the tokens' flags).
+    return files.wordpiece(dict(sorted(learned.items(), key=lambda item: item[1])), lowercase).to_str(), {}
+
+
+def _training_texts(texts: Iterable[str]) -> list[str]:
+    texts = as_texts(texts)
+    check_unicode(texts)
+    if not any(texts):
+        raise ValueError("There is no text to learn a vocabulary from.")
+    return texts
 
 
 def characters(text: str) -> tuple[str, dict[str, Any]]:

@@ -1,11 +1,16 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
 from tfxformer.training.averages import SwapEMAWeights
+from tfxformer.training.checkpoint_state import ResumeError
 from tfxformer.training.distributed_model import DistributedModel
+from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
+from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.positions import Epochs
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.resume import Resume
 from tfxformer.training.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
@@ -15,21 +20,38 @@ from tfxformer.training.schedules import (
     schedule,
 )
 from tfxformer.training.strategy import strategy
+from tfxformer.training.tensorboard import TensorBoard
+from tfxformer.training.throughput import Throughput
+from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 from tfxformer.training.variable_rules import NO_DECAY
+from tfxformer.training.workers import LostWorkerError
 
 __all__ = [
     "NO_DECAY",
     "SGD",
     "Adafactor",
     "AdamW",
+    "CompilerError",
     "DistributedModel",
+    "Epochs",
+    "HistoryFiles",
     "Lamb",
     "LearningRates",
     "Lion",
+    "LostWorkerError",
+    "LoweringError",
+    "MemoryEstimate",
     "Perplexity",
     "Recover",
     "Recovery",
+    "Resume",
+    "ResumeError",
+    "Step",
+    "StepCheck",
     "SwapEMAWeights",
+    "TPUReport",
+    "TensorBoard",
+    "Throughput",
     "TrainingBlewUpError",
     "WarmupCosine",
     "WarmupInverseSqrt",
@@ -38,7 +60,9 @@ __all__ = [
     "WarmupStableDecay",
     "adamw",
     "find_learning_rate",
+    "fit_estimate",
     "optimizer",
     "schedule",
     "strategy",
+    "tpu_check",
 ]

@@ -26,6 +26,23 @@ class Accumulator:
             0, dtype="int64", trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
 
+    @property
+    def sums(self) -> list[tf.Variable]:
+        """The variables that differ between replicas."""
+        return tf.nest.flatten([self.gradients, self.counts])
+
+    @property
+    def pending(self) -> int:
+        """The batches added since the last update."""
+        return int(tf.convert_to_tensor(self.batches)) % self.steps
+
+    def reset(self) -> None:
+        """In cross-replica context: an accumulation of nothing."""
+        self.batches.assign(0)
+        for variable in self.sums:
+            for local in copies(variable):
+                local.assign(tf.zeros(local.shape, local.dtype))
+
     def add(self, gradients, counts) -> None:
         """In replica context: adds one batch.
 
@@ -54,9 +71,14 @@ class Accumulator:
         gradients = [[tf.identity(variable) for variable in sums] for sums in self.gradients]
         counts = [tf.identity(variable) for variable in self.counts]
         with tf.control_dependencies(tf.nest.flatten([gradients, counts])):
-            for variable in tf.nest.flatten([self.gradients, self.counts]):
+            for variable in self.sums:
                 variable.assign(tf.zeros(variable.shape, variable.dtype))
         return gradients, [count if has_count else None for count, has_count in zip(counts, divided, strict=True)]
+
+
+def copies(variable) -> tuple[tf.Variable, ...]:
+    """The variables of this process' replicas behind one of a strategy; itself without one."""
+    return tuple(getattr(variable, "values", None) or (variable,))
 
 
 def _local_variable(shape, dtype) -> tf.Variable:

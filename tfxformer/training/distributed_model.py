@@ -8,8 +8,11 @@ from keras import tree
 
 from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.positions import Epochs, describe
 from tfxformer.training.replica_step import batch_size, call, compiled, values
+from tfxformer.training.resumable_fit import resumable_fit, resume_among
 from tfxformer.training.train_step import TestStep, TrainStep
+from tfxformer.training.workers import answering, check_batch_size, check_workers, is_cluster
 
 # Strategies under which Keras' own steps fail or differ from one device.
 _DISTRIBUTED = (
@@ -50,10 +53,15 @@ class DistributedModel(keras.Model):
 
     A subclass may override `compute_loss` and `compute_metrics`. `compute_loss` returns the mean over the samples it is
     given; Keras' loss objects, called there, divide by the number of replicas: call loss functions or
-    `super().compute_loss`. A `train_step` or `test_step` of its own runs on one device only.
+    `super().compute_loss`. A subclass whose loss compares samples with each other (contrastive losses) says
+    `compares_samples = True`: its `compute_loss` and `compute_metrics` then get the outputs, targets and weights of all
+    replicas (and x=None), and return the loss of the whole batch. A `train_step` or `test_step` of its own runs on one
+    device only.
 
     Not supported: synchronized BatchNormalization, asynchronous strategies (ParameterServerStrategy).
     """
+
+    compares_samples = False
 
     # ---- compile ----------------------------------------------------------------------------------------------
 
@@ -101,6 +109,56 @@ class DistributedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    # ---- fit --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
+    ):
+        """Keras' `fit`. With a `Resume` among the callbacks it goes on where that one's folder says.
+
+        `x` may be `Epochs` too. Workers of a cluster are compared first.
+
+        Raises:
+            ValueError: for workers that would not train the same, and what Keras raises.
+            LostWorkerError: where another worker ends, or does not come.
+        """
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._assert_compile_called("fit")
+        check_batch_size(self.distribute_strategy, x, batch_size)
+        if resume_among(callbacks) is not None or isinstance(x, Epochs):
+            return resumable_fit(self, **arguments)
+        data = describe(x, y, sample_weight, batch_size) if is_cluster(self.distribute_strategy) else {}
+        check_workers(self, {"epochs": epochs, "steps": steps_per_epoch, "data": data})
+        with answering(self.distribute_strategy):
+            return super().fit(**arguments)
+
+    def prepare_training(self, element_spec) -> None:
+        """Makes all variables and the train function, from the spec of a strategy's batches: no batch is read."""
+        if not self._keras_step_is_right(True):
+            self._check_strategy()
+        spec = _local_spec(element_spec)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=tree.map_structure(_symbolic, spec))
+        self.make_train_function()
+        if isinstance(self.train_function, _Execution):
+            self.train_function.prepare(spec)
 
     # ---- which step -------------------------------------------------------------------------------------------
 
@@ -252,6 +310,12 @@ class _Execution:
             if not found:
                 raise StopIteration
             return logs
+
+    def prepare(self, spec) -> None:
+        """Makes the step, and with it what it accumulates in, before there is a batch."""
+        with self.model.distribute_strategy.scope():
+            if self.step is None:
+                self.step = self.make_step(spec)
 
     def _on_batch(self, batch):
         self.step(batch)

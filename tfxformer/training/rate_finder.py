@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.training.files import figure, save_figure
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import State, value_of
 
@@ -30,12 +29,7 @@ class LearningRates(NamedTuple):
 
     def plot(self, path) -> None:
         """Writes the curve as an image, of the kind that the name ends on (.png, .svg), whole or not at all."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 3.5), layout="constrained")  # outside of pyplot, whose state is the user's
-        FigureCanvasAgg(figure)
-        panel = figure.subplots()
+        drawn, (panel,) = figure(1, (6, 3.5))
         panel.plot(self.rates, self.losses, alpha=0.35, label="loss of the batch")
         panel.plot(self.rates, _smooth(self.losses), label="smoothed")
         if self.suggestion is not None:
@@ -45,14 +39,7 @@ class LearningRates(NamedTuple):
         panel.set(xscale="log", xlabel="learning rate", ylabel="loss")
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            figure.savefig(temporary, dpi=120, format=path.suffix[1:] or "png")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_figure(drawn, path)
 
 
 def find_learning_rate(

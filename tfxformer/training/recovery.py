@@ -107,6 +107,37 @@ class Recover(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._discard()
 
+    # ---- resuming ---------------------------------------------------------------------------------------------
+
+    def resume_state(self) -> dict:
+        """What a `Resume` keeps of it: JSON values, and the good states as lists of arrays."""
+        states = {"good": self._good, "new": self._new}
+        return {
+            "events": [list(event) for event in self.events],
+            "losses": list(self._losses),
+            "since": self._since,
+            "batch": self._batch,
+            "epoch": self._epoch,
+            "about": {name: [kept.step, kept.epoch] for name, kept in states.items() if kept is not None},
+            **{name: None if kept is None else kept.state.values() for name, kept in states.items()},
+        }
+
+    def resume_from(self, state: dict) -> None:
+        """Goes on as after `resume_state`."""
+        self.events = [Recovery(*event) for event in state["events"]]
+        self._losses.extend(state["losses"][-_WINDOW:])
+        self._since, self._batch, self._epoch = state["since"], state["batch"], state["epoch"]
+        self._discard()
+        for name in ("good", "new"):
+            if state[name] is not None:
+                self._keep()
+                self._new.state.put(state[name])
+                self._new = _Kept(self._new.state, *state["about"][name])
+                if name == "good":
+                    self._good, self._new = self._new, None
+        self._since = state["since"]
+        self._sums = self._read_sums()
+
     # ---- the loss ---------------------------------------------------------------------------------------------
 
     def _read_sums(self):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfxformer.training.loss_terms import compiled_objectives, own_objective, recorded
+from tfxformer.training.loss_terms import Objective, compiled_objectives, own_objective, recorded
+from tfxformer.training.step_hooks import see_batch
 
 SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
 _SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next
@@ -59,7 +60,14 @@ class ReplicaStep:
         self.metric_variables = [variable for metric in metrics for variable in metric.variables]
         self.loss_variables = [variable for metric in trackers for variable in metric.variables]
         self.trainable, self.state = model.trainable_variables, model.non_trainable_variables
-        self.function = compiled(self._compute, model)
+        if model.compares_samples and self._replicas > 1:
+            self.function, self.forward = self._compute_compared, compiled(self._forward, model)
+        else:
+            self.function = compiled(self._compute, model)
+
+    @property
+    def _replicas(self) -> int:
+        return self.model.distribute_strategy.num_replicas_in_sync
 
     def __call__(self, batch, scale):
         """In replica context.
@@ -75,6 +83,8 @@ class ReplicaStep:
         """
         batch = tf.nest.map_structure(_with_shape, _without_optionals(batch), self.batch_spec)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if self.training:
+            see_batch(self.model, (x, y, sample_weight))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         variables = (values(self.trainable), values(self.state), values(self.metric_variables))
         result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
@@ -86,18 +96,8 @@ class ReplicaStep:
     def _compute(self, trainable, state, metrics, x, y, sample_weight, replica, scale):
         """The pure function: tensors to tensors."""
         model = self.model
-        offset = tf.stack([tf.cast(replica, "int64") * _SEED_STRIDE % (2**31 - 1), tf.zeros((), "int64")])
-        # Each replica draws other random numbers, from a stored seed that stays the same on all.
-        state = [
-            value + tf.cast(offset, value.dtype) if SEED_NAME in variable.name else value
-            for variable, value in zip(self.state, state, strict=True)
-        ]
-        mapping = [
-            *zip(self.trainable, trainable, strict=True),
-            *zip(self.state, state, strict=True),
-            *zip(self.metric_variables, metrics, strict=True),
-            *((variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.loss_variables),
-        ]
+        state, offset = self._own_seeds(state, replica)
+        mapping = self._mapping(trainable, state, metrics)
         samples = tf.cast(batch_size(x), "float32")
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             if self.training:
@@ -117,6 +117,84 @@ class ReplicaStep:
             "state": self._new_state(state, scope, offset),
             "metrics": [scope.get_current_value(variable) for variable in self.metric_variables],
         }
+
+    def _own_seeds(self, state, replica):
+        """State from whose seeds each replica draws other random numbers, and what was added: the stored ones stay
+        the same on all."""
+        offset = tf.stack([tf.cast(replica, "int64") * _SEED_STRIDE % (2**31 - 1), tf.zeros((), "int64")])
+        state = [
+            value + tf.cast(offset, value.dtype) if SEED_NAME in variable.name else value
+            for variable, value in zip(self.state, state, strict=True)
+        ]
+        return state, offset
+
+    def _mapping(self, trainable, state, metrics) -> list:
+        """What every variable of the model holds, as `keras.StatelessScope` takes it."""
+        return [
+            *zip(self.trainable, trainable, strict=True),
+            *zip(self.state, state, strict=True),
+            *zip(self.metric_variables, metrics, strict=True),
+            *((variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.loss_variables),
+        ]
+
+    # ---- losses that compare the samples of all replicas ------------------------------------------------------
+
+    def _forward(self, trainable, state, metrics, x, replica):
+        """(outputs, new state) of this replica's samples: what XLA may compile, since it waits for no other."""
+        state, offset = self._own_seeds(state, replica)
+        with keras.StatelessScope(self._mapping(trainable, state, metrics)) as scope:
+            y_pred = call(self.model, x, self.training)
+        return y_pred, self._new_state(state, scope, offset)
+
+    def _compute_compared(self, trainable, state, metrics, x, y, sample_weight, replica, scale):
+        """As `_compute`, but that the loss sees the outputs of all replicas, and each goes back through its own.
+
+        Every replica computes the whole loss. Its gradient by this replica's outputs holds what they do to all terms,
+        so the sum of the replicas' gradients is that of one device.
+        """
+        model, samples = self.model, tf.cast(batch_size(x), "float32")
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            y_pred, new_state = self.forward(trainable, state, metrics, x, replica)
+            y_pred, y, sample_weight = self._gathered((y_pred, y, sample_weight), replica)
+            mapping = self._mapping(trainable, state, metrics)
+            with keras.StatelessScope(mapping) as scope, recorded(model) as records:
+                loss = model.compute_loss(
+                    x=None, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self.training
+                )
+                model.compute_metrics(None, y, y_pred, sample_weight=sample_weight)
+            # The step divides by all samples what it multiplies by this replica's own: the gradient needs neither.
+            share = tf.math.divide_no_nan(tf.cast(batch_size(y_pred), "float32"), samples)
+            value = tf.stop_gradient(loss) + (loss - tf.stop_gradient(loss)) * share
+            part = Objective(value, samples)
+            scaled = part.value * scale
+        gradients = [self._gradients(tape, scaled, part, trainable)]
+        del tape
+        return {
+            "samples": samples,
+            "parts": [tuple(part)],
+            "outputs": [(record.value, record.count) for record in records],
+            "gradients": gradients if self.training else [],
+            "state": new_state,
+            "metrics": [scope.get_current_value(variable) for variable in self.metric_variables],
+        }
+
+    def _gathered(self, nest, replica):
+        """The rows of all replicas, in their order; a gradient goes to this replica's alone."""
+        context = tf.distribute.get_replica_context()
+        with tf.device(self.trainable[0].value.device):  # inside tf.cond tensors carry none, and collectives need one
+            size = tf.identity(batch_size(nest)[None])
+            begin = tf.reduce_sum(context.all_gather(size, axis=0)[: tf.cast(replica, "int32")])
+
+            def gather(own):
+                if own is None:
+                    return None
+                rows = tf.stop_gradient(context.all_gather(tf.identity(own), axis=0))
+                return tf.concat([rows[:begin], own, rows[begin + size[0] :]], axis=0)
+
+            return tf.nest.map_structure(gather, nest)
+
+    # ---- the parts --------------------------------------------------------------------------------------------
 
     def _objectives(self, x, y, y_pred, sample_weight, samples, records):
         model = self.model

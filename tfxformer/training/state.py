@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.training.accumulation import Accumulator, copies
+
 
 def value_of(variable) -> np.ndarray:
     """A copy of a variable's value, under any strategy."""
@@ -22,8 +24,15 @@ def state_variables(model) -> list[keras.Variable]:
     return list({id(variable): variable for variable in variables}.values())
 
 
+def accumulator_of(model) -> Accumulator | None:
+    """The unfinished accumulation of a `DistributedModel`; None where it has none, or not yet."""
+    return getattr(getattr(model, "_accumulation", None), "accumulator", None)
+
+
 class State:
     """The values of `state_variables(model)` at one moment, in memory or in a file.
+
+    Gradients that a `DistributedModel` has accumulated are kept too, those of each of this process' replicas.
 
     Args:
         model: a compiled and built model.
@@ -40,10 +49,20 @@ class State:
         if not model.optimizer.built:  # without a strategy Keras does it in the first step only
             with model.distribute_strategy.scope():
                 model.optimizer.build(model.trainable_variables)
-        self._model, self._variables = model, state_variables(model)
+        self._model, self._accumulator = model, accumulator_of(model)
+        self._variables = state_variables(model)
+        if self._accumulator is not None:
+            sums = [local for variable in self._accumulator.sums for local in copies(variable)]
+            self._variables += [self._accumulator.batches, *sums]
         values = [value_of(variable) for variable in self._variables]
-        self.path, self._values = (None, values) if path is None else (Path(path), None)
-        if path is not None:
+        self.path, self._values = None if path is None else Path(path), None
+        self.put(values)
+
+    def put(self, values: list[np.ndarray]) -> None:
+        """Keeps these values in place of those there are."""
+        if self.path is None:
+            self._values = values
+        else:
             self._write(values)
 
     def _write(self, values):
@@ -59,17 +78,25 @@ class State:
             if temporary.parent.is_dir():
                 temporary.unlink(missing_ok=True)
 
+    def values(self) -> list[np.ndarray]:
+        """What is kept."""
+        if self.path is None:
+            return self._values
+        with np.load(self.path, allow_pickle=False) as file:
+            values = [file[f"arr_{index}"] for index in range(len(self._variables))]
+        return [
+            # bfloat16, which numpy files do not know
+            value.view(keras.backend.standardize_dtype(variable.dtype)) if value.dtype.kind == "V" else value
+            for variable, value in zip(self._variables, values, strict=True)
+        ]
+
     def restore(self) -> None:
         """Gives every variable its value of then; metrics that had no variables yet begin anew."""
-        if self.path is None:
-            values = self._values
-        else:
-            with np.load(self.path, allow_pickle=False) as file:
-                values = [file[f"arr_{index}"] for index in range(len(self._variables))]
-        for variable, value in zip(self._variables, values, strict=True):
-            if value.dtype.kind == "V":  # bfloat16, which numpy files do not know
-                value = value.view(keras.backend.standardize_dtype(variable.dtype))
+        for variable, value in zip(self._variables, self.values(), strict=True):
             variable.assign(value)
+        accumulator = accumulator_of(self._model)
+        if accumulator is not None and accumulator is not self._accumulator:  # made since: nothing was accumulated then
+            accumulator.reset()
         known = set(map(id, self._variables))
         for metric in self._model.metrics:
             if any(id(variable) not in known for variable in metric.variables):

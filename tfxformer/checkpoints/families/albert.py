@@ -27,6 +27,12 @@ _KEYS = {
     "heads.classifier_dropout": Key("classifier_dropout_prob", 0.1),
 }
 
+MASKED_LM = {
+    "masked_lm_transform/dense": "predictions.dense",
+    "masked_lm_transform/norm": "predictions.LayerNorm",
+    "masked_lm_bias": "predictions",
+}
+
 FAMILY = replace(
     bert.FAMILY,
     name="albert",
@@ -54,16 +60,11 @@ FAMILY = replace(
         "text-classification": Head("AlbertForSequenceClassification", {"classifier/output": "classifier"}),
         "token-classification": Head("AlbertForTokenClassification", {"token_classifier/output": "classifier"}),
         "question-answering": Head("AlbertForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
-        "masked-lm": Head(
-            "AlbertForMaskedLM",
-            {
-                "masked_lm_transform/dense": "predictions.dense",
-                "masked_lm_transform/norm": "predictions.LayerNorm",
-                "masked_lm_bias": "predictions",
-            },
+        "masked-lm": Head("AlbertForMaskedLM", MASKED_LM),
+        "bert-pretraining": Head(
+            "AlbertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "sop_classifier.classifier"}
         ),
     },
-    other_heads=("sop_classifier.classifier",),
     tied={
         "predictions.decoder.weight": "embeddings.word_embeddings.weight",
         "predictions.decoder.bias": "predictions.bias",

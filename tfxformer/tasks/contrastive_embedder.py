@@ -1,0 +1,97 @@
+"""Contrastive training of text embeddings: each text's partner among all of the batch."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.data.examples import is_raw
+from tfxformer.tasks.text_embedder import TextEmbedder
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class ContrastiveEmbedder(TextEmbedder):
+    """A `TextEmbedder` that learns which texts belong together, the others of the batch being the wrong answers.
+
+    `fit(pairs)` of texts that mean the same (in-batch negatives: Henderson et al., 2017, arXiv:1705.00652);
+    `fit(texts)` pairs each text with itself, read through another dropout (SimCSE: Gao et al., 2021,
+    arXiv:2104.08821). Arrays may have more columns, [B, K, S]: an anchor, its partner, and texts that are wrong for it.
+    Under a strategy a text is compared with those of all replicas.
+
+    Args:
+        temperature: float, what cosines are divided by.
+        others: see `TextEmbedder`.
+
+    The loss is the cross-entropy of the anchors' cosines with all partners (and wrong texts) of the batch; its metric
+    is how often the own partner is the nearest. Output: float32 [B, D], of arrays [B, K, S] float32 [B, K, D];
+    `predict`, files and export are those of a `TextEmbedder`.
+    """
+
+    compares_samples = True
+
+    def __init__(self, backbone, temperature=0.05, **kwargs):
+        if not temperature > 0:
+            raise ValueError(f"temperature divides the cosines and must be above 0, got {temperature!r}.")
+        super().__init__(backbone, **kwargs)
+        self.temperature = temperature
+        self.in_batch_accuracy = keras.metrics.Mean(name="in_batch_accuracy")
+
+    def default_loss(self):
+        return None
+
+    def default_metrics(self):
+        return None
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Fits on pairs of texts, texts alone, arrays [B, K, S] or datasets of any; see `ContrastiveEmbedder`."""
+        if y is not None:
+            raise ValueError("A contrastive loss takes no scores: fit(pairs), or use TextEmbedder.fit(pairs, scores).")
+        if (validation := kwargs.get("validation_data")) is not None:
+            # A tuple is (pairs,), as Keras has it; two texts in one would be no tuple of lists.
+            validation = validation[0] if isinstance(validation, tuple) and len(validation) == 1 else validation
+            kwargs["validation_data"] = (self._pairs(validation),)
+        return super().fit(self._pairs(x), None, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Loss and accuracy of pairs; a text paired with itself is always found, since nothing is dropped here."""
+        return super().evaluate(self._pairs(x), *args, **kwargs)
+
+    def _pairs(self, x):
+        """Texts, each with itself, and pairs as they are; what is no text stays what it is."""
+        if not is_raw(x):
+            return x
+        examples = self.read(x)
+        return list(zip(examples.texts, examples.pairs or examples.texts, strict=True))
+
+    def call(self, inputs, training=None, mask=None):
+        shape = ops.shape(inputs["token_ids"])
+        if len(shape) == 2:
+            return super().call(inputs, training=training, mask=mask)
+        flat = {name: ops.reshape(ids, (-1, shape[2])) for name, ids in inputs.items()}  # [B, K, S] -> [B * K, S]
+        vectors = ops.normalize(super().call(flat, training=training), axis=-1)
+        return ops.reshape(vectors, (-1, shape[1], vectors.shape[-1]))  # [B * K, D] -> [B, K, D]
+
+    def cosines(self, vectors):
+        """Each anchor's cosines with its partner and all others: [B, K, D] -> [B, (K - 1) * B], the own at row b."""
+        columns = ops.reshape(ops.transpose(vectors[:, 1:], (1, 0, 2)), (-1, vectors.shape[-1]))
+        return ops.matmul(vectors[:, 0], ops.transpose(columns))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The mean over all anchors of the cross-entropy of their partners."""
+        logits = self.cosines(y_pred) / self.temperature
+        own = ops.arange(ops.shape(logits)[0])
+        losses = ops.sparse_categorical_crossentropy(own, logits, from_logits=True)
+        if sample_weight is None:
+            return ops.mean(losses)
+        weights = ops.cast(sample_weight, losses.dtype)
+        return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-9)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        cosines = self.cosines(y_pred)
+        own = ops.arange(ops.shape(cosines)[0])
+        nearest = ops.cast(ops.argmax(cosines, axis=-1), own.dtype)
+        self.in_batch_accuracy.update_state(ops.cast(ops.equal(nearest, own), "float32"), sample_weight)
+        return self.get_metrics_result()
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

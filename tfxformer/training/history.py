@@ -1,0 +1,123 @@
+"""The numbers of every epoch, in a file and as curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import keras
+
+from tfxformer.training.files import figure, save_figure, write_json
+from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.state import value_of
+
+_RATE = "learning_rate"
+
+
+def numbers(history) -> dict[str, list[float]]:
+    """A Keras History as lists of plain floats."""
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def training_curve(history: dict, path) -> None:
+    """Losses, scores and, where they are there, learning rates by epoch, of all fits one after the other.
+
+    Args:
+        history: {name of the fit: {name of a number: list, one an epoch, None where it had none}}.
+        path: the image (.png, .svg).
+    """
+    panels = {"loss": [], "score": []}
+    for name in dict.fromkeys(name for values in history.values() for name in values):
+        if name not in ("epoch", "updates"):
+            panels.setdefault(_panel(name), []).append(name)
+    drawn, axes = figure(len(panels), (4.5 * len(panels), 3.5))
+    for axis, (what, names) in zip(axes, panels.items(), strict=True):
+        first = 1
+        for fit, values in history.items():
+            for name in (one for one in values if one in names):
+                points = [math.nan if value is None else value for value in values[name]]
+                label = f"{fit}: {name}" if fit else name
+                axis.plot(range(first, first + len(points)), points, marker="o", label=label.replace("_", " "))
+            first += max(map(len, values.values()), default=0)
+        axis.set(xlabel="epoch", ylabel=what)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize="small")
+    save_figure(drawn, path)
+
+
+def _panel(name: str) -> str:
+    """Where a number is drawn: beside those of its kind."""
+    if name.endswith("loss"):
+        return "loss"
+    if name.startswith(_RATE):
+        return "learning rate"
+    return "a second" if name.endswith("_per_second") else "score"
+
+
+class HistoryFiles(keras.callbacks.Callback):
+    """Writes `history.json` and `training-curve.png` into a folder after every epoch, each whole or not at all.
+
+    The file is {"epoch": [1, 2, ...], "updates": [...], "loss": [...], "learning_rate": [...], ...}: for each epoch the
+    optimizer's updates so far, the rate of the next one, and every number of the logs, those that earlier callbacks put
+    there too; null where an epoch has not got it, or it is not finite. A training that goes on (`initial_epoch`, or
+    `keras.callbacks.BackupAndRestore`) goes on with the file that is there; one that begins at the first epoch begins
+    it anew.
+
+    Args:
+        folder: path, made where it is missing.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = Path(folder)
+        self._epochs: list[dict] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the numbers are."""
+        return self.folder / "history.json"
+
+    def on_train_begin(self, logs=None):
+        self._epochs = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._epochs is None:  # only here the first epoch is known
+            self._epochs = [one for one in self._read() if one["epoch"] <= epoch] if epoch else []
+
+    def _read(self) -> list[dict]:
+        """The file as a dict for each epoch.
+
+        Raises:
+            ValueError: where it is no history.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            columns = json.loads(self.path.read_text(encoding="utf-8"))
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            if any(not isinstance(row["epoch"], int) for row in rows):
+                raise TypeError("an epoch is no whole number")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.path} is no history that training could go on with ({error}): move it away, or name another "
+                "folder."
+            ) from error
+        return rows
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = updating_optimizer(self.model.optimizer)
+        row = {"epoch": epoch + 1, "updates": int(value_of(optimizer.iterations)), **(logs or {})}
+        row.setdefault(_RATE, float(value_of(optimizer.learning_rate)))
+        self._epochs.append({name: value if isinstance(value, int) else _finite(value) for name, value in row.items()})
+        names = list(dict.fromkeys(name for one in self._epochs for name in one))
+        columns = {name: [one.get(name) for one in self._epochs] for name in names}
+        write_json(self.path, columns)
+        training_curve({"": columns}, self.folder / "training-curve.png")
+
+
+def _finite(value) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None

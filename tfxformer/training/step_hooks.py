@@ -1,0 +1,88 @@
+"""Functions that see every batch or every gradient from inside the compiled training step, for the time of a `fit`.
+
+A callback has the numbers that a step returns, nothing of what it computed them from. What is hooked here is traced
+with the step, so that a callback's sums are made where the data is, and read when the callback likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from tfxformer.training.optimizers import updating_optimizer
+
+
+class _Preceded:
+    """A method that some functions are called before, with its arguments."""
+
+    def __init__(self, method):
+        self.method, self.functions = method, []
+
+    def __call__(self, *args, **kwargs):
+        for function in self.functions:
+            function(*args, **kwargs)
+        return self.method(*args, **kwargs)
+
+
+def _precede(owner, name, function) -> Callable[[], None]:
+    """Calls `function` before `owner.<name>`; returns what ends that."""
+    preceded = getattr(owner, name)
+    if not isinstance(preceded, _Preceded):
+        preceded = _Preceded(preceded)
+        object.__setattr__(owner, name, preceded)  # past Keras, which would track it
+    preceded.functions.append(function)
+
+    def remove():
+        preceded.functions.remove(function)
+        if not preceded.functions:
+            object.__delattr__(owner, name)
+
+    return remove
+
+
+def _hook(model, owner, name, function) -> Callable[[], None]:
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"Watching a training step needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
+    remove = _precede(owner, name, function)
+    model.make_train_function(force=True)  # traced anew, with the function
+
+    def end():
+        remove()
+        model.train_function = None  # the next fit traces a step without it
+
+    return end
+
+
+def on_batches(model, function) -> Callable[[], None]:
+    """Lets `function(data)` see each training batch, in the graph; returns what ends that.
+
+    To be called in `on_train_begin`, ended in `on_train_end`.
+
+    Args:
+        model: any compiled Keras model.
+        function: gets (x, y, sample weights), under a strategy those of one replica, in replica context.
+    """
+    return _hook(model, model, "train_step", function)
+
+
+def see_batch(model, data) -> None:
+    """Shows a batch to the functions of `on_batches`, for a step that is not `model.train_step`."""
+    for function in getattr(model.train_step, "functions", ()):
+        function(data)
+
+
+def on_gradients(model, function) -> Callable[[], None]:
+    """Lets `function(gradients, variables)` see what each update is made from, in the graph; returns what ends that.
+
+    Unscaled, before any clipping; of a `DistributedModel` the sum over replicas and accumulated batches, of another
+    model those of each batch. An update that loss scaling leaves out is not seen.
+    """
+    optimizer = updating_optimizer(model.optimizer)
+
+    def unscaled(gradients, trainable_variables=None):
+        scale = optimizer.loss_scale_factor  # None in DistributedModel's own step, which has divided already
+        gradients = [g if g is None or scale is None else g / scale for g in gradients]
+        function(gradients, optimizer._trainable_variables if trainable_variables is None else trainable_variables)
+
+    return _hook(model, optimizer, "apply", unscaled)

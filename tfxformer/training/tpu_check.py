@@ -1,0 +1,277 @@
+"""Whether a model's steps compile for a TPU and fit into its memory, found without one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+import tensorflow as tf
+
+from tfxformer.training.batch_search import Search
+from tfxformer.training.lowering import Lowering, LoweringError, Step, training_steps
+from tfxformer.training.tpu_compiler import Compiled, Compiler, CompilerError
+
+SEARCH_SECONDS = 270.0
+_SEARCH_TOKENS = 2**17  # a search begins with a batch of so many numbers in its inputs' rows
+WHAT_IT_IS = (
+    "Compiled ahead of time by the TPU's own compiler; nothing was run on a TPU. TensorFlow's CPU kernels wrote the "
+    "program that was compiled; on a TPU its TPU kernels do."
+)
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """One step at one batch size.
+
+    Attributes:
+        step: "train", "eval", or the name of another.
+        batch_size: int, on one chip; None where the step could not be lowered.
+        fits: bool.
+        peak_bytes, argument_bytes, temporary_bytes: int, of a chip's memory, or None: see `Compiled`. A batch that
+            fits without a peak was found to by a compile that was not refused and not waited for.
+        needed_bytes: int, the compiler's figure where it does not fit.
+        flops: float, of one step of one chip, or None.
+        lower_seconds, compile_seconds: float.
+        message: why not, or "".
+    """
+
+    step: str
+    batch_size: int | None
+    fits: bool
+    peak_bytes: int | None = None
+    argument_bytes: int | None = None
+    temporary_bytes: int | None = None
+    needed_bytes: int | None = None
+    flops: float | None = None
+    lower_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    message: str = ""
+
+    def refusal(self) -> str:
+        """Why it does not fit, in a line."""
+        if self.batch_size is None:
+            return self.message
+        return f"The {self.step} step does not fit at batch {self.batch_size}: {self.message}"
+
+    def __str__(self) -> str:
+        name = self.step if self.batch_size is None else f"{self.step}, batch {self.batch_size}"
+        if not self.fits:
+            needed = "" if self.needed_bytes is None else f", the compiler needs {_gib(self.needed_bytes)}"
+            return f"{name}: does not fit{needed} ({self.compile_seconds:.0f} s)\n    {self.message}"
+        if self.peak_bytes is None:
+            return f"{name}: not refused in {self.compile_seconds:.0f} s, then left"
+        flops = "" if self.flops is None else f", {self.flops:.3g} FLOPs"
+        return (
+            f"{name}: fits, peak {_gib(self.peak_bytes)} (arguments {_gib(self.argument_bytes)}){flops}, "
+            f"lowered in {self.lower_seconds:.0f} s, compiled in {self.compile_seconds:.0f} s"
+        )
+
+
+@dataclass(frozen=True)
+class TPUReport:
+    """What `tpu_check` found.
+
+    Attributes:
+        topology, device: str.
+        chips: int.
+        memory_bytes: int, what a program may have of a chip's.
+        steps: list of StepCheck, the one that counts of each step and batch size that was asked for.
+        search: list of StepCheck, all batches that were tried; empty where the batch size was given.
+        largest_batch: int on one chip, or None where it was given, or none fits.
+        refused_batch: int, the smallest that was refused; between the two nothing was tried.
+        search_seconds, trace_seconds: float.
+        notes: list of str, what the figures include and what not.
+        versions: dict of str.
+    """
+
+    topology: str
+    device: str
+    chips: int
+    memory_bytes: int
+    steps: list[StepCheck]
+    search: list[StepCheck] = field(default_factory=list)
+    largest_batch: int | None = None
+    refused_batch: int | None = None
+    search_seconds: float = 0.0
+    trace_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    versions: dict = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all steps compile and fit."""
+        return all(step.fits for step in self.steps)
+
+    def to_dict(self) -> dict:
+        """As JSON has it."""
+        return {"fits": self.fits, **asdict(self)}
+
+    def __str__(self) -> str:
+        chips = f"{self.chips} chips, each" if self.chips > 1 else "1 chip"
+        lines = [f"{self.topology}: {self.device}, {chips} with {_gib(self.memory_bytes)} for a program"]
+        if self.search:
+            lines += ["", f"Search for the largest batch of a chip, {self.search_seconds:.0f} s:"]
+            lines += [f"  {str(check).splitlines()[0]}" for check in self.search]
+            beyond = "" if self.refused_batch is None else f"; {self.refused_batch} is refused"
+            found = "none fits" if self.largest_batch is None else f"{self.largest_batch}{beyond}"
+            lines += [f"  Largest batch that fits: {found}"]
+        return "\n".join([*lines, "", *map(str, self.steps), "", *self.notes])
+
+
+def tpu_check(
+    model,
+    batch_spec,
+    *,
+    topology: str = "v5e:1x1",
+    batch_size: int | Iterable[int] | None = None,
+    further_steps: Iterable[tuple[Step, int]] = (),
+    search_seconds: float = SEARCH_SECONDS,
+    progress: Callable[[str], None] | None = None,
+) -> TPUReport:
+    """Compiles the train and eval steps of a model for a TPU: whether they fit, what they take, the largest batch.
+
+    ```python
+    tokens = tf.TensorSpec((None, 128), tf.int32)  # None is the batch
+    report = training.tpu_check(model, (tokens, tf.TensorSpec((None,), tf.int32)), topology="v5e:1x1")
+    ```
+
+    Args:
+        model: a compiled Keras model; see `lowering.training_steps` for what its steps are.
+        batch_spec: (x, y) or (x, y, sample_weight) as `fit` has them, of tf.TensorSpec with the first size None.
+        topology: chips by kind and grid; several are data parallel: each has a replica, whose step is compiled.
+        batch_size: of all chips together, as `fit` has it; several to compare; None searches the largest.
+        further_steps: (step, its batch size) to compile besides.
+        search_seconds: float, when a search ends at the latest, but for the compile of what it found.
+        progress: is given a line before each compile.
+
+    Raises:
+        ImportError: without the extra [tpu-check].
+        ValueError: for an unknown topology, a model that is not compiled, a batch that the chips cannot share.
+        CompilerError: where the compiler fails for another reason than memory.
+    """
+    say = progress or (lambda line: None)
+    with Compiler(topology) as compiler:
+        sizes = None if batch_size is None else _shares(batch_size, compiler.chips, topology)
+        steps = training_steps(model, batch_spec)
+        check = _Check(model, compiler, say)
+        found = check.search(steps["train"], search_seconds) if sizes is None else check.train(steps["train"], sizes)
+        largest = max((one.batch_size for one in found if one.fits and one.batch_size), default=None)
+        if largest is not None:
+            found.append(check.once(steps["eval"], largest))
+        found += [check.once(step, size) for step, size in further_steps]
+        return TPUReport(
+            topology,
+            compiler.device,
+            compiler.chips,
+            compiler.memory_bytes,
+            found,
+            check.tried,
+            largest if sizes is None else None,
+            check.refused,
+            check.search_seconds,
+            check.trace_seconds,
+            _notes(model, compiler),
+            {"tensorflow": tf.__version__, **compiler.versions},
+        )
+
+
+class _Check:
+    """Lowers and compiles, and takes down what was tried."""
+
+    def __init__(self, model, compiler: Compiler, say: Callable[[str], None]):
+        self.model, self.compiler, self.say = model, compiler, say
+        self.tried: list[StepCheck] = []
+        self.refused: int | None = None
+        self.search_seconds = self.trace_seconds = 0.0
+
+    def train(self, step: Step, sizes: list[int]) -> list[StepCheck]:
+        """The train step at given sizes."""
+        try:
+            lowering = self._lowering(step)
+            return [self._compile(lowering, size)[0] for size in sizes]
+        except LoweringError as error:
+            return [StepCheck(step.name, None, False, message=str(error))]
+
+    def once(self, step: Step, size: int) -> StepCheck:
+        """Any step at one size."""
+        return self.train(step, [size])[0]
+
+    def search(self, step: Step, seconds: float) -> list[StepCheck]:
+        """The train step at the largest size that fits, or, where none does, at the smallest."""
+        start = time.monotonic()
+
+        def attempt(size: int, patience: float | None) -> Compiled:
+            check, compiled = self._compile(lowering, size, patience)
+            self.tried.append(check)
+            return compiled
+
+        try:
+            lowering = self._lowering(step)
+            fixed = lowering.variable_bytes
+            left = seconds - (time.monotonic() - start)
+            search = Search(attempt, _first_batch(step), self.compiler.memory_bytes, fixed, left)
+            best = search.run()
+        except LoweringError as error:
+            return [StepCheck(step.name, None, False, message=str(error))]
+        self.search_seconds, self.refused = time.monotonic() - start, search.refused
+        if best is None:
+            return [min(self.tried, key=lambda check: check.batch_size)]
+        whole = (one for one in self.tried if one.batch_size == best.batch_size and one.peak_bytes is not None)
+        return [next(whole)]
+
+    def _lowering(self, step: Step) -> Lowering:
+        self.say(f"{step.name} step: tracing")
+        lowering = Lowering(self.model, step)
+        self.trace_seconds += lowering.seconds
+        return lowering
+
+    def _compile(self, lowering: Lowering, size: int, patience: float | None = None) -> tuple[StepCheck, Compiled]:
+        name = lowering.step.name
+        self.say(f"{name} step, batch {size}: compiling for {self.compiler.device}")
+        start = time.monotonic()
+        module = lowering.module(size)
+        lowered = time.monotonic() - start
+        compiled = self.compiler.compile(module, patience)
+        figures = {key: value for key, value in compiled._asdict().items() if key in StepCheck.__dataclass_fields__}
+        check = StepCheck(name, size, lower_seconds=lowered, compile_seconds=compiled.seconds, **figures)
+        return check, compiled
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB"
+
+
+def _shares(batch_size, chips: int, topology: str) -> list[int]:
+    """The batch sizes of one chip."""
+    sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
+    for size in sizes:
+        if size < 1 or size % chips:
+            raise ValueError(f"batch_size={size} cannot be shared by the {chips} chips of {topology}: give a multiple.")
+    return [size // chips for size in sizes]
+
+
+def _first_batch(step: Step) -> int:
+    """A power of two that is rather too large than too small, by the longest row of the inputs."""
+    rows = (math.prod(spec.shape[1:]) for spec in tf.nest.flatten(step.specs) if spec is not None)
+    return max(8, 2 ** round(math.log2(_SEARCH_TOKENS / max(1, *rows, 1))))
+
+
+def _notes(model, compiler: Compiler) -> list[str]:
+    notes = [WHAT_IT_IS]
+    steps = getattr(model, "gradient_accumulation_steps", 1)
+    if steps > 1:
+        notes.append(f"A batch is one of {steps} that an update accumulates; their sums are among the arguments.")
+    if compiler.chips > 1:
+        gradients = 4 * sum(math.prod(weight.shape) for weight in model.trainable_variables)
+        notes.append(
+            f"Data parallel on {compiler.chips} chips: the step of one replica was compiled, batch sizes are a chip's. "
+            f"Not included: the all-reduce of {gradients / _GIB:.2f} GiB of gradients, its time and its buffers (up to "
+            "as much again)."
+        )
+    return notes
+
+
+__all__ = ["CompilerError", "LoweringError", "Step", "StepCheck", "TPUReport", "tpu_check"]
