@@ -30,8 +30,8 @@ from tfxformer.data.records import Records
 from tfxformer.text import Tokenizer
 
 KINDS = ("causal", "masked")
-# Groups at once, beside writing. The tokenizer uses every core by itself, and its threads wait in loops for one another;
-# but of one long document it uses a single core.
+# Groups at once, beside writing. The tokenizer uses every core by itself, and its threads wait in loops for one
+# another; but of one long document it uses a single core.
 _THREADS = {"line": 1, "paragraph": 1, "file": 3}
 
 
