@@ -67,8 +67,9 @@ def test_causal_rows_hold_every_pair_of_real_text(novel, tmp_path):
 def test_threads_change_nothing(bpe, tmp_path, monkeypatch):
     texts = TEXTS * 20
     settings = Preparation("causal", (16,), group=200)
-    several = prepare(settings, texts, tmp_path / "several", bpe, 3)
-    monkeypatch.setattr(preparing, "_THREADS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_THREADS", {"line": 3})
+        several = prepare(settings, texts, tmp_path / "several", bpe, 3)
     alone = prepare(settings, iter([{"text": text} for text in texts]), tmp_path / "alone", bpe, 3)
     assert files_of(several.folder) == files_of(alone.folder)
     assert several.fingerprint == alone.fingerprint and {p.name for p in tmp_path.iterdir()} == {"several", "alone"}

@@ -30,7 +30,9 @@ from tfxformer.data.records import Records
 from tfxformer.text import Tokenizer
 
 KINDS = ("causal", "masked")
-_THREADS = 3  # groups at once: the tokenizer uses every core by itself, but not for one long document, nor for the rest
+# Groups at once, beside writing. The tokenizer uses every core by itself, and its threads wait in loops for one
+# another; but of one long document it uses a single core.
+_THREADS = {"line": 1, "paragraph": 1, "file": 3}
 
 
 class Prepared(NamedTuple):
@@ -180,7 +182,7 @@ def prepare(preparation: Preparation, source, folder, tokenizer: Tokenizer, shar
         tokens, seen = [0] * len(sets), 0
         try:
             with _bar(total, verbose) as advance:
-                for group, prepared in _in_order(work, groups, _THREADS):
+                for group, prepared in _in_order(work, groups, _THREADS[preparation.documents]):
                     for index, (files, rows) in enumerate(zip(sets, prepared.rows, strict=True)):
                         files.write(rows)
                         tokens[index] += prepared.tokens[index]
