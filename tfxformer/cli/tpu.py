@@ -136,7 +136,24 @@ def batch_spec(task, sequence_length: int) -> tuple:
         if task.problem_type == "single_label_classification":
             return inputs, tf.TensorSpec((None,), "int32"), None
         return inputs, tf.TensorSpec((None, len(task.labels)), "float32"), None
+    if name in ("masked-lm", "permutation-lm", "replaced-token-detection"):
+        return _with_hidden_places(task, inputs, tokens)
     return inputs, tokens, tf.TensorSpec((None, sequence_length), "float32")
+
+
+def _with_hidden_places(task, inputs: dict, tokens) -> tuple:
+    """The same of a task that hides tokens: it computes the logits of the hidden places only."""
+    import tensorflow as tf
+
+    from tfxformer.data.masking import most_places
+
+    shape = (None, most_places(tokens.shape[1], task.masking_rate))
+    places, weights = tf.TensorSpec(shape, "int32"), tf.TensorSpec(shape, "float32")
+    inputs = {**inputs, "masked_positions": places}
+    if task.task_name != "replaced-token-detection":
+        return inputs, places, weights
+    every = tf.TensorSpec(tokens.shape, "float32")
+    return inputs, {"generator": places, "discriminator": tokens}, {"generator": weights, "discriminator": every}
 
 
 def generate_steps(task, length: int) -> list:

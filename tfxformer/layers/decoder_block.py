@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfxformer.layers.attention import cache_spec
+from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -84,7 +85,7 @@ class DecoderBlock(TransformerBlock):
             return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
 
         if training and self.gradient_checkpointing and cache is None:
-            return keras.remat(lambda x: transform(x)[0])(inputs)
+            return recomputed(self, lambda x: transform(x)[0], inputs)
         outputs, cache = transform(inputs, cache)
         return outputs if cache is None else (outputs, cache)
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import kernels
+from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -31,11 +32,12 @@ class EncoderBlock(TransformerBlock):
     def call(self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT):
         seeds = self._seeds(training)
         if training and self.gradient_checkpointing:
-            streams = (inputs,) if source is None else (inputs, source)  # the recomputation takes tensors only
-            transform = keras.remat(
-                lambda x, source=None: self._transform(x, source, bias, first_only, seeds, training, numerics)
-            )
-            return transform(*streams)
+            streams = (inputs,) if source is None else (inputs, source)
+
+            def transform(x, source=None):
+                return self._transform(x, source, bias, first_only, seeds, training, numerics)
+
+            return recomputed(self, transform, *streams)
         return self._transform(inputs, source, bias, first_only, seeds, training, numerics)
 
     def _transform(self, x, source, bias, first_only, seeds, training, numerics):

@@ -154,8 +154,8 @@ def _two_programs(step):
         if without:
             raise ValueError(
                 f"{len(without)} of {len(gradients)} weights have no gradient under a strategy and would not train: "
-                f"{', '.join(without[:3])}, ... Set trainable = False where no output reads a weight; blocks with "
-                "gradient_checkpointing have none in a replica's step."
+                f"{', '.join(without[:3])}, ... Set trainable = False where no output reads a weight; layers that "
+                "keras.remat wraps have none in a replica's step (tfxformer's own, with gradient_checkpointing, do)."
             )
         return update((gen_xla_ops.xla_optimization_barrier(list(gradients)), finite))
 
