@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.2.1"
+__version__ = "0.3.0"
 
 _SUBMODULES = (
     "checkpoints", "compression", "data", "export", "generation", "layers", "models", "samples", "tasks", "text",

@@ -11,6 +11,7 @@ from tfxformer.cli.main import app
 
 COMMANDS = [
     "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "generate", "chat",
+    "prepare", "tpu-check", "fit-estimate",
 ]  # fmt: skip
 
 
