@@ -25,10 +25,10 @@ def task_class(name: str) -> type:
         ValueError: if there is none.
     """
     tasks = load_tasks()
-    offered = [getattr(tasks, public) for public in tasks.__all__]
+    offered = [getattr(tasks, public) for public in tasks.__all__ if public != tasks.Task.__name__]
     # A subclass of the same name trains otherwise, and is saved as its parent.
-    classes = {one.task_name: one for one in offered if one.task_name not in {base.task_name for base in one.__bases__}}
-    for absent in (tasks.Task.task_name, *NOT_IN_TABLES):
+    classes = {one.task_name: one for one in offered if one.task_name != getattr(one.__base__, "task_name", None)}
+    for absent in NOT_IN_TABLES:
         classes.pop(absent)
     if name not in classes:
         raise ValueError(f"Unknown task {name!r}; known: {', '.join(classes)}.")
