@@ -35,12 +35,12 @@ class Settings:
     vocabulary_size: int = 2048
     sequence_length: int = 64
     batch_size: int = 32
-    epochs: int = 2
+    epochs: int = 1
     learning_rate: float = 2e-3
     warmup: int = 50
     save_every: int = 50  # steps
-    kill_after: int = 300  # steps of the second worker
-    novels: int = 5
+    kill_after: int = 120  # steps of the second worker
+    novels: int = 3
 
 
 QUICK = replace(Settings(), vocabulary_size=512, epochs=1, save_every=5, kill_after=12, warmup=5, novels=1)
