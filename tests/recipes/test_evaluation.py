@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
@@ -13,6 +13,7 @@ from tfxformer.recipes import evaluation
 VALUES = arrays.arrays(np.float64, 12, elements=st.integers(-3, 3).map(float))
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_correlations_are_those_of_scipy(first, second):
     if len(set(first)) == 1 or len(set(second)) == 1:
@@ -23,6 +24,7 @@ def test_correlations_are_those_of_scipy(first, second):
     assert ranks == pytest.approx(stats.spearmanr(first, second)[0], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, (9, 3), elements=st.floats(0, 1)), st.integers(0, 99))
 def test_classes_are_scored_as_by_sklearn(probabilities, seed):
     generator = np.random.default_rng(seed)
