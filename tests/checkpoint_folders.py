@@ -19,3 +19,19 @@ def configure(folder, **changes):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in {**config, **changes}.items() if value != "absent"}))
+
+
+def outputs_in_transformers(architecture, folder, inputs):
+    """What a class of transformers gives for a batch of ours, from a folder in which it misses nothing."""
+    import torch
+    import transformers
+
+    reference, loading = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), loading
+    tensors = {name: torch.tensor(array.astype("int64")) for name, array in inputs.items()}
+    with torch.no_grad():
+        return reference.eval()(
+            input_ids=tensors["token_ids"],
+            attention_mask=tensors["padding_mask"],
+            token_type_ids=tensors["segment_ids"],
+        )

