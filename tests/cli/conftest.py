@@ -17,7 +17,8 @@ def tiny(tmp_path_factory):
     config = TransformerConfig(
         family="bert",
         vocabulary_size=len(vocabulary),
-        encoder=StackConfig(2, 32, 2, feed_forward_size=64, max_positions=32),
+        # 4 heads: with 2, libtpu takes hours over a batch that is far too large.
+        encoder=StackConfig(2, 32, 4, feed_forward_size=64, max_positions=32),
         heads=HeadConfig(pooler=True),
         token_types=2,
     )

@@ -51,6 +51,22 @@ def test_bits_are_balanced_and_words_distinct():
     assert len(np.unique(words)) == SIZE  # the hash of positions is a permutation
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("shape", [(), (7,), (3, 1, 5), (2, 3, 4, 5)])
+def test_a_position_is_its_row_major_number(shape, known):
+    numbers = np.arange(np.prod(shape, dtype="int64")).reshape(shape)
+    sizes = shape if known else tuple(tf.constant(size) for size in shape)
+    words = random_bits.random_bits(sizes, seed())
+    np.testing.assert_array_equal(words, random_bits.bits_at(random_bits.word(numbers), seed()))
+
+
+def test_no_constant_of_the_tensor_s_size_is_in_the_program():
+    shape = (64, 4, 128, 128)
+    drop = tf.function(lambda x, seed: dropout(x, 0.1, seed), jit_compile=True, autograph=False)
+    program = drop.experimental_get_compiler_ir(tf.ones(shape), tf.constant([11, 0]))(stage="hlo_serialized")
+    assert len(program) < np.prod(shape) / 16  # bytes; the constant would take more than one an element
+
+
 def test_seeds_are_independent():
     """Neighbouring seeds, counters and splits, also with one mask shifted against the other."""
     keys = [

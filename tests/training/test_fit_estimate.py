@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import keras
 import pytest
 import tensorflow as tf
 import tiny
@@ -49,8 +50,21 @@ def test_gradient_checkpointing_is_seen():
     assert taken[1] < 0.8 * taken[0]
 
 
-def test_a_replica_whose_blocks_have_no_gradient_is_not_estimated():
-    """keras.remat gives weights that come as values no gradient: said, not counted as memory saved."""
-    model, spec = language_model(gradient_checkpointing=True)
+def test_a_replica_saves_by_checkpointing_too():
+    """The step of a strategy's replica, whose weights come as values."""
+    taken = []
+    for checkpointing in (False, True):
+        model, spec = language_model(gradient_checkpointing=checkpointing, decoder__num_layers=4)
+        taken.append(training.fit_estimate(model, spec, BATCH).high_bytes)
+    assert taken[1] < 0.9 * taken[0]
+
+
+def test_weights_without_a_gradient_are_named():
+    """Said, not counted as memory saved."""
+    inputs = keras.Input((LENGTH,))
+    hidden = keras.ops.stop_gradient(keras.layers.Dense(LENGTH)(inputs))
+    model = training.DistributedModel(inputs, keras.layers.Dense(1)(hidden))
+    model.compile("sgd", "mse")
+    spec = (tf.TensorSpec((None, LENGTH)), tf.TensorSpec((None, 1)))
     with pytest.raises(training.LoweringError, match="have no gradient under a strategy"):
         lowering.Lowering(model, lowering.training_steps(model, spec)["train"])

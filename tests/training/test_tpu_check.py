@@ -236,3 +236,12 @@ def test_a_compiler_that_dies_is_told_of():
             compiler.compile(b"")
     with tpu_compiler.Compiler("v5e:1x1") as compiler, pytest.raises(training.CompilerError, match="fails"):
         compiler.compile(b"no program")
+
+
+@needs_compiler
+def test_a_compiler_without_an_answer_is_left(monkeypatch):
+    monkeypatch.setattr(tpu_compiler, "COMPILE_SECONDS", 0.01)
+    model, spec = masked_lm()
+    report = training.tpu_check(model, spec, batch_size=8)
+    assert not report.fits
+    assert "gave no answer" in report.steps[0].message and "smaller batch" in report.steps[0].message

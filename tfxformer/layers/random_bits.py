@@ -7,8 +7,6 @@ it; a mask from a Philox generator costs ten times the softmax it is for, on a C
 
 from __future__ import annotations
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -46,10 +44,23 @@ def _seed_key(seed):
 
 def random_bits(shape, seed):
     """A random 32-bit word for each position of `shape`, a tuple of ints or scalar tensors."""
-    static = all(isinstance(size, int) for size in shape)
-    count = math.prod(shape) if static else ops.prod(ops.stack([ops.cast(size, "int32") for size in shape]))
-    position = word(ops.reshape(ops.arange(count, dtype="int32"), shape))
-    return bits_at(position, seed)
+    return bits_at(_positions(shape), seed)
+
+
+def _positions(shape):
+    """The number of each element in row-major order, modulo 2**32; words of `shape`.
+
+    A sum over the axes: XLA folds one range over all elements into a constant as large as the tensor, which then
+    lies in the program (400 MB for the attention of a BERT-base batch) and is what a TPU's compiler is slow at.
+    """
+    position, stride = word(0), 1
+    for axis, size in reversed(tuple(enumerate(shape))):
+        index = word(ops.arange(size, dtype="int32"))
+        along_axis = ops.reshape(index, (-1,) + (1,) * (len(shape) - axis - 1))
+        position = position + along_axis * (word(stride % 2**32) if isinstance(stride, int) else stride)
+        # A size that is known when the program runs only is a tensor; so is every stride before it.
+        stride = stride * size if isinstance(stride, int) and isinstance(size, int) else word(stride) * word(size)
+    return word(position)
 
 
 def bits_at(position, seed):

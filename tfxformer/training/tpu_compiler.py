@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another check may run at the same time
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+COMPILE_SECONDS = 1200.0  # the largest model seen takes 370 s; a few programs keep libtpu busy for hours
 _NEEDED = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -104,7 +105,8 @@ class Compiler:
         Args:
             module: bytes.
             patience: float, seconds, or None. A program too large is refused long before one that fits is done, so
-                after this time it is taken to fit, and left.
+                after this time it is taken to fit, and left. Without it a compile is given up as one that does not fit
+                after `COMPILE_SECONDS`.
 
         Raises:
             CompilerError: where the compiler fails, but not for memory.
@@ -114,12 +116,12 @@ class Compiler:
         start = time.monotonic()
         self._process.stdin.write(f"{path}\n")
         self._process.stdin.flush()
-        answer = self._answer(patience)
+        answer = self._answer(patience or COMPILE_SECONDS)
         seconds = time.monotonic() - start
         if answer is None:
             self._stop()
             self._start()
-            return Compiled(True, seconds)
+            return Compiled(True, seconds) if patience else Compiled(False, seconds, message=_no_answer(seconds))
         if "error" not in answer:
             return Compiled(True, seconds, **answer)
         needed = _amounts(answer["error"])
@@ -161,6 +163,13 @@ class Compiler:
             said = self._log.read().decode(errors="replace").strip().splitlines()
             raise CompilerError(f"The compiler's process ended with code {code}: {' '.join(said[-3:]) or 'no words'}")
         return json.loads(line)
+
+
+def _no_answer(seconds: float) -> str:
+    return (
+        f"The compiler gave no answer in {seconds:.0f} s, so nothing is known of this batch size. It does so with some "
+        "shapes that are far too large: try a smaller batch."
+    )
 
 
 def _first_lines(message: str) -> str:
