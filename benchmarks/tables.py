@@ -242,8 +242,9 @@ def tpu_check() -> str:
     header = ["", "largest batch", "peak", "FLOPs a step", "compile s", "search s", "refused, needs"]
     return (
         "**Training on one TPU v5e chip, as its compiler sees it** (nothing was run on a TPU; mixed_bfloat16, AdamW, "
-        f"dropout, loss over all positions)\n\n{markdown(header, rows)}\n`python benchmarks/tpu_check.py`; the seconds "
-        f"on 2 cores shared with other work (load average {min(loads):.0f} to {max(loads):.0f}).\n"
+        "dropout; masked-lm computes the logits of hidden places only)\n\n"
+        f"{markdown(header, rows)}\n`python benchmarks/tpu_check.py`; the seconds on 2 cores shared with other work "
+        f"(load average {min(loads):.0f} to {max(loads):.0f}).\n"
     )
 
 

@@ -3,9 +3,10 @@
     python benchmarks/tpu_check.py [--search-seconds 270]
 
 Nothing is run on a TPU: libtpu's compiler, which needs none, says what the steps take (`tfxformer tpu-check`). The
-train step is that of `fit` with the task's default AdamW, mixed_bfloat16, dropout on, the loss over all positions and
-the whole vocabulary. Each command runs in a process of its own and searches the largest batch; the oversize batch is
-twice the one found. Figures of memory and FLOPs are the compiler's, the same on every machine; seconds are not.
+train step is that of `fit` with the task's default AdamW, mixed_bfloat16, dropout on; masked-lm computes the logits
+of its hidden places, causal-lm those of all. Each command runs in a process of its own and searches the largest
+batch; the oversize batch is twice the one found. Figures of memory and FLOPs are the compiler's, the same on every
+machine; seconds are not.
 """
 
 from __future__ import annotations
