@@ -5,6 +5,7 @@ from tfxformer.compression.prune import Prune
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
+from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 
 __all__ = [
     "ConstantSparsity",
@@ -12,6 +13,7 @@ __all__ = [
     "Prune",
     "SparsityReport",
     "head_importance",
+    "keep_tokens",
     "layer_importance",
     "neuron_importance",
     "remove_heads",
@@ -19,4 +21,5 @@ __all__ = [
     "remove_neurons",
     "shrink_gradually",
     "sparsity_report",
+    "trim_vocabulary",
 ]

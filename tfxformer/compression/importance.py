@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import keras
@@ -142,7 +143,7 @@ def _turns(backbone, batches: list[dict]) -> np.ndarray:
         real = np.asarray(batch["padding_mask"]) != 0
         states = [np.asarray(ops.cast(x, "float32"))[real] for x in backbone.forward(batch)["hidden_states"]]
         states = [x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in states]
-        turned += np.array([(1.0 - (a * b).sum(-1, dtype="float64")).sum() for a, b in zip(states, states[1:])])
+        turned += np.array([(1.0 - (a * b).sum(-1, dtype="float64")).sum() for a, b in itertools.pairwise(states)])
         tokens += int(real.sum())
     return turned / tokens
 
