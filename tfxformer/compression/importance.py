@@ -218,10 +218,7 @@ def _labelled_batches(model, data, batch_size: int) -> list[tuple]:
     if data is None:
         raise ValueError('importance="taylor" needs data=(texts, labels), or what else the task\'s evaluate takes.')
     x, y, weights = (*data, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
-    dataset = hasattr(x, "element_spec")
-    if dataset and int(x.cardinality()) == -1:
-        raise ValueError("The dataset never ends (repeat()?): give a finite one, such as dataset.take(100).")
-    found = []
+    dataset, found = _is_finite_dataset(x), []
 
     def collect(iterator):
         found.extend(map(keras.utils.unpack_x_y_sample_weight, iterator))
@@ -241,6 +238,15 @@ def _labelled_batches(model, data, batch_size: int) -> list[tuple]:
     return found
 
 
+def _is_finite_dataset(data) -> bool:
+    """Whether this is a `tf.data.Dataset`; ValueError for one without an end."""
+    if not hasattr(data, "element_spec"):
+        return False
+    if int(data.cardinality()) == -1:
+        raise ValueError("The dataset never ends (repeat()?): give a finite one, such as dataset.take(100).")
+    return True
+
+
 class _AllCollectedError(Exception):
     """Ends an `evaluate` whose batches are all that is wanted."""
 
@@ -254,7 +260,7 @@ def _input_batches(model, data, batch_size: int) -> list[dict]:
     if data is None:
         raise ValueError('importance="activation" needs data: texts, or a batch of arrays (dict of int32 [B, S]).')
     data = data[0] if isinstance(data, tuple) else data
-    if hasattr(data, "element_spec"):
+    if _is_finite_dataset(data):
         batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
     elif isinstance(data, Mapping) or not hasattr(model, "encode"):
         batches = [data]

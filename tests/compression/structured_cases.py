@@ -1,0 +1,90 @@
+"""What the tests of structured pruning share: the masked big model, written down here and not taken from the package."""
+
+import keras
+import numpy as np
+import tiny
+
+from tfxformer import tasks
+from tfxformer.models import Encoder
+
+ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra")
+DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2")
+
+
+def model(family="bert", **changes):
+    """A bare model of a family, three layers deep unless its layers share their weights."""
+    kind = "encoder" if family in ENCODERS else "decoder"
+    return tiny.backbone(family, **({} if family == "albert" else {f"{kind}__num_layers": 3}), **changes)
+
+
+def copied(model):
+    """The same model again, to be masked."""
+    again = type(model).from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    return again
+
+
+def mask_rows(model, half, kept, count):
+    """Sets the output rows of all but some parts of each block to zero: the big model with these parts masked.
+
+    Args:
+        half: "self_attention" or "feed_forward".
+        kept: for each block the parts that stay.
+        count: int, parts of a block.
+    """
+    for variable in model.variables:
+        place, _, rest = variable.path.partition("/")
+        if rest != f"{half}/output/kernel":
+            continue
+        rows = variable.numpy().reshape(count, -1, variable.shape[-1])
+        removed = [part for part in range(count) if part not in kept[int(place.rpartition("_")[2])]]
+        rows[removed] = 0.0
+        variable.assign(rows.reshape(variable.shape))
+    return model
+
+
+def best(importance, keep):
+    """The places of the `keep` largest of each row, by sorting pairs."""
+    return [{i for _, i in sorted(((-score, i) for i, score in enumerate(row)))[:keep]} for row in importance]
+
+
+def outputs(model, seed=0):
+    """The outputs of a random batch at real tokens, flat."""
+    inputs = tiny.inputs_for(model, seed=seed)
+    mask = inputs["padding_mask"] == 1
+    found = keras.tree.flatten(keras.tree.map_structure(np.asarray, model(inputs)))
+    return np.concatenate([(x[mask] if x.shape[:2] == mask.shape else x).ravel() for x in found])
+
+
+def made_tasks(tokenizer) -> dict:
+    """name -> (task, what its `evaluate` takes)."""
+    tagged = [text.split() for text in tiny.TEXTS]
+
+    def encoder(seed=0):
+        return model("bert")
+
+    made = {
+        "TextClassifier": (
+            tasks.TextClassifier(encoder(), labels=["negative", "positive"], tokenizer=tokenizer),
+            (tiny.TEXTS, tiny.LABELS),
+        ),
+        "TokenClassifier": (
+            tasks.TokenClassifier(encoder(), labels=["short", "long"], tokenizer=tokenizer),
+            (tagged, [["long" if len(word) > 3 else "short" for word in words] for words in tagged]),
+        ),
+        "TextEmbedder": (
+            tasks.TextEmbedder(encoder(), tokenizer=tokenizer),
+            (list(zip(tiny.TEXTS, reversed(tiny.TEXTS), strict=True)), np.linspace(-1, 1, len(tiny.TEXTS))),
+        ),
+        "ContrastiveEmbedder": (tasks.ContrastiveEmbedder(encoder(), tokenizer=tokenizer), tiny.TEXTS),
+        "MaskedLM": (tasks.MaskedLM(encoder(), tokenizer=tokenizer), tiny.TEXTS),
+        "CausalLM": (tasks.CausalLM(model("llama"), tokenizer=tokenizer), tiny.TEXTS),
+    }
+    shared = encoder()
+    topics = tasks.TextClassifier(shared, labels=["a", "b"], tokenizer=tokenizer)
+    tags = tasks.TokenClassifier(shared, labels=["short", "long"], tokenizer=tokenizer)
+    several = tasks.MultiTask({"topics": topics, "tags": tags})
+    mixture = {"topics": (tiny.TEXTS, ["a", "b"] * 12), "tags": made["TokenClassifier"][1]}
+    made["MultiTask"] = (several, mixture)
+    assert isinstance(shared, Encoder)
+    return {name: (tiny.perturb(task), data) for name, (task, data) in made.items()}
