@@ -126,28 +126,14 @@ def fine_tuned(split, seed, folder):
     return tasks.TextClassifier.from_pretrained(saved, **load)
 
 
-def in_float32(model, folder):
-    """The same weights, computing in float32."""
-    import keras
-
-    path = Path(folder) / "small.keras"
-    model.save_weights(path.with_suffix(".weights.h5"))
-    config = model.get_config()
-    config["backbone"]["config"]["dtype"] = "float32"
-    plain = type(model).from_config(config)
-    plain.load_weights(path.with_suffix(".weights.h5"))
-    assert keras.backend.backend() == "tensorflow"
-    return plain
-
-
-def measure_accuracy(seed, folder) -> dict:
+def measure_accuracy(folder, options) -> dict:
     """Fine-tunes, removes, recovers; the accuracy before, at once after, and in the end."""
     import keras
     import tensorflow as tf
 
     from tfxformer import compression, samples, training
 
-    split, start = samples.vader_movies(), time.perf_counter()
+    seed, split, start = options.seed, samples.vader_movies(), time.perf_counter()
     wanted = np.array([split.labels.index(label) for label in split.test_labels])
     dense = fine_tuned(split, seed, folder)
     tuned = time.perf_counter()
@@ -184,3 +170,49 @@ def measure_accuracy(seed, folder) -> dict:
         "seconds": {"fine-tuning": tuned - start, "removing and recovering": time.perf_counter() - tuned},
         "test_sentences": len(wanted),
     }
+
+
+# ---- both -----------------------------------------------------------------------------------------------------
+
+
+def targets(results: dict) -> dict:
+    """What half of the heads and neurons should bring, and what they brought."""
+    found = {
+        f"{race['task']} {race['mode']}": {
+            "found": race["models"]["dense"]["ours_is_faster"]["median"],
+            "at_least": AT_LEAST_FASTER,
+        }
+        for race in results.get("latency", {}).get("races", ())
+    }
+    if "accuracy" in results:
+        found["points lost"] = {"found": results["accuracy"]["points_lost"], "at_most": MAY_LOSE}
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of LiteRT (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the accuracy (default: %(default)s)")
+    parser.add_argument("--files", help="folder to keep the fine-tuned model in, and to take it from if it is there")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes to come
+    results = {"what": "MiniLM-L6 with half of its heads and feed-forward neurons"}
+    for part in options.parts:
+        machine = harness.machine(PACKAGES)  # the load before ours
+        with tempfile.TemporaryDirectory() as temporary:
+            found = PARTS[part](options.files or temporary, options)
+        results[part] = {"command": harness.command(options.files), "machine": machine, **found}
+    print(machine["processor"])
+    results["targets"] = targets(results)
+    for name, target in results["targets"].items():
+        limit = f"at most {target['at_most']}" if "at_most" in target else f"at least {target['at_least']}"
+        print(f"{name}: {target['found']:.2f}, wanted {limit}")
+    print(harness.write("-".join(["structured", *(options.parts if options.parts != list(PARTS) else ())]), results))
+
+
+PARTS = {"latency": measure_latency, "accuracy": measure_accuracy}
+
+if __name__ == "__main__":
+    main()

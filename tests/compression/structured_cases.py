@@ -1,11 +1,10 @@
-"""What the tests of structured pruning share: the masked big model, written down here and not taken from the package."""
+"""What the tests of structured pruning share: models, tasks, and the masked big model, written down here anew."""
 
 import keras
 import numpy as np
 import tiny
 
 from tfxformer import tasks
-from tfxformer.models import Encoder
 
 ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra")
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2")
@@ -60,7 +59,7 @@ def made_tasks(tokenizer) -> dict:
     """name -> (task, what its `evaluate` takes)."""
     tagged = [text.split() for text in tiny.TEXTS]
 
-    def encoder(seed=0):
+    def encoder():
         return model("bert")
 
     made = {
@@ -86,5 +85,4 @@ def made_tasks(tokenizer) -> dict:
     several = tasks.MultiTask({"topics": topics, "tags": tags})
     mixture = {"topics": (tiny.TEXTS, ["a", "b"] * 12), "tags": made["TokenClassifier"][1]}
     made["MultiTask"] = (several, mixture)
-    assert isinstance(shared, Encoder)
     return {name: (tiny.perturb(task), data) for name, (task, data) in made.items()}

@@ -27,7 +27,9 @@ def loss_of(task, data, row):
     return task.evaluate([x[row]], [y[row]], verbose=0)[0]
 
 
-@pytest.mark.parametrize(("half", "count", "parts"), [("self_attention", 4, range(4)), ("feed_forward", 48, (0, 7, 31))])
+@pytest.mark.parametrize(
+    ("half", "count", "parts"), [("self_attention", 4, range(4)), ("feed_forward", 48, (0, 7, 31))]
+)
 def test_taylor_is_the_slope_of_the_loss(classifier, half, count, parts):
     """By differences: the rows of a part a little larger and a little smaller, one example at a time."""
     task, data = classifier
@@ -85,11 +87,12 @@ def test_activation_is_the_size_of_what_a_part_adds(tiny_tokenizer):
     block, bias = embedder.backbone._parts.blocks[1], (1.0 - batch["padding_mask"])[:, None, None] * -1e9
     attended = block.self_attention(states[1], bias=tf.cast(bias, "float32"))
     stream = block.attention_norm(states[1] + attended)
+    calls = {
+        "self_attention": lambda: block.self_attention(states[1], bias=tf.cast(bias, "float32")),
+        "feed_forward": lambda: block.feed_forward(stream),
+    }
     for half, found, count, part in (("self_attention", heads, 4, 2), ("feed_forward", neurons, 48, 11)):
-        layer = getattr(block, half)
-        call = (lambda: block.self_attention(states[1], bias=tf.cast(bias, "float32"))) if half == "self_attention" else (
-            lambda: block.feed_forward(stream)
-        )  # fmt: skip
+        call, layer = calls[half], getattr(block, half)
         before, variable = np.asarray(call()), layer.output_projection.kernel
         rows = variable.numpy().reshape(count, -1, 32)
         without = rows.copy()

@@ -11,7 +11,15 @@ from tfxformer import compression, export, tasks
 from tfxformer.checkpoints.safetensors import CheckpointError
 
 FAMILIES = (*ENCODERS, *DECODERS)
-NAMES = ("TextClassifier", "TokenClassifier", "TextEmbedder", "ContrastiveEmbedder", "MaskedLM", "CausalLM", "MultiTask")
+NAMES = (
+    "TextClassifier",
+    "TokenClassifier",
+    "TextEmbedder",
+    "ContrastiveEmbedder",
+    "MaskedLM",
+    "CausalLM",
+    "MultiTask",
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

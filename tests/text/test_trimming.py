@@ -81,7 +81,7 @@ def test_transformers_reads_the_same_ids(whole, tmp_path):
 
 
 def test_ids_in_settings_and_processors_are_renumbered(whole):
-    """What a tokenizer.json of the hub has: baked-in padding, BERT's own processor, tokens declared twice, added ones."""
+    """What files of the hub have: baked-in padding, BERT's own processor, tokens that are added and declared."""
     parts = json.loads(whole.to_json())
     names = whole.vocabulary()
     content, config = parts["tokenizer"], parts["config"]
