@@ -93,6 +93,16 @@ def test_every_task_becomes_a_smaller_one(name, tiny_tokenizer):
     assert compression.remove_layers(small, 1, "taylor", data).backbone.config.stack.num_layers == 1
 
 
+@pytest.mark.parametrize("make", [tasks.QuestionAnswering, tasks.BertPretraining, tasks.ReplacedTokenDetection])
+def test_tasks_with_other_heads_become_smaller_ones(make):
+    arguments = {"generator_size": None} if make is tasks.ReplacedTokenDetection else {}
+    big = tiny.perturb(make(model(), **arguments))
+    importance = compression.neuron_importance(big)
+    small = compression.remove_neurons(big, 16, importance)
+    masked = mask_rows(copied(big), "feed_forward", best(importance, 16), 48)
+    np.testing.assert_allclose(outputs(small), outputs(masked), rtol=0, atol=1e-5)
+
+
 @pytest.mark.usefixtures("plain_kernels")
 def test_a_smaller_classifier_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
     big, (texts, labels) = made_tasks(tiny_tokenizer)["TextClassifier"]
@@ -200,6 +210,7 @@ def test_windows_and_dtypes_stay_with_their_layers():
         ("bert", "remove_layers", (0, 3), ValueError, "0 to 2"),
         ("bert", "remove_layers", (2, 0), ValueError, "ascending"),
         ("bert", "remove_layers", (1, 1), ValueError, "each once"),
+        ("bert", "remove_layers", 1.5, TypeError, "the numbers of layers"),
         ("albert", "remove_layers", 1, ValueError, "share their weights"),
     ],
 )
@@ -234,5 +245,5 @@ def test_other_models_are_refused(tiny_tokenizer):
 def test_weights_that_no_config_describes_are_refused():
     big = model()
     big._parts.blocks[0].feed_forward.expand.enable_lora(2)
-    with pytest.raises(ValueError, match=r"config does not describe.*lora"):
+    with pytest.raises(ValueError, match=r"other weights than its config describes.*lora"):
         compression.remove_heads(big, 2)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfxformer.compression.rebuilding import backbone_of, batch_rows
+from tfxformer.compression.rebuilding import backbone_of
 from tfxformer.compression.structures import HEADS, NEURONS, Structure
 
 IMPORTANCES = ("magnitude", "taylor", "activation")
@@ -27,7 +27,8 @@ def head_importance(model, importance="magnitude", data=None, batch_size=32) -> 
       output weights together (after Sun et al., 2023, arXiv:2306.11695). It needs no labels.
 
     Args:
-        model: a task of ours, or a bare encoder or decoder ("taylor" wants a task, which has a loss).
+        model: a task of ours, or a bare encoder or decoder ("taylor" wants a task, which has a loss: that of `compile`,
+            or its own, with which it is compiled then).
         importance: one of the three.
         data: "taylor": what the task's `evaluate` takes, with a tuple for several arguments: (texts, labels), a
             dataset, or texts alone for language models. "activation": the same, texts without labels, or a batch of
@@ -184,9 +185,9 @@ def _taylor(model, halves: list[list], gate: Callable, batches: list[tuple]) -> 
 
 @contextlib.contextmanager
 def _around(layers: list, see: Callable) -> Iterator[None]:
-    """While it lasts, calling layer `index` is `see(index, its own call, inputs)`. In eager mode only.
+    """While it lasts, calling layer `index` is `see(index, its own call, inputs)`.
 
-    Gates and moments are nobody's business after that: the layers of a model keep no code for them.
+    Gates and moments are needed here alone, so no layer has code for them.
     """
 
     def replaced(index, layer):
@@ -277,10 +278,8 @@ def _input_batches(model, data, batch_size: int) -> list[dict]:
             )
         length = np.shape(batch["token_ids"])[-1]
         flat = {name: np.reshape(batch[name], (-1, length)) for name in names}  # pairs [B, 2, S] -> [2 * B, S]
-        found += [
-            {name: array[rows] for name, array in flat.items()}
-            for rows in batch_rows(len(flat["token_ids"]), batch_size)
-        ]
+        for first in range(0, len(flat["token_ids"]), batch_size):
+            found.append({name: array[first : first + batch_size] for name, array in flat.items()})
     if not found:
         raise ValueError("The data are empty: give examples of what the model will meet.")
     return found

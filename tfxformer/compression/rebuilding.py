@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -64,7 +64,8 @@ def rebuild(
         reference_config: the `config.json` that is passed through when it is saved; None for the same.
 
     Returns:
-        keras.Model, not compiled: the state of an optimizer fits no other sizes.
+        keras.Model, not compiled: the state of an optimizer fits no other sizes. Layers that were frozen one by one
+        train again, as they do in a model read from a file.
 
     Raises:
         ValueError: for weights that the config does not describe (adapters, quantized kernels).
@@ -79,22 +80,36 @@ def rebuild(
         for task in described.get("tasks", {}).values():
             task["config"]["tokenizer"] = described["tokenizer"]
     new = type(model).from_config(described)
-    blocks = list(range(len(backbone._parts.blocks))) if blocks is None else blocks
-    came_from = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks)}
-    old = {source: list(variables) for source, variables in _by_path(model.weights).items()}
+    there = range(len(backbone._parts.blocks))
+    names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
+    removed = {block_prefix(backbone, i) for i in there} - set(names.values())
+    _fill(new, model, cuts, names, removed)
+    return new
+
+
+def _fill(new, model, cuts: Mapping, names: Mapping[str, str], removed: set[str]) -> None:
+    """Gives a model the weights of another, cut.
+
+    Args:
+        names: first part of a block's paths in `new` -> in `model`.
+        removed: first parts of the paths in `model` that have no place in `new`.
+    """
+    old = {
+        path: variables for path, variables in _by_path(model.weights).items() if path.partition("/")[0] not in removed
+    }
+    pairs = {}
     for path, variables in _by_path(new.weights).items():
-        first, _, rest = path.partition("/")
-        source = f"{came_from[first]}/{rest}" if first in came_from else path
-        for variable, value in zip(variables, old.pop(source, ()), strict=True):
-            variable.assign(_cut(value, *cuts[source]) if source in cuts else value)
-    removed = {block_prefix(backbone, i) for i in range(len(backbone._parts.blocks))} - set(came_from.values())
-    left = [path for path in old if path.partition("/")[0] not in removed]
-    if left:
+        first, slash, rest = path.partition("/")
+        pairs[names.get(first, first) + slash + rest] = variables
+    if pairs.keys() != old.keys():
+        others = sorted(pairs.keys() ^ old.keys())
         raise ValueError(
-            f"The model has weights that its config does not describe: {', '.join(left[:5])}. Merge or remove its "
+            f"The model has other weights than its config describes: {', '.join(others[:5])}. Merge or remove its "
             "adapters, or take it as it was before it was quantized."
         )
-    return new
+    for path, variables in pairs.items():
+        for variable, value in zip(variables, old[path], strict=True):
+            variable.assign(_cut(value, *cuts[path]) if path in cuts else value)
 
 
 def _cut(variable: keras.Variable, axis: int, kept: np.ndarray):
@@ -107,9 +122,3 @@ def _by_path(variables) -> dict[str, list[keras.Variable]]:
     for variable in variables:
         found.setdefault(variable.path, []).append(variable)
     return found
-
-
-def batch_rows(count: int, batch_size: int) -> Iterator[slice]:
-    """Slices of `count` rows, `batch_size` at a time."""
-    for first in range(0, count, batch_size):
-        yield slice(first, first + batch_size)

@@ -8,7 +8,7 @@ differ from layer to layer would save a little more at the same accuracy, and fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -196,6 +196,8 @@ def _check_keep(name: str, keep, there: int, what: str) -> None:
 
 
 def _named_layers(keep, there: int) -> list[int]:
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"remove_layers: keep is an int, or the numbers of layers such as (0, 2, 4); got {keep!r}.")
     kept = [int(layer) for layer in keep]
     if not kept or sorted(set(kept)) != kept or kept[0] < 0 or kept[-1] >= there:
         raise ValueError(
