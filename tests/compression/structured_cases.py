@@ -55,34 +55,26 @@ def outputs(model, seed=0):
     return np.concatenate([(x[mask] if x.shape[:2] == mask.shape else x).ravel() for x in found])
 
 
-def made_tasks(tokenizer) -> dict:
-    """name -> (task, what its `evaluate` takes)."""
-    tagged = [text.split() for text in tiny.TEXTS]
-
-    def encoder():
-        return model("bert")
-
-    made = {
-        "TextClassifier": (
-            tasks.TextClassifier(encoder(), labels=["negative", "positive"], tokenizer=tokenizer),
-            (tiny.TEXTS, tiny.LABELS),
-        ),
-        "TokenClassifier": (
-            tasks.TokenClassifier(encoder(), labels=["short", "long"], tokenizer=tokenizer),
-            (tagged, [["long" if len(word) > 3 else "short" for word in words] for words in tagged]),
-        ),
-        "TextEmbedder": (
-            tasks.TextEmbedder(encoder(), tokenizer=tokenizer),
-            (list(zip(tiny.TEXTS, reversed(tiny.TEXTS), strict=True)), np.linspace(-1, 1, len(tiny.TEXTS))),
-        ),
-        "ContrastiveEmbedder": (tasks.ContrastiveEmbedder(encoder(), tokenizer=tokenizer), tiny.TEXTS),
-        "MaskedLM": (tasks.MaskedLM(encoder(), tokenizer=tokenizer), tiny.TEXTS),
-        "CausalLM": (tasks.CausalLM(model("llama"), tokenizer=tokenizer), tiny.TEXTS),
+def made_task(name, tokenizer):
+    """(a task on a random model, what its `evaluate` takes)."""
+    words = [text.split() for text in tiny.TEXTS]
+    tags = words, [["long" if len(word) > 3 else "short" for word in row] for row in words]
+    pairs = list(zip(tiny.TEXTS, reversed(tiny.TEXTS), strict=True))
+    data = {
+        "TextClassifier": (tiny.TEXTS, tiny.LABELS),
+        "TokenClassifier": tags,
+        "TextEmbedder": (pairs, np.linspace(-1, 1, len(pairs))),
+        "MultiTask": {"topics": (tiny.TEXTS, tiny.LABELS), "tags": tags},
     }
-    shared = encoder()
-    topics = tasks.TextClassifier(shared, labels=["a", "b"], tokenizer=tokenizer)
-    tags = tasks.TokenClassifier(shared, labels=["short", "long"], tokenizer=tokenizer)
-    several = tasks.MultiTask({"topics": topics, "tags": tags})
-    mixture = {"topics": (tiny.TEXTS, ["a", "b"] * 12), "tags": made["TokenClassifier"][1]}
-    made["MultiTask"] = (several, mixture)
-    return {name: (tiny.perturb(task), data) for name, (task, data) in made.items()}
+    task, backbone = getattr(tasks, name), model("llama" if name == "CausalLM" else "bert")
+    labels = {"TextClassifier": ["negative", "positive"], "TokenClassifier": ["short", "long"]}
+    if name == "MultiTask":
+        made = task(
+            {
+                "topics": tasks.TextClassifier(backbone, labels["TextClassifier"], tokenizer=tokenizer),
+                "tags": tasks.TokenClassifier(backbone, labels["TokenClassifier"], tokenizer=tokenizer),
+            }
+        )
+    else:
+        made = task(backbone, **({"labels": labels[name]} if name in labels else {}), tokenizer=tokenizer)
+    return tiny.perturb(made), data.get(name, tiny.TEXTS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from structured_cases import copied, made_tasks, model
+from structured_cases import copied, made_task, model
 
 from tfxformer import compression, tasks
 
@@ -13,7 +13,7 @@ STEP = 1e-2
 
 @pytest.fixture
 def classifier(tiny_tokenizer):
-    return made_tasks(tiny_tokenizer)["TextClassifier"]
+    return made_task("TextClassifier", tiny_tokenizer)
 
 
 def kernel(model, path):
@@ -78,7 +78,7 @@ def test_taylor_of_layers_is_the_slope_of_all_that_they_add(classifier):
 
 def test_activation_is_the_size_of_what_a_part_adds(tiny_tokenizer):
     """By differences of outputs: what a block's half returns with a part, and without it."""
-    embedder, _ = made_tasks(tiny_tokenizer)["TextEmbedder"]
+    embedder, _ = made_task("TextEmbedder", tiny_tokenizer)
     batch = tiny.inputs_for(embedder, seed=3)
     real = batch["padding_mask"] == 1
     heads = compression.head_importance(embedder, "activation", batch, batch_size=2)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from structured_cases import DECODERS, ENCODERS, best, copied, made_tasks, mask_rows, model, outputs
+from structured_cases import DECODERS, ENCODERS, best, copied, made_task, mask_rows, model, outputs
 
 import tfxformer
 from tfxformer import compression, export, tasks
@@ -78,7 +78,7 @@ def test_a_layer_that_adds_nothing_goes_first_and_changes_nothing():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_becomes_a_smaller_one(name, tiny_tokenizer):
-    big, data = made_tasks(tiny_tokenizer)[name]
+    big, data = made_task(name, tiny_tokenizer)
     stack, group = big.backbone.config.stack, 2 if name == "CausalLM" else 1
     heads = compression.head_importance(big, "taylor", data)
     small = compression.remove_heads(big, 2, heads)
@@ -105,7 +105,7 @@ def test_tasks_with_other_heads_become_smaller_ones(make):
 
 @pytest.mark.usefixtures("plain_kernels")
 def test_a_smaller_classifier_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
-    big, (texts, labels) = made_tasks(tiny_tokenizer)["TextClassifier"]
+    big, (texts, labels) = made_task("TextClassifier", tiny_tokenizer)
     small = compression.remove_neurons(compression.remove_heads(big, 2), 16)
     assert small.labels == big.labels
     assert np.isfinite(small.fit(texts, labels, verbose=0).history["loss"]).all()
@@ -122,12 +122,12 @@ def test_a_smaller_classifier_fits_saves_and_is_exported(tiny_tokenizer, tmp_pat
 
 def test_checkpoints_open_where_the_family_can_say_the_sizes(tiny_tokenizer, tmp_path):
     """Llama says the width of a head; BERT takes it for D / N, and is told where to go."""
-    lm, _ = made_tasks(tiny_tokenizer)["CausalLM"]
+    lm, _ = made_task("CausalLM", tiny_tokenizer)
     small = compression.remove_layers(compression.remove_neurons(compression.remove_heads(lm, 2), 16), (0, 2))
     again = tasks.CausalLM.from_pretrained(small.save_pretrained(tmp_path / "lm"))
     np.testing.assert_array_equal(outputs(again), outputs(small))
 
-    classifier, _ = made_tasks(tiny_tokenizer)["TextClassifier"]
+    classifier, _ = made_task("TextClassifier", tiny_tokenizer)
     small = compression.remove_layers(compression.remove_neurons(classifier, 16), (0, 2))
     again = tasks.TextClassifier.from_pretrained(small.save_pretrained(tmp_path / "classifier"))
     np.testing.assert_array_equal(outputs(again), outputs(small))
@@ -155,7 +155,7 @@ def test_transformers_opens_a_smaller_model_with_the_same_outputs(family, tmp_pa
 
 
 def test_a_cached_step_of_a_smaller_decoder_is_the_whole_sequence(tiny_tokenizer):
-    lm, _ = made_tasks(tiny_tokenizer)["CausalLM"]
+    lm, _ = made_task("CausalLM", tiny_tokenizer)
     small = compression.remove_heads(lm, 2)
     assert small.generate(["good"], max_new_tokens=3) == copied(small).generate(["good"], max_new_tokens=3)
     ids = np.arange(5, 13, dtype="int32")[None]
@@ -168,7 +168,7 @@ def test_a_cached_step_of_a_smaller_decoder_is_the_whole_sequence(tiny_tokenizer
 
 @pytest.mark.usefixtures("plain_kernels")
 def test_gradual_shrinking_trains_between_equal_steps(tiny_tokenizer):
-    big, data = made_tasks(tiny_tokenizer)["TextClassifier"]
+    big, data = made_task("TextClassifier", tiny_tokenizer)
     seen = []
 
     def recover(model):
@@ -179,7 +179,7 @@ def test_gradual_shrinking_trains_between_equal_steps(tiny_tokenizer):
     small = compression.shrink_gradually(big, recover, heads=1, neurons=16, rounds=3, data=data)
     assert seen == [(3, 37), (2, 26), (1, 16)]
     assert small.backbone.config.stack.num_heads == 1
-    grouped, data = made_tasks(tiny_tokenizer)["CausalLM"]
+    grouped, data = made_task("CausalLM", tiny_tokenizer)
     small = compression.shrink_gradually(grouped, seen.append, heads=2, rounds=2, data=data)
     assert [m.backbone.config.stack.num_heads for m in seen[3:]] == [2, 2]  # one group goes, and is not split
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from structured_cases import made_tasks, model
+from structured_cases import made_task, model
 
 from tfxformer import compression, export, tasks
 from tfxformer.text import Tokenizer
@@ -21,7 +21,7 @@ def same(small, big, texts):
 
 @pytest.mark.parametrize("name", ["TextClassifier", "TokenClassifier", "TextEmbedder", "MultiTask"])
 def test_texts_keep_their_outputs(name, tiny_tokenizer):
-    big, _ = made_tasks(tiny_tokenizer)[name]
+    big, _ = made_task(name, tiny_tokenizer)
     small = compression.trim_vocabulary(big, CORPUS)
     assert small.backbone.config.vocabulary_size == small.tokenizer.vocabulary_size < tiny.VOCABULARY_SIZE
     for ours, theirs in zip(*map(keras.tree.flatten, same(small, big, CORPUS)), strict=True):
@@ -34,7 +34,7 @@ def test_language_models_keep_the_logits_of_the_tokens_left(tiny_tokenizer):
     _, kept = tiny_tokenizer.trimmed(CORPUS)
     batch = tiny_tokenizer.encode(CORPUS, sequence_length=16)
     untied = tiny.perturb(tasks.CausalLM(model("llama", heads__tied=False), tokenizer=tiny_tokenizer))
-    for big in (made_tasks(tiny_tokenizer)["MaskedLM"][0], made_tasks(tiny_tokenizer)["CausalLM"][0], untied):
+    for big in (made_task("MaskedLM", tiny_tokenizer)[0], made_task("CausalLM", tiny_tokenizer)[0], untied):
         small = compression.trim_vocabulary(big, CORPUS)
         ids = {name: getattr(batch, name) for name in big.backbone.input}
         wanted = np.asarray(big(ids))[..., kept]
@@ -44,7 +44,7 @@ def test_language_models_keep_the_logits_of_the_tokens_left(tiny_tokenizer):
 
 @pytest.mark.usefixtures("plain_kernels")
 def test_a_trimmed_model_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
-    big, _ = made_tasks(tiny_tokenizer)["TextClassifier"]
+    big, _ = made_task("TextClassifier", tiny_tokenizer)
     small = compression.trim_vocabulary(big, [*CORPUS, *tiny.TEXTS])
     assert np.isfinite(small.fit(tiny.TEXTS, tiny.LABELS, verbose=0).history["loss"]).all()
     wanted = small.predict(tiny.TEXTS[:4], verbose=0)
@@ -58,7 +58,7 @@ def test_a_trimmed_model_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
 
 
 def test_ids_of_config_json_are_renumbered(tiny_tokenizer, tmp_path):
-    big, _ = made_tasks(tiny_tokenizer)["TextClassifier"]
+    big, _ = made_task("TextClassifier", tiny_tokenizer)
     _, kept = tiny_tokenizer.trimmed(CORPUS)
     gone = next(index for index in range(tiny_tokenizer.vocabulary_size) if index not in kept)
     big.backbone.reference_config = {
@@ -96,7 +96,7 @@ def test_what_cannot_be_trimmed_is_refused(tiny_tokenizer):
         compression.trim_vocabulary(model(), CORPUS)
     with pytest.raises(TypeError, match=r"tfxformer's models"):
         compression.trim_vocabulary(keras.Sequential([keras.layers.Dense(2)]), CORPUS)
-    classifier, _ = made_tasks(tiny_tokenizer)["TextClassifier"]
+    classifier, _ = made_task("TextClassifier", tiny_tokenizer)
     with pytest.raises(ValueError, match="corpus is empty"):
         compression.trim_vocabulary(classifier, [])
     for ids in ([], [3, 1], [0, 0], [0, 110], [-1, 2], [[0, 1]], [0.0, 1.0]):
