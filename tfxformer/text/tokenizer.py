@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
-from tfxformer.text import chat, files, gguf, vocabulary
+from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
 
@@ -304,6 +304,19 @@ class Tokenizer:
         inputs = texts_or_pairs(texts, pairs, is_split_into_words)
         with self._lock:
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
+
+    def trimmed(self, texts: Iterable[str]) -> tuple[Tokenizer, np.ndarray]:
+        """A tokenizer with what these texts use only: they keep their tokens, numbered anew; see `text.trimming`.
+
+        Returns:
+            (Tokenizer, int64 [kept]: for each of its ids the one of this tokenizer, ascending).
+
+        Raises:
+            ValueError: for other tokenizers than WordPiece, and no text at all. TypeError: for what is no text.
+        """
+        kept = sorted(trimming.used_tokens(self._backend, texts).union(self.special_ids))
+        content, config = trimming.trimmed_parts(json.loads(self._tokenizer_json), self._config, kept)
+        return Tokenizer(json.dumps(content, ensure_ascii=False), config), np.array(kept)
 
     def in_graph(self, sequence_length: int):
         """BERT's tokenizer as a `graph.GraphTokenizer`, for `tf.data` maps and SavedModels: string [B] -> the batch.

@@ -1,0 +1,112 @@
+"""A model with a trimmed vocabulary says of its corpus what the whole one says."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from structured_cases import made_task, model
+
+from tfxformer import compression, export, tasks
+from tfxformer.text import Tokenizer
+
+CORPUS = ["a good film", "not a bad plot, was it?", "good cats ran", "who é sat", "short long"]
+
+
+def same(small, big, texts):
+    """Logits of texts by each model's own tokenizer, float32."""
+    return [keras.tree.map_structure(np.asarray, m(m.encode(texts, sequence_length=16))) for m in (small, big)]
+
+
+@pytest.mark.parametrize("name", ["TextClassifier", "TokenClassifier", "TextEmbedder", "MultiTask"])
+def test_texts_keep_their_outputs(name, tiny_tokenizer):
+    big, _ = made_task(name, tiny_tokenizer)
+    small = compression.trim_vocabulary(big, CORPUS)
+    assert small.backbone.config.vocabulary_size == small.tokenizer.vocabulary_size < tiny.VOCABULARY_SIZE
+    for ours, theirs in zip(*map(keras.tree.flatten, same(small, big, CORPUS)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if name == "MultiTask":
+        assert small.tasks["topics"].tokenizer == small.tokenizer
+
+
+def test_language_models_keep_the_logits_of_the_tokens_left(tiny_tokenizer):
+    _, kept = tiny_tokenizer.trimmed(CORPUS)
+    batch = tiny_tokenizer.encode(CORPUS, sequence_length=16)
+    untied = tiny.perturb(tasks.CausalLM(model("llama", heads__tied=False), tokenizer=tiny_tokenizer))
+    for big in (made_task("MaskedLM", tiny_tokenizer)[0], made_task("CausalLM", tiny_tokenizer)[0], untied):
+        small = compression.trim_vocabulary(big, CORPUS)
+        ids = {name: getattr(batch, name) for name in big.backbone.input}
+        wanted = np.asarray(big(ids))[..., kept]
+        ids["token_ids"] = np.searchsorted(kept, ids["token_ids"]).astype("int32")
+        np.testing.assert_allclose(np.asarray(small(ids)), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("plain_kernels")
+def test_a_trimmed_model_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
+    big, _ = made_task("TextClassifier", tiny_tokenizer)
+    small = compression.trim_vocabulary(big, [*CORPUS, *tiny.TEXTS])
+    assert np.isfinite(small.fit(tiny.TEXTS, tiny.LABELS, verbose=0).history["loss"]).all()
+    wanted = small.predict(tiny.TEXTS[:4], verbose=0)
+    small.save(tmp_path / "small.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "small.keras").predict(tiny.TEXTS[:4]), wanted)
+    again = tasks.TextClassifier.from_pretrained(small.save_pretrained(tmp_path / "folder"))
+    np.testing.assert_array_equal(again.predict(tiny.TEXTS[:4], verbose=0), wanted)
+    export.export_litert(small, tmp_path / "small.tflite", quantization="float32", sequence_length=16)
+    found = export.LiteRTModel(tmp_path / "small.tflite").predict(tiny.TEXTS[:4])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_ids_of_config_json_are_renumbered(tiny_tokenizer, tmp_path):
+    big, _ = made_task("TextClassifier", tiny_tokenizer)
+    _, kept = tiny_tokenizer.trimmed(CORPUS)
+    gone = next(index for index in range(tiny_tokenizer.vocabulary_size) if index not in kept)
+    big.backbone.reference_config = {
+        "pad_token_id": 0,
+        "sep_token_id": int(kept[40]),
+        "eos_token_id": [int(kept[41]), gone],
+        "bos_token_id": gone,
+        "decoder_start_token_id": None,
+    }
+    folder = compression.trim_vocabulary(big, CORPUS).save_pretrained(tmp_path)
+    written = json.loads((folder / "config.json").read_text())
+    assert (written["pad_token_id"], written["sep_token_id"], written["eos_token_id"]) == (0, 40, [41])
+    assert "bos_token_id" not in written
+    assert written["vocab_size"] == len(kept)
+
+
+def test_a_bare_model_takes_ids(tiny_tokenizer):
+    tokenizer, ids = tiny_tokenizer.trimmed(CORPUS)
+    big = model()
+    small = compression.keep_tokens(big, ids)
+    batches = [one.encode(CORPUS, sequence_length=16) for one in (tokenizer, tiny_tokenizer)]
+    ours, theirs = (
+        np.asarray(m({name: getattr(batch, name) for name in m.input})["sequence_output"])
+        for m, batch in zip((small, big), batches, strict=True)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_cannot_be_trimmed_is_refused(tiny_tokenizer):
+    bpe = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 270)
+    lm = tasks.CausalLM(model("gpt2", vocabulary_size=300), tokenizer=bpe)
+    with pytest.raises(ValueError, match=r"Only a WordPiece.*BPE"):
+        compression.trim_vocabulary(lm, CORPUS)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        compression.trim_vocabulary(model(), CORPUS)
+    with pytest.raises(TypeError, match=r"tfxformer's models"):
+        compression.trim_vocabulary(keras.Sequential([keras.layers.Dense(2)]), CORPUS)
+    classifier, _ = made_task("TextClassifier", tiny_tokenizer)
+    with pytest.raises(ValueError, match="corpus is empty"):
+        compression.trim_vocabulary(classifier, [])
+    for ids in ([], [3, 1], [0, 0], [0, 110], [-1, 2], [[0, 1]], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="ascending ids of 0 to 109"):
+            compression.keep_tokens(model(), ids)
+    with pytest.raises(ValueError, match="padding token, id 0"):
+        compression.keep_tokens(model(), [1, 2])
+    with pytest.raises(ValueError, match="a tokenizer of 95 tokens"):
+        compression.keep_tokens(classifier, [0, 1, 2], tiny_tokenizer)
+    with pytest.raises(ValueError, match="needs the one with the new ids"):
+        compression.keep_tokens(classifier, [0, 1, 2])
+    with pytest.raises(ValueError, match="counted from its padding id, 1"):
+        compression.keep_tokens(model("roberta", padding_id=1), [1, 2, 3])

@@ -1,0 +1,124 @@
+"""A model made anew with other sizes: its config changed, its weights cut to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfxformer.models import TransformerConfig
+from tfxformer.models.backbone import Backbone
+
+
+def backbone_of(model) -> Backbone:
+    """The one encoder or decoder of a model of ours: the model itself, or what a task stands on.
+
+    Raises:
+        TypeError: for a model that is not ours. ValueError: for one on several encoders.
+    """
+    backbone = model if isinstance(model, Backbone) else getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise TypeError(
+            "Heads, neurons, layers and tokens are removed from tfxformer's models: an Encoder, a Decoder, or a task "
+            f"on one; got {type(model).__module__}.{type(model).__name__}. Load the checkpoint by "
+            "tfxformer.from_pretrained or a task's from_pretrained. compression.Prune takes any Keras model."
+        )
+    others = [layer for layer in model._flatten_layers() if isinstance(layer, Backbone) and layer is not backbone]
+    if others:
+        raise ValueError(
+            f"{type(model).__name__} trains {len(others) + 1} encoders together, whose sizes hang together. Save it by "
+            "save_pretrained, load the one to keep by from_pretrained, and make that smaller."
+        )
+    return backbone
+
+
+def block_prefix(backbone: Backbone, index: int) -> str:
+    """The first part of the paths of block `index`."""
+    return f"{'encoder' if backbone.config.decoder is None else 'decoder'}_block_{index}"
+
+
+def stack_changes(backbone: Backbone, **changes) -> TransformerConfig:
+    """The backbone's config with other switches of its stack."""
+    kind = "encoder" if backbone.config.decoder is None else "decoder"
+    return backbone.config.replace(**{f"{kind}__{name}": value for name, value in changes.items()})
+
+
+def rebuild(
+    model,
+    config: TransformerConfig,
+    cuts: Mapping[str, tuple[int, np.ndarray]],
+    blocks: list[int] | None = None,
+    tokenizer=None,
+    reference_config: dict | None = None,
+):
+    """A new model of the same class, with the weights of another: nothing of the first is changed.
+
+    Args:
+        model: a task or a backbone, with the weights.
+        config: TransformerConfig of the new one's backbone.
+        cuts: path of a weight in `model` -> (axis, int [kept]), the places that are kept, in order.
+        blocks: the blocks of `model` that become blocks 0, 1, ... of the new one; None for all.
+        tokenizer: the new one's; None for the same.
+        reference_config: the `config.json` that is passed through when it is saved; None for the same.
+
+    Returns:
+        keras.Model, not compiled: the state of an optimizer fits no other sizes. Layers that were frozen one by one
+        train again, as they do in a model read from a file.
+
+    Raises:
+        ValueError: for weights that the config does not describe (adapters, quantized kernels).
+    """
+    backbone = backbone_of(model)
+    described = model.get_config()
+    inner = described if model is backbone else described["backbone"]["config"]
+    inner["config"] = config.to_dict()
+    inner["reference_config"] = reference_config or backbone.reference_config
+    if tokenizer is not None:
+        described["tokenizer"] = tokenizer.to_json()
+        for task in described.get("tasks", {}).values():
+            task["config"]["tokenizer"] = described["tokenizer"]
+    new = type(model).from_config(described)
+    there = range(len(backbone._parts.blocks))
+    names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
+    removed = {block_prefix(backbone, i) for i in there} - set(names.values())
+    _fill(new, model, cuts, names, removed)
+    return new
+
+
+def _fill(new, model, cuts: Mapping, names: Mapping[str, str], removed: set[str]) -> None:
+    """Gives a model the weights of another, cut.
+
+    Args:
+        names: first part of a block's paths in `new` -> in `model`.
+        removed: first parts of the paths in `model` that have no place in `new`.
+    """
+    old = {
+        path: variables for path, variables in _by_path(model.weights).items() if path.partition("/")[0] not in removed
+    }
+    pairs = {}
+    for path, variables in _by_path(new.weights).items():
+        first, slash, rest = path.partition("/")
+        pairs[names.get(first, first) + slash + rest] = variables
+    if pairs.keys() != old.keys():
+        others = sorted(pairs.keys() ^ old.keys())
+        raise ValueError(
+            f"The model has other weights than its config describes: {', '.join(others[:5])}. Merge or remove its "
+            "adapters, or take it as it was before it was quantized."
+        )
+    for path, variables in pairs.items():
+        for variable, value in zip(variables, old[path], strict=True):
+            variable.assign(_cut(value, *cuts[path]) if path in cuts else value)
+
+
+def _cut(variable: keras.Variable, axis: int, kept: np.ndarray):
+    return ops.take(variable.value, kept, axis=axis)
+
+
+def _by_path(variables) -> dict[str, list[keras.Variable]]:
+    """Variables by path, in their order where several tasks have the same."""
+    found: dict[str, list[keras.Variable]] = {}
+    for variable in variables:
+        found.setdefault(variable.path, []).append(variable)
+    return found

@@ -1,0 +1,207 @@
+"""Structured pruning: attention heads, feed-forward neurons and whole layers go, and a smaller model is left.
+
+Every layer loses as many heads and neurons as every other, its own least important ones. A `TransformerConfig` then
+still says all sizes in one number each, so that the small model is a model like any: it saves, loads, trains and is
+exported by the same code, and transformers opens its checkpoints wherever the family can say the sizes. Sizes that
+differ from layer to layer would save a little more at the same accuracy, and fit no reference's config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+
+import numpy as np
+
+from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
+from tfxformer.compression.rebuilding import backbone_of, rebuild, stack_changes
+from tfxformer.compression.structures import HEADS, NEURONS, Structure
+
+
+def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):
+    """A smaller model with `keep` attention heads in each layer, the most important ones (arXiv:1905.10650).
+
+    Heads that share keys and values (grouped heads) go together with these. The width of a head stays, and so does
+    that of the stream.
+
+    Args:
+        model: a task of ours, or a bare encoder or decoder; it stays as it is.
+        keep: int, query heads left in each layer; with grouped heads a multiple of those of a group.
+        importance: "magnitude", "taylor", "activation" (see `head_importance`), or an array [blocks, groups] of your
+            own.
+        data: what "taylor" and "activation" are measured on; see `head_importance`.
+        batch_size: int, examples at a time.
+
+    Returns:
+        A new model of the same class, not compiled: `fit` it to recover. Its outputs are those of `model` with the
+        output rows of the other heads at zero.
+
+    Raises:
+        TypeError: for a model that is not ours. ValueError: for a `keep` below 1, above the heads there are, or that
+            splits a group; for heads with ALiBi, whose slopes depend on their number; for data or importances that do
+            not fit.
+    """
+    stack = backbone_of(model).config.stack
+    _check_keep("remove_heads", keep, stack.num_heads, "heads of a layer")
+    group = stack.num_heads // stack.key_value_heads
+    if keep % group:
+        raise ValueError(
+            f"remove_heads: keep={keep} would split a group of {group} heads that share keys and values; keep a "
+            f"multiple of {group}, up to {stack.num_heads}."
+        )
+    if stack.positions == "alibi" and keep < stack.num_heads:
+        raise ValueError(
+            "remove_heads: with ALiBi the slope of a head depends on how many heads there are, and those left would "
+            "see other distances. remove_neurons and remove_layers make such a model smaller."
+        )
+    if isinstance(importance, str):
+        importance = head_importance(model, importance, data, batch_size)
+    sizes = {"num_heads": int(keep), "head_size": stack.head_width}
+    if stack.num_key_value_heads is not None:
+        sizes["num_key_value_heads"] = keep // group
+    return _keep_best(model, HEADS, keep // group, importance, sizes)
+
+
+def remove_neurons(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):
+    """A smaller model with `keep` feed-forward neurons in each layer, the most important ones.
+
+    Arguments, result and errors as `remove_heads` has them; importances are [blocks, F]. Multiples of 16 suit
+    processors best.
+    """
+    _check_keep(
+        "remove_neurons", keep, backbone_of(model).config.stack.feed_forward_size, "feed-forward neurons of a layer"
+    )
+    if isinstance(importance, str):
+        importance = neuron_importance(model, importance, data, batch_size)
+    return _keep_best(model, NEURONS, keep, importance, {"feed_forward_size": int(keep)})
+
+
+def remove_layers(model, keep: int | Sequence[int], importance="activation", data=None, batch_size: int = 32):
+    """A model with fewer layers: the most important ones, or those named, in their order.
+
+    Args:
+        model: a task of ours, or a bare encoder or decoder; it stays as it is.
+        keep: int, how many layers are left; or their numbers, such as (0, 2, 4): every other one, from which a student
+            is distilled (Sanh et al., 2019, arXiv:1910.01108).
+        importance: "magnitude", "taylor", "activation" (see `layer_importance`), or an array [layers] of your own; not
+            asked where `keep` names the layers.
+        data, batch_size: as `remove_heads` has them.
+
+    Returns:
+        A new model of the same class, not compiled.
+
+    Raises:
+        TypeError: for a model that is not ours. ValueError: for a `keep` that leaves no layer, or names one that is
+            not there or one twice; for layers that share their weights (ALBERT); for layers whose scores are scaled
+            by their number and would get another.
+    """
+    backbone = backbone_of(model)
+    stack = backbone.config.stack
+    if stack.layer_groups is not None:
+        raise ValueError(
+            "remove_layers: layers that share their weights (ALBERT) take no space that could be saved. Build the "
+            "model with a lower num_layers, or use remove_heads and remove_neurons."
+        )
+    kept = _named_layers(keep, stack.num_layers) if not isinstance(keep, Integral) else None
+    if kept is None:
+        _check_keep("remove_layers", keep, stack.num_layers, "layers")
+        if isinstance(importance, str):
+            importance = layer_importance(model, importance, data, batch_size)
+        kept = _best(_scores(importance, (stack.num_layers,)), keep).tolist()
+    if stack.scale_attention_by_layer and kept != list(range(len(kept))):
+        raise ValueError(
+            f"remove_layers: this model scales attention by the number of the layer, which layers {kept} would not "
+            f"keep; only its last layers can go: keep={tuple(range(len(kept)))}."
+        )
+    windowed = None if stack.windowed_layers is None else tuple(stack.windowed_layers[i] for i in kept)
+    config = stack_changes(backbone, num_layers=len(kept), windowed_layers=windowed)
+    return rebuild(model, config, {}, blocks=kept)
+
+
+def shrink_gradually(
+    model,
+    recover: Callable,
+    *,
+    heads: int | None = None,
+    neurons: int | None = None,
+    rounds: int = 4,
+    importance="taylor",
+    data=None,
+    batch_size: int = 32,
+):
+    """Removes heads and neurons in several rounds, in equal steps, with training after each.
+
+    Args:
+        model: a task of ours; it stays as it is.
+        recover: function of each smaller model, in its order, that trains it: `lambda m: m.fit(texts, labels)`. The
+            importances of the next round are asked of what it has trained.
+        heads, neurons: int, how many are left in each layer in the end; None for all.
+        rounds: int.
+        importance, data, batch_size: as `remove_heads` has them.
+
+    Returns:
+        The last model, recovered.
+
+    Raises:
+        ValueError: for nothing to remove, or less than one round; else as `remove_heads` says.
+    """
+    if (heads is None and neurons is None) or rounds < 1:
+        raise ValueError(
+            f"shrink_gradually: say what is left, heads=... or neurons=..., and in how many rounds, at least 1; got "
+            f"heads={heads}, neurons={neurons}, rounds={rounds}."
+        )
+    stack = backbone_of(model).config.stack
+    group = stack.num_heads // stack.key_value_heads
+    if heads is not None:
+        _check_keep("shrink_gradually", heads, stack.num_heads, "heads of a layer")
+    if neurons is not None:
+        _check_keep("shrink_gradually", neurons, stack.feed_forward_size, "feed-forward neurons of a layer")
+    for left in reversed(range(rounds)):
+        if heads is not None:
+            more = (stack.num_heads - heads) // group * left // rounds * group  # whole groups of heads
+            model = remove_heads(model, heads + more, importance, data, batch_size)
+        if neurons is not None:
+            more = (stack.feed_forward_size - neurons) * left // rounds
+            model = remove_neurons(model, neurons + more, importance, data, batch_size)
+        recover(model)
+    return model
+
+
+def _keep_best(model, structure: Structure, keep: int, importance, sizes: dict):
+    backbone = backbone_of(model)
+    count, blocks = structure.count(backbone), len(backbone._parts.blocks)
+    kept = np.stack([_best(row, keep) for row in _scores(importance, (blocks, count))])
+    return rebuild(model, stack_changes(backbone, **sizes), structure.cuts(backbone, kept))
+
+
+def _best(scores: np.ndarray, keep: int) -> np.ndarray:
+    """The places of the `keep` highest scores, ascending; among equals the first."""
+    return np.sort(np.argsort(-scores, kind="stable")[:keep])
+
+
+def _scores(importance, shape: tuple[int, ...]) -> np.ndarray:
+    scores = np.asarray(importance, "float64")
+    if scores.shape != shape or not np.isfinite(scores).all():
+        raise ValueError(f"Importances must be finite numbers of shape {shape}; got shape {scores.shape}.")
+    return scores
+
+
+def _check_keep(name: str, keep, there: int, what: str) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, Integral):
+        raise TypeError(f"{name}: keep is an int, how many {what} are left; got {keep!r}.")
+    if keep < 1:
+        raise ValueError(f"{name}: keep={keep} would leave none of the {there} {what}; keep at least 1.")
+    if keep > there:
+        raise ValueError(f"{name}: there are {there} {what}, keep={keep} is more; keep 1 to {there}.")
+
+
+def _named_layers(keep, there: int) -> list[int]:
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"remove_layers: keep is an int, or the numbers of layers such as (0, 2, 4); got {keep!r}.")
+    kept = [int(layer) for layer in keep]
+    if not kept or sorted(set(kept)) != kept or kept[0] < 0 or kept[-1] >= there:
+        raise ValueError(
+            f"remove_layers: keep={tuple(kept)} must name layers of 0 to {there - 1} in ascending order, each once, "
+            "and at least one."
+        )
+    return kept

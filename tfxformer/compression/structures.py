@@ -1,0 +1,79 @@
+"""What can be removed from a block: its heads and its neurons, and where their weights are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfxformer.compression.rebuilding import block_prefix
+from tfxformer.layers import Dense
+from tfxformer.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Equal parts of a half of each block, side by side in its weights.
+
+    Each part adds its own term to what the half returns, through its rows of the output projection: with these rows
+    at zero it might as well not be there.
+
+    Attributes:
+        name: what messages call the parts.
+        half: the half's name within a block.
+        axes: path of a weight within the half -> its axis on which the parts lie.
+    """
+
+    name: str
+    half: str
+    axes: dict[str, int]
+
+    def count(self, backbone: Backbone) -> int:
+        """How many parts a block has: groups of heads that share keys and values, or neurons."""
+        stack = backbone.config.stack
+        return stack.key_value_heads if self.half == "self_attention" else stack.feed_forward_size
+
+    def readers(self, backbone: Backbone) -> list[Dense]:
+        """Each block's output projection, which reads the parts."""
+        return [getattr(block, self.half).output_projection for block in backbone._parts.blocks]
+
+    def weights(self, backbone: Backbone, block: int) -> list[tuple]:
+        """(variable, axis) of each weight that the parts of a block have a share in."""
+        half = getattr(backbone._parts.blocks[block], self.half)
+        prefix = f"{block_prefix(backbone, block)}/{self.half}/"
+        axes = {prefix + path: axis for path, axis in self.axes.items()}
+        return [(variable, axes[variable.path]) for variable in half.weights if variable.path in axes]
+
+    def cuts(self, backbone: Backbone, kept: np.ndarray) -> dict[str, tuple[int, np.ndarray]]:
+        """What `rebuild` needs to keep some parts of each block.
+
+        Args:
+            kept: int [blocks, parts], ascending.
+        """
+        found, count = {}, self.count(backbone)
+        for block, parts in enumerate(kept):
+            for variable, axis in self.weights(backbone, block):
+                width = variable.shape[axis] // count
+                places = parts[:, None] * width + np.arange(width)  # [parts, width]
+                found[variable.path] = (axis, places.ravel())
+        return found
+
+
+HEADS = Structure(
+    "attention heads",
+    "self_attention",
+    {
+        "query/kernel": 1,
+        "query/bias": 0,
+        "key/kernel": 1,
+        "key/bias": 0,
+        "value/kernel": 1,
+        "value/bias": 0,
+        "output/kernel": 0,
+    },
+)
+NEURONS = Structure(
+    "feed-forward neurons",
+    "feed_forward",
+    {"expand/kernel": 1, "expand/bias": 0, "gate/kernel": 1, "gate/bias": 0, "output/kernel": 0},
+)
