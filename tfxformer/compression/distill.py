@@ -8,8 +8,8 @@ from dataclasses import replace
 import keras
 from keras import ops, tree
 
-from tfxformer.compression.distillation_losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.distillation_checks import check_losses, check_models
+from tfxformer.compression.distillation_losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.taps import OUTPUT, Taps, token_mask
 from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers, is_arrays
 from tfxformer.training import DistributedModel, adamw
