@@ -221,6 +221,57 @@ class AttentionLoss(DistillationLoss):
                 found.append(compare(*scores, s.get(bias_key(own))) / len(pairs))
             return found
 
+        return Bound("attention", self.weight, terms, projections=_projections(pairs, ("query", "key")))
+
+
+@dataclass(frozen=True)
+class RelationLoss(DistillationLoss):
+    """How the teacher's tokens relate, for any widths and numbers of heads: KL of softmaxed scaled products.
+
+    MiniLM's are ("query-key", "value-value") of the last layers (Wang et al., 2020, arXiv:2002.10957), MiniLMv2's
+    ("query-query", "key-key", "value-value") of the student's last and a layer of the teacher (arXiv:2012.15828).
+
+    Attributes:
+        layers: {student's block: teacher's block}, counted from 1. None is the last to the last.
+        relations: names of what is multiplied with what.
+        heads: int, relation heads that both widths divide by; None for the teacher's heads (of keys and values).
+    """
+
+    layers: Mapping | None = None
+    relations: tuple[str, ...] = ("query-query", "key-key", "value-value")
+    heads: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        sides = [tuple(relation.split("-")) for relation in self.relations]
+        if not sides or any(len(side) != 2 or not set(side) <= set(PROJECTIONS) for side in sides):
+            raise ValueError(
+                f'RelationLoss: relations are of "query", "key" and "value", as "query-key"; got {self.relations!r}.'
+            )
+
+    def bind(self, student, teacher):
+        for taps in (student, teacher):
+            taps.check_number(1)
+        pairs = _layer_pairs(self.layers or {len(student): len(teacher)}, student, teacher, first=1)
+        sides = [tuple(relation.split("-")) for relation in self.relations]
+        heads = self.heads or min(teacher.attention(others).num_key_value_heads for _, others in pairs)
+        used = list(dict.fromkeys(name for side in sides for name in side))
+        for taps, numbers in zip((student, teacher), zip(*pairs, strict=True), strict=True):
+            for number in numbers:
+                _check_relation(taps, number, sides, heads)
+
+        def terms(s, t):
+            found = []
+            for own, others in pairs:
+                bias = divergences.hiding(s.get(bias_key(own)))
+                for first, second in sides:
+                    scores = [
+                        divergences.relation_scores(x[projection_key(n, first)], x[projection_key(n, second)], heads)
+                        for x, n in ((s, own), (t, others))
+                    ]
+                    found.append(divergences.probability_divergence(*scores, bias) / len(pairs))
+            return found
+
         return Bound("relation", self.weight, terms, projections=_projections(pairs, used))
 
 
