@@ -193,7 +193,7 @@ class Distiller(DistributedModel):
         if rank == 1:
             by_sample = ops.cast(sample_weight, "float32")
             tokens = ops.expand_dims(by_sample, 1) if tokens is None else tokens * ops.expand_dims(by_sample, 1)
-        labelled = ops.cast(sample_weight, "float32") if rank == 2 else tokens
+        by_token = ops.cast(sample_weight, "float32") if rank == 2 else None
         counts = {}
         for bound in self._bounds:
             for term in y_pred["terms"][bound.name]:
@@ -202,9 +202,10 @@ class Distiller(DistributedModel):
                 if len(term.shape) == 1:
                     yield bound, Objective(ops.mean(term * by_sample if rank == 1 else term), None)
                     continue
-                weights = labelled if bound.of_labels else tokens
+                of_labels = bound.of_labels and rank == 2
+                weights = by_token if of_labels else tokens
                 weights = ops.ones_like(term) if weights is None else weights + ops.zeros_like(term)
-                count = counts.setdefault(bound.of_labels, ops.sum(weights))
+                count = counts.setdefault(of_labels, ops.sum(weights))  # one, so that one divisor makes one objective
                 yield bound, Objective(ops.divide_no_nan(ops.sum(term * weights), count), count)
 
     # ---- training ---------------------------------------------------------------------------------------------
