@@ -175,6 +175,12 @@ class Distiller(DistributedModel):
             return self.get_metrics_result()
         return super().compute_metrics(x, y, y_pred[OUTPUT], sample_weight)
 
+    def get_metrics_result(self):
+        if self._compile_metrics is None or self._compile_metrics.built:
+            return super().get_metrics_result()
+        # No labels have come: the metrics of compile() have nothing to say.
+        return {metric.name: metric.result() for metric in (self._loss_tracker, *self.part_metrics)}
+
     def _learns_labels(self, y) -> bool:
         if y is None or not self.label_weight:
             return False
@@ -362,8 +368,8 @@ class _PartMean(keras.metrics.Metric):
 
 def _steps_per_epoch(x, batch_size, validation_split) -> int:
     if not is_arrays(x):
-        steps = x.num_batches if hasattr(x, "num_batches") else int(x.cardinality())
-        if steps is None or steps < 1:
+        steps = getattr(x, "num_batches", None) or (int(x.cardinality()) if hasattr(x, "cardinality") else 0)
+        if steps < 1:
             raise ValueError(
                 "The dataset does not know its length, and the default learning rate falls over the steps of the fit: "
                 "pass steps_per_epoch, or compile with an optimizer of your own."
