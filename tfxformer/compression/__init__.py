@@ -1,17 +1,36 @@
-"""Smaller models: pruning on tfmot's engine, for any Keras 3 model; removal of heads, neurons, layers and tokens."""
+"""Smaller models: pruning on tfmot's engine, distillation, removal of heads, neurons, layers and tokens, adapters."""
 
+from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
+from tfxformer.compression.distill import Distiller
+from tfxformer.compression.distillation_losses import (
+    AttentionLoss,
+    EmbeddingLoss,
+    HiddenStateLoss,
+    LogitsLoss,
+    RelationLoss,
+)
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
+from tfxformer.compression.student import student_from
 from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 
 __all__ = [
+    "Adapters",
+    "AttentionLoss",
     "ConstantSparsity",
+    "Distiller",
+    "EmbeddingLoss",
+    "HiddenStateLoss",
+    "LoRA",
+    "LogitsLoss",
     "PolynomialDecay",
     "Prune",
+    "RelationLoss",
     "SparsityReport",
+    "TrainableTable",
     "head_importance",
     "keep_tokens",
     "layer_importance",
@@ -21,5 +40,7 @@ __all__ = [
     "remove_neurons",
     "shrink_gradually",
     "sparsity_report",
+    "student_from",
+    "trainable_table",
     "trim_vocabulary",
 ]

@@ -36,7 +36,9 @@ def all_kernels(model: keras.Model) -> list[Kernel]:
 
     `MultiHeadAttention`, also KerasHub's, holds EinsumDense layers. Embeddings are lookup tables, no kernels.
     A layer whose `kernel` is computed (LoRA adds two factors to it) or stored in integers has none to prune.
+    Of a `Distiller` they are those of its student.
     """
+    model = getattr(model, "student", model)
     kernels: dict[int, Kernel] = {}
     for layer in model._flatten_layers(include_self=False):  # Keras has no public walk into nested layers
         summed_axes = _summed_axes(layer)
@@ -56,7 +58,7 @@ def choose_kernels(model: keras.Model, layers: Callable | None = None) -> list[K
     """
     if layers is not None:
         return [kernel for kernel in all_kernels(model) if layers(kernel.layer)]
-    outputs = {id(layer) for layer in output_layers(model)}
+    outputs = {id(layer) for layer in output_layers(getattr(model, "student", model))}
     return [kernel for kernel in all_kernels(model) if id(kernel.layer) not in outputs]
 
 

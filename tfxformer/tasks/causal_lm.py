@@ -169,9 +169,11 @@ class CausalLM(Task):
 
     def compile(self, *args, weighted_metrics=None, **kwargs):
         """See `Task.compile`; the default metric is `training.Perplexity`."""
-        super().compile(
-            *args, weighted_metrics=[Perplexity()] if weighted_metrics is None else weighted_metrics, **kwargs
-        )
+        weighted_metrics = self.default_weighted_metrics() if weighted_metrics is None else weighted_metrics
+        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
+
+    def default_weighted_metrics(self):
+        return [Perplexity()]
 
     def fit(self, x=None, y=None, batch_size=None, *args, sequence_length=None, **kwargs):
         """Fits on texts, prompts with answers, conversations, ids, arrays or datasets; see `CausalLM` and `Task.fit`.

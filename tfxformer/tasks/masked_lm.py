@@ -120,6 +120,14 @@ class MaskedLM(Task):
             x, batch_size = hidden, None
         return super().evaluate(x, y, batch_size, **kwargs)
 
+    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False):
+        if is_raw(x):
+            raise ValueError(
+                "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. Give "
+                "a dataset of batches, as hide_batches(dataset) returns it."
+            )
+        return super().to_arrays(x, y, sample_weight, fitting=fitting)
+
     def _hidden(self, x, batch_size, changing=False):
         """Batches with tokens hidden, of what is given without; None for what has its labels already."""
         if x is None:

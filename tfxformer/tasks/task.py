@@ -173,6 +173,13 @@ class Task(DistributedModel):
             self.choose_sequence_length(examples)
         return self.prepare(examples, sample_weight)
 
+    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
+        """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are.
+
+        With `fitting` it also chooses `sequence_length`, as `fit` does.
+        """
+        return self._examples(x, y, sample_weight, fitting=fitting)
+
     # ---- training ---------------------------------------------------------------------------------------------
 
     def compile(

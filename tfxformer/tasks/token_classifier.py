@@ -69,8 +69,11 @@ class TokenClassifier(Task):
     def compile(self, *args, weighted_metrics=None, **kwargs):
         """See `Task.compile`; the default metric counts labelled pieces only."""
         if weighted_metrics is None:
-            weighted_metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+            weighted_metrics = self.default_weighted_metrics()
         super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
+
+    def default_weighted_metrics(self):
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def read(self, x, y=None) -> Examples:
         return read_examples(x, y, words=True)

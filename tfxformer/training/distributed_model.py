@@ -53,10 +53,12 @@ class DistributedModel(keras.Model):
 
     A subclass may override `compute_loss` and `compute_metrics`. `compute_loss` returns the mean over the samples it is
     given; Keras' loss objects, called there, divide by the number of replicas: call loss functions or
-    `super().compute_loss`. A subclass whose loss compares samples with each other (contrastive losses) says
-    `compares_samples = True`: its `compute_loss` and `compute_metrics` then get the outputs, targets and weights of all
-    replicas (and x=None), and return the loss of the whole batch. A `train_step` or `test_step` of its own runs on one
-    device only.
+    `super().compute_loss`. Where its parts are means over different things (samples, tokens of several kinds), it says
+    them one by one in `objectives(x, y, y_pred, sample_weight, samples, records)` too, a list of
+    `loss_terms.Objective`; `records` are those of the compiled loss, once it is called there. A subclass whose loss
+    compares samples with each other (contrastive losses) says `compares_samples = True`: its `compute_loss` and
+    `compute_metrics` then get the outputs, targets and weights of all replicas (and x=None), and return the loss of
+    the whole batch. A `train_step` or `test_step` of its own runs on one device only.
 
     Not supported: synchronized BatchNormalization, asynchronous strategies (ParameterServerStrategy).
     """

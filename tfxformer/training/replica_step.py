@@ -198,6 +198,8 @@ class ReplicaStep:
 
     def _objectives(self, x, y, y_pred, sample_weight, samples, records):
         model = self.model
+        if hasattr(model, "objectives"):
+            return model.objectives(x, y, y_pred, sample_weight, samples, records)
         if self.own_loss:
             loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self.training)
             return [own_objective(loss, records, samples)]

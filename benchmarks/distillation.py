@@ -1,0 +1,147 @@
+"""Three layers of MiniLM-L6, learning movie reviews from the six-layer model, and from the labels alone.
+
+    python benchmarks/distillation.py
+
+The VADER movie snippets, 64 tokens, and the fit of `quality.py` (3 epochs, batch 32, AdamW at 5e-5). The six-layer
+teacher is fine-tuned on the labels; `compression.student_from(teacher, num_layers=3)` makes one student, from which
+two fits begin, alike but for their loss: on labels alone, and in a `Distiller` on labels, the teacher's logits
+(T=2; Hinton et al., 2015, arXiv:1503.02531) and its hidden states (Jiao et al., 2020, arXiv:1909.10351). Seeds 0, 1
+and 2. A seed is a process, and a file of its own under --runs: a run that finds its file is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import harness
+import numpy as np
+import quality
+
+LAYERS, TEMPERATURE, STUDENT_EPOCHS, STUDENT_RATE = 3, 2.0, 3, 5e-5
+PACKAGES = ["tensorflow", "keras"]
+KEPT = 0.97  # of the teacher's accuracy
+
+
+def sentences(count):
+    """The split, or its first `count` training sentences for a short try; always all test sentences."""
+    from tfxformer import samples
+
+    split = samples.vader_movies()
+    return split._replace(train_texts=split.train_texts[:count], train_labels=split.train_labels[:count])
+
+
+def run_seed(seed, count) -> dict:
+    """The teacher, and both students: for each test sentence whether it was right, and the seconds of each fit."""
+    import keras
+
+    from tfxformer import compression, samples, tasks
+
+    split = sentences(count)
+    keras.utils.set_random_seed(seed)
+    teacher = tasks.TextClassifier.from_pretrained(
+        samples.minilm(), labels=split.labels, sequence_length=quality.LENGTH
+    )
+    found = {}
+
+    def measure(name, model, trained, epochs, rate):
+        start = time.perf_counter(), time.process_time()
+        settings = {"warmup": quality.WARMUP, "weight_decay": quality.DECAY, "global_clipnorm": quality.CLIP}
+        trained.compile(learning_rate=rate, **settings)
+        trained.fit(split.train_texts, split.train_labels, batch_size=quality.BATCH, epochs=epochs, verbose=2)
+        wanted = [split.labels.index(label) for label in split.test_labels]
+        right = quality.right(model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1), wanted)
+        found[name] = {**quality.since(start), "right": right, "parameters": model.count_params()}
+        print(f"seed {seed} {name}: {quality.accuracy(right):.4f}", file=sys.stderr, flush=True)
+
+    measure("teacher", teacher, teacher, quality.EPOCHS, quality.RATE)
+    for name in ("alone", "distilled"):
+        keras.utils.set_random_seed(seed)  # the same batches for both
+        student = compression.student_from(teacher, num_layers=LAYERS)
+        losses = [compression.LogitsLoss(TEMPERATURE), compression.HiddenStateLoss()]
+        trained = student if name == "alone" else compression.Distiller(student, teacher, losses)
+        measure(name, student, trained, STUDENT_EPOCHS, STUDENT_RATE)
+    return found
+
+
+def run(seed, count, folder) -> dict:
+    """One seed in a fresh process, or its file where it is there already."""
+    path = Path(folder) / f"seed{seed}-{count or 'all'}.json"
+    if path.exists():
+        print(f"{path} is there", file=sys.stderr)
+        return json.loads(path.read_text())
+    machine = harness.machine(PACKAGES)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        result = {"models": pool.submit(run_seed, seed, count).result()}
+    result |= {"machine": machine, "date": time.strftime("%Y-%m-%d")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(path)
+    return result
+
+
+def summarize(runs: dict) -> dict:
+    """Accuracies by seed, what the students keep of their teacher's, and what they should."""
+    models = {
+        name: [quality.accuracy(result["models"][name]["right"]) for result in runs.values()]
+        for name in ("teacher", "alone", "distilled")
+    }
+    first = next(iter(runs.values()))["models"]
+    kept = {name: statistics.mean(models[name]) / statistics.mean(models["teacher"]) for name in ("alone", "distilled")}
+    gains, errors = [], []
+    for result in runs.values():
+        pair = [np.array(list(result["models"][name]["right"])).astype(int) for name in ("distilled", "alone")]
+        difference = 100.0 * (pair[0] - pair[1])
+        gains.append(float(difference.mean()))
+        errors.append(float(difference.std() / len(difference) ** 0.5))
+    return {
+        "test_sentences": len(first["teacher"]["right"]),
+        "accuracy_by_seed": models,
+        "kept_of_the_teacher": kept,
+        "points_won_by_distillation": {
+            "mean": statistics.mean(gains),
+            "by_seed": gains,
+            "standard_error_by_seed": errors,
+        },
+        "parameters": {name: one["parameters"] for name, one in first.items()},
+        "seconds_by_seed": {name: [result["models"][name]["seconds"] for result in runs.values()] for name in first},
+        "targets": {
+            "distilled_keeps": {"found": kept["distilled"], "at_least": KEPT},
+            "points_won_by_distillation": {"found": statistics.mean(gains), "above": 0.0},
+        },
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(quality.SEEDS))
+    parser.add_argument("--texts", type=int, help="train on that many sentences only, for a short try")
+    parser.add_argument("--runs", default=harness.RESULTS / "distillation-runs", help="folder of the single runs")
+    options = parser.parse_args()
+
+    runs = {seed: run(seed, options.texts, options.runs) for seed in options.seeds}
+    results = {
+        "what": "MiniLM-L6 on VADER movie snippets, 64 tokens: 3 layers of it with and without their teacher, float32",
+        "command": harness.command(),
+        "seeds": options.seeds,
+        "training_texts": options.texts or "all",
+        "machine": next(iter(runs.values()))["machine"],
+        **summarize(runs),
+    }
+    for name, values in results["accuracy_by_seed"].items():
+        print(f"{name:10s} {statistics.mean(values):.4f}   seeds {' '.join(f'{value:.4f}' for value in values)}")
+    for name, target in results["targets"].items():
+        limit = f"at least {target['at_least']}" if "at_least" in target else f"above {target['above']}"
+        print(f"{name}: {target['found']:.3f}, wanted {limit}")
+    print(harness.write("distillation" if options.texts is None else "distillation-try", results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Small teachers and students, and the cases that need a process of their own.
+
+As a script it trains under two replicas and on one device and prints one JSON object:
+`python distillation_cases.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
+
+import numpy as np
+import tiny
+
+
+def classifier(tokenizer=None, layers=4, seed=1, **changes):
+    """A classifier, every weight random."""
+    from tfxformer import tasks
+
+    backbone = tiny.backbone("bert", encoder__num_layers=layers, **changes)
+    return tiny.perturb(tasks.TextClassifier(backbone, ["negative", "positive"], tokenizer=tokenizer), seed)
+
+
+def softmax(x):
+    exponents = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def divergence(student, teacher, temperature=2.0):
+    """T^2 KL(teacher || student) in float64: [..., C] -> [...]."""
+    s, t = softmax(np.float64(student) / temperature), softmax(np.float64(teacher) / temperature)
+    return temperature**2 * (t * np.log(t / s)).sum(-1)
+
+
+def language_model(family="gpt2", layers=2):
+    """A causal language model and rows of other lengths, with the targets and weights of their next tokens."""
+    from tfxformer import tasks
+
+    model = tiny.perturb(tasks.CausalLM(tiny.backbone(family, decoder__num_layers=layers)), 2)
+    inputs = tiny.batch(9, 12, token_types=1)
+    targets = np.roll(inputs["token_ids"], -1, axis=1)
+    weights = (np.roll(inputs["padding_mask"], -1, axis=1) * inputs["padding_mask"]).astype("float32")
+    weights[:, -1] = 0
+    return model, inputs, targets, weights
+
+
+def trained(scope, jit, steps):
+    """(weights, history) of a student of a language model after two epochs; the last batch is of one row."""
+    import keras
+
+    from tfxformer import compression
+
+    with scope():
+        teacher, inputs, targets, weights = language_model(layers=4)
+        student = compression.student_from(teacher, num_layers=2)
+        losses = [
+            compression.LogitsLoss(),
+            compression.HiddenStateLoss(projection=True),
+            compression.RelationLoss(weight=0.5),
+        ]
+        distiller = compression.Distiller(student, teacher, losses, label_weight=0.5)
+        for number, layer in enumerate(distiller.learned):
+            tiny.perturb(layer, number)
+        optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0, gradient_accumulation_steps=steps)
+        distiller.compile(optimizer, jit_compile=jit)
+    history = distiller.fit(
+        inputs, targets, sample_weight=weights, batch_size=4, epochs=2, shuffle=False, verbose=0
+    ).history
+    evaluated = distiller.evaluate(inputs, targets, sample_weight=weights, batch_size=4, verbose=0, return_dict=True)
+    return [weight.numpy() for weight in distiller.trainable_weights], {
+        **{name: values[-1] for name, values in history.items()},
+        **{f"evaluated_{name}": value for name, value in evaluated.items()},
+    }
+
+
+def main():
+    from tfxformer import training
+
+    strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
+    results = {}
+    for name, jit, steps in (("plain", False, None), ("XLA, accumulated", True, 2)):
+        alone, alone_history = trained(contextlib.nullcontext, False, steps)
+        ours, ours_history = trained(strategy.scope, jit, steps)
+        results[name] = {
+            "weights": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),
+            "history": {key: [ours_history[key], alone_history[key]] for key in alone_history},
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

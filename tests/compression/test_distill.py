@@ -1,0 +1,313 @@
+"""Distiller: its loss is the formula's, from `fit` on texts to the student's files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from distillation_cases import classifier, divergence, language_model
+
+from tfxformer import compression, tasks
+from tfxformer.compression import (
+    AttentionLoss,
+    ConstantSparsity,
+    Distiller,
+    EmbeddingLoss,
+    HiddenStateLoss,
+    LogitsLoss,
+    Prune,
+    RelationLoss,
+    student_from,
+)
+
+ALL = (LogitsLoss(), HiddenStateLoss(), AttentionLoss(), AttentionLoss(distance="kl"), RelationLoss())
+pytestmark = pytest.mark.usefixtures("plain_kernels")
+
+
+@pytest.fixture
+def teacher(tiny_tokenizer):
+    return classifier(tiny_tokenizer)
+
+
+def logits(model, texts):
+    return model.logits(model.encode(texts, sequence_length=16), verbose=0)
+
+
+def fit(distiller, *data, rate=0.05, **options):
+    """Plain gradient descent, in order."""
+    distiller.compile(keras.optimizers.SGD(rate))
+    return distiller.fit(*data, **{"batch_size": 8, "shuffle": False, "verbose": 0, **options}).history
+
+
+def test_fit_on_texts_brings_the_student_to_its_teacher(teacher):
+    student = student_from(teacher, num_layers=2)
+    before = divergence(logits(student, tiny.TEXTS), logits(teacher, tiny.TEXTS)).mean()
+    distiller = Distiller(student, teacher, label_weight=0)
+    distiller.compile(learning_rate=5e-3)
+    history = distiller.fit(tiny.TEXTS, epochs=8, batch_size=8, validation_split=0.25, verbose=0).history
+    after = divergence(logits(student, tiny.TEXTS), logits(teacher, tiny.TEXTS)).mean()
+    assert set(history) == {"loss", "logits_loss", "val_loss", "val_logits_loss"}
+    assert after < before / 10 and history["loss"][-1] < history["loss"][0] / 10
+    assert student.sequence_length == 16  # chosen by the texts, as the student's own fit does
+    assert student.predict(tiny.TEXTS[:3], verbose=0).shape == (3, 2)
+    np.testing.assert_array_equal(distiller.predict(tiny.TEXTS[:3], verbose=0), student.predict(tiny.TEXTS[:3]))
+
+
+def test_the_loss_is_the_formulas(teacher):
+    student = student_from(teacher, num_layers=2)
+    losses = [LogitsLoss(temperature=3.0, weight=0.7), HiddenStateLoss(layers={0: 0, 1: 2}, weight=2.0)]
+    distiller = Distiller(student, teacher, losses, label_weight=0.3)
+    student.sequence_length = 16
+    found = distiller.evaluate(tiny.TEXTS, tiny.LABELS, batch_size=24, verbose=0, return_dict=True)
+
+    own, others = np.float64(logits(student, tiny.TEXTS)), np.float64(logits(teacher, tiny.TEXTS))
+    labels = np.array([0 if label == "negative" else 1 for label in tiny.LABELS])
+    probabilities = np.exp(own) / np.exp(own).sum(-1, keepdims=True)
+    labels_loss = -np.log(probabilities[np.arange(24), labels]).mean()
+    logits_loss = divergence(own, others, 3.0).mean()
+    batch = student.encode(tiny.TEXTS)
+    real = batch["padding_mask"] == 1
+    states = [
+        [np.asarray(x)[real] for x in model.backbone.forward(batch)["hidden_states"]] for model in (student, teacher)
+    ]
+    hidden = np.mean([((states[0][a] - states[1][b]) ** 2).mean() for a, b in ((0, 0), (1, 2))])
+    assert found["logits_loss"] == pytest.approx(logits_loss, rel=1e-5)
+    assert found["hidden_state_loss"] == pytest.approx(hidden, rel=1e-4)
+    assert found["loss"] == pytest.approx(0.3 * labels_loss + 0.7 * logits_loss + 2.0 * hidden, rel=1e-4)
+    assert found["accuracy"] == pytest.approx((own.argmax(-1) == labels).mean())
+
+
+@pytest.mark.parametrize(("type_", "activation"), [("multi_label_classification", "sigmoid"), ("regression", "linear")])
+def test_logits_of_other_problem_types(type_, activation):
+    models = [
+        tiny.perturb(tasks.TextClassifier(tiny.backbone(), ["a", "b"], problem_type=type_), seed) for seed in (0, 1)
+    ]
+    batch = tiny.inputs_for(models[0])
+    found = Distiller(*models, label_weight=0).evaluate(batch, verbose=0, return_dict=True)["logits_loss"]
+    s, t = (np.float64(model.logits(batch, verbose=0)) for model in models)
+    if activation == "linear":
+        wanted = ((s - t) ** 2).mean()
+    else:  # each label's sigmoid as a softmax of two
+        wanted = divergence(np.stack([s, 0 * s], -1), np.stack([t, 0 * t], -1)).mean()
+    assert found == pytest.approx(wanted, rel=1e-5)
+    stated = Distiller(*models, [LogitsLoss(activation=activation)], label_weight=0)
+    assert stated.evaluate(batch, verbose=0, return_dict=True)["logits_loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_tokens_count_by_mask_or_by_the_weights_of_their_labels():
+    teacher, inputs, targets, weights = language_model()
+    student = student_from(teacher, num_layers=1)
+    each = divergence(student.logits(inputs, verbose=0), teacher.logits(inputs, verbose=0))
+    distiller = Distiller(student, teacher)
+    found = distiller.evaluate(inputs, targets, sample_weight=weights, verbose=0, return_dict=True)
+    assert found["logits_loss"] == pytest.approx((each * weights).sum() / weights.sum(), rel=1e-4)
+    mask = inputs["padding_mask"]
+    found = distiller.evaluate(inputs, verbose=0, return_dict=True)
+    assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
+    by_row = np.arange(9, dtype="float32")
+    found = distiller.evaluate(inputs, targets, sample_weight=by_row, verbose=0, return_dict=True)
+    mask = mask * by_row[:, None]
+    assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
+
+
+def test_weights_of_samples():
+    models = [classifier(layers=2, seed=seed) for seed in (1, 2)]
+    batch, by_row = tiny.inputs_for(models[0]), np.array([1, 0, 3], "float32")
+    each = divergence(*(model.logits(batch, verbose=0) for model in models))
+    distiller = Distiller(*models, label_weight=0)
+    found = distiller.evaluate(batch, np.zeros(3, "int32"), sample_weight=by_row, verbose=0, return_dict=True)
+    assert found["logits_loss"] == pytest.approx((each * by_row).mean(), rel=1e-5)
+
+
+def test_kept_answers_train_as_those_of_each_step(teacher):
+    """And a dataset of batches too, of which none are kept."""
+    import tensorflow as tf
+
+    batch = teacher.encode(tiny.TEXTS, sequence_length=16)
+    labels = np.arange(24, dtype="int32") % 2
+    results = []
+    for cache_bytes, data in (
+        (2**30, (batch, labels)),
+        (0, (batch, labels)),
+        (2**30, (tf.data.Dataset.from_tensor_slices((batch, labels)).batch(8),)),
+    ):
+        student = student_from(teacher, num_layers=2)
+        distiller = Distiller(student, teacher, ALL, cache_bytes=cache_bytes)
+        options = {"batch_size": None} if len(data) == 1 else {}
+        history = fit(distiller, *data, epochs=2, validation_data=(batch, labels), **options)
+        results.append((history, student.get_weights()))
+    for history, weights in results[1:]:
+        assert set(history) == set(results[0][0])
+        for name, values in history.items():
+            np.testing.assert_allclose(values, results[0][0][name], rtol=1e-4, err_msg=name)
+        for ours, theirs in zip(weights, results[0][1], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+class Counting(keras.layers.Layer):
+    """Counts the rows that go through it."""
+
+    def build(self, input_shape):
+        self.rows = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.rows.assign_add(keras.ops.cast(keras.ops.shape(x)[0], "float32"))
+        return x
+
+
+@pytest.mark.parametrize(("cache_bytes", "rows"), [(2**20, 12 + 1), (0, 1 + 3 * 12)])
+def test_the_teacher_reads_a_training_set_once(cache_bytes, rows):
+    """One row more says how large its answers are. Any functional model is a teacher."""
+    inputs = keras.Input((4,))
+    counting = Counting()
+    teacher = keras.Model(inputs, keras.layers.Dense(3)(counting(inputs)))
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    fit(Distiller(student, teacher, cache_bytes=cache_bytes), x, epochs=3, batch_size=4)
+    assert float(counting.rows) == rows
+
+
+def test_the_teacher_stays_as_it_is(teacher):
+    before = teacher.get_weights()
+    trainable = [variable.trainable for variable in teacher.variables]
+    student = student_from(teacher, num_layers=2)
+    fit(Distiller(student, teacher, ALL, cache_bytes=0), tiny.TEXTS, tiny.LABELS)
+    for kept, now in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, now)
+    assert [variable.trainable for variable in teacher.variables] == trainable
+    assert any(
+        np.abs(a - b).max() > 1e-4
+        for a, b in zip(student.get_weights(), student_from(teacher, 2).get_weights(), strict=True)
+    )
+
+
+def test_a_narrower_student_learns_through_a_projection(teacher):
+    student = classifier(teacher.tokenizer, layers=2, seed=3, encoder__hidden_size=16, encoder__num_heads=2)
+    losses = [HiddenStateLoss(projection=True), RelationLoss(heads=4, relations=("query-key", "value-value"))]
+    distiller = Distiller(student, teacher, losses, label_weight=0)
+    (projection,) = distiller.learned
+    assert projection.kernel.shape == (16, 32)
+    kernel = np.asarray(projection.kernel)
+    history = fit(distiller, tiny.TEXTS, epochs=6, rate=0.3)
+    assert all(history[name][-1] < history[name][0] for name in ("hidden_state_loss", "relation_loss"))
+    assert np.abs(np.asarray(projection.kernel) - kernel).max() > 1e-3
+    assert not any("projection" in variable.path and "hidden_state" in variable.path for variable in student.variables)
+
+
+def test_a_tagger(tiny_tokenizer):
+    words = [text.split() for text in tiny.TEXTS]
+    tags = [["N" if word in ("film", "cat", "dog") else "O" for word in row] for row in words]
+    backbone = tiny.backbone("bert", encoder__num_layers=4)
+    teacher = tiny.perturb(tasks.TokenClassifier(backbone, ["O", "N"], tokenizer=tiny_tokenizer))
+    student = student_from(teacher, num_layers=2)
+    history = fit(Distiller(student, teacher, ALL), words, tags, epochs=4)
+    assert history["logits_loss"][-1] < history["logits_loss"][0]
+    assert len(student.predict(words[:1])[0]) == len(words[0])
+
+
+def test_an_embedder(tiny_tokenizer):
+    backbone = tiny.backbone("bert", encoder__num_layers=4)
+    teacher = tasks.TextEmbedder(backbone, tokenizer=tiny_tokenizer)
+    student = student_from(teacher, num_layers=2)
+    s, t = (model.predict(tiny.TEXTS, verbose=0) for model in (student, teacher))
+    distiller = Distiller(student, teacher, [EmbeddingLoss(), EmbeddingLoss(distance="mse"), RelationLoss()])
+    found = distiller.evaluate(tiny.TEXTS, verbose=0, return_dict=True)
+    assert found["embedding_loss"] == pytest.approx(1 - (s * t).sum(-1).mean(), abs=1e-5)
+    assert found["embedding_2_loss"] == pytest.approx(((s - t) ** 2).mean(), rel=1e-4)
+    history = fit(distiller, tiny.TEXTS, epochs=4)
+    assert history["embedding_loss"][-1] < history["embedding_loss"][0]
+    with pytest.raises(ValueError, match="learns from single texts"):
+        distiller.fit(list(zip(tiny.TEXTS, tiny.TEXTS, strict=True)), np.ones(24, "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_causal_language_models(family):
+    teacher, inputs, targets, weights = language_model(family, layers=4)
+    student = student_from(teacher, num_layers=2)
+    history = fit(Distiller(student, teacher, ALL), inputs, targets, sample_weight=weights, epochs=3, rate=0.02)
+    assert history["logits_loss"][-1] < history["logits_loss"][0]
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_pruned_while_it_learns(teacher, tmp_path):
+    """What is pruned is the student, all of it but its head; zeros are exact, and its file has them."""
+    student = student_from(teacher, num_layers=2)
+    callback = Prune(ConstantSparsity(0.5, begin_step=0, frequency=1))
+    history = fit(Distiller(student, teacher, cache_bytes=0), tiny.TEXTS, tiny.LABELS, epochs=2, callbacks=[callback])
+    assert history["sparsity"][-1] == 0.5
+    assert compression.sparsity_report(student).kernels.sparsity == 0.5
+    assert not (np.asarray(student.heads["classifier"].output_projection.kernel) == 0).any()
+    assert compression.sparsity_report(teacher).kernels.zeros == 0
+    student.save(tmp_path / "pruned.keras")
+    assert compression.sparsity_report(keras.saving.load_model(tmp_path / "pruned.keras")).kernels.sparsity == 0.5
+
+
+def test_files_are_the_students(teacher, tmp_path):
+    student = student_from(teacher, num_layers=2)
+    distiller = Distiller(student, teacher, [HiddenStateLoss(projection=True), LogitsLoss()])
+    kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=False)
+    distiller.compile(learning_rate=1e-3)
+    distiller.fit(tiny.TEXTS, tiny.LABELS, validation_split=0.25, callbacks=[kept], verbose=0)
+    loaded = keras.saving.load_model(tmp_path / "best.keras")
+    assert isinstance(loaded, tasks.TextClassifier) and loaded.count_params() == student.count_params()
+    np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:4]), student.predict(tiny.TEXTS[:4]))
+    distiller.save_weights(tmp_path / "student.weights.h5")
+    other = student_from(teacher, num_layers=2)
+    Distiller(other, teacher).load_weights(tmp_path / "student.weights.h5")
+    np.testing.assert_array_equal(other.predict(tiny.TEXTS[:4]), student.predict(tiny.TEXTS[:4]))
+    with pytest.raises(ValueError, match=r"save distiller\.student"):
+        distiller.get_config()
+    student.fit(tiny.TEXTS, tiny.LABELS, verbose=0)  # it is a task as before
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_default_rate_falls_to_zero_over_each_fit(teacher, mixed):
+    teacher = classifier(teacher.tokenizer) if not mixed else teacher
+    distiller = Distiller(student_from(teacher, num_layers=1), teacher)
+    for epochs in (1, 2):
+        distiller.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, epochs=epochs, verbose=0)
+        assert int(distiller.optimizer.iterations) == 3 * epochs
+        assert float(distiller.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+
+
+def test_two_replicas_are_one_device():
+    """Tokens of other numbers on each, a last batch of one row; with XLA, and an update every other batch."""
+    script = Path(__file__).with_name("distillation_cases.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, result in json.loads(done.stdout.splitlines()[-1]).items():
+        assert result["weights"] < 2e-6, name
+        assert {"loss", "logits_loss", "hidden_state_loss", "evaluated_loss"} <= set(result["history"])
+        for key, (ours, alone) in result["history"].items():
+            assert ours == pytest.approx(alone, rel=1e-4), (name, key)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_kerashub_models(family):
+    hub = pytest.importorskip("keras_hub")
+
+    def make(layers):
+        sizes = {"vocabulary_size": 50, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+        kind = {"bert": hub.models.BertBackbone, "gpt2": hub.models.GPT2Backbone}[family]
+        backbone = kind(**sizes, num_layers=layers, max_sequence_length=12)
+        outputs = backbone.output["pooled_output"] if family == "bert" else backbone.output[:, -1]
+        return tiny.perturb(keras.Model(backbone.input, keras.layers.Dense(3, name="head")(outputs)))
+
+    teacher, student = make(3), make(1)
+    batch = {name: array for name, array in tiny.batch(8, 12).items() if name in student.input}
+    batch["token_ids"] = batch["token_ids"] % 50
+    losses = [LogitsLoss(), HiddenStateLoss(layers={"transformer_layer_0": "transformer_layer_2"})]
+    distiller = Distiller(student, teacher, losses)
+    found = distiller.evaluate(batch, verbose=0, return_dict=True)
+    each = divergence(student.predict(batch, verbose=0), teacher.predict(batch, verbose=0))
+    assert found["logits_loss"] == pytest.approx(each.mean(), rel=1e-4)
+    history = fit(distiller, batch, epochs=4)
+    assert history["loss"][-1] < history["loss"][0]
+    with pytest.raises(ValueError, match="There are targets, but no loss for them"):
+        distiller.fit(batch, np.zeros(8, "int32"), verbose=0)
+    with pytest.raises(ValueError, match="no Transformer block of tfxformer"):
+        Distiller(student, teacher, [HiddenStateLoss()])

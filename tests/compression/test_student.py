@@ -1,0 +1,97 @@
+"""student_from: the teacher's own layers, fewer of them, and a model like any of its kind."""
+
+import numpy as np
+import pytest
+import tiny
+from distillation_cases import classifier, language_model
+
+import tfxformer
+from tfxformer import tasks
+from tfxformer.compression import student_from
+from tfxformer.layers import padding_bias
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        ({"num_layers": 3}, [2, 4, 6]),
+        ({"num_layers": 2}, [3, 6]),
+        ({"layers": [1, 6]}, [1, 6]),
+        ({"num_layers": 6}, list(range(1, 7))),
+    ],
+)
+def test_computes_what_the_kept_blocks_of_the_teacher_compute(arguments, kept):
+    teacher = classifier(layers=6)
+    student = student_from(teacher, **arguments)
+    batch = tiny.inputs_for(teacher)
+    x = teacher.backbone.forward(batch)["hidden_states"][0]
+    bias = padding_bias(batch["padding_mask"], -1e9)
+    for number in kept:
+        x = teacher.backbone.get_layer(f"encoder_block_{number - 1}")(x, bias=bias)
+    pooled = teacher.backbone.get_layer("pooler")(x[:, 0])
+    wanted = teacher.heads["classifier"](pooled)
+    np.testing.assert_allclose(student.logits(batch, verbose=0), np.asarray(wanted), atol=1e-5)
+    assert student.backbone.config.encoder.num_layers == len(kept)
+    assert not set(map(id, student.variables)) & set(map(id, teacher.variables))
+
+
+def test_all_blocks_are_the_teacher_itself():
+    for family in ("gpt2", "llama", "opt", "bloom"):
+        teacher, inputs, _, _ = language_model(family)
+        same = student_from(teacher, num_layers=2)
+        np.testing.assert_array_equal(same.logits(inputs, verbose=0), teacher.logits(inputs, verbose=0))
+
+
+def test_saved_and_reopened(tiny_tokenizer, tmp_path):
+    student = student_from(classifier(tiny_tokenizer), num_layers=2)
+    loaded = tasks.TextClassifier.from_pretrained(student.save_pretrained(tmp_path / "student"))
+    assert loaded.labels == student.labels and loaded.backbone.config.encoder.num_layers == 2
+    np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:3]), student.predict(tiny.TEXTS[:3]))
+
+
+def test_of_a_checkpoint_its_config_says_the_new_number(tiny_tokenizer, tmp_path):
+    classifier(tiny_tokenizer).save_pretrained(tmp_path / "teacher")
+    teacher = tasks.TextClassifier.from_pretrained(tmp_path / "teacher")
+    student = student_from(teacher, num_layers=2)
+    loaded = tasks.TextClassifier.from_pretrained(student.save_pretrained(tmp_path / "student"))
+    np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:3]), student.predict(tiny.TEXTS[:3]))
+
+
+def test_windows_go_with_their_layers():
+    teacher = tiny.backbone(
+        "mistral", decoder__num_layers=4, decoder__sliding_window=4, decoder__windowed_layers=(True, False, True, False)
+    )
+    assert student_from(teacher, layers=[1, 4]).config.decoder.windowed_layers == (True, False)
+    assert student_from(teacher, num_layers=2).config.decoder.sliding_window is None  # blocks 2 and 4 have none
+
+
+def test_shared_blocks():
+    teacher = tiny.backbone("albert", encoder__num_layers=4)
+    student = student_from(teacher, num_layers=2)
+    batch = tiny.inputs_for(teacher)
+    wanted, found = (model.forward(batch)["hidden_states"] for model in (teacher, student))
+    for a, b in zip(wanted, found, strict=False):  # the same block, fewer times
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-6)
+    groups = tiny.backbone("albert", encoder__num_layers=4, encoder__layer_groups=2)
+    with pytest.raises(ValueError, match="share the weights of 2 groups"):
+        student_from(groups, num_layers=2)
+
+
+def test_bad_arguments_say_what_is_wrong():
+    import keras
+
+    teacher = tiny.backbone()
+    for arguments, message in (
+        ({}, "one of the two"),
+        ({"num_layers": 1, "layers": [1]}, "one of the two"),
+        ({"num_layers": 3}, "a teacher of 2: give 1 to 2"),
+        ({"num_layers": 0}, "give 1 to 2"),
+        ({"layers": [2, 1]}, "each once and in their order"),
+        ({"layers": [0, 1]}, "blocks 1 to 2"),
+        ({"layers": []}, "blocks 1 to 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            student_from(teacher, **arguments)
+    with pytest.raises(TypeError, match="tfxformer's tasks, Encoders and Decoders; got Sequential"):
+        student_from(keras.Sequential([keras.Input((2,))]), num_layers=1)
+    assert isinstance(student_from(teacher, num_layers=1), tfxformer.models.Encoder)

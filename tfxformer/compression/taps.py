@@ -1,0 +1,137 @@
+"""What a functional model computes on the way: hidden states, and what attention projects, as further outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import keras
+from keras import ops
+
+from tfxformer.layers.attention import merge_heads, split_heads
+from tfxformer.layers.rotary import rotate
+from tfxformer.layers.transformer_block import TransformerBlock
+
+OUTPUT = "output"
+PROJECTIONS = ("query", "key", "value")
+
+
+class Taps:
+    """Where the tensors of a functional model can be read.
+
+    Blocks are counted from 1, as hidden states are: state 0 is the embeddings, state i what block i gives. Weights
+    that run several times (ALBERT) count each time. What is read comes from the pass that gives the outputs, so that
+    dropout is the same.
+
+    Args:
+        model: functional keras.Model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        # From the inputs on: the deepest nodes first.
+        depths = sorted(model._nodes_by_depth.items(), reverse=True)
+        self._nodes = [node for _, nodes in depths for node in nodes if not node.is_input]
+        self.blocks = [node for node in self._nodes if isinstance(node.operation, TransformerBlock)]
+
+    def __len__(self) -> int:
+        """The number of blocks."""
+        return len(self.blocks)
+
+    def state(self, which: int | str):
+        """Hidden state number `which`, or the output of the layer of that name: a symbolic tensor [B, S, D]."""
+        if isinstance(which, str):
+            found = [node for node in self._nodes if node.operation.name == which]
+            if len(found) != 1 or len(found[0].outputs) != 1:
+                names = [node.operation.name for node in self._nodes if getattr(node.operation, "weights", ())]
+                raise ValueError(
+                    f"{self.model.name} has {len(found)} layers {which!r} with one output in its graph; its layers "
+                    f"with weights: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
+                )
+            return found[0].outputs[0]
+        self.check_number(which, first=0)
+        return self.blocks[0].arguments.args[0] if which == 0 else self.blocks[which - 1].outputs[0]
+
+    def check_number(self, number: int, first: int = 1) -> None:
+        """Refuses a block, or with first=0 a hidden state, that the model does not have."""
+        if not self.blocks:
+            raise ValueError(
+                f"{self.model.name} has no Transformer block of tfxformer in its graph, so its layers have no numbers: "
+                "name the layers (HiddenStateLoss), or learn its outputs (LogitsLoss)."
+            )
+        if not first <= number <= len(self.blocks):
+            raise ValueError(
+                f"{self.model.name} has blocks 1 to {len(self.blocks)}{' (0: the embeddings)' if not first else ''}; "
+                f"the layer map names {number}."
+            )
+
+    def attention(self, number: int):
+        """The `layers.Attention` of block `number`."""
+        self.check_number(number)
+        return self.blocks[number - 1].operation.self_attention
+
+    def reader(self, states: Iterable = (), projections: Iterable = (), outputs=True, biases=True) -> Callable:
+        """A function (batch, training) -> dict of tensors.
+
+        Args:
+            states: hidden states, by number or layer name; key (as `state_key` says) -> [B, S, D].
+            projections: pairs (block number, "query", "key" or "value"); `projection_key` -> [B, S, N*H], as attention
+                uses them, rotated by position but not scaled.
+            outputs: bool, whether the model's outputs are there: "output".
+            biases: bool, whether with projections comes `bias_key` -> the block's attention bias, where it has one.
+        """
+        states, projections = list(dict.fromkeys(states)), list(dict.fromkeys(projections))
+        wanted = {state_key(which): self.state(which) for which in states}
+        if outputs:
+            wanted[OUTPUT] = self.model.output
+        blocks = {}
+        for number in dict.fromkeys(number for number, _ in projections):
+            arguments = self.blocks[number - 1].arguments
+            found = {"input": arguments.args[0], **{name: arguments.kwargs.get(name) for name in ("bias", "rotary")}}
+            blocks[number] = {name: value for name, value in found.items() if value is not None}
+        function = keras.Model(self.model.input, {**wanted, "blocks": {str(n): found for n, found in blocks.items()}})
+
+        def read(batch, training=False):
+            values = function(batch, training=training)
+            found = values.pop("blocks", {})
+            for number, which in projections:
+                block = found[str(number)]
+                values[projection_key(number, which)] = self._project(
+                    number, which, block["input"], block.get("rotary")
+                )
+                if biases and "bias" in block:
+                    values[bias_key(number)] = block["bias"]
+            return values
+
+        return read
+
+    def _project(self, number: int, which: str, x, rotary=None):
+        block = self.blocks[number - 1].operation
+        attention = block.self_attention
+        x = x if block.norm_position == "post" else block.attention_norm(x)
+        x = getattr(attention, which)(x)
+        if rotary is None or which == "value":
+            return x
+        heads = attention.num_heads if which == "query" else attention.num_key_value_heads
+        return merge_heads(rotate(split_heads(x, heads), *rotary))
+
+
+def state_key(which: int | str) -> str:
+    """The name of a hidden state among what a reader gives."""
+    return f"state_{which}"
+
+
+def projection_key(number: int, which: str) -> str:
+    """The name of a block's queries, keys or values."""
+    return f"{which}_{number}"
+
+
+def bias_key(number: int) -> str:
+    """The name of a block's attention bias."""
+    return f"bias_{number}"
+
+
+def token_mask(batch):
+    """float32 [B, S], 1 at real tokens; None for a model whose batches have no `padding_mask`."""
+    if not isinstance(batch, dict) or "padding_mask" not in batch:
+        return None
+    return ops.cast(ops.not_equal(batch["padding_mask"], 0), "float32")
