@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers import kernels, low_rank
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.numerics import DEFAULT, Numerics
@@ -207,11 +207,9 @@ class Attention(keras.layers.Layer):
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
         layers = (self.query, self.key, self.value)
-        kernel = ops.concatenate([layer.kernel for layer in layers], axis=1)
         bias = ops.concatenate([layer.bias for layer in layers]) if self.use_bias else None
         heads = (self.num_heads, self.num_key_value_heads, self.num_key_value_heads)
-        product = ops.matmul(inputs, ops.cast(kernel, inputs.dtype))
-        return kernels.split_heads(product, bias, heads, self.head_size, self.scale)
+        return kernels.split_heads(low_rank.product(inputs, layers), bias, heads, self.head_size, self.scale)
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

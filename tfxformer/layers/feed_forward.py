@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
@@ -72,8 +71,7 @@ class FeedForward(keras.layers.Layer):
         if self.gated:
             return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel
-            product = ops.matmul(inputs, ops.cast(self.expand.kernel, inputs.dtype))
-            return self._activate(product, training, self.expand.bias)
+            return self._activate(self.expand.product(inputs), training, self.expand.bias)
         return self._activate(project(self.expand, units), training)
 
     def get_config(self):
