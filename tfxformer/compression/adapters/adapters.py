@@ -295,8 +295,10 @@ class Adapters:
         return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted_layers(self.model)]
 
     def _trace_anew(self) -> None:
-        """What Keras has compiled knows the layers as they were."""
-        self.model.train_function = self.model.test_function = self.model.predict_function = None
+        """Drops what Keras has compiled, also of models on the same layers that this one keeps: it knows them as they
+        were."""
+        for model in (self.model, *(one for one in vars(self.model).values() if isinstance(one, keras.Model))):
+            model.train_function = model.test_function = model.predict_function = None
 
     def _known(self, name: str) -> Adapter:
         if name not in self._adapters:
