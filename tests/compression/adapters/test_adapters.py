@@ -309,7 +309,7 @@ def test_checkpoint_of_the_merged_model(tiny_tokenizer, tmp_path):
     model = classifier(tiny_tokenizer)
     adapters = adapted(model)
     wanted = outputs(model)
-    with pytest.raises(CheckpointError, match="has the adapter films.*merge"):
+    with pytest.raises(CheckpointError, match="has the adapter films"):
         model.save_pretrained(tmp_path / "folder")
     with pytest.raises(CheckpointError, match="has the adapter films"):
         checkpoints.save_pretrained(tmp_path / "folder", model.backbone, model.backbone.config)

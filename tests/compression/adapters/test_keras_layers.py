@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from adapter_cases import adapted, everything, randomize
+from adapter_cases import adapted, randomize
 
-from tfxformer import compression, export
 from tfxformer.compression import Adapters, LoRA
 from tfxformer.compression.kernels import all_kernels
+from tfxformer.layers.low_rank import adapted_layers
 
 RANDOM = np.random.default_rng(2)
 
@@ -84,16 +84,15 @@ def test_keras_hub(name, tmp_path):
     before, weights = np.asarray(model(x)), tiny.weights(model)
     adapters = Adapters(model)
     adapters.add("films", LoRA(rank=2, also_train="logits" if name == "bert" else ()))
-    targets = [layer.path for layer in compression.adapters.adapters.adapted_layers(model)]
+    targets = [layer.path for layer in adapted_layers(model)]
     assert len(targets) == 4 and all(path.endswith(("query", "value")) for path in targets)
     np.testing.assert_array_equal(model(x), before)
     randomize(model)
     y = np.arange(8) % 2 if name == "bert" else np.zeros((8, 6, 8), "float32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if name == "bert" else "mse"
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=[], weighted_metrics=[])
-    fit = keras.Model.fit if name == "gpt2" else super(type(model), model).fit.__func__.__get__
     history = keras.Model.fit(model, x, y, batch_size=8, epochs=3, verbose=0)
-    assert fit and history.history["loss"][-1] < history.history["loss"][0]
+    assert history.history["loss"][-1] < history.history["loss"][0]
     after = tiny.weights(model)
     changed = {path for path in after if path not in weights or (after[path] != weights[path]).any()}
     assert changed == {p for p in after if "lora_" in p} | (
@@ -108,4 +107,3 @@ def test_keras_hub(name, tmp_path):
     np.testing.assert_array_equal(model(x), wanted)
     again.merge()
     np.testing.assert_allclose(model(x), wanted, atol=1e-5)
-    assert export and everything
