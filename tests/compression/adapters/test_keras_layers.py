@@ -54,14 +54,14 @@ def test_the_kernel_as_a_matrix_gets_a_product_of_low_rank(equation, output, inp
 def test_what_such_layers_cannot_do(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="one")])
     adapters = Adapters(model)
-    with pytest.raises(ValueError, match=r"dropout=0.1 needs tfxformer's layers; one is a keras"):
+    with pytest.raises(ValueError, match=r"dropout=0.1 needs tfxformer's layers; .*one is a keras"):
         adapters.add("films", LoRA(targets="one", dropout=0.1))
-    assert adapters.active is None and not hasattr(model.layers[0], "adapter")
+    assert adapters.active is None and not adapters.names and not hasattr(model.layers[0], "adapter")
     adapters = adapted(model, targets="one")
     with pytest.raises(ValueError, match="has an adapter already: go on with the Adapters that added it"):
         Adapters(model)
     for save in (lambda: model.save(tmp_path / "a.keras"), lambda: model.save_weights(tmp_path / "a.weights.h5")):
-        with pytest.raises(ValueError, match="one has the adapter 'films', which a Keras file of a Dense"):
+        with pytest.raises(ValueError, match="/one has the adapter 'films', which a Keras file of a Dense"):
             save()
 
 

@@ -18,9 +18,9 @@ def test_scale():
 
 
 def test_default_targets_are_queries_and_values():
-    assert paths(LoRA(), classifier()) == [
+    assert set(paths(LoRA(), classifier())) == {
         f"encoder_block_{index}/self_attention/{name}" for index in (0, 1) for name in ("query", "value")
-    ]
+    }
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_names_of_another_kind(field):
 
 
 def test_no_layer_matches():
-    with pytest.raises(ValueError, match=r"'q_proj',.*match no layer.*named query, key, value, output, expand, pooler"):
+    with pytest.raises(ValueError, match=r"'q_proj',.*match no layer.*named expand, key, output, pooler, query, value"):
         LoRA(targets="q_proj").kernels(classifier())
     with pytest.raises(ValueError, match=r"also_train=\('head',\) matches no layer"):
         LoRA(also_train="head").kernels(classifier())
     images = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 2)])
-    with pytest.raises(ValueError, match=r"everything.*\(there are none\)|targets=everything match no layer"):
+    with pytest.raises(ValueError, match=r"targets=everything match no layer .*\(there are none\)"):
         LoRA(targets=everything).kernels(images)

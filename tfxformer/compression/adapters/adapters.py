@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import keras
@@ -90,7 +91,7 @@ class Adapters:
         """Adds a new adapter, which changes nothing yet (b is zero), and makes it the active one.
 
         Args:
-            name: str, without "/" or ".".
+            name: str, of letters, digits, "_" and "-".
             lora: what it is; None for `LoRA()`.
 
         Raises:
@@ -231,6 +232,8 @@ class Adapters:
 
     def _put(self, name: str, layers: dict[str, dict], whole: dict[str, keras.Variable]) -> Adapter:
         """A new adapter of these arguments of `LowRank` by path, not yet in the model."""
+        for path, arguments in layers.items():
+            keras_layers.check_dropout(self._kernels[path], arguments["dropout"])
         made = {}
         with self.model.distribute_strategy.scope():
             for index, (path, arguments) in enumerate(layers.items()):
@@ -307,8 +310,8 @@ class Adapters:
 
     def _check_new(self, name: str) -> None:
         self._check_not_merged("a new adapter")
-        if not isinstance(name, str) or not name or "/" in name or "." in name:
-            raise ValueError(f'An adapter\'s name is a string without "/" and "."; got {name!r}.')
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
+            raise ValueError(f'An adapter\'s name is of letters, digits, "_" and "-"; got {name!r}.')
         if name in self._adapters:
             raise ValueError(f"There is an adapter {name!r} already; remove({name!r}) it, or take another name.")
 

@@ -18,21 +18,26 @@ def matrix_shape(kernel: Kernel) -> tuple[int, int]:
     return rows, math.prod(kernel.variable.shape) // rows
 
 
-def attach(kernel: Kernel, adapter: LowRank) -> None:
-    """Puts an adapter beside a kernel. Of a layer that is not ours, `kernel` becomes the sum of both.
+def check_dropout(kernel: Kernel, rate: float) -> None:
+    """Refuses dropout on a layer that is not ours: it multiplies its input once, by the sum.
 
     Raises:
-        ValueError: for dropout on a layer that is not ours: it multiplies its input once, by the sum.
+        ValueError: for such a layer.
     """
+    layer = kernel.layer
+    if rate and not isinstance(layer, Dense):
+        raise ValueError(
+            f"LoRA: dropout={rate} needs tfxformer's layers; {layer.path} is a {type(layer).__module__}."
+            f"{type(layer).__name__}, which reads one kernel. Use dropout=0."
+        )
+
+
+def attach(kernel: Kernel, adapter: LowRank) -> None:
+    """Puts an adapter beside a kernel. Of a layer that is not ours, `kernel` becomes the sum of both."""
     layer = kernel.layer
     if isinstance(layer, Dense):
         low_rank.attach(layer, adapter)
         return
-    if adapter.rate:
-        raise ValueError(
-            f"LoRA: dropout={adapter.rate} needs tfxformer's layers; {layer.path} is a {type(layer).__module__}."
-            f"{type(layer).__name__}, which reads one kernel. Use dropout=0."
-        )
     layer.__class__ = _with_adapter(type(layer))
     low_rank.attach(layer, adapter, matrix_shape(kernel))
     layer._matrix_axes = (kernel.permutation, tuple(kernel.variable.shape))

@@ -71,7 +71,7 @@ class LoRA:
         known = [one for one in all_kernels(model) if _is_dense(one.layer) and id(one.layer) not in whole]
         chosen = [one for one in known if _matches(self.targets, one.layer)]
         if not chosen:
-            names = list(dict.fromkeys(one.layer.name for one in known))
+            names = sorted({one.layer.name for one in known})
             raise ValueError(
                 f"LoRA: targets={_shown(self.targets)} match no layer of {model.name!r}. Its Dense and EinsumDense "
                 f"layers are named {', '.join(names[:12]) or '(there are none)'}{', ...' if len(names) > 12 else ''}."

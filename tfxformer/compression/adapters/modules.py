@@ -35,7 +35,7 @@ class ModuleNames:
     def __getitem__(self, path: str) -> Module:
         """The module of a layer, without the family's prefix."""
         if self._family is None:
-            return Module(path.replace("/", "."))
+            return Module(self._own_name(path))
         if path not in self._modules:
             raise CheckpointError(f"The {self._family.name!r} page names no module for the layer {path!r}.")
         return self._modules[path]
@@ -128,12 +128,16 @@ class ModuleNames:
             )
         return found
 
+    def _own_name(self, path: str) -> str:
+        """A path of a model without family; its own name, often one with a number, is no part of it."""
+        return path.removeprefix(f"{self.model.name}/").replace("/", ".")
+
     def _has(self, layer: str) -> bool:
         return self._family is None or layer in self._modules
 
     def _places(self, paths: Iterable[str]) -> dict[str, Place]:
         if self._family is None:
-            return {path: Place((path.replace("/", "."),)) for path in paths}
+            return {path: Place((self._own_name(path),)) for path in paths}
         return self._family.places(paths, self._config, self.task)
 
     def _full_tensor(self, name: str) -> str:
