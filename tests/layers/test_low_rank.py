@@ -116,9 +116,9 @@ def test_side_by_side_with_dropout():
         np.testing.assert_allclose(together, apart, atol=1e-5)
 
 
-def block(kind, gradient_checkpointing, dropout):
+def block(kind, gradient_checkpointing, dropout=0.0, gated=False):
     """A block whose every Dense has an adapter, its generator at a fixed state."""
-    attention, feed_forward = {"num_heads": 2, "head_size": 3}, {"size": 8, "activation": "gelu"}
+    attention, feed_forward = {"num_heads": 2, "head_size": 3}, {"size": 8, "activation": "gelu", "gated": gated}
     made = kind(attention, feed_forward, gradient_checkpointing=gradient_checkpointing, dropout=dropout)
     made.build((None, None, 6))
     for index, layer in enumerate(one for one in made._flatten_layers() if isinstance(one, Dense)):
@@ -127,25 +127,31 @@ def block(kind, gradient_checkpointing, dropout):
     return tiny.perturb(made)
 
 
-def loss_and_gradients(made):
+def loss_and_gradients(made, **arguments):
     variables = [layer.adapter.a.value for layer in adapted_layers(made)]
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(made(INPUTS, training=True) ** 2)
+            loss = tf.reduce_sum(made(INPUTS, training=True, **arguments) ** 2)
         return loss, tape.gradient(loss, variables)
 
     return step()
 
 
-@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recomputation_drops_the_same_units(kind, dropout, plain_kernels):
-    loss, gradients = loss_and_gradients(block(kind, False, dropout))
-    again, recomputed = loss_and_gradients(block(kind, True, dropout))
+@pytest.mark.parametrize(
+    ("kind", "made", "called"),
+    [
+        (EncoderBlock, {"dropout": 0.2}, {}),
+        (EncoderBlock, {"gated": True}, {"first_only": True}),
+        (DecoderBlock, {"gated": True}, {}),
+    ],
+)
+def test_recomputation_drops_the_same_units(kind, made, called, plain_kernels):
+    loss, gradients = loss_and_gradients(block(kind, False, **made), **called)
+    again, recomputed = loss_and_gradients(block(kind, True, **made), **called)
     np.testing.assert_allclose(loss, again, rtol=1e-6)
-    assert len(gradients) == 6
+    assert len(gradients) == 6 + made.get("gated", False)
     for one, other in zip(gradients, recomputed, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
 

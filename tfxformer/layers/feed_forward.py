@@ -68,6 +68,8 @@ class FeedForward(keras.layers.Layer):
     def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
         """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
         project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
+        if training and self.gated:  # said to the layers too, as in `Attention.training_context`
+            return self._activate(self.gate(inputs, training=True), training) * self.expand(inputs, training=True)
         if self.gated:
             return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel

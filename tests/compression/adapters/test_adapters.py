@@ -32,14 +32,13 @@ def moved(before, model):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "dtype"),
     [
-        pytest.param({}, id="plain"),
-        pytest.param({"dropout": 0.2}, id="dropout"),
-        pytest.param({"targets": everything, "rslora": True}, id="everywhere"),
+        pytest.param({}, None, id="plain"),
+        pytest.param({"dropout": 0.2}, "mixed_bfloat16", id="dropout"),
+        pytest.param({"targets": everything, "rslora": True}, None, id="everywhere"),
     ],
 )
-@pytest.mark.parametrize("dtype", [None, "mixed_bfloat16"])
 def test_fit_trains_the_adapter_and_the_head_alone(options, dtype, plain_kernels):
     model = classifier(dtype=dtype)
     before = tiny.weights(model)
@@ -63,15 +62,15 @@ def test_texts_and_the_default_optimizer(tiny_tokenizer):
 
 
 def test_equals_training_written_by_hand(plain_kernels):
-    """One SGD step on the factors, its gradients by finite differences of the merged model's loss."""
+    """One SGD step on a factor, beside finite differences of the merged model's loss."""
     model = classifier()
     adapters = adapted(model, also_train=())
     x, y = rows(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     chosen = next(v for v in model.trainable_variables if v.path.endswith("block_1/self_attention/value/films/lora_b"))
     start, step = np.asarray(chosen), 1e-2
-    wanted = np.zeros_like(start)
-    for place in np.ndindex(*start.shape):
+    wanted = {(0, 3): 0.0, (1, 8): 0.0, (2, 30): 0.0}
+    for place in wanted:
         sides = []
         for sign in (1, -1):
             other = start.copy()
@@ -84,28 +83,27 @@ def test_equals_training_written_by_hand(plain_kernels):
     chosen.assign(start)
     model.compile(keras.optimizers.SGD(1.0))
     model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
-    np.testing.assert_allclose(start - np.asarray(chosen), wanted, atol=2e-3 * np.abs(wanted).max())
+    found = {place: (start - np.asarray(chosen))[place] for place in wanted}
+    largest = max(map(abs, wanted.values()))
+    assert largest > 1e-3
+    assert found == pytest.approx(wanted, abs=2e-2 * largest)
 
 
-@pytest.mark.parametrize("options", [{"jit_compile": True}, {"optimizer": {"gradient_accumulation_steps": 2}}])
-def test_other_steps_give_the_same_weights(options, plain_kernels):
-    results = []
-    for chosen in ({}, options):
-        model = classifier()
-        adapted(model)
-        optimizer = keras.optimizers.SGD(0.1, **chosen.get("optimizer", {}))
-        model.compile(optimizer, jit_compile=chosen.get("jit_compile", False))
-        x, y = rows(model)
-        model.fit(
-            x,
-            y,
-            batch_size=8 if chosen.get("optimizer") else 16 if "optimizer" in options else 8,
-            shuffle=False,
-            verbose=0,
-        )
-        results.append(tiny.weights(model))
-    for path, value in results[0].items():
-        np.testing.assert_allclose(results[1][path], value, atol=1e-6, err_msg=path)
+def after_one_epoch(batch_size, jit_compile=False, **optimizer):
+    model = classifier()
+    adapted(model)
+    model.compile(keras.optimizers.SGD(0.1, **optimizer), jit_compile=jit_compile)
+    x, y = rows(model)
+    model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0)
+    return tiny.weights(model)
+
+
+def test_accumulation_and_xla_give_the_same_weights(plain_kernels):
+    """Two batches of an accumulation, in XLA, are one of twice the rows."""
+    wanted = after_one_epoch(16)
+    found = after_one_epoch(8, jit_compile=True, gradient_accumulation_steps=2)
+    for path, value in wanted.items():
+        np.testing.assert_allclose(found[path], value, atol=1e-6, err_msg=path)
 
 
 def test_gradient_checkpointing_trains_the_same(plain_kernels):
