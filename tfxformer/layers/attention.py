@@ -170,7 +170,7 @@ class Attention(keras.layers.Layer):
         if cache is None or position is not None:
             if source is not None:
                 project = equalized(source, readers, numerics)
-            key, value = self._key_value(project)
+            key, value = self._key_value(source, project)
             key = key if rotary is None else rotate(key, *rotary)
         if cache is not None:
             if position is not None:
@@ -194,14 +194,15 @@ class Attention(keras.layers.Layer):
         else:
             # Said aloud: a backward pass that computes this again stands in no call of a layer that would say so.
             query = split_heads(self.query(inputs, training=True) * self.scale, self.num_heads)
-            key, value = self._key_value(lambda layer: layer(source, training=True))
+            key, value = self._key_value(source)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
 
-    def _key_value(self, project):
+    def _key_value(self, source, project=None):
+        project = project or (lambda layer: layer(source, training=True))
         return tuple(split_heads(project(layer), self.num_key_value_heads) for layer in (self.key, self.value))
 
     def _fused_projection(self, inputs):
