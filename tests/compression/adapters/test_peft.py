@@ -61,9 +61,7 @@ def test_the_files_of_a_classifier(tmp_path):
     model = classifier()
     adapted(model, targets=("query", "feed_forward/output")).save(tmp_path)
     config, tensors = files(tmp_path)
-    assert config["target_modules"] == ["0.output.dense", "1.output.dense", "query"] or config["target_modules"] == [
-        "layer.0.output.dense", "layer.1.output.dense", "query"
-    ]  # fmt: skip
+    assert config["target_modules"] == ["0.output.dense", "1.output.dense", "query"]  # no "attention.output.dense"
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (3, 6, "SEQ_CLS")
     assert config["modules_to_save"] == ["classifier"]
     prefix = "base_model.model.bert.encoder.layer.1.attention.self.query.lora_"
@@ -169,7 +167,7 @@ def test_an_adapter_read_in_trains_and_merges(saved):
 ALL = "all-linear"
 CASES = {  # case of make_fixtures -> peft's LoraConfig
     "bert-shards": {"target_modules": ["query", "value"], "r": 4, "lora_alpha": 16, "task_type": "SEQ_CLS"},
-    "bert-gelu-new-eps": {"target_modules": ALL, "r": 3, "use_rslora": True, "task_type": "TOKEN_CLS"},
+    "bert-gelu-new-eps": {"target_modules": ["key", "dense"], "r": 3, "use_rslora": True, "task_type": "TOKEN_CLS"},
     "bert-quick-gelu": {"target_modules": r".*layer\.1.*(key|dense)", "task_type": "QUESTION_ANS"},
     "bert-bare": {"target_modules": ["query", "dense"], "layers_to_transform": [0]},
     "distilbert-classifier": {"target_modules": ["q_lin", "lin2"], "task_type": "SEQ_CLS"},
@@ -199,16 +197,13 @@ def in_torch(folder, case):
     import transformers
 
     name = make_fixtures.architecture(case.family, case.head)
-    return getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").eval()
+    return getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").float().eval()
 
 
 def torch_outputs(model, inputs):
-    results = make_fixtures.run(model.eval(), inputs)
-    return (
-        results["logits"]
-        if "logits" in results
-        else results["sequence_output" if "sequence_output" in results else "hidden_states"]
-    )
+    """What a peft model computes, asked without peft's own `forward`: that for answers drops token_type_ids."""
+    results = make_fixtures.run(model.get_base_model().eval(), inputs)
+    return results[next(name for name in ("logits", "sequence_output", "hidden_states") if name in results)]
 
 
 def open_ours(name, folder, tokenizer):

@@ -73,7 +73,7 @@ class ModuleNames:
             parts = target.split(".")
             ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
             found[next(end for end in ends if _chosen(known, end) <= targets)] = None
-        return list(found)
+        return sorted(found)
 
     @property
     def heads(self) -> int:
