@@ -17,6 +17,7 @@ from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
+from tfxformer.layers.low_rank import adapted_layers
 from tfxformer.models import TransformerConfig, make_backbone
 from tfxformer.models.backbone import Backbone
 
@@ -98,6 +99,11 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
     """A model's weights as the reference names and lays them out: name -> array."""
     if dtype not in SAVE_DTYPES:
         raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
+    if adapters := {layer.adapter.name for layer in adapted_layers(model)}:
+        raise CheckpointError(
+            f"The model has the adapter {', '.join(sorted(adapters))}, which a checkpoint cannot hold beside its base: "
+            "merge() it first, or save it alone (compression.Adapters)."
+        )
     family = family_of(config.family)
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
     arrays = {

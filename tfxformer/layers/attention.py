@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers import kernels, low_rank
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.numerics import DEFAULT, Numerics
@@ -192,7 +192,8 @@ class Attention(keras.layers.Layer):
         if source is None:
             query, key, value = self._fused_projection(inputs)
         else:
-            query = split_heads(self.query(inputs) * self.scale, self.num_heads)
+            # Said aloud: a backward pass that computes this again stands in no call of a layer that would say so.
+            query = split_heads(self.query(inputs, training=True) * self.scale, self.num_heads)
             key, value = self._key_value(source)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
@@ -201,17 +202,15 @@ class Attention(keras.layers.Layer):
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
 
     def _key_value(self, source, project=None):
-        project = project or (lambda layer: layer(source))
+        project = project or (lambda layer: layer(source, training=True))
         return tuple(split_heads(project(layer), self.num_key_value_heads) for layer in (self.key, self.value))
 
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
         layers = (self.query, self.key, self.value)
-        kernel = ops.concatenate([layer.kernel for layer in layers], axis=1)
         bias = ops.concatenate([layer.bias for layer in layers]) if self.use_bias else None
         heads = (self.num_heads, self.num_key_value_heads, self.num_key_value_heads)
-        product = ops.matmul(inputs, ops.cast(kernel, inputs.dtype))
-        return kernels.split_heads(product, bias, heads, self.head_size, self.scale)
+        return kernels.split_heads(low_rank.product(inputs, layers), bias, heads, self.head_size, self.scale)
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

@@ -6,6 +6,7 @@ import keras
 
 from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.checkpointing import recomputed
+from tfxformer.layers.low_rank import adapter_seed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -82,7 +83,8 @@ class DecoderBlock(TransformerBlock):
             return self._regularize(result if source_cache is None else result[0], seeds[6], seeds[7])
 
         def transform(x, key_values=None):
-            return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
+            with adapter_seed(seeds[-1]):
+                return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
 
         if training and self.gradient_checkpointing and cache is None:
             return recomputed(self, lambda x: transform(x)[0], inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers import kernels, low_rank
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -17,19 +17,42 @@ class Dense(keras.layers.Dense):
 
     The kernel's initializer is cloned: Keras draws one seed per initializer, so that layers that share one begin with
     the same numbers, the keys of an attention with those of its queries.
+
+    Attributes:
+        adapter: `low_rank.LowRank`, or None. With one `kernel` is the sum of both; `base_kernel` is the variable.
     """
 
     def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
         initializer = keras.initializers.get(kernel_initializer)
         clone = initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
         super().__init__(units, kernel_initializer=clone, **kwargs)
+        self.adapter = None
+
+    @property
+    def base_kernel(self):
+        """The kernel without its adapter."""
+        return super().kernel
+
+    @property
+    def kernel(self):
+        kernel = self.base_kernel
+        return kernel if self.adapter is None else kernel + ops.cast(self.adapter.delta(), self.compute_dtype)
+
+    def product(self, inputs):
+        """In training, the inputs times the kernel, the adapter's fast gradient and dropout in it; without bias."""
+        return low_rank.product(inputs, (self,))
 
     def call(self, inputs, training=None):
         if not training:
             return super().call(inputs, training=training)
-        product = ops.matmul(inputs, ops.cast(self.kernel, inputs.dtype))
-        outputs = kernels.add_bias(product, self.bias)
+        outputs = kernels.add_bias(self.product(inputs), self.bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def save_own_variables(self, store):
+        if self.adapter is None:
+            super().save_own_variables(store)
+        else:  # Keras would write the sum, and the adapter writes itself too
+            keras.layers.Layer.save_own_variables(self, store)
 
 
 def child_dense(parent, name: str, units: int, width: int, use_bias: bool | None = None) -> Dense:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from tfxformer.layers import kernels
 from tfxformer.layers.checkpointing import recomputed
+from tfxformer.layers.low_rank import adapter_seed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -41,6 +41,10 @@ class EncoderBlock(TransformerBlock):
         return self._transform(inputs, source, bias, first_only, seeds, training, numerics)
 
     def _transform(self, x, source, bias, first_only, seeds, training, numerics):
+        with adapter_seed(seeds[-1]):
+            return self._halves(x, source, bias, first_only, seeds, training, numerics)
+
+    def _halves(self, x, source, bias, first_only, seeds, training, numerics):
         stream = x[:, :1] if first_only else x
         if training and (self.norm_position, self.norm) == ("post", "layer") and not self.stochastic_depth:
             return self._train_post(stream, x if first_only else source, bias, seeds)
@@ -71,9 +75,15 @@ class EncoderBlock(TransformerBlock):
         return self._add_norm(inner, self.feed_forward.output_projection, x, self.feed_forward_norm, seeds[3])
 
     def _add_norm(self, inputs, projection, residual, norm, seed):
-        product = ops.matmul(inputs, ops.cast(projection.kernel, inputs.dtype))
         return kernels.add_norm(
-            product, residual, norm.gamma, norm.beta, norm.epsilon, projection.bias, self.dropout, seed
+            projection.product(inputs),
+            residual,
+            norm.gamma,
+            norm.beta,
+            norm.epsilon,
+            projection.bias,
+            self.dropout,
+            seed,
         )
 
     def compute_output_spec(self, inputs, *args, first_only=False, **kwargs):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
@@ -69,11 +68,12 @@ class FeedForward(keras.layers.Layer):
     def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
         """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
         project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
+        if training and self.gated:  # said to the layers too, as in `Attention.training_context`
+            return self._activate(self.gate(inputs, training=True), training) * self.expand(inputs, training=True)
         if self.gated:
             return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel
-            product = ops.matmul(inputs, ops.cast(self.expand.kernel, inputs.dtype))
-            return self._activate(product, training, self.expand.bias)
+            return self._activate(self.expand.product(inputs), training, self.expand.bias)
         return self._activate(project(self.expand, units), training)
 
     def get_config(self):

@@ -60,7 +60,7 @@ def _cluster(formula, *static):
     return tf.function(functools.partial(formula, *static), jit_compile=True, autograph=False)
 
 
-def _run(forward, backward, constants, tensors):
+def with_gradient(forward, backward, constants, tensors):
     """Calls `forward` with a gradient of its own.
 
     Args:
@@ -122,7 +122,7 @@ def dropout(x, rate, seed):
     if not use_clusters():
         return _drop(rate, seed, x)
     drop = _cluster(_drop, rate)
-    return _run(
+    return with_gradient(
         lambda seed, x: (drop(seed, x), None),
         lambda constants, kept, upstream: [drop(constants[0], upstream)],
         [seed],
@@ -146,7 +146,7 @@ def add_bias(x, bias):
     """
     if bias is None or not use_clusters():
         return x if bias is None else x + ops.cast(bias, x.dtype)
-    return _run(
+    return with_gradient(
         lambda x, bias: (x + ops.cast(bias, x.dtype), bias),
         lambda constants, bias, upstream: (upstream, _sum_rows(upstream, bias)),
         [],
@@ -170,7 +170,7 @@ def gelu(x, bias=None, approximate=False):
         gradient = derivative(*kept, upstream)
         return gradient, _sum_rows(gradient, kept[1])
 
-    return _run(lambda x, bias: (forward(x, bias), (x, bias)), backward, [], [x, bias])
+    return with_gradient(lambda x, bias: (forward(x, bias), (x, bias)), backward, [], [x, bias])
 
 
 def _gate(x, approximate):
@@ -222,7 +222,7 @@ def split_heads(x, bias, heads, head_size, query_scale):
         gradient = tf.concat(parts, axis=-1)  # [B, S, (N + 2 * G) * H]
         return gradient, _sum_rows(gradient, bias)
 
-    return _run(lambda x, bias: (forward(x, bias), bias), backward, [], [x, bias])
+    return with_gradient(lambda x, bias: (forward(x, bias), bias), backward, [], [x, bias])
 
 
 def _split_heads(heads, head_size, query_scale, x, bias):
@@ -271,7 +271,7 @@ def attend(scores, bias, value, rate=0.0, seed=None):
         value_gradient = tf.matmul(dropped, upstream, transpose_a=True)
         return score_gradient(probability, dropped, dropped_gradient, context, upstream), value_gradient
 
-    return _run(forward, backward, [seed, bias], [scores, value])
+    return with_gradient(forward, backward, [seed, bias], [scores, value])
 
 
 def _softmax(scores, bias):
@@ -325,7 +325,7 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
             _sum_rows(dropped, bias),
         )
 
-    return _run(run, backward, [seed], [x, residual, gamma, beta, bias])
+    return with_gradient(run, backward, [seed], [x, residual, gamma, beta, bias])
 
 
 def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
@@ -385,4 +385,6 @@ def embedding_lookup(table, ids, lookup="take"):
         rows = tf.reshape(upstream, (-1, shape[1]))
         return [tf.math.unsorted_segment_sum(rows, tf.reshape(constants[0], (-1,)), shape[0])]
 
-    return _run(lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table])
+    return with_gradient(
+        lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table]
+    )

@@ -8,6 +8,7 @@ from tfxformer.layers import kernels
 from tfxformer.layers.attention import Attention
 from tfxformer.layers.dropout import drop_path, split_seed
 from tfxformer.layers.feed_forward import FeedForward
+from tfxformer.layers.low_rank import adapted_layers
 from tfxformer.layers.normalization import make_norm
 
 NORM_POSITIONS = ("post", "pre", "parallel")
@@ -75,10 +76,12 @@ class TransformerBlock(keras.layers.Layer):
 
         Drawn inside, the second run would drop other units than the first and the gradient would be silently wrong.
         """
-        if not training or not (self.dropout or self.stochastic_depth or self.self_attention.dropout):
-            return [None] * self.random_draws
+        adapters = any(layer.adapter.rate for layer in adapted_layers(self))
+        count = self.random_draws + 1  # the last one is for the adapters
+        if not training or not (self.dropout or self.stochastic_depth or self.self_attention.dropout or adapters):
+            return [None] * count
         seed = self.seed_generator.next()
-        return [split_seed(seed, index) for index in range(self.random_draws)]
+        return [split_seed(seed, index) for index in range(count)]
 
     def _regularize(self, x, dropout_seed, path_seed):
         if dropout_seed is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfxformer.layers import TokenEmbedding
+from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 
 
 class Backbone(keras.Model):
@@ -41,10 +42,12 @@ class Backbone(keras.Model):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
+            **describe_adapters(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
+        described = take_adapters(config)
+        return restore_adapters(cls(**config), described)

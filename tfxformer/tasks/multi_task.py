@@ -9,6 +9,7 @@ import numpy as np
 
 from tfxformer.data.mixing import mixed_order, mixing_rates
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.adapters import restore_adapters, take_adapters
 from tfxformer.tasks.task import Task
 from tfxformer.text import Tokenizer
 
@@ -124,13 +125,15 @@ class MultiTask(Task):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        adapters = take_adapters(config)
         backbone = keras.saving.deserialize_keras_object(config.pop("backbone"), custom_objects=custom_objects)
         tokenizer = config.pop("tokenizer")
         tasks = {}
         for name, task in config.pop("tasks").items():
             task_class = keras.saving.get_registered_object(task["class"], custom_objects)
             tasks[name] = task_class.from_config({**task["config"], "backbone": backbone})
-        return cls(tasks, tokenizer=None if tokenizer is None else Tokenizer.from_json(tokenizer), **config)
+        tokenizer = None if tokenizer is None else Tokenizer.from_json(tokenizer)
+        return restore_adapters(cls(tasks, tokenizer=tokenizer, **config), adapters)
 
 
 class _Computed:

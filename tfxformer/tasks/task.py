@@ -17,6 +17,7 @@ from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
+from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
@@ -371,15 +372,17 @@ class Task(DistributedModel):
             "sequence_length": self.sequence_length,
             "name": self.name,
             "trainable": self.trainable,
+            **describe_adapters(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        adapters = take_adapters(config)
         if isinstance(config["backbone"], dict):  # else one that several tasks share
             config["backbone"] = keras.saving.deserialize_keras_object(
                 config["backbone"], custom_objects=custom_objects
             )
         if config["tokenizer"] is not None:
             config["tokenizer"] = Tokenizer.from_json(config["tokenizer"])
-        return cls(**config)
+        return restore_adapters(cls(**config), adapters)

@@ -1,0 +1,187 @@
+"""LoRA beside full fine-tuning of MiniLM-L6 on this CPU: a step of `fit`, the memory it takes, and the accuracy.
+
+    python benchmarks/lora.py --rounds 10 [--dtype float32] [--seeds 0 1 2] [--sentences 2000]
+
+"full" trains all weights, "lora" rank 8 on queries and values with the new head, "lora everywhere" rank 8 on all Dense
+layers of the encoder. Steps and memory: batch 32, 128 tokens, AdamW with a global clip, dropout 0.1, each in a process
+of its own, in the loop of `fit`. Memory is the highest anonymous memory (`RssAnon`) of a process that makes the model
+and trains eight batches, looked at every 5 ms. Accuracy: the VADER movie snippets as benchmarks/quality.py has them
+(64 tokens, 3 epochs, batch 32, the same schedule); full fine-tuning at 5e-5, LoRA at 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import harness
+import numpy as np
+import quality
+from loading import anonymous_bytes
+from training_features import in_steps
+
+BATCH, LENGTH, MEMORY_STEPS, INTERVAL = 32, 128, 8, 0.005
+FULL = "full"
+METHODS = {  # -> the targets of LoRA, or None
+    FULL: None,
+    "lora": "query and value",
+    "lora everywhere": "all",
+}
+RATES = {FULL: quality.RATE}
+LORA_RATE = 1e-3
+
+
+def adapt(model, method):
+    """Gives a task the method's adapter; returns its trainable parameters and those of all."""
+    from tfxformer import compression
+
+    if METHODS[method] is not None:
+        lora = compression.LoRA(8) if method == "lora" else compression.LoRA(8, targets=lambda layer: True)
+        compression.Adapters(model).add("benchmark", lora)
+    total = compression.trainable_table(model).total
+    return {"trainable": total.trainable, "parameters": total.parameters, "share": total.share}
+
+
+def prepared(method, dtype):
+    """A classifier of the MiniLM-L6 shape ready for `fit`, and a batch for ever."""
+    import tensorflow as tf
+
+    import tfxformer
+    from tfxformer import tasks, training
+
+    model = tasks.TextClassifier(tfxformer.build("minilm-l6", dtype=dtype), labels=["0", "1"])
+    adapt(model, method)
+    model.compile(training.AdamW(5e-5, global_clipnorm=1.0))
+    ids = np.random.default_rng(0).integers(0, 30000, (BATCH, LENGTH), dtype="int32")
+    batch = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+    return model, tf.data.Dataset.from_tensors((batch, ids[:, 0] % 2)).repeat()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method, ready to be sent to a process of its own."""
+
+    method: str
+    dtype: str
+
+    @property
+    def __name__(self):
+        return self.method
+
+    def __call__(self):
+        model, data = prepared(self.method, self.dtype)
+        return in_steps(lambda gate: model.fit(data, steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[gate]))
+
+
+def peak_bytes(method, dtype) -> int:
+    """The highest anonymous memory of this process while it makes a model and trains it."""
+    highest, ended = [0], threading.Event()
+
+    def watch():
+        while not ended.is_set():
+            highest[0] = max(highest[0], anonymous_bytes("self"))
+            time.sleep(INTERVAL)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        model, data = prepared(method, dtype)
+        model.fit(data, steps_per_epoch=MEMORY_STEPS, shuffle=False, verbose=0)
+    finally:
+        ended.set()
+        watcher.join()
+    return highest[0]
+
+
+def accuracy(method, dtype, seed, count) -> dict:
+    """Fine-tunes the real MiniLM-L6 and tests it."""
+    import keras
+
+    from tfxformer import samples, tasks
+
+    split = quality.sentences(count)
+    keras.utils.set_random_seed(seed)
+    model = tasks.TextClassifier.from_pretrained(
+        samples.minilm(), labels=split.labels, sequence_length=quality.LENGTH, dtype=dtype
+    )
+    counted = adapt(model, method)
+    model.compile(
+        learning_rate=RATES.get(method, LORA_RATE),
+        warmup=quality.WARMUP,
+        weight_decay=quality.DECAY,
+        global_clipnorm=quality.CLIP,
+    )
+    start = time.perf_counter(), time.process_time()
+    model.fit(split.train_texts, split.train_labels, batch_size=quality.BATCH, epochs=quality.EPOCHS, verbose=2)
+    seconds = quality.since(start)
+    wanted = np.array([split.labels.index(label) for label in split.test_labels])
+    predicted = model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1)
+    return {**counted, **seconds, "accuracy": float((predicted == wanted).mean()), "test_sentences": len(wanted)}
+
+
+def alone(function, *arguments):
+    """Calls a function in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def beside(times, full) -> dict:
+    """Seconds of a step, and how many times those of full fine-tuning in the same round."""
+    ratios = [harness.Time(*(a / b for a, b in zip(*pair, strict=True))) for pair in zip(times, full, strict=True)]
+    return {
+        "seconds": harness.spread([time.clock for time in times]),
+        "times_full": harness.spread([ratio.clock for ratio in ratios]),
+        "times_full_by_processor": harness.spread([ratio.processor for ratio in ratios]),
+    }
+
+
+def measure_accuracy(dtype, seeds, count) -> dict:
+    """Each method's accuracy by seed, and the points it is above full fine-tuning."""
+    runs = {method: [alone(accuracy, method, dtype, seed, count) for seed in seeds] for method in METHODS}
+    means = {method: statistics.mean(run["accuracy"] for run in found) for method, found in runs.items()}
+    points = {method: 100 * (mean - means[FULL]) for method, mean in means.items()}
+    return {"runs": runs, "mean_accuracy": means, "points_above_full": points}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", help="dtype policy (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the accuracy; none leaves it out")
+    parser.add_argument("--sentences", type=int, help="training sentences of the accuracy (default: all)")
+    arguments = parser.parse_args()
+    results = {
+        "command": harness.command(),
+        "what": f"MiniLM-L6, {arguments.dtype}",
+        "rounds": arguments.rounds,
+        "machine": harness.machine(["tensorflow", "keras"]),
+        "steps": {},
+    }
+    times = harness.race({method: Peer(method, arguments.dtype) for method in METHODS}, arguments.rounds)
+    for method in METHODS:
+        found = beside(times[method], times[FULL])
+        results["steps"][method] = found
+        print(
+            f"{method:16s} {found['seconds']['median'] * 1e3:7.1f} ms   {found['times_full']['median']:.3f} times full"
+        )
+    results["peak_bytes"] = {method: alone(peak_bytes, method, arguments.dtype) for method in METHODS}
+    for method, size in results["peak_bytes"].items():
+        print(f"{method:16s} {size / 1e6:7.0f} MB   {size / results['peak_bytes'][FULL]:.3f} times full")
+    if arguments.seeds:
+        results["sentences"] = arguments.sentences or "all"
+        results["accuracy"] = measure_accuracy(arguments.dtype, arguments.seeds, arguments.sentences)
+        for method, mean in results["accuracy"]["mean_accuracy"].items():
+            share = results["accuracy"]["runs"][method][0]["share"]
+            points = results["accuracy"]["points_above_full"][method]
+            print(f"{method:16s} {share:7.2%} trained   accuracy {mean:.4f} ({points:+.2f} points)")
+    print(harness.write(f"lora-{arguments.dtype}", results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Named adapters on one model: added, switched, merged, saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfxformer.compression.adapters import keras_layers
+from tfxformer.compression.adapters.lora import LoRA
+from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
+from tfxformer.layers import Dense
+from tfxformer.layers.low_rank import LowRank, adapted_layers
+from tfxformer.models.adapters import train_all, train_only
+
+
+@dataclasses.dataclass
+class Adapter:
+    """One adapter, whether it is in the model or not.
+
+    Attributes:
+        layers: path of a layer -> its factors.
+        whole: path -> variable, those that are trained whole.
+        values: path -> array, what those hold while another adapter is active.
+    """
+
+    layers: dict[str, LowRank]
+    whole: dict[str, keras.Variable]
+    values: dict[str, np.ndarray]
+
+
+class Adapters:
+    """The adapters of a model: any number, at most one of them in it.
+
+    The active adapter is a part of the model: `fit` trains it (with the layers that it trains whole) and nothing else,
+    `.keras` files of tfxformer's models keep it, the trainable table counts it. The others wait here. Adding, switching
+    and merging change what is trainable: an optimizer that has trained before is of no use then, compile again (a
+    task's default optimizer is new in every `fit` anyway).
+
+    ```python
+    adapters = compression.Adapters(classifier)
+    adapters.add("films", compression.LoRA(rank=8))
+    classifier.fit(texts, labels)
+    adapters.save("films")                      # opens in peft
+    adapters.merge()                            # a plain model again: save_pretrained, export
+    ```
+
+    Args:
+        model: a task, an encoder or decoder, or any built Keras 3 model with Dense or EinsumDense layers, such as
+            KerasHub's. An adapter that it has already (from a `.keras` file) is taken over.
+    """
+
+    def __init__(self, model: keras.Model):
+        if not model.built:
+            raise ValueError(f"{model.name} has no weights yet: build it, or call it on a batch, first.")
+        self.model = model
+        self._adapters: dict[str, Adapter] = {}
+        self._active: str | None = None
+        self._base: dict[str, np.ndarray] = {}  # path -> the base's value of what the active adapter trains whole
+        self._merged: dict[str, tuple[np.ndarray, np.ndarray]] | None = None  # path -> kernel before and after
+        self._take_over()
+        self._kernels: dict[str, Kernel] = {}
+        for kernel in self._base_kernels():
+            if kernel.layer.path in self._kernels:
+                raise ValueError(f"Two layers of {model.name!r} have the path {kernel.layer.path!r}: name them apart.")
+            self._kernels[kernel.layer.path] = kernel
+
+    # ---- what there is ----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """All adapters, in the order they were added."""
+        return list(self._adapters)
+
+    @property
+    def active(self) -> str | None:
+        """The adapter that is in the model, merged or not."""
+        return self._active
+
+    @property
+    def merged(self) -> bool:
+        """Whether the active adapter is merged into the kernels."""
+        return self._merged is not None
+
+    # ---- adding and switching ---------------------------------------------------------------------------------
+
+    def add(self, name: str, lora: LoRA | None = None) -> None:
+        """Adds a new adapter, which changes nothing yet (b is zero), and makes it the active one.
+
+        Args:
+            name: str, of letters, digits, "_" and "-".
+            lora: what it is; None for `LoRA()`.
+
+        Raises:
+            ValueError: for a name that is taken, targets that match no layer, and a merged model.
+        """
+        lora = LoRA() if lora is None else lora
+        if not isinstance(lora, LoRA):
+            raise TypeError(f"Adapters.add wants a compression.LoRA; got {type(lora).__name__}.")
+        self._check_new(name)
+        before = self._active
+        self.activate(None)
+        try:
+            chosen = lora.kernels(self.model)
+            whole = {v.path: v for layer in lora.whole_layers(self.model) for v in layer._trainable_variables}
+            arguments = {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout}
+            self._put(name, {kernel.layer.path: arguments for kernel in chosen}, whole)
+        except Exception:
+            self.activate(before)
+            raise
+        self.activate(name)
+
+    def activate(self, name: str | None) -> None:
+        """Brings an adapter into the model in place of the one that is; None leaves the base alone.
+
+        Raises:
+            ValueError: for an unknown name, and while an adapter is merged.
+        """
+        self._check_not_merged(f"activate({name!r})")
+        if name is not None:
+            self._known(name)
+        if name == self._active:
+            return
+        with self.model.distribute_strategy.scope():
+            self._leave()
+            self._enter(name)
+        self._trace_anew()
+
+    def remove(self, name: str) -> None:
+        """Forgets an adapter; the base alone is left where it was the active one."""
+        self._known(name)
+        if name == self._active:
+            self.activate(None)
+        del self._adapters[name]
+
+    # ---- merging ----------------------------------------------------------------------------------------------
+
+    def merge(self) -> None:
+        """Adds the active adapter's product to the kernels: a plain model, as fast as its base, that computes the same.
+
+        The kernels before are kept in memory for `unmerge`.
+
+        Raises:
+            ValueError: where none is active, or it is merged already.
+        """
+        if self._merged is not None:
+            raise ValueError(f"The adapter {self._active!r} is merged already: it would count twice. unmerge() first.")
+        if self._active is None:
+            raise ValueError(
+                f"No adapter is active, so there is none to merge; known: {', '.join(self.names) or 'none'}."
+            )
+        with self.model.distribute_strategy.scope():
+            self._merged = {}
+            for path, adapter in self._adapters[self._active].layers.items():
+                kernel = self._kernels[path]
+                keras_layers.detach(kernel)
+                before = np.asarray(kernel.variable)
+                kernel.variable.assign(
+                    kernel.variable + keras.ops.cast(keras_layers.delta(kernel, adapter), before.dtype)
+                )
+                self._merged[path] = before, np.asarray(kernel.variable)
+            train_all(self.model)
+        self._trace_anew()
+
+    def unmerge(self) -> None:
+        """Takes a merge back, bit for bit: the kernels are those before, the adapter is beside them.
+
+        Raises:
+            ValueError: where nothing is merged, or the kernels have been trained since.
+        """
+        if self._merged is None:
+            raise ValueError("No adapter is merged, so there is nothing to take back.")
+        changed = [p for p, (_, after) in self._merged.items() if not np.array_equal(self._kernels[p].variable, after)]
+        if changed:
+            raise ValueError(
+                f"{len(changed)} kernels have changed since the merge ({changed[0]}, ...): unmerge() would lose what "
+                "they have learned. Keep the merged model, or train before merging."
+            )
+        with self.model.distribute_strategy.scope():
+            for path, (before, _) in self._merged.items():
+                self._kernels[path].variable.assign(before)
+            self._merged = None
+            self._beside(self._adapters[self._active])
+        self._trace_anew()
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def save(self, folder, name: str | None = None, *, base: str | None = None) -> Path:
+        """Writes one adapter in peft's format: adapter_config.json and adapter_model.safetensors.
+
+        peft opens it on the same checkpoint in torch. Of models without a page in `checkpoints.families` (KerasHub's)
+        the tensors have the layers' own paths.
+
+        Args:
+            folder: created where it does not exist.
+            name: which adapter; None for the active one.
+            base: the checkpoint it belongs to, for `base_model_name_or_path`; peft reads it where it has to find it.
+        """
+        from tfxformer.compression.adapters import peft
+
+        name = self._active if name is None else name
+        if name is None:
+            raise ValueError(f"No adapter is active: say which to save; known: {', '.join(self.names) or 'none'}.")
+        adapter = self._known(name)
+        whole = {path: np.asarray(variable) for path, variable in adapter.whole.items()}
+        whole = whole if name == self._active else adapter.values
+        return peft.write_adapter(folder, self.model, self._kernels, adapter.layers, whole, base)
+
+    def load(self, folder, name: str = "default") -> None:
+        """Reads an adapter in peft's format, ours or peft's own, and makes it the active one.
+
+        Raises:
+            CheckpointError: for files that are missing, of another base model, or with options that we do not have.
+            ValueError: for a name that is taken, and a merged model.
+        """
+        from tfxformer.compression.adapters import peft
+
+        self._check_new(name)
+        read = peft.read_adapter(folder, self.model, self._kernels)
+        variables = {variable.path: variable for variable in self.model.variables}
+        adapter = self._put(name, read.layers, {path: variables[path] for path in read.whole})
+        for path, (a, b) in read.factors.items():
+            adapter.layers[path].a.assign(a)
+            adapter.layers[path].b.assign(b)
+        adapter.values = read.whole
+        self.activate(name)
+
+    # ---- the parts --------------------------------------------------------------------------------------------
+
+    def _put(self, name: str, layers: dict[str, dict], whole: dict[str, keras.Variable]) -> Adapter:
+        """A new adapter of these arguments of `LowRank` by path, not yet in the model."""
+        for path, arguments in layers.items():
+            keras_layers.check_dropout(self._kernels[path], arguments["dropout"])
+        made = {}
+        with self.model.distribute_strategy.scope():
+            for index, (path, arguments) in enumerate(layers.items()):
+                kernel = self._kernels[path]
+                made[path] = LowRank(**arguments, index=index, dtype=kernel.layer.dtype_policy, name=name)
+                with kernel.layer._open_name_scope():  # so that the paths of its variables tell the layer
+                    made[path].build(keras_layers.matrix_shape(kernel))
+        active = self._adapters[self._active].whole if self._active is not None else {}
+        values = {path: self._base[path] if path in active else np.asarray(v) for path, v in whole.items()}
+        self._adapters[name] = Adapter(made, whole, values)
+        return self._adapters[name]
+
+    def _leave(self) -> None:
+        """Takes the active adapter out: the model is its base."""
+        if self._active is None:
+            return
+        adapter = self._adapters[self._active]
+        for path in adapter.layers:
+            keras_layers.detach(self._kernels[path])
+        for path, variable in adapter.whole.items():
+            adapter.values[path] = np.asarray(variable)
+            variable.assign(self._base[path])
+        train_all(self.model)
+        self._active = None
+
+    def _enter(self, name: str | None) -> None:
+        if name is None:
+            return
+        adapter = self._adapters[name]
+        self._base = {path: np.asarray(variable) for path, variable in adapter.whole.items()}
+        for path, variable in adapter.whole.items():
+            variable.assign(adapter.values[path])
+        self._beside(adapter)
+        self._active = name
+
+    def _beside(self, adapter: Adapter) -> None:
+        for path, low_rank in adapter.layers.items():
+            keras_layers.attach(self._kernels[path], low_rank)
+        train_only(self.model, adapter.whole.values())
+
+    def _take_over(self) -> None:
+        """The adapter that the model brings along."""
+        layers = adapted_layers(self.model)
+        if not layers:
+            return
+        foreign = [layer.path for layer in layers if not isinstance(layer, Dense)]
+        if foreign:
+            raise ValueError(f"{foreign[0]} has an adapter already: go on with the Adapters that added it.")
+        names = {layer.adapter.name for layer in layers}
+        if len(names) > 1:
+            raise ValueError(f"{self.model.name!r} has the adapters {', '.join(sorted(names))} at once; one at a time.")
+        factors = {layer.path: layer.adapter for layer in layers}
+        own = {id(variable) for adapter in factors.values() for variable in adapter.variables}
+        whole = {v.path: v for v in self.model.trainable_variables if id(v) not in own}
+        self._active = names.pop()
+        self._adapters[self._active] = Adapter(factors, whole, {})
+        self._base = {path: np.asarray(variable) for path, variable in whole.items()}
+
+    def _base_kernels(self) -> list[Kernel]:
+        """The kernels of all Dense and EinsumDense layers without their adapters."""
+        kernels = [one for one in all_kernels(self.model) if not isinstance(one.layer, CONVOLUTIONS)]
+        return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted_layers(self.model)]
+
+    def _trace_anew(self) -> None:
+        """Drops what Keras has compiled, also of models on the same layers that this one keeps: it knows them as they
+        were."""
+        for model in (self.model, *(one for one in vars(self.model).values() if isinstance(one, keras.Model))):
+            model.train_function = model.test_function = model.predict_function = None
+
+    def _known(self, name: str) -> Adapter:
+        if name not in self._adapters:
+            raise ValueError(f"There is no adapter {name!r}; known: {', '.join(self.names) or 'none'}.")
+        return self._adapters[name]
+
+    def _check_new(self, name: str) -> None:
+        self._check_not_merged("a new adapter")
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
+            raise ValueError(f'An adapter\'s name is of letters, digits, "_" and "-"; got {name!r}.')
+        if name in self._adapters:
+            raise ValueError(f"There is an adapter {name!r} already; remove({name!r}) it, or take another name.")
+
+    def _check_not_merged(self, what: str) -> None:
+        if self._merged is not None:
+            raise ValueError(f"The adapter {self._active!r} is merged into the kernels: unmerge() it before {what}.")

@@ -1,0 +1,195 @@
+"""How the reference names the layers that have adapters, and those that are trained whole beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.layout import FUSED, Module, Place, tensors_of
+from tfxformer.checkpoints.loading import weights
+from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.models.backbone import Backbone
+
+
+class ModuleNames:
+    """Our paths and the reference's modules for one model; of a model without family the paths themselves.
+
+    Args:
+        model: a task, a backbone, or any Keras model.
+    """
+
+    def __init__(self, model: keras.Model):
+        backbone = getattr(model, "backbone", model)
+        self.model = model
+        self.task = getattr(model, "head_name", "") or getattr(model, "task_name", None)
+        if not isinstance(backbone, Backbone):
+            self._family, self._modules = None, None
+            return
+        self._config = backbone.config
+        self._family = family_of(self._config.family)
+        self._modules = self._family.module_names(self._config, self.task)
+
+    def __getitem__(self, path: str) -> Module:
+        """The module of a layer, without the family's prefix."""
+        if self._family is None:
+            return Module(self._own_name(path))
+        if path not in self._modules:
+            raise CheckpointError(f"The {self._family.name!r} page names no module for the layer {path!r}.")
+        return self._modules[path]
+
+    def full(self, module: str) -> str:
+        """The module's name in the reference's class of the task: with the family's prefix, where that has one."""
+        family = self._family
+        if family is None or self.task not in family.heads:
+            return module
+        is_backbone = module == family.pooler or not family.is_head(f"{module}.")
+        return family.prefix + module if is_backbone else module
+
+    def by_module(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Module -> its layers among `paths`; several where it is fused."""
+        found: dict[str, list[str]] = {}
+        for path in paths:
+            found.setdefault(self[path].name, []).append(path)
+        return found
+
+    def modules_by_full_name(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """The same by full names, older files' too."""
+        found: dict[str, list[str]] = {}
+        for path in paths:
+            if self._family is None or path in self._modules:
+                for name in self[path].names:
+                    found.setdefault(self.full(name), []).append(path)
+        return found
+
+    def shortest(self, targets: Iterable[str]) -> list[str]:
+        """The shortest ends of names that, as peft reads `target_modules`, choose these modules and no others."""
+        targets = set(targets)
+        known = targets | {self.full(module.name) for module in (self._modules or {}).values()}
+        found: dict[str, None] = {}
+        for target in sorted(targets):
+            parts = target.split(".")
+            ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+            found[next(end for end in ends if _chosen(known, end) <= targets)] = None
+        return sorted(found)
+
+    @property
+    def heads(self) -> int:
+        """N, query heads."""
+        return self._config.stack.num_heads if self._family is not None else 1
+
+    # ---- layers that are trained whole ------------------------------------------------------------------------
+
+    def tensors(self, whole: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Variables by our paths as the reference's tensors, by full names."""
+        try:
+            tensors = tensors_of(whole, self._places(whole))
+        except KeyError as error:
+            raise CheckpointError(
+                f"Query, key and value are one tensor of {self._family.name!r}: train all three whole, or none."
+            ) from error
+        return {self._full_tensor(name): array for name, array in tensors.items()}
+
+    def whole_modules(self, whole: Mapping[str, np.ndarray]) -> list[str]:
+        """What peft calls `modules_to_save`: a head by its first name, as peft has it; others by their full one."""
+        modules = {where.names[0].rpartition(".")[0] for where in self._places(whole).values()}
+        is_head = (lambda name: False) if self._family is None else self._family.is_head
+        return sorted({name.split(".")[0] if is_head(f"{name}.") else self.full(name) for name in modules})
+
+    def read_whole(self, folder, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Path of a variable -> its value, for tensors by full names.
+
+        Raises:
+            CheckpointError: for a tensor that is no variable of this model, or has another shape.
+        """
+        variables = weights(self.model)
+        known = {path: variable for path, variable in variables.items() if self._has(path.rpartition("/")[0])}
+        places = self._places(known)
+        found, used = {}, set()
+        for path, where in places.items():
+            name = next((full for full in map(self._full_tensor, where.names) if full in tensors), None)
+            if name is None:
+                continue
+            wanted = where.tensor_shape(variables[path].shape)
+            if tensors[name].shape != wanted:
+                raise CheckpointError(
+                    f"Tensor {name!r} of {folder} has shape {list(tensors[name].shape)}, the model wants "
+                    f"{list(wanted)} for {path!r}. Do its labels match the adapter's?"
+                )
+            array = where.read(tensors[name])
+            found[path] = array.T if where.transposed else array
+            used.add(name)
+        if unused := sorted(set(tensors) - used):
+            raise CheckpointError(
+                f"{folder} has tensors that this model has no place for: {', '.join(unused[:3])}"
+                f"{', ...' if len(unused) > 3 else ''}. They belong to another base model, task or kind of adapter."
+            )
+        return found
+
+    def _own_name(self, path: str) -> str:
+        """A path of a model without family; its own name, often one with a number, is no part of it."""
+        return path.removeprefix(f"{self.model.name}/").replace("/", ".")
+
+    def _has(self, layer: str) -> bool:
+        return self._family is None or layer in self._modules
+
+    def _places(self, paths: Iterable[str]) -> dict[str, Place]:
+        if self._family is None:
+            return {path: Place((self._own_name(path),)) for path in paths}
+        return self._family.places(paths, self._config, self.task)
+
+    def _full_tensor(self, name: str) -> str:
+        module, _, leaf = name.rpartition(".")
+        return f"{self.full(module)}.{leaf}"
+
+
+def _chosen(names: Iterable[str], end: str) -> set[str]:
+    """What peft chooses by one of its `target_modules`."""
+    return {name for name in names if name == end or name.endswith(f".{end}")}
+
+
+# ---- query, key and value as one module -----------------------------------------------------------------------
+
+
+def _place(names: ModuleNames, path: str) -> Place:
+    """Where a layer's columns of b [r, out] lie in its module's; transposed, they are the first axis."""
+    module = names[path]
+    return Place((), part=module.part, groups=names.heads if module.by_head else 1, axis=0)
+
+
+def join_fused(names: ModuleNames, adapters: Mapping, kernels: Mapping) -> tuple[np.ndarray, np.ndarray, float]:
+    """The factors of one module: (a [in, r], b [r, out], scale).
+
+    Args:
+        names: the model's.
+        adapters: path -> `LowRank` of the module's layers, one or up to three.
+        kernels: path -> `Kernel`.
+    """
+    factors = {path: (np.asarray(one.a), np.asarray(one.b)) for path, one in adapters.items()}
+    first = next(iter(adapters.values()))
+    if names[next(iter(adapters))].part is None:
+        return *next(iter(factors.values())), first.scale
+    share = len(adapters) == FUSED and all(
+        np.array_equal(a, factors[next(iter(factors))][0]) for a, _ in factors.values()
+    )
+    rank = first.rank if share else sum(one.rank for one in adapters.values())
+    parts: list = [None] * FUSED
+    row = 0
+    for path, (_, b) in factors.items():
+        rows = slice(0, rank) if share else slice(row, row + len(b))
+        row += len(b)
+        part = np.zeros((rank, b.shape[1]), b.dtype)
+        part[rows] = b * (adapters[path].scale / first.scale)
+        parts[names[path].part] = part.T
+    width = next(part.shape[0] for part in parts if part is not None)
+    parts = [np.zeros((width, rank), "float32") if part is None else part for part in parts]
+    joined = _place(names, next(iter(adapters))).join(parts).T
+    a = next(iter(factors.values()))[0] if share else np.concatenate([a for a, _ in factors.values()], axis=1)
+    return a, joined, first.scale
+
+
+def split_fused(names: ModuleNames, paths: Iterable[str], b: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of b [r, out] of a module that belong to each of its layers."""
+    return {path: _place(names, path).read(b.T).T for path in paths}

@@ -1,0 +1,62 @@
+"""Adapters as part of a model: what is trained beside them, and how a `.keras` file brings them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+
+from tfxformer.layers.low_rank import LowRank, adapted_layers, attach
+
+CONFIG_KEY = "adapters"
+
+
+def train_only(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
+    """Freezes every variable of a model but these and its adapters'."""
+    kept = {id(variable) for variable in variables}
+    kept |= {id(variable) for layer in adapted_layers(model) for variable in layer.adapter._trainable_variables}
+    for layer in model._flatten_layers():
+        for variable in layer._trainable_variables:
+            variable.trainable = id(variable) in kept
+
+
+def train_all(model: keras.Model) -> None:
+    """Takes `train_only` back: variables are trained again where their layers are."""
+    for layer in model._flatten_layers():
+        for variable in layer._trainable_variables:
+            variable.trainable = layer.trainable
+
+
+def describe_adapters(model: keras.Model) -> dict:
+    """What a model's config says of its adapters: {} without any, else {"adapters": ...}, for JSON."""
+    layers = adapted_layers(model)
+    if not layers:
+        return {}
+    of_adapters = {id(variable) for layer in layers for variable in layer.adapter.variables}
+    adapters = {layer.path: layer.adapter.arguments() for layer in layers}
+    trained = [variable.path for variable in model.trainable_variables if id(variable) not in of_adapters]
+    return {CONFIG_KEY: {"layers": adapters, "trained": trained}}
+
+
+def take_adapters(config: dict) -> dict | None:
+    """Takes what `describe_adapters` wrote out of a model's config; None where it wrote nothing."""
+    return config.pop(CONFIG_KEY, None)
+
+
+def restore_adapters(model: keras.Model, described: dict | None) -> keras.Model:
+    """Gives a new model the adapters that its config describes, their values still to be loaded; returns the model.
+
+    Raises:
+        ValueError: for a description that names a layer or variable which the model does not have.
+    """
+    if described is None:
+        return model
+    layers = {layer.path: layer for layer in model._flatten_layers()}
+    for path, arguments in described["layers"].items():
+        if path not in layers:
+            raise ValueError(f"The config has an adapter for {path!r}, a layer that {model.name!r} does not have.")
+        if layers[path].adapter is None:  # a backbone inside brings its own
+            attach(layers[path], LowRank(**arguments, dtype=layers[path].dtype_policy))
+    variables = {variable.path: variable for variable in model.variables}
+    train_only(model, [variables[path] for path in described["trained"]])
+    return model
