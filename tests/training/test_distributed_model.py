@@ -39,7 +39,7 @@ CELLS = {
         cell(loss="two", steps=2, samples=77, regularize=0.1),
         cell(loss="sum", steps=2, optimizer="adamw", fit_only=True),
         cell(clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", fit_only=True),
-        cell(loss="compare", jit=True, samples=65, steps_per_execution=2, fit_only=True),
+        cell(loss="compare", jit=True, samples=65, steps_per_execution=5, fit_only=True),
         cell(on_batch=True, fit_only=True),
         cell(eager=True, samples=32, epochs=1),
     ],
@@ -47,7 +47,7 @@ CELLS = {
         cell(jit=True, optimizer="adamw", steps=4, steps_per_execution=5),
         cell(loss="tokens", samples=65, steps=2, steps_per_execution=2),
         cell(clip={"clipvalue": 0.001}, ema=True, fit_only=True),
-        cell(loss="compare", samples=65, steps_per_execution=2, jit=True, fit_only=True),
+        cell(loss="compare", samples=65, steps_per_execution=5, jit=True, fit_only=True),
     ],
 }
 

@@ -62,6 +62,12 @@ class ReplicaStep:
         self.trainable, self.state = model.trainable_variables, model.non_trainable_variables
         if model.compares_samples and self._replicas > 1:
             self.function, self.forward = self._compute_compared, compiled(self._forward, model)
+            self._most_rows = tf.Variable(  # of a replica's batches; each replica has its own, or no loop could set it
+                0,
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
         else:
             self.function = compiled(self._compute, model)
 
@@ -183,14 +189,23 @@ class ReplicaStep:
         """The rows of all replicas, in their order; a gradient goes to this replica's alone."""
         context = tf.distribute.get_replica_context()
         with tf.device(self.trainable[0].value.device):  # inside tf.cond tensors carry none, and collectives need one
-            size = tf.identity(batch_size(nest)[None])
-            begin = tf.reduce_sum(context.all_gather(size, axis=0)[: tf.cast(replica, "int32")])
+            size = tf.identity(batch_size(nest))
+            sizes = context.all_gather(size[None], axis=0)
+            begin = tf.reduce_sum(sizes[: tf.cast(replica, "int32")])
+            # One collective in a loop has to have one shape, and the last batch of an epoch may be short.
+            most = tf.maximum(self._most_rows, tf.reduce_max(sizes))
+            self._most_rows.assign(most)
+            present = tf.reshape(tf.sequence_mask(sizes, most), (-1,))
 
             def gather(own):
                 if own is None:
                     return None
-                rows = tf.stop_gradient(context.all_gather(tf.identity(own), axis=0))
-                return tf.concat([rows[:begin], own, rows[begin + size[0] :]], axis=0)
+                if own.shape[0] is not None:
+                    rows = context.all_gather(tf.identity(own), axis=0)
+                else:
+                    padded = tf.pad(own, [(0, most - size)] + [(0, 0)] * (len(own.shape) - 1))
+                    rows = tf.boolean_mask(context.all_gather(padded, axis=0), present)
+                return tf.concat([tf.stop_gradient(rows[:begin]), own, tf.stop_gradient(rows[begin + size :])], axis=0)
 
             return tf.nest.map_structure(gather, nest)
 
