@@ -47,7 +47,7 @@ def restore_adapters(model: keras.Model, described: dict | None) -> keras.Model:
     """Gives a new model the adapters that its config describes, their values still to be loaded; returns the model.
 
     Raises:
-        ValueError: for a description that names a layer or variable which the model does not have.
+        ValueError: for a description that names a layer which the model does not have.
     """
     if described is None:
         return model
@@ -57,6 +57,6 @@ def restore_adapters(model: keras.Model, described: dict | None) -> keras.Model:
             raise ValueError(f"The config has an adapter for {path!r}, a layer that {model.name!r} does not have.")
         if layers[path].adapter is None:  # a backbone inside brings its own
             attach(layers[path], LowRank(**arguments, dtype=layers[path].dtype_policy))
-    variables = {variable.path: variable for variable in model.variables}
-    train_only(model, [variables[path] for path in described["trained"]])
+    trained = set(described["trained"])
+    train_only(model, [variable for variable in model.variables if variable.path in trained])
     return model

@@ -65,7 +65,10 @@ class Adapters:
         self._kernels: dict[str, Kernel] = {}
         for kernel in self._base_kernels():
             if kernel.layer.path in self._kernels:
-                raise ValueError(f"Two layers of {model.name!r} have the path {kernel.layer.path!r}: name them apart.")
+                raise ValueError(
+                    f"Two layers of {model.name!r} have the path {kernel.layer.path!r}: an adapter could not tell them "
+                    "apart. Name them apart; of several tasks on one encoder, adapt one task: the encoder is shared."
+                )
             self._kernels[kernel.layer.path] = kernel
 
     # ---- what there is ----------------------------------------------------------------------------------------
