@@ -104,7 +104,8 @@ def accuracy(method, dtype, seed, count) -> dict:
 
     from tfxformer import samples, tasks
 
-    split = quality.sentences(count)
+    split = quality.sentences(None)
+    texts, labels = split.train_texts[:count], split.train_labels[:count]
     keras.utils.set_random_seed(seed)
     model = tasks.TextClassifier.from_pretrained(
         samples.minilm(), labels=split.labels, sequence_length=quality.LENGTH, dtype=dtype
@@ -117,7 +118,7 @@ def accuracy(method, dtype, seed, count) -> dict:
         global_clipnorm=quality.CLIP,
     )
     start = time.perf_counter(), time.process_time()
-    model.fit(split.train_texts, split.train_labels, batch_size=quality.BATCH, epochs=quality.EPOCHS, verbose=2)
+    model.fit(texts, labels, batch_size=quality.BATCH, epochs=quality.EPOCHS, verbose=2)
     seconds = quality.since(start)
     wanted = np.array([split.labels.index(label) for label in split.test_labels])
     predicted = model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1)
@@ -149,9 +150,34 @@ def measure_accuracy(dtype, seeds, count) -> dict:
     return {"runs": runs, "mean_accuracy": means, "points_above_full": points}
 
 
+def measure_steps(dtype, rounds) -> dict:
+    """Each method's step beside that of full fine-tuning, and the memory it takes."""
+    times = harness.race({method: Peer(method, dtype) for method in METHODS}, rounds)
+    return {
+        "steps": {method: beside(times[method], times[FULL]) for method in METHODS},
+        "peak_bytes": {method: alone(peak_bytes, method, dtype) for method in METHODS},
+    }
+
+
+def show(results):
+    """Prints what was measured."""
+    for method, found in results.get("steps", {}).items():
+        peak = results["peak_bytes"]
+        print(
+            f"{method:16s} {found['seconds']['median'] * 1e3:7.1f} ms, {found['times_full']['median']:.3f} times full;"
+            f" peak {peak[method] / 1e6:.0f} MB, {peak[method] / peak[FULL]:.3f} times full"
+        )
+    for method, mean in results.get("accuracy", {}).get("mean_accuracy", {}).items():
+        share = results["accuracy"]["runs"][method][0]["share"]
+        points = results["accuracy"]["points_above_full"][method]
+        print(f"{method:16s} {share:7.2%} trained   accuracy {mean:.4f} ({points:+.2f} points)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s; 0: accuracy alone)"
+    )
     parser.add_argument("--dtype", default="float32", help="dtype policy (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the accuracy; none leaves it out")
     parser.add_argument("--sentences", type=int, help="training sentences of the accuracy (default: all)")
@@ -161,26 +187,15 @@ def main():
         "what": f"MiniLM-L6, {arguments.dtype}",
         "rounds": arguments.rounds,
         "machine": harness.machine(["tensorflow", "keras"]),
-        "steps": {},
     }
-    times = harness.race({method: Peer(method, arguments.dtype) for method in METHODS}, arguments.rounds)
-    for method in METHODS:
-        found = beside(times[method], times[FULL])
-        results["steps"][method] = found
-        print(
-            f"{method:16s} {found['seconds']['median'] * 1e3:7.1f} ms   {found['times_full']['median']:.3f} times full"
-        )
-    results["peak_bytes"] = {method: alone(peak_bytes, method, arguments.dtype) for method in METHODS}
-    for method, size in results["peak_bytes"].items():
-        print(f"{method:16s} {size / 1e6:7.0f} MB   {size / results['peak_bytes'][FULL]:.3f} times full")
+    if arguments.rounds:
+        results |= measure_steps(arguments.dtype, arguments.rounds)
     if arguments.seeds:
         results["sentences"] = arguments.sentences or "all"
         results["accuracy"] = measure_accuracy(arguments.dtype, arguments.seeds, arguments.sentences)
-        for method, mean in results["accuracy"]["mean_accuracy"].items():
-            share = results["accuracy"]["runs"][method][0]["share"]
-            points = results["accuracy"]["points_above_full"][method]
-            print(f"{method:16s} {share:7.2%} trained   accuracy {mean:.4f} ({points:+.2f} points)")
-    print(harness.write(f"lora-{arguments.dtype}", results))
+    show(results)
+    part = "lora" if arguments.rounds else "lora-accuracy"
+    print(harness.write(f"{part}-{arguments.dtype}", results))
 
 
 if __name__ == "__main__":

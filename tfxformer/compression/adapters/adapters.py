@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfxformer.compression.adapters import keras_layers
+from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
 from tfxformer.layers import Dense
@@ -161,9 +161,8 @@ class Adapters:
                 kernel = self._kernels[path]
                 keras_layers.detach(kernel)
                 before = np.asarray(kernel.variable)
-                kernel.variable.assign(
-                    kernel.variable + keras.ops.cast(keras_layers.delta(kernel, adapter), before.dtype)
-                )
+                added = keras.ops.cast(keras_layers.delta(kernel, adapter), kernel.variable.dtype)
+                kernel.variable.assign(kernel.variable + added)
                 self._merged[path] = before, np.asarray(kernel.variable)
             train_all(self.model)
         self._trace_anew()
@@ -202,8 +201,6 @@ class Adapters:
             name: which adapter; None for the active one.
             base: the checkpoint it belongs to, for `base_model_name_or_path`; peft reads it where it has to find it.
         """
-        from tfxformer.compression.adapters import peft
-
         name = self._active if name is None else name
         if name is None:
             raise ValueError(f"No adapter is active: say which to save; known: {', '.join(self.names) or 'none'}.")
@@ -219,8 +216,6 @@ class Adapters:
             CheckpointError: for files that are missing, of another base model, or with options that we do not have.
             ValueError: for a name that is taken, and a merged model.
         """
-        from tfxformer.compression.adapters import peft
-
         self._check_new(name)
         read = peft.read_adapter(folder, self.model, self._kernels)
         variables = {variable.path: variable for variable in self.model.variables}
