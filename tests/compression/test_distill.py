@@ -109,7 +109,7 @@ def test_tokens_count_by_mask_or_by_the_weights_of_their_labels():
     found = distiller.evaluate(inputs, verbose=0, return_dict=True)
     assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
     by_row = np.arange(9, dtype="float32")
-    found = distiller.evaluate(inputs, targets, sample_weight=by_row, verbose=0, return_dict=True)
+    found = Distiller(student, teacher).evaluate(inputs, targets, sample_weight=by_row, verbose=0, return_dict=True)
     mask = mask * by_row[:, None]
     assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
 
@@ -165,7 +165,7 @@ def test_the_teacher_reads_a_training_set_once(cache_bytes, rows):
     inputs = keras.Input((4,))
     counting = Counting()
     teacher = keras.Model(inputs, keras.layers.Dense(3)(counting(inputs)))
-    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    student = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
     fit(Distiller(student, teacher, cache_bytes=cache_bytes), x, epochs=3, batch_size=4)
     assert float(counting.rows) == rows
@@ -204,8 +204,8 @@ def test_a_tagger(tiny_tokenizer):
     backbone = tiny.backbone("bert", encoder__num_layers=4)
     teacher = tiny.perturb(tasks.TokenClassifier(backbone, ["O", "N"], tokenizer=tiny_tokenizer))
     student = student_from(teacher, num_layers=2)
-    history = fit(Distiller(student, teacher, ALL), words, tags, epochs=4)
-    assert history["logits_loss"][-1] < history["logits_loss"][0]
+    history = fit(Distiller(student, teacher), words, tags, epochs=4)
+    assert history["logits_loss"][-1] < history["logits_loss"][0] and history["accuracy"][-1] > 0.5
     assert len(student.predict(words[:1])[0]) == len(words[0])
 
 

@@ -78,8 +78,10 @@ def test_models_that_do_not_fit(tiny_tokenizer, tmp_path):
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="functional Keras model"):
-        Distiller(Subclassed(), teacher)
+    sequential = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for unreadable in (Subclassed(), sequential):
+        with pytest.raises(TypeError, match="functional Keras model"):
+            Distiller(unreadable, teacher)
 
 
 @pytest.mark.parametrize(

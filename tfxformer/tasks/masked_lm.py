@@ -123,8 +123,8 @@ class MaskedLM(Task):
     def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False):
         if is_raw(x):
             raise ValueError(
-                "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. Give "
-                "a dataset of batches, as hide_batches(dataset) returns it."
+                "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. "
+                "Give a dataset of batches, as hide_batches(dataset) returns it."
             )
         return super().to_arrays(x, y, sample_weight, fitting=fitting)
 
