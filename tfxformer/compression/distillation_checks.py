@@ -26,8 +26,8 @@ def check_models(student, teacher) -> None:
         if not functional or isinstance(model, keras.Sequential):
             raise TypeError(
                 f"Distiller: the {role} is a functional Keras model, whose inner tensors can be read; got "
-                f"{type(model).__name__}. Wrap a Sequential as keras.Model(model.inputs, model.outputs[0]), a subclassed "
-                "one as keras.Model(inputs, model(inputs))."
+                f"{type(model).__name__}. Wrap a Sequential as keras.Model(model.inputs, model.outputs[0]), a "
+                "subclassed one as keras.Model(inputs, model(inputs))."
             )
     shared = set(map(id, student.weights)) & set(map(id, teacher.weights))
     if shared:
