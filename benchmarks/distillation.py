@@ -24,7 +24,7 @@ import harness
 import numpy as np
 import quality
 
-LAYERS, TEMPERATURE, STUDENT_EPOCHS, STUDENT_RATE = 3, 2.0, 4, 1e-4
+LAYERS, TEMPERATURE, STUDENT_EPOCHS, STUDENT_RATE = 3, 2.0, 3, 5e-5
 PACKAGES = ["tensorflow", "keras"]
 KEPT = 0.97  # of the teacher's accuracy
 
