@@ -108,19 +108,19 @@ def test_tokens_count_by_mask_or_by_the_weights_of_their_labels():
     mask = inputs["padding_mask"]
     found = distiller.evaluate(inputs, verbose=0, return_dict=True)
     assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
-    by_row = np.arange(9, dtype="float32")
-    found = Distiller(student, teacher).evaluate(inputs, targets, sample_weight=by_row, verbose=0, return_dict=True)
-    mask = mask * by_row[:, None]
-    assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
 
 
 def test_weights_of_samples():
     models = [classifier(layers=2, seed=seed) for seed in (1, 2)]
     batch, by_row = tiny.inputs_for(models[0]), np.array([1, 0, 3], "float32")
     each = divergence(*(model.logits(batch, verbose=0) for model in models))
-    distiller = Distiller(*models, label_weight=0)
+    distiller = Distiller(*models, [LogitsLoss(), HiddenStateLoss(layers={1: 1})], label_weight=0)
     found = distiller.evaluate(batch, np.zeros(3, "int32"), sample_weight=by_row, verbose=0, return_dict=True)
     assert found["logits_loss"] == pytest.approx((each * by_row).mean(), rel=1e-5)
+    states = [np.asarray(model.backbone.forward(batch)["hidden_states"][1]) for model in models]
+    weights = batch["padding_mask"] * by_row[:, None]
+    wanted = (((states[0] - states[1]) ** 2).mean(-1) * weights).sum() / weights.sum()
+    assert found["hidden_state_loss"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_kept_answers_train_as_those_of_each_step(teacher):
