@@ -108,19 +108,19 @@ def test_tokens_count_by_mask_or_by_the_weights_of_their_labels():
     mask = inputs["padding_mask"]
     found = distiller.evaluate(inputs, verbose=0, return_dict=True)
     assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
-    by_row = np.arange(9, dtype="float32")
-    found = distiller.evaluate(inputs, targets, sample_weight=by_row, verbose=0, return_dict=True)
-    mask = mask * by_row[:, None]
-    assert found["logits_loss"] == pytest.approx((each * mask).sum() / mask.sum(), rel=1e-4)
 
 
 def test_weights_of_samples():
     models = [classifier(layers=2, seed=seed) for seed in (1, 2)]
     batch, by_row = tiny.inputs_for(models[0]), np.array([1, 0, 3], "float32")
     each = divergence(*(model.logits(batch, verbose=0) for model in models))
-    distiller = Distiller(*models, label_weight=0)
+    distiller = Distiller(*models, [LogitsLoss(), HiddenStateLoss(layers={1: 1})], label_weight=0)
     found = distiller.evaluate(batch, np.zeros(3, "int32"), sample_weight=by_row, verbose=0, return_dict=True)
     assert found["logits_loss"] == pytest.approx((each * by_row).mean(), rel=1e-5)
+    states = [np.asarray(model.backbone.forward(batch)["hidden_states"][1]) for model in models]
+    weights = batch["padding_mask"] * by_row[:, None]
+    wanted = (((states[0] - states[1]) ** 2).mean(-1) * weights).sum() / weights.sum()
+    assert found["hidden_state_loss"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_kept_answers_train_as_those_of_each_step(teacher):
@@ -165,7 +165,7 @@ def test_the_teacher_reads_a_training_set_once(cache_bytes, rows):
     inputs = keras.Input((4,))
     counting = Counting()
     teacher = keras.Model(inputs, keras.layers.Dense(3)(counting(inputs)))
-    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    student = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
     fit(Distiller(student, teacher, cache_bytes=cache_bytes), x, epochs=3, batch_size=4)
     assert float(counting.rows) == rows
@@ -204,8 +204,8 @@ def test_a_tagger(tiny_tokenizer):
     backbone = tiny.backbone("bert", encoder__num_layers=4)
     teacher = tiny.perturb(tasks.TokenClassifier(backbone, ["O", "N"], tokenizer=tiny_tokenizer))
     student = student_from(teacher, num_layers=2)
-    history = fit(Distiller(student, teacher, ALL), words, tags, epochs=4)
-    assert history["logits_loss"][-1] < history["logits_loss"][0]
+    history = fit(Distiller(student, teacher), words, tags, epochs=4)
+    assert history["logits_loss"][-1] < history["logits_loss"][0] and history["accuracy"][-1] > 0.5
     assert len(student.predict(words[:1])[0]) == len(words[0])
 
 
@@ -264,9 +264,7 @@ def test_files_are_the_students(teacher, tmp_path):
     student.fit(tiny.TEXTS, tiny.LABELS, verbose=0)  # it is a task as before
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_the_default_rate_falls_to_zero_over_each_fit(teacher, mixed):
-    teacher = classifier(teacher.tokenizer) if not mixed else teacher
+def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
     distiller = Distiller(student_from(teacher, num_layers=1), teacher)
     for epochs in (1, 2):
         distiller.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, epochs=epochs, verbose=0)

@@ -31,6 +31,7 @@ def other(**changes):
         ({}, HiddenStateLoss(layers={}), "with one or more"),
         ({}, HiddenStateLoss(layers={"nothing": 1}), "0 layers 'nothing'"),
         ({}, AttentionLoss(layers={0: 1}), "blocks 1 to 2; the layer map names 0"),
+        ({}, AttentionLoss(layers={"encoder_block_0": 1}), "the layer map names 'encoder_block_0'"),
         ({}, RelationLoss(layers={2: 7}), "blocks 1 to 4; the layer map names 7"),
         ({}, RelationLoss(heads=5), "a relation needs one width, which heads=5 divides"),
         ({"encoder__num_heads": 2}, AttentionLoss(), "has 2 heads, the teacher's block 2 4. RelationLoss compares"),
@@ -78,8 +79,19 @@ def test_models_that_do_not_fit(tiny_tokenizer, tmp_path):
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="functional Keras model"):
-        Distiller(Subclassed(), teacher)
+    sequential = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for unreadable in (Subclassed(), sequential):
+        with pytest.raises(TypeError, match="functional Keras model"):
+            Distiller(unreadable, teacher)
+
+
+@pytest.mark.parametrize("end", [keras.layers.Dense(3, "softmax"), keras.layers.Softmax()])
+def test_probabilities_are_no_logits(end):
+    inputs = keras.Input((3,))
+    models = [keras.Model(inputs, keras.layers.Dense(3)(inputs)), keras.Model(inputs, end(inputs))]
+    for pair in (models, models[::-1]):
+        with pytest.raises(ValueError, match="which makes probabilities of them"):
+            Distiller(*pair)
 
 
 @pytest.mark.parametrize(

@@ -282,8 +282,9 @@ class Distiller(DistributedModel):
         x, y, sample_weight = self._arrays(x, y, sample_weight, fitting=True)
         if validation_data is not None:
             parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
-            arrays = self._arrays(*parts)
-            validation_data = arrays[0] if arrays[1:] == (None, None) and len(parts) == 1 else arrays
+            validation_x, validation_y, validation_weight = self._arrays(*parts)
+            whole = len(parts) == 1 and validation_y is None and validation_weight is None  # a dataset, or no labels
+            validation_data = validation_x if whole else (validation_x, validation_y, validation_weight)
         if self._default_optimizer and (initial_epoch == 0 or not int(self.optimizer.iterations)):
             steps = steps_per_epoch or _steps_per_epoch(x, batch_size, validation_split)
             self._restart_optimizer(steps * epochs)

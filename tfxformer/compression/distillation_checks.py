@@ -22,10 +22,12 @@ def check_losses(losses, label_weight) -> None:
 def check_models(student, teacher) -> None:
     """Refuses two models that do not read the same batches, or that would change each other."""
     for role, model in (("student", student), ("teacher", teacher)):
-        if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        functional = isinstance(model, keras.Model) and getattr(model, "inputs", None)
+        if not functional or isinstance(model, keras.Sequential):
             raise TypeError(
                 f"Distiller: the {role} is a functional Keras model, whose inner tensors can be read; got "
-                f"{type(model).__name__}. Wrap a subclassed one: keras.Model(inputs, model(inputs))."
+                f"{type(model).__name__}. Wrap a Sequential as keras.Model(model.inputs, model.outputs[0]), a "
+                "subclassed one as keras.Model(inputs, model(inputs))."
             )
     shared = set(map(id, student.weights)) & set(map(id, teacher.weights))
     if shared:

@@ -96,6 +96,8 @@ class LogitsLoss(DistillationLoss):
                 )
         if hasattr(student.model, "pooling"):
             raise ValueError("LogitsLoss: an embedder's vectors are no logits: give EmbeddingLoss().")
+        for taps in (student, teacher):
+            _check_gives_logits(taps.model)
         activation = self.activation or ACTIVATIONS.get(getattr(student.model, "problem_type", None), "softmax")
         compare = {
             "softmax": lambda s, t: divergences.divergence(s, t, self.temperature),
@@ -301,6 +303,16 @@ def _layer_pairs(layers, student: Taps, teacher: Taps, first: int = 0) -> list[t
             if not isinstance(which, str) or first:
                 taps.check_number(which, first)
     return list(layers.items())
+
+
+def _check_gives_logits(model: keras.Model) -> None:
+    last = model.output._keras_history.operation
+    probabilities = (keras.activations.softmax, keras.activations.sigmoid)
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in probabilities:
+        raise ValueError(
+            f"LogitsLoss reads logits; {model.name} ends in {last.name}, which makes probabilities of them. Give the "
+            "model without it: its temperature and divergence are of logits."
+        )
 
 
 def _projections(pairs, names) -> tuple:

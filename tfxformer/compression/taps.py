@@ -58,10 +58,10 @@ class Taps:
                 f"{self.model.name} has no Transformer block of tfxformer in its graph, so its layers have no numbers: "
                 "name the layers (HiddenStateLoss), or learn its outputs (LogitsLoss)."
             )
-        if not first <= number <= len(self.blocks):
+        if not isinstance(number, int) or not first <= number <= len(self.blocks):
             raise ValueError(
                 f"{self.model.name} has blocks 1 to {len(self.blocks)}{' (0: the embeddings)' if not first else ''}; "
-                f"the layer map names {number}."
+                f"the layer map names {number!r}."
             )
 
     def attention(self, number: int):
