@@ -35,9 +35,10 @@ class TeacherAnswers(DistributedModel):
             return x
         if isinstance(x, dict) and any(len(np.shape(ids)) == 3 for ids in x.values()):
             raise ValueError("Distiller learns from single texts; these are pairs for an embedder: give their texts.")
-        first = self.predict(tree.map_structure(lambda array: array[:1], x), verbose=0)
+        few = self.distribute_strategy.num_replicas_in_sync  # a row for each: a replica without one cannot answer
+        first = self.predict(tree.map_structure(lambda array: array[:few], x), verbose=0)
         rows = len(tree.flatten(x)[0])
-        if rows * sum(array.nbytes for array in tree.flatten(first)) > cache_bytes:
+        if rows / few * sum(array.nbytes for array in tree.flatten(first)) > cache_bytes:
             return x
         return {BATCH: x, ANSWERS: self.predict(x, verbose=0)}
 
