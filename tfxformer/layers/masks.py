@@ -37,7 +37,7 @@ def hidden_bias(visible, mask_value: float, dtype="float32"):
 
 def row_slots(padding_mask):
     """0, 1, 2, ... along the rows of a mask [B, S]: int32 [S]; a sum, since a symbolic length is no number."""
-    return ops.cumsum(ops.ones_like(padding_mask[0])) - 1
+    return ops.cumsum(ops.ones_like(ops.sum(padding_mask, axis=0))) - 1
 
 
 def causal_visibility(padding_mask):
