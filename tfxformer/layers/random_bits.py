@@ -50,8 +50,8 @@ def random_bits(shape, seed):
 def _positions(shape):
     """The number of each element in row-major order, modulo 2**32; words of `shape`.
 
-    A sum over the axes: XLA folds one range over all elements into a constant as large as the tensor, which then
-    lies in the program (400 MB for the attention of a BERT-base batch) and is what a TPU's compiler is slow at.
+    A sum over the axes: one range over all elements may be folded into a constant as large as the tensor, which then
+    lies in the program.
     """
     position, stride = word(0), 1
     for axis, size in reversed(tuple(enumerate(shape))):
