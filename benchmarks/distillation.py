@@ -12,12 +12,9 @@ and 2. A seed is a process, and a file of its own under --runs: a run that finds
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import statistics
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import harness
@@ -38,7 +35,7 @@ def sentences(count):
 
 
 def run_seed(seed, count) -> dict:
-    """The teacher, and both students: for each test sentence whether it was right, and the seconds of each fit."""
+    """Under "models": the teacher and both students, each with its right answers and the seconds of its fit."""
     import keras
 
     from tfxformer import compression, samples, tasks
@@ -67,24 +64,13 @@ def run_seed(seed, count) -> dict:
         losses = [compression.LogitsLoss(TEMPERATURE), compression.HiddenStateLoss()]
         trained = student if name == "alone" else compression.Distiller(student, teacher, losses)
         measure(name, student, trained, STUDENT_EPOCHS, STUDENT_RATE)
-    return found
+    return {"models": found}
 
 
 def run(seed, count, folder) -> dict:
     """One seed in a fresh process, or its file where it is there already."""
     path = Path(folder) / f"seed{seed}-{count or 'all'}.json"
-    if path.exists():
-        print(f"{path} is there", file=sys.stderr)
-        return json.loads(path.read_text())
-    machine = harness.machine(PACKAGES)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        result = {"models": pool.submit(run_seed, seed, count).result()}
-    result |= {"machine": machine, "date": time.strftime("%Y-%m-%d")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
-    return result
+    return harness.kept(path, PACKAGES, run_seed, seed, count)
 
 
 def summarize(runs: dict) -> dict:

@@ -19,6 +19,7 @@ import shlex
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,3 +179,24 @@ def write(name: str, results: dict) -> Path:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return partial.replace(path)
+
+
+def kept(path: Path, packages: list, function, *arguments) -> dict:
+    """The dict of a long run in a fresh process, kept in a file; that of the file where it is there already.
+
+    Args:
+        path: the file, written whole or not at all; the machine and the date are added.
+        packages: whose versions are noted.
+        function: a function of a module, with its `arguments`.
+    """
+    if path.exists():
+        print(f"{path} is there", file=sys.stderr)
+        return json.loads(path.read_text(encoding="utf-8"))
+    facts = {"machine": machine(packages), "date": time.strftime("%Y-%m-%d")}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        result = {**pool.submit(function, *arguments).result(), **facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return result

@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import harness
@@ -199,20 +196,8 @@ def run_file(part, seed, count, folder) -> Path:
 
 def run(part, seed, count, folder) -> dict:
     """One run in a fresh process, or its file where it is there already."""
-    path = run_file(part, seed, count, folder)
-    if path.exists():
-        print(f"{path} is there", file=sys.stderr)
-        return json.loads(path.read_text())
     print(f"{part}, seed {seed}", file=sys.stderr, flush=True)
-    machine = harness.machine(PACKAGES)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        result = pool.submit(RUNS[part], seed, count, folder).result()
-    result |= {"machine": machine, "date": time.strftime("%Y-%m-%d")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
-    return result
+    return harness.kept(run_file(part, seed, count, folder), PACKAGES, RUNS[part], seed, count, folder)
 
 
 def accuracy(answers: str) -> float:

@@ -37,7 +37,8 @@ def hidden_bias(visible, mask_value: float, dtype="float32"):
 
 def row_slots(padding_mask):
     """0, 1, 2, ... along the rows of a mask [B, S]: int32 [S]; a sum, since a symbolic length is no number."""
-    return ops.cumsum(ops.ones_like(ops.sum(padding_mask, axis=0))) - 1
+    slots = ops.ones_like(ops.sum(padding_mask, axis=0))  # not those of row 0: a replica's batch may have no row
+    return ops.cumsum(slots) - 1
 
 
 def causal_visibility(padding_mask):
