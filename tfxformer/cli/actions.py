@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.cli import console, data_files
+from tfxformer.cli.compressing import compress
 from tfxformer.cli.language import chat, generate, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.tpu import fit_estimate, tpu_check
 
 __all__ = [
-    "chat", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict", "prepare",
-    "prune", "tpu_check", "train_lm",
+    "chat", "compress", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict",
+    "prepare", "prune", "tpu_check", "train_lm",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.

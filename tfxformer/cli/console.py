@@ -52,7 +52,7 @@ def show(action: str, result: dict, as_json: bool) -> None:
     elif text is not None:
         print(text)
     else:
-        {"demo": _show_demo, "predict": _show_predictions}.get(action, _show_facts)(result)
+        {"compress": _show_sweep, "demo": _show_demo, "predict": _show_predictions}.get(action, _show_facts)(result)
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
@@ -75,6 +75,17 @@ def _show_demo(result: dict) -> None:
     _print_table(*table(result))
     print(conditions(result))
     print(f"Written to {result['folder']}: models, README.md, results.json and two plots.")
+
+
+def _show_sweep(result: dict) -> None:
+    from tfxformer.recipes.sweep.results import conclusion, conditions, table
+
+    header, rows = table(result)
+    for number, name, *_ in rows:  # in the table they would take the width of a terminal
+        print(f"{number}: {name}")
+    _print_table(header[:1] + header[2:], [row[:1] + row[2:] for row in rows])
+    print(conclusion(result), conditions(result), sep="\n")
+    print(f"Written to {result['folder']}: the chosen model, RESULTS.md, results.json and two plots.")
 
 
 def _show_facts(result: dict) -> None:

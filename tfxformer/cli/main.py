@@ -134,6 +134,19 @@ def prune(
 
 
 @app.command()
+def compress(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="What to try; see applications/shrink_sentiment.")
+    ],
+    output: Output,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Try ways to make a model small; write a table, plots, and the smallest file that is as good. Resumable."""
+    run("compress", locals())
+
+
+@app.command()
 def evaluate(model: Runnable, data: Data, batch_size: BatchSize = 32, json: Json = False, debug: Debug = False):
     """Score MODEL on the labelled texts of DATA."""
     run("evaluate", locals())

@@ -62,6 +62,11 @@ class Split(NamedTuple):
     labels: list[str]
 
 
+# The functions below that give a checkpoint, and those that give a Split: by these names recipes call for them.
+CHECKPOINTS = ("minilm",)
+SPLITS = ("bbc_topics", "usaddress", "vader_movies")
+
+
 def cache_folder() -> Path:
     """The folder that keeps fetched samples: `$TFXFORMER_CACHE`, else `~/.cache/tfxformer`."""
     chosen = os.environ.get("TFXFORMER_CACHE")

@@ -1,0 +1,162 @@
+"""The sweep on a tiny checkpoint: what it writes, that it goes on where it stopped, and how it chooses."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tfxformer
+from tfxformer import checkpoints, export, samples, tasks
+from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.recipes import sweep
+from tfxformer.recipes.sweep import results
+from tfxformer.recipes.sweep.recipe import Choose, make_recipe
+from tfxformer.text import Tokenizer
+
+WORDS = ["good", "bad", "film", "a", "the", "was", "it", "dull", "fine", "we", "saw", "is", "never", "said"]
+RECIPE = {
+    "name": "films",
+    "model": "tiny",
+    "data": "films",
+    "sequence_length": 8,
+    "validation": 0.25,
+    "batch_size": 8,
+    "latency_rounds": 3,
+    "sweep": [
+        {
+            "tune": [{"epochs": 6, "learning_rate": 1e-2}],
+            "vocabulary": ["trimmed"],
+            "structure": [{"layers": 1, "heads": 2, "neurons": 32}],
+            "distil": [{"epochs": 2, "learning_rate": 5e-3, "hidden_states": True}],
+            "prune": [None, {"sparsity": 0.5, "learning_rate": 1e-3}],
+        },
+        {"tune": [{"epochs": 2, "learning_rate": 1e-2, "lora": 2}], "quantize": ["float16"]},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def open_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    stack = StackConfig(2, 32, 4, feed_forward_size=64, max_positions=16)
+    config = TransformerConfig(
+        family="bert", vocabulary_size=len(tokens), encoder=stack, heads=HeadConfig(pooler=True), token_types=2
+    )
+    keras.utils.set_random_seed(0)
+    checkpoints.save_pretrained(folder, tfxformer.build(config), config)
+    Tokenizer.from_vocabulary(folder / "vocab.txt").save_pretrained(folder)
+    return lambda: tasks.TextClassifier.from_pretrained(folder, labels=["neg", "pos"], sequence_length=8)
+
+
+def films() -> samples.Split:
+    rows = [
+        (f"{article} film {verb} {word}", label)
+        for article in ("the", "a")
+        for verb in ("was", "is")
+        for word, label in (("good", "pos"), ("fine", "pos"), ("dull", "neg"), ("bad", "neg"))
+    ]
+    texts, labels = map(list, zip(*rows, strict=True))
+    return samples.Split(texts * 4, labels * 4, texts, labels, ["neg", "pos"])
+
+
+@pytest.fixture(scope="module")
+def done(open_model, tmp_path_factory):
+    folder, said = tmp_path_factory.mktemp("sweep") / "films", []
+    found = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, say=said.append)
+    return folder, found, said
+
+
+def test_every_point_is_made_and_measured(done):
+    folder, found, said = done
+    assert [line.split(":")[0] for line in said[:-1]] == [
+        *("tune", "exporting and measuring", "vocabulary", "structure", "distil", "exporting and measuring"),
+        *("prune", "exporting and measuring", "tune", "exporting and measuring"),
+    ]
+    baseline, distilled, pruned, lora = found["points"]
+    assert baseline["smaller"] == baseline["faster"] == 1.0
+    assert baseline["points_lost"] == baseline["standard_error"] == 0.0
+    assert distilled["parameters"] == pruned["parameters"] < baseline["parameters"] == lora["parameters"]
+    assert distilled["bytes"] < lora["bytes"] < baseline["bytes"]
+    assert pruned["zipped_bytes"] < distilled["zipped_bytes"]  # what zeros are good for
+    assert found["data"] == {"train_texts": 48, "validation_texts": 16, "test_texts": 16}
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == {
+        key: value for key, value in found.items() if key != "folder"
+    }
+
+
+def test_the_chosen_file_is_the_one_measured(done):
+    folder, found, _ = done
+    point, split = found["points"][found["chosen"]], films()
+    file = export.LiteRTModel(folder / "films.tflite")
+    answers = [file.labels[row.argmax()] for row in file.predict(split.test_texts)]
+    assert np.mean(np.array(answers) == split.test_labels) == point["test"]
+    assert (folder / "films.tflite").stat().st_size == point["bytes"]
+    model = keras.saving.load_model(folder / "films.keras")
+    assert model.count_params() == point["parameters"]
+    page = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert f"{point['test']:.4f}" in page and "(chosen)" in page
+    assert all((folder / f"score-over-{what}.png").stat().st_size > 1000 for what in ("size", "latency"))
+
+
+def test_a_sweep_goes_on_where_it_stopped(done, open_model):
+    folder, found, _ = done
+    before = {path: path.read_bytes() for path in folder.glob("points/*/model.tflite")}
+    (pruned,) = folder.glob("stages/prune-*")
+    lost = next(path for path in before if len(before[path]) == found["points"][2]["bytes"])
+    lost.with_name("point.json").unlink()
+    (pruned / "model.keras").unlink()
+    said = []
+    again = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, say=said.append)
+    assert [line.split(":")[0] for line in said[:-1]] == ["prune", "exporting and measuring"]
+    assert {path: path.read_bytes() for path in folder.glob("points/*/model.tflite")} == before
+    assert [point["test"] for point in again["points"]] == [point["test"] for point in found["points"]]
+
+
+def test_what_cannot_be_exported_is_refused_and_the_sweep_goes_on(open_model, tmp_path, monkeypatch):
+    def refuse(model, path, quantization, **options):
+        if quantization == "float16":
+            raise export.ExportError("relative L2 error 1.0, but float16 allows 0.005")
+        return export.export_litert(model, path, quantization, **options)
+
+    monkeypatch.setattr(sweep.running, "export_litert", refuse)
+    recipe = {**RECIPE, "sweep": {"tune": [{"epochs": 1}], "quantize": ["float16", "dynamic_int8"]}}
+    found = sweep.run(make_recipe(recipe), films(), open_model, tmp_path, verbose=0, say=lambda line: None)
+    assert "refused" in found["points"][1] and found["chosen"] in (0, 2)
+    assert "- 1. was refused: relative L2 error 1.0" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_held_out_of_nothing(open_model, tmp_path):
+    split = films()._replace(train_texts=["a film"], train_labels=["pos"])
+    with pytest.raises(ValueError, match=r"validation=0.25 of 1 training texts holds out 0"):
+        sweep.run(make_recipe(RECIPE), split, open_model, tmp_path)
+
+
+def point(size, score):
+    return {"bytes": size, "zipped_bytes": size, "latency": {"median_ms": size}, "validation": score, "test": score}
+
+
+POINTS = st.lists(st.builds(point, st.integers(1, 6), st.integers(0, 6).map(lambda n: n / 6)), min_size=1)
+
+
+@given(POINTS, st.sampled_from(["bytes", "median_ms"]))
+def test_the_front_is_what_nothing_beats(points, size):
+    front = results.pareto(points, size)
+
+    def beats(one, other):
+        a, b = ((results.measure(p, size), -p["test"]) for p in (one, other))
+        return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+    unbeaten = [p for p in points if not any(beats(q, p) for q in points)]
+    assert {(points[i]["bytes"], points[i]["test"]) for i in front} == {(p["bytes"], p["test"]) for p in unbeaten}
+
+
+@given(POINTS, st.floats(0, 100))
+def test_the_choice_is_the_smallest_that_is_good_enough(points, within):
+    chosen = results.choose(points, Choose(within))
+    good = [p for p in points if p["validation"] >= points[0]["validation"] - within / 100]
+    assert points[chosen] in good and points[chosen]["bytes"] == min(p["bytes"] for p in good)

@@ -1,0 +1,6 @@
+"""The compression sweep: a recipe names ways to make a model small; each is gone, measured, and the best is chosen."""
+
+from tfxformer.recipes.sweep.recipe import Recipe, read_recipe
+from tfxformer.recipes.sweep.running import run
+
+__all__ = ["Recipe", "read_recipe", "run"]

@@ -1,0 +1,157 @@
+"""What a sweep found: the choice, a table, a page and the plots."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from tfxformer.recipes.report import markdown
+from tfxformer.recipes.sweep.recipe import Choose
+from tfxformer.training.files import figure, save_figure
+
+LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped, MB", "median_ms": "one text, ms"}
+
+
+def compared(points: list[dict]) -> list[dict]:
+    """The points beside the first, the baseline: times smaller and faster, and points of the score lost.
+
+    `right` becomes the standard error of the difference, of the same texts, where there is one.
+    """
+    found, first = [], points[0]
+    for point in points:
+        point = dict(point)
+        right = point.pop("right", None)
+        if "refused" not in point:
+            point["smaller"] = first["bytes"] / point["bytes"]
+            point["faster"] = first["latency"]["median_ms"] / point["latency"]["median_ms"]
+            point["points_lost"] = 100.0 * (first["test"] - point["test"])
+            if right is not None:
+                pair = np.array([list(first["right"]), list(right)]).astype(float)
+                point["standard_error"] = float(100.0 * (pair[0] - pair[1]).std() / math.sqrt(len(right)))
+        found.append(point)
+    return found
+
+
+def measure(point: dict, size: str) -> float:
+    """A point's "bytes", "zipped_bytes" or "median_ms"."""
+    return point["latency"]["median_ms"] if size == "median_ms" else point[size]
+
+
+def choose(points: list[dict], wanted: Choose) -> int | None:
+    """The place of the smallest point whose validation score is near enough to the baseline's; None if none is."""
+    least = points[0]["validation"] - wanted.within_points / 100.0
+    able = [i for i, point in enumerate(points) if "refused" not in point and point["validation"] >= least]
+    return min(able, key=lambda i: measure(points[i], wanted.smallest), default=None)
+
+
+def pareto(points: list[dict], size: str) -> list[int]:
+    """The places of the points that no other beats: none is as small or smaller with a higher test score."""
+    best, front = -math.inf, []
+    measured = [i for i, point in enumerate(points) if "refused" not in point]
+    for index in sorted(measured, key=lambda i: (measure(points[i], size), -points[i]["test"])):
+        if points[index]["test"] > best:
+            best = points[index]["test"]
+            front.append(index)
+    return front
+
+
+def table(found: dict) -> tuple[list[str], list[list[str]]]:
+    """The points as (header, rows) of strings, number and name first; s and t mark the Pareto points."""
+    points, score = found["points"], found["main_score"].replace("_", " ")
+    fronts = {mark: pareto(points, size) for mark, size in (("s", "bytes"), ("t", "median_ms"))}
+    header = [
+        "",
+        "point",
+        f"{score}, held out",
+        score,
+        "points lost",
+        "MB",
+        "zip MB",
+        "smaller",
+        "ms",
+        "faster",
+        "best",
+    ]
+    rows = []
+    for index, point in enumerate(points):
+        number = f"{index}{' (chosen)' if index == found['chosen'] else ''}"
+        if "refused" in point:
+            rows.append([number, point["name"], *[""] * 8, "refused"])
+            continue
+        error = f" ± {point['standard_error']:.2f}" if "standard_error" in point and index else ""
+        rows.append(
+            [
+                number,
+                point["name"],
+                f"{point['validation']:.4f}",
+                f"{point['test']:.4f}",
+                f"{point['points_lost']:.2f}{error}",
+                f"{point['bytes'] / 1e6:.1f}",
+                f"{point['zipped_bytes'] / 1e6:.1f}",
+                f"{point['smaller']:.1f}x",
+                f"{point['latency']['median_ms']:.2f}",
+                f"{point['faster']:.1f}x",
+                " ".join(mark for mark, front in fronts.items() if index in front),
+            ]
+        )
+    return header, rows
+
+
+def conclusion(found: dict) -> str:
+    """The choice in a sentence."""
+    wanted = found["recipe"]["choose"]
+    rule = (
+        f"smallest in {wanted['smallest']} within {wanted['within_points']:g} points of the baseline on held-out texts"
+    )
+    if found["chosen"] is None:
+        return f"No point is the {rule}."
+    point = found["points"][found["chosen"]]
+    return (
+        f"Chosen, as the {rule}: **{point['name']}**, {point['smaller']:.1f} times smaller and {point['faster']:.1f} "
+        f"times faster than the float32 file, {point['points_lost']:.2f} points of {found['main_score']} lost on the "
+        "test texts."
+    )
+
+
+def conditions(found: dict) -> str:
+    """How the figures came about, in one paragraph."""
+    recipe, data, machine = found["recipe"], found["data"], found["machine"]
+    return (
+        f"{data['train_texts']:,} texts to train on, {data['validation_texts']:,} held out for the choice, "
+        f"{data['test_texts']:,} to test, cut at {recipe['sequence_length']} tokens; batch {recipe['batch_size']}, "
+        f"{recipe['dtype'] or 'float32'}, seed {recipe['seed']}. All scores are those of the .tflite files, text by "
+        f"text. Training took {found['seconds_of_stages']:.0f} s on {machine['cores']} cores of "
+        f"{machine['processor']}, {found['date']}. Times are medians of {recipe['latency_rounds']} runs of one text in "
+        "turn with the other files, without tokenizing; zip is deflate, what an app store ships. Best: s, no other "
+        "file is as small with a higher score; t, none as fast."
+    )
+
+
+def results_page(found: dict) -> str:
+    """RESULTS.md: the choice, the table, what was refused and why, the conditions."""
+    parts = [f"# {found['name']}", conclusion(found), markdown(*table(found))]
+    refused = [(index, point) for index, point in enumerate(found["points"]) if "refused" in point]
+    if refused:
+        parts.append("\n".join(f"- {index}. was refused: {point['refused']}" for index, point in refused))
+    parts += ["![score over size](score-over-size.png)", "![score over latency](score-over-latency.png)"]
+    return "\n\n".join([*parts, conditions(found)]) + "\n"
+
+
+def plot(found: dict, size: str, path: Path) -> None:
+    """The scores over a size: points by their numbers, the Pareto front as a line, the chosen one as a star."""
+    points, scale = found["points"], 1.0 if size == "median_ms" else 1e-6
+    drawn, (panel,) = figure(1, (7, 4.5))
+    for index, point in enumerate(points):
+        if "refused" not in point:
+            place = scale * measure(point, size), point["test"]
+            looks = ("*", "tab:red", 14) if index == found["chosen"] else ("o", "tab:blue", 6)
+            panel.plot(*place, looks[0], color=looks[1], markersize=looks[2])
+            panel.annotate(str(index), place, xytext=(5, 5), textcoords="offset points")
+    front = pareto(points, size)
+    panel.plot([scale * measure(points[i], size) for i in front], [points[i]["test"] for i in front], color="tab:gray")
+    limit = points[0]["test"] - found["recipe"]["choose"]["within_points"] / 100.0
+    panel.axhline(limit, color="tab:gray", linestyle=":")
+    panel.set(xlabel=LABELS[size], ylabel=found["main_score"].replace("_", " "), xscale="log")
+    save_figure(drawn, path)

@@ -1,0 +1,113 @@
+"""What the settings of a point do to a model: one function for each axis, from a model to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfxformer import compression
+from tfxformer.recipes import pipeline
+from tfxformer.recipes.sweep.recipe import Distil, Prune, Recipe, Structure, Tune
+
+TAYLOR_TEXTS = 256  # on which importances are measured
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage has at hand.
+
+    Attributes:
+        recipe: Recipe.
+        texts, labels: those of training, without the held-out ones.
+        open_model: () -> the task on its pretrained checkpoint, its head new.
+        teacher: () -> the tuned model with the point's vocabulary.
+        verbose: Keras' progress of `fit`.
+    """
+
+    recipe: Recipe
+    texts: list
+    labels: list
+    open_model: Callable
+    teacher: Callable
+    verbose: int | str = "auto"
+
+
+def tune(_, setting: Tune, context: Context):
+    """The checkpoint, fine-tuned; LoRA factors are merged, so that a plain model is left."""
+    model, adapters = context.open_model(), None
+    if setting.lora is not None:
+        adapters = compression.Adapters(model)
+        adapters.add("sweep", compression.LoRA(rank=setting.lora, targets=is_kernel_of_a_block))
+    _fit(model, model, setting, context)
+    if adapters is not None:
+        adapters.merge()
+    return model
+
+
+def is_kernel_of_a_block(layer) -> bool:
+    """Whether LoRA stands beside this layer: all of attention and feed-forward (arXiv:2305.14314, section 4)."""
+    return "_block_" in layer.path
+
+
+def trim(model, _, context: Context):
+    """The vocabulary of the training texts; those of words or pairs are taken apart."""
+    texts = [part for text in context.texts for part in ([text] if isinstance(text, str) else text)]
+    return compression.trim_vocabulary(model, texts)
+
+
+def restructure(model, setting: Structure, context: Context):
+    """Fewer layers, then fewer heads and neurons of those left."""
+    if setting.layers is not None:
+        model = compression.student_from(model, num_layers=setting.layers)
+    if setting.heads is None and setting.neurons is None:
+        return model
+    model.compile()
+    chosen = np.random.default_rng(context.recipe.seed).permutation(len(context.texts))[:TAYLOR_TEXTS]
+    data = [context.texts[i] for i in chosen], [context.labels[i] for i in chosen]
+    if setting.heads is not None:
+        model = compression.remove_heads(model, setting.heads, "taylor", data, context.recipe.batch_size)
+        model.compile()
+    if setting.neurons is not None:
+        model = compression.remove_neurons(model, setting.neurons, "taylor", data, context.recipe.batch_size)
+    return model
+
+
+def distil(model, setting: Distil, context: Context):
+    """The model, taught by the tuned one."""
+    _fit(model, _distiller(model, setting, context), setting, context)
+    return model
+
+
+def prune(model, setting: Prune, context: Context, teaching: Distil | None = None):
+    """The model with zeros among its weights, taught as it was before."""
+    steps = setting.epochs * math.ceil(len(context.texts) / context.recipe.batch_size)
+    callback = compression.Prune(pipeline.pruning_schedule(setting.sparsity, steps))
+    trained = model if teaching is None else _distiller(model, teaching, context)
+    _fit(model, trained, setting, context, [callback])
+    return model
+
+
+def _distiller(student, setting: Distil, context: Context):
+    losses = [compression.LogitsLoss(setting.temperature)]
+    if setting.hidden_states:
+        losses.append(compression.HiddenStateLoss())
+    return compression.Distiller(student, context.teacher(), losses, label_weight=setting.label_weight)
+
+
+def _fit(model, trained, setting, context: Context, callbacks=()):
+    """Fits a model, or the Distiller around it, with our tasks' defaults."""
+    trained.compile(learning_rate=setting.learning_rate)
+    trained.fit(
+        context.texts,
+        context.labels,
+        batch_size=context.recipe.batch_size,
+        epochs=setting.epochs,
+        callbacks=list(callbacks),
+        verbose=context.verbose,
+    )
+
+
+STAGES = {"tune": tune, "vocabulary": trim, "structure": restructure, "distil": distil, "prune": prune}
