@@ -11,14 +11,12 @@ from keras import ops, tree
 from tfxformer.compression.distillation_checks import check_losses, check_models
 from tfxformer.compression.distillation_losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.taps import OUTPUT, Taps, token_mask
-from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers, is_arrays
-from tfxformer.training import DistributedModel, adamw
+from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers
 from tfxformer.training.loss_terms import Objective, compiled_objectives
+from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 
-AUTO = "auto"
 
-
-class Distiller(DistributedModel):
+class Distiller(ScheduledModel):
     """Trains a student on its teacher's answers, and on labels where there are any.
 
     `fit` and `evaluate` take what the student's take: of our tasks texts (with or without labels), arrays, datasets.
@@ -83,7 +81,6 @@ class Distiller(DistributedModel):
             # Not attributes: Keras would track the models' layers once more, and the teacher as a part of the answers.
             self.__dict__["_bounds"], self.__dict__["_read"] = bounds, read_student
             self.__dict__["_answering"] = TeacherAnswers(teacher, read_teacher)
-            self._default_optimizer = None
             self._make_learned(bounds)
 
     def _make_learned(self, bounds) -> None:
@@ -216,38 +213,16 @@ class Distiller(DistributedModel):
 
     # ---- training ---------------------------------------------------------------------------------------------
 
-    def compile(
-        self,
-        optimizer=AUTO,
-        loss=AUTO,
-        metrics=AUTO,
-        *,
-        weighted_metrics=None,
-        learning_rate=5e-5,
-        warmup=0.1,
-        weight_decay=0.01,
-        global_clipnorm=1.0,
-        **kwargs,
-    ):
+    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, *, weighted_metrics=None, **kwargs):
         """Keras' compile, of labels; the parts that the teacher teaches are there already.
 
         Args:
-            optimizer: "auto" is AdamW with the four arguments below, its rate warming up and then falling linearly to
-                zero at the end of each `fit`, as our tasks have it. Or any Keras optimizer.
+            optimizer: "auto" is that of our tasks, with its arguments (`training.ScheduledModel.compile`). Or any Keras
+                optimizer.
             loss, metrics, weighted_metrics: on the student's outputs and the labels. "auto" are those of a task of
                 ours, and none of another model; without a loss labels are refused.
-            learning_rate, warmup, weight_decay, global_clipnorm: see `training.adamw`.
-            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...).
+            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and those of the optimizer.
         """
-        default = None
-        if isinstance(optimizer, str) and optimizer == AUTO:
-            default = {
-                "learning_rate": learning_rate,
-                "warmup": warmup,
-                "weight_decay": weight_decay,
-                "global_clipnorm": global_clipnorm,
-            }
-            optimizer = adamw(total_steps=1, **default)  # `fit` knows the steps and makes the real one
         if isinstance(loss, str) and loss == AUTO:
             loss = self.student.default_loss() if hasattr(self.student, "default_loss") else None
         if isinstance(metrics, str) and metrics == AUTO:
@@ -255,23 +230,9 @@ class Distiller(DistributedModel):
         if weighted_metrics is None and hasattr(self.student, "default_weighted_metrics"):
             weighted_metrics = self.student.default_weighted_metrics()
         loss = loss if self.label_weight else None
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
-        self._default_optimizer = default
+        super().compile(optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
 
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        *,
-        validation_data=None,
-        validation_split=0.0,
-        sample_weight=None,
-        initial_epoch=0,
-        steps_per_epoch=None,
-        **kwargs,
-    ):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, *, validation_data=None, sample_weight=None, **kwargs):
         """Keras' `fit`, on what the student's takes; without `y` it learns from the teacher alone.
 
         Returns:
@@ -285,22 +246,13 @@ class Distiller(DistributedModel):
             validation_x, validation_y, validation_weight = self._arrays(*parts)
             whole = len(parts) == 1 and validation_y is None and validation_weight is None  # a dataset, or no labels
             validation_data = validation_x if whole else (validation_x, validation_y, validation_weight)
-        if self._default_optimizer and (initial_epoch == 0 or not int(self.optimizer.iterations)):
-            steps = steps_per_epoch or _steps_per_epoch(x, batch_size, validation_split)
-            self._restart_optimizer(steps * epochs)
-        if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
         return super().fit(
             x,
             y,
             batch_size=batch_size,
             epochs=epochs,
             validation_data=validation_data,
-            validation_split=validation_split,
             sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
             **kwargs,
         )
 
@@ -322,14 +274,6 @@ class Distiller(DistributedModel):
         if has_answers(x):
             return x, y, sample_weight  # what `fit` evaluates on is prepared already
         return self._answering.with_answers(x, self.cache_bytes), y, sample_weight
-
-    def _restart_optimizer(self, total_steps: int) -> None:
-        with self.distribute_strategy.scope():
-            optimizer = adamw(total_steps=total_steps, **self._default_optimizer)
-            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-            self.optimizer = optimizer
-        self.make_train_function(force=True)  # the traced step holds the old optimizer
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -365,19 +309,6 @@ class _PartMean(keras.metrics.Metric):
 
     def result(self):
         return ops.sum(ops.divide_no_nan(self.totals, self.counts))
-
-
-def _steps_per_epoch(x, batch_size, validation_split) -> int:
-    if not is_arrays(x):
-        steps = getattr(x, "num_batches", None) or (int(x.cardinality()) if hasattr(x, "cardinality") else 0)
-        if steps < 1:
-            raise ValueError(
-                "The dataset does not know its length, and the default learning rate falls over the steps of the fit: "
-                "pass steps_per_epoch, or compile with an optimizer of your own."
-            )
-        return steps
-    rows = int(len(tree.flatten(x)[0]) * (1.0 - validation_split))
-    return max(1, -(-rows // (batch_size or 32)))
 
 
 def _with_names(bounds: list[Bound]) -> list[Bound]:

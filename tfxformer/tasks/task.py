@@ -11,7 +11,6 @@ from tfxformer.checkpoints.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_examples, to_batch
 from tfxformer.data.examples import is_raw
-from tfxformer.data.examples import steps_per_epoch as count_steps
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.layers import DEFAULT, Numerics
@@ -21,13 +20,12 @@ from tfxformer.models.adapters import describe_adapters, restore_adapters, take_
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
-from tfxformer.training import DistributedModel, adamw
+from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 
-AUTO = "auto"
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
 
-class Task(DistributedModel):
+class Task(ScheduledModel):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
 
     `fit`, `evaluate` and `predict` accept texts, arrays (dicts of int32 [B, S]) and datasets of either. Texts are
@@ -61,7 +59,6 @@ class Task(DistributedModel):
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
         self.dtype_policy = backbone.dtype_policy
-        self._default_optimizer = None  # the arguments of the default one, while compile(optimizer="auto") holds
         if backbone.config.heads.pooler and not self.wants_pooler(backbone.config):
             backbone.get_layer("pooler").trainable = False  # no output reads it, so it has no gradient
 
@@ -183,72 +180,24 @@ class Task(DistributedModel):
 
     # ---- training ---------------------------------------------------------------------------------------------
 
-    def compile(
-        self,
-        optimizer=AUTO,
-        loss=AUTO,
-        metrics=AUTO,
-        *,
-        learning_rate=5e-5,
-        warmup=0.1,
-        weight_decay=0.01,
-        global_clipnorm=1.0,
-        **kwargs,
-    ):
+    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, **kwargs):
         """Keras' compile with this task's defaults.
 
         Args:
-            optimizer: "auto" is AdamW without decay on norms and biases, its rate warming up and then falling
-                linearly to zero at the end of each `fit`; the four arguments below are its. Or any Keras optimizer.
+            optimizer: "auto" is AdamW on a schedule; its arguments are learning_rate (5e-5), warmup (0.1),
+                weight_decay (0.01) and global_clipnorm (1.0), see `training.ScheduledModel.compile`. Or any Keras
+                optimizer.
             loss, metrics: "auto" are the task's own.
-            learning_rate: float, the highest rate of the schedule.
-            warmup: float, share of the steps in which the rate rises.
-            weight_decay: float.
-            global_clipnorm: float or None, limit of the norm of all gradients together.
-            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...).
+            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and those of the optimizer.
         """
-        default = None
-        if optimizer == AUTO:
-            default = {
-                "learning_rate": learning_rate,
-                "warmup": warmup,
-                "weight_decay": weight_decay,
-                "global_clipnorm": global_clipnorm,
-            }
-            optimizer = adamw(total_steps=1, **default)  # `fit` knows the steps and makes the real one
         super().compile(
-            optimizer=optimizer,
+            optimizer,
             loss=self.default_loss() if isinstance(loss, str) and loss == AUTO else loss,
             metrics=self.default_metrics() if isinstance(metrics, str) and metrics == AUTO else metrics,
             **kwargs,
         )
-        self._default_optimizer = default
 
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        return {**config, "default_optimizer": self._default_optimizer} if config else config
-
-    def compile_from_config(self, config):
-        config = keras.saving.deserialize_keras_object(config)
-        default = config.pop("default_optimizer", None)
-        self.compile(**config)
-        self._default_optimizer = default
-        self.optimizer.build(self.trainable_variables)
-
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        *,
-        validation_data=None,
-        validation_split=0.0,
-        sample_weight=None,
-        initial_epoch=0,
-        steps_per_epoch=None,
-        **kwargs,
-    ):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, *, validation_data=None, sample_weight=None, **kwargs):
         """Keras' `fit`, on texts and labels, arrays, or datasets of either.
 
         With the default optimizer every fit from epoch 0 has a schedule of its own; `initial_epoch` > 0 goes on with
@@ -263,32 +212,15 @@ class Task(DistributedModel):
         x, y, sample_weight = self._examples(x, y, sample_weight, fitting=True)
         if validation_data is not None:
             validation_data = self._validation(validation_data)
-        if self._default_optimizer and (initial_epoch == 0 or not int(self.optimizer.iterations)):
-            steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
-            self._restart_optimizer(steps * epochs)
-        if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
         return super().fit(
             x,
             y,
             batch_size=batch_size,
             epochs=epochs,
             validation_data=validation_data,
-            validation_split=validation_split,
             sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
             **kwargs,
         )
-
-    def _restart_optimizer(self, total_steps: int) -> None:
-        with self.distribute_strategy.scope():
-            optimizer = adamw(total_steps=total_steps, **self._default_optimizer)
-            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-            self.optimizer = optimizer
-        self.make_train_function(force=True)  # the traced step holds the old optimizer
 
     def _validation(self, validation_data):
         if is_dataset(validation_data) or hasattr(validation_data, "num_batches"):

@@ -11,6 +11,7 @@ from tfxformer.training.positions import Epochs
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
 from tfxformer.training.resume import Resume
+from tfxformer.training.scheduled_model import ScheduledModel
 from tfxformer.training.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
@@ -46,6 +47,7 @@ __all__ = [
     "Recovery",
     "Resume",
     "ResumeError",
+    "ScheduledModel",
     "Step",
     "StepCheck",
     "SwapEMAWeights",
