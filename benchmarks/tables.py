@@ -6,6 +6,7 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 from tfxformer.recipes import report
@@ -222,6 +223,72 @@ def quality() -> str:
     )
 
 
+def structured() -> str:
+    """What half the heads and neurons are worth."""
+    results = read("structured-latency")
+    rows = [
+        [
+            f"{race['task']}, {race['mode']}",
+            spread(race["models"]["dense"]["seconds"], 1e3),
+            spread(race["models"]["small"]["seconds"], 1e3),
+            spread(race["models"]["dense"]["ours_is_faster"], unit="x"),
+            f"{race['models']['dense']['bytes'] / 1e6:.1f} to {race['models']['small']['bytes'] / 1e6:.1f}",
+        ]
+        for race in results["races"]
+    ]
+    header = ["a text of 128 tokens", "whole, ms", "half, ms", "faster by", "file, MB"]
+    return (
+        f"**Half of the heads and feed-forward neurons of MiniLM-L6 removed**, LiteRT, {results['threads']} threads\n\n"
+        f"{markdown(header, rows)}\n{made_by(results)}"
+    )
+
+
+def distillation() -> str:
+    """A student with and without its teacher."""
+    results = read("distillation")
+    rows = [
+        [
+            name,
+            f"{results['parameters'][name] / 1e6:.1f}",
+            f"{statistics.mean(values):.4f}",
+            " ".join(f"{value:.4f}" for value in values),
+            f"{results['kept_of_the_teacher'][name]:.1%}" if name in results["kept_of_the_teacher"] else "",
+        ]
+        for name, values in results["accuracy_by_seed"].items()
+    ]
+    header = ["", "million parameters", "mean accuracy", "by seed", "of the teacher's"]
+    return (
+        f"**Distillation**: {results['what']}\n\n{markdown(header, rows)}\n"
+        f"`{results['command']}`: {results['test_sentences']} test sentences, training on {results['training_texts']}; "
+        f"{results['machine']['cores']} cores of {results['machine']['processor']}.\n"
+    )
+
+
+def lora() -> str:
+    """LoRA beside full fine-tuning."""
+    parts = []
+    for path in sorted((HERE / "results").glob("lora-*.json")):
+        results = read(path.stem)
+        full, accuracy = results["peak_bytes"]["full"], results["accuracy"]
+        rows = [
+            [
+                method,
+                f"{accuracy['runs'][method][0]['share']:.2%}",
+                spread(step["times_full"], unit="x"),
+                f"{results['peak_bytes'][method] / full:.2f}x",
+                f"{accuracy['mean_accuracy'][method]:.4f}",
+                " ".join(f"{run['accuracy']:.4f}" for run in accuracy["runs"][method]),
+            ]
+            for method, step in results["steps"].items()
+        ]
+        header = ["", "trained", "time of a step", "peak memory", "mean accuracy", "by seed"]
+        parts.append(
+            f"**LoRA**: {results['what']}; accuracy on VADER movie snippets after {results['sentences']} sentences\n\n"
+            f"{markdown(header, rows)}\n{made_by(results)}"
+        )
+    return "\n".join(parts)
+
+
 def tpu_check() -> str:
     """What a TPU's compiler says of two models."""
     rows, loads = [], []
@@ -253,6 +320,9 @@ def main():
     sections = {
         "bbc-topics": demo,
         "quality": quality,
+        "structured-latency": structured,
+        "distillation": distillation,
+        "lora-*": lora,
         "encoder": encoder,
         "training_step-*": training_step,
         "training_features-*": training_features,
