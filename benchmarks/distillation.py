@@ -4,10 +4,10 @@
 
 The VADER movie snippets, 48 tokens, mixed bfloat16, with 2,000 labelled sentences: with few of them a teacher is worth
 most. The six-layer teacher is fine-tuned on the labels (3 epochs, batch 32, AdamW at 1e-4);
-`compression.student_from(teacher, num_layers=3)` makes one student, from which two fits begin (6 epochs, the same rate,
-the same sentences), alike but for their loss: the labels alone, or in a `Distiller` the teacher's logits (T=2; Hinton et
-al., 2015, arXiv:1503.02531) and hidden states (Jiao et al., 2020, arXiv:1909.10351) alone. Seeds 0, 1 and 2. A seed is
-a process, and a file of its own under --runs: a run that finds its file is not repeated.
+`compression.student_from(teacher, num_layers=3)` makes one student, from which two fits begin (6 epochs, the same
+rate, the same sentences), alike but for their loss: the labels alone, or in a `Distiller` the teacher's logits (T=2;
+Hinton et al., 2015, arXiv:1503.02531) and hidden states (Jiao et al., 2020, arXiv:1909.10351) alone. Seeds 0, 1 and 2.
+A seed is a process, and a file of its own under --runs: a run that finds its file is not repeated.
 """
 
 from __future__ import annotations
