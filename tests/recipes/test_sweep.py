@@ -79,7 +79,8 @@ def test_every_point_is_made_and_measured(done):
     ]
     baseline, distilled, pruned, lora = found["points"]
     assert baseline["smaller"] == baseline["faster"] == 1.0
-    assert baseline["points_lost"] == baseline["standard_error"] == 0.0
+    for part in ("validation", "test"):
+        assert baseline["lost"][part] == baseline["standard_errors"][part] == 0.0
     assert distilled["parameters"] == pruned["parameters"] < baseline["parameters"] == lora["parameters"]
     assert distilled["bytes"] < lora["bytes"] < baseline["bytes"]
     assert pruned["zipped_bytes"] < distilled["zipped_bytes"]  # what zeros are good for
@@ -137,7 +138,7 @@ def test_nothing_is_held_out_of_nothing(open_model, tmp_path):
 
 
 def point(size, score):
-    return {"bytes": size, "zipped_bytes": size, "latency": {"median_ms": size}, "validation": score, "test": score}
+    return {"bytes": size, "latency": {"median_ms": size}, "lost": {"validation": 100 * (1 - score)}, "test": score}
 
 
 POINTS = st.lists(st.builds(point, st.integers(1, 6), st.integers(0, 6).map(lambda n: n / 6)), min_size=1)
@@ -155,8 +156,20 @@ def test_the_front_is_what_nothing_beats(points, size):
     assert {(points[i]["bytes"], points[i]["test"]) for i in front} == {(p["bytes"], p["test"]) for p in unbeaten}
 
 
-@given(POINTS, st.floats(0, 100))
-def test_the_choice_is_the_smallest_that_is_good_enough(points, within):
+@given(POINTS, st.floats(0, 100), st.floats(0, 30))
+def test_the_choice_is_the_smallest_that_is_good_enough(points, within, error):
+    points = [{**p, "standard_errors": {"validation": error}} for p in points]
     chosen = results.choose(points, Choose(within))
-    good = [p for p in points if p["validation"] >= points[0]["validation"] - within / 100]
-    assert points[chosen] in good and points[chosen]["bytes"] == min(p["bytes"] for p in good)
+    good = [p for p in points if 100 * (1 - p["test"]) - error <= within]
+    assert (chosen is None) == (not good)
+    if good:
+        assert points[chosen] in good and points[chosen]["bytes"] == min(p["bytes"] for p in good)
+
+
+def test_errors_are_those_of_paired_answers():
+    points = [{"bytes": 4, "latency": {"median_ms": 2.0}, "validation": 0.5, "test": 0.75} for _ in range(2)]
+    points[0]["right"] = {"validation": "0101", "test": "1110"}
+    points[1]["right"] = {"validation": "0101", "test": "1011"}
+    errors = results.compared(points)[1]["standard_errors"]
+    differences = np.array([0, 1, 0, -1])
+    assert errors == {"validation": 0.0, "test": pytest.approx(100 * np.sqrt(np.mean(differences**2) / 4))}

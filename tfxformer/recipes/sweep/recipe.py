@@ -106,8 +106,8 @@ class Choose:
     """Which point is exported.
 
     Attributes:
-        within_points: float, the most that its score on the validation texts may lie below the baseline's, in
-            hundredths of the score.
+        within_points: float, the most that its score on the held-out texts may lie below the baseline's, in hundredths
+            of the score; see `results.choose`.
         smallest: "bytes", "zipped_bytes" or "median_ms": of those, the one with the least.
     """
 

@@ -15,9 +15,10 @@ LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped, MB", "median_ms": "one t
 
 
 def compared(points: list[dict]) -> list[dict]:
-    """The points beside the first, the baseline: times smaller and faster, and points of the score lost.
+    """The points beside the first, the baseline: times smaller and faster, and hundredths of the score lost.
 
-    `right` becomes the standard error of the difference, of the same texts, where there is one.
+    Where it is known which texts a point gets `right`, the losses have standard errors, those of a difference of two
+    models on the same texts; `right` itself is left out.
     """
     found, first = [], points[0]
     for point in points:
@@ -26,12 +27,17 @@ def compared(points: list[dict]) -> list[dict]:
         if "refused" not in point:
             point["smaller"] = first["bytes"] / point["bytes"]
             point["faster"] = first["latency"]["median_ms"] / point["latency"]["median_ms"]
-            point["points_lost"] = 100.0 * (first["test"] - point["test"])
+            point["lost"] = {part: 100.0 * (first[part] - point[part]) for part in ("validation", "test")}
             if right is not None:
-                pair = np.array([list(first["right"]), list(right)]).astype(float)
-                point["standard_error"] = float(100.0 * (pair[0] - pair[1]).std() / math.sqrt(len(right)))
+                point["standard_errors"] = {part: _error(first["right"][part], own) for part, own in right.items()}
         found.append(point)
     return found
+
+
+def _error(first: str, other: str) -> float:
+    """Standard error of the difference of two accuracies, in hundredths; texts answered right are "1"."""
+    difference = np.array(list(first)).astype(float) - np.array(list(other)).astype(float)
+    return float(100.0 * difference.std() / math.sqrt(len(difference)))
 
 
 def measure(point: dict, size: str) -> float:
@@ -40,9 +46,18 @@ def measure(point: dict, size: str) -> float:
 
 
 def choose(points: list[dict], wanted: Choose) -> int | None:
-    """The place of the smallest point whose validation score is near enough to the baseline's; None if none is."""
-    least = points[0]["validation"] - wanted.within_points / 100.0
-    able = [i for i, point in enumerate(points) if "refused" not in point and point["validation"] >= least]
+    """The place of the smallest point that is good enough on the held-out texts; None if none is.
+
+    Good enough is what loses at most `within_points` there, less one standard error of the loss where it is known: of
+    models that chance might have ordered otherwise the simplest (Breiman et al., 1984, section 3.4.3).
+    """
+
+    def surely_lost(point) -> float:
+        return point["lost"]["validation"] - point.get("standard_errors", {}).get("validation", 0.0)
+
+    able = [
+        i for i, point in enumerate(points) if "refused" not in point and surely_lost(point) <= wanted.within_points
+    ]
     return min(able, key=lambda i: measure(points[i], wanted.smallest), default=None)
 
 
@@ -80,14 +95,13 @@ def table(found: dict) -> tuple[list[str], list[list[str]]]:
         if "refused" in point:
             rows.append([number, point["name"], *[""] * 8, "refused"])
             continue
-        error = f" ± {point['standard_error']:.2f}" if "standard_error" in point and index else ""
         rows.append(
             [
                 number,
                 point["name"],
-                f"{point['validation']:.4f}",
+                _loss(point, "validation"),
                 f"{point['test']:.4f}",
-                f"{point['points_lost']:.2f}{error}",
+                _loss(point, "test"),
                 f"{point['bytes'] / 1e6:.1f}",
                 f"{point['zipped_bytes'] / 1e6:.1f}",
                 f"{point['smaller']:.1f}x",
@@ -99,19 +113,23 @@ def table(found: dict) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _loss(point: dict, part: str) -> str:
+    errors = point.get("standard_errors")
+    return f"{point['lost'][part]:.2f}" + (f" ± {errors[part]:.2f}" if errors and errors[part] else "")
+
+
 def conclusion(found: dict) -> str:
     """The choice in a sentence."""
     wanted = found["recipe"]["choose"]
-    rule = (
-        f"smallest in {wanted['smallest']} within {wanted['within_points']:g} points of the baseline on held-out texts"
-    )
+    limit = f"{wanted['within_points']:g} points of the baseline (and a standard error) on held-out texts"
+    rule = f"smallest in {wanted['smallest']} within {limit}"
     if found["chosen"] is None:
         return f"No point is the {rule}."
     point = found["points"][found["chosen"]]
     return (
         f"Chosen, as the {rule}: **{point['name']}**, {point['smaller']:.1f} times smaller and {point['faster']:.1f} "
-        f"times faster than the float32 file, {point['points_lost']:.2f} points of {found['main_score']} lost on the "
-        "test texts."
+        f"times faster than the float32 file, {_loss(point, 'test')} points of {found['main_score']} lost on the test "
+        "texts."
     )
 
 
@@ -124,8 +142,9 @@ def conditions(found: dict) -> str:
         f"{recipe['dtype'] or 'float32'}, seed {recipe['seed']}. All scores are those of the .tflite files, text by "
         f"text. Training took {found['seconds_of_stages']:.0f} s on {machine['cores']} cores of "
         f"{machine['processor']}, {found['date']}. Times are medians of {recipe['latency_rounds']} runs of one text in "
-        "turn with the other files, without tokenizing; zip is deflate, what an app store ships. Best: s, no other "
-        "file is as small with a higher score; t, none as fast."
+        "turn with the other files, without tokenizing; zip is deflate, what an app store ships. Losses are hundredths "
+        "of the score against point 0, with their standard errors. Best: s, no other file is as small with a higher "
+        "score; t, none as fast."
     )
 
 

@@ -175,14 +175,16 @@ class Sweep:
             representative=representative,
         )
         file, score = LiteRTModel(path), main_score(model)
-        return {
+        found = {
             "bytes": written.bytes,
             "zipped_bytes": written.zipped_bytes,
             "relative_error": written.error,
             "validation": scores(file, *self.held_out)[score],
             "test": scores(file, *self.test)[score],
-            "right": _right(file, *self.test) if score == "accuracy" else None,
         }
+        if score == "accuracy":
+            found["right"] = {"validation": _right(file, *self.held_out), "test": _right(file, *self.test)}
+        return found
 
     def measure_latencies(self, measured: list[dict]) -> None:
         """Adds the time of one text to each point that has a file; they are timed in turn."""
