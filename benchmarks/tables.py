@@ -225,7 +225,7 @@ def quality() -> str:
 
 def structured() -> str:
     """What half the heads and neurons are worth."""
-    results = read("structured-latency")
+    results = read("structured")
     rows = [
         [
             f"{race['task']}, {race['mode']}",
@@ -320,7 +320,7 @@ def main():
     sections = {
         "bbc-topics": demo,
         "quality": quality,
-        "structured-latency": structured,
+        "structured": structured,
         "distillation": distillation,
         "lora-*": lora,
         "encoder": encoder,
