@@ -2,12 +2,13 @@
 
     python benchmarks/distillation.py
 
-The VADER movie snippets, 48 tokens, mixed bfloat16, with 2,000 labelled sentences: with few of them a teacher is worth
-most. The six-layer teacher is fine-tuned on the labels (3 epochs, batch 32, AdamW at 1e-4);
-`compression.student_from(teacher, num_layers=3)` makes one student, from which two fits begin (6 epochs, the same
-rate, the same sentences), alike but for their loss: the labels alone, or in a `Distiller` the teacher's logits (T=2;
-Hinton et al., 2015, arXiv:1503.02531) and hidden states (Jiao et al., 2020, arXiv:1909.10351) alone. Seeds 0, 1 and 2.
-A seed is a process, and a file of its own under --runs: a run that finds its file is not repeated.
+The VADER movie snippets, 48 tokens, mixed bfloat16. Labels are few and sentences many, where a teacher is worth most:
+of 7,336 training sentences the first 2,000 have labels. The six-layer teacher is fine-tuned on these (3 epochs, batch
+32, AdamW at 1e-4); `compression.student_from(teacher, num_layers=3)` makes one student, from which two fits of about as
+many steps begin: on the labels alone (6 epochs), and in a `Distiller` on all sentences without labels (2 epochs), from
+the teacher's logits (T=2; Hinton et al., 2015, arXiv:1503.02531) and hidden states (Jiao et al., 2020,
+arXiv:1909.10351). Seeds 0, 1 and 2. A seed is a process, and a file of its own under --runs: a run that finds its file
+is not repeated.
 """
 
 from __future__ import annotations
@@ -23,56 +24,49 @@ import numpy as np
 import quality
 
 LENGTH, DTYPE, RATE = 48, "mixed_bfloat16", 1e-4
-LAYERS, TEMPERATURE, TEACHER_EPOCHS, STUDENT_EPOCHS, TEXTS = 3, 2.0, 3, 6, 2000
+LAYERS, TEMPERATURE, LABELLED = 3, 2.0, 2000
+EPOCHS = {"teacher": 3, "alone": 6, "distilled": 2}
 PACKAGES = ["tensorflow", "keras"]
 KEPT = 0.97  # of the teacher's accuracy
 
 
-def sentences(count):
-    """The split with its first `count` training sentences, and all test sentences."""
-    from tfxformer import samples
-
-    split = samples.vader_movies()
-    return split._replace(train_texts=split.train_texts[:count], train_labels=split.train_labels[:count])
-
-
-def run_seed(seed, count) -> dict:
+def run_seed(seed, labelled) -> dict:
     """Under "models": the teacher and both students, each with its right answers and the seconds of its fit."""
     import keras
 
     from tfxformer import compression, samples, tasks
 
-    split = sentences(count)
+    split = samples.vader_movies()
+    few = split.train_texts[:labelled], split.train_labels[:labelled]
+    wanted = [split.labels.index(label) for label in split.test_labels]
     keras.utils.set_random_seed(seed)
     teacher = tasks.TextClassifier.from_pretrained(
         samples.minilm(), labels=split.labels, sequence_length=LENGTH, dtype=DTYPE
     )
     found = {}
 
-    def measure(name, model, trained, epochs):
+    def measure(name, model, trained, *examples):
         start = time.perf_counter(), time.process_time()
-        settings = {"warmup": quality.WARMUP, "weight_decay": quality.DECAY, "global_clipnorm": quality.CLIP}
-        trained.compile(learning_rate=RATE, **settings)
-        trained.fit(split.train_texts, split.train_labels, batch_size=quality.BATCH, epochs=epochs, verbose=2)
-        wanted = [split.labels.index(label) for label in split.test_labels]
+        trained.compile(learning_rate=RATE)
+        trained.fit(*examples, batch_size=quality.BATCH, epochs=EPOCHS[name], verbose=2)
+        seconds = quality.since(start)
         right = quality.right(model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1), wanted)
-        found[name] = {**quality.since(start), "right": right, "parameters": model.count_params()}
+        found[name] = {**seconds, "right": right, "parameters": model.count_params()}
         print(f"seed {seed} {name}: {quality.accuracy(right):.4f}", file=sys.stderr, flush=True)
 
-    measure("teacher", teacher, teacher, TEACHER_EPOCHS)
-    for name in ("alone", "distilled"):
-        keras.utils.set_random_seed(seed)  # the same batches for both
-        student = compression.student_from(teacher, num_layers=LAYERS)
-        losses = [compression.LogitsLoss(TEMPERATURE), compression.HiddenStateLoss()]
-        trained = student if name == "alone" else compression.Distiller(student, teacher, losses, label_weight=0)
-        measure(name, student, trained, STUDENT_EPOCHS)
+    measure("teacher", teacher, teacher, *few)
+    student = compression.student_from(teacher, num_layers=LAYERS)
+    measure("alone", student, student, *few)
+    student = compression.student_from(teacher, num_layers=LAYERS)
+    losses = [compression.LogitsLoss(TEMPERATURE), compression.HiddenStateLoss()]
+    distiller = compression.Distiller(student, teacher, losses, label_weight=0)
+    measure("distilled", student, distiller, split.train_texts)
     return {"models": found}
 
 
-def run(seed, count, folder) -> dict:
+def run(seed, labelled, folder) -> dict:
     """One seed in a fresh process, or its file where it is there already."""
-    path = Path(folder) / f"seed{seed}-{count}.json"
-    return harness.kept(path, PACKAGES, run_seed, seed, count)
+    return harness.kept(Path(folder) / f"seed{seed}-{labelled}.json", PACKAGES, run_seed, seed, labelled)
 
 
 def summarize(runs: dict) -> dict:
@@ -110,16 +104,16 @@ def summarize(runs: dict) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(quality.SEEDS))
-    parser.add_argument("--texts", type=int, default=TEXTS, help="training sentences (default: %(default)s)")
+    parser.add_argument("--labelled", type=int, default=LABELLED, help="sentences with labels (default: %(default)s)")
     parser.add_argument("--runs", default=harness.RESULTS / "distillation-runs", help="folder of the single runs")
     options = parser.parse_args()
 
-    runs = {seed: run(seed, options.texts, options.runs) for seed in options.seeds}
+    runs = {seed: run(seed, options.labelled, options.runs) for seed in options.seeds}
     results = {
         "what": "MiniLM-L6 on VADER movie snippets, 48 tokens: 3 layers of it with and without their teacher, bfloat16",
         "command": harness.command(),
         "seeds": options.seeds,
-        "training_texts": options.texts,
+        "labelled_texts": options.labelled,
         "machine": next(iter(runs.values()))["machine"],
         **summarize(runs),
     }
