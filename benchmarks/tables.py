@@ -259,7 +259,7 @@ def distillation() -> str:
     header = ["", "million parameters", "mean accuracy", "by seed", "of the teacher's"]
     return (
         f"**Distillation**: {results['what']}\n\n{markdown(header, rows)}\n"
-        f"`{results['command']}`: {results['test_sentences']} test sentences, {results['labelled_texts']} with labels to train on; "
+        f"`{results['command']}`: {results['labelled_texts']} labelled sentences, {results['test_sentences']} to test; "
         f"{results['machine']['cores']} cores of {results['machine']['processor']}.\n"
     )
 
