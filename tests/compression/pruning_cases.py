@@ -1,14 +1,16 @@
 """What the pruning tests share: a small transformer, its data, and the truth in numpy.
 
 As a script it runs the cases that need a process of their own and prints one JSON object:
-`python pruning_cases.py mirrored | distributed | tfmot`.
+`python pruning_cases.py CASE`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -82,8 +84,11 @@ def largest(magnitudes, sparsity):
     return mask.reshape(magnitudes.shape)
 
 
-def watcher(expected_zeros, replicas=1):
-    """A callback that compares each kernel's zeros with expected_zeros(update, size) after each execution."""
+def watcher(expected_zeros, replicas=1, of=None):
+    """A callback that compares each kernel's zeros with expected_zeros(update, size) after each execution.
+
+    `of` is the model whose kernels they are, None for the one that trains.
+    """
     import keras
     import tensorflow as tf
 
@@ -93,7 +98,7 @@ def watcher(expected_zeros, replicas=1):
         def on_train_batch_end(self, batch, logs=None):
             update = int(tf.cast(self.model.optimizer.iterations, tf.int64))
             strategy = self.model.distribute_strategy
-            for weight in self.model.weights:
+            for weight in (of or self.model).weights:
                 if not weight.path.endswith("/kernel") or weight.path.startswith("head/"):
                     continue
                 copies = [np.asarray(copy) for copy in strategy.experimental_local_results(weight.value)]
@@ -108,7 +113,7 @@ def watcher(expected_zeros, replicas=1):
     return Watch()
 
 
-def mirrored_case(base=None, accumulate=None, jit_compile=False):
+def mirrored_case(base=None, accumulate=None, jit_compile=False, method="magnitude"):
     """MirroredStrategy over two logical CPUs: stock `fit`'s own failures there poison a process."""
     import keras
 
@@ -123,17 +128,17 @@ def mirrored_case(base=None, accumulate=None, jit_compile=False):
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
     end = 11 if accumulate else 20  # an update at which the schedule acts
     watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, end, 3, 3), n), replicas=2)
-    prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3))
+    prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3), method=method)
     history = model.fit(TOKENS, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, prune])
     end = [int(np.sum(value == 0)) == zeros_at(0.8, value.size) for value in kernels(model).values()]
     return {"checked": watch.checked, "off": watch.off, "end": all(end), **history.history}
 
 
-def distributed_case():
+def distributed_case(method="magnitude"):
     """The same with what Keras' own step cannot do there: XLA, and an update every other batch."""
     from tfxformer.training import DistributedModel
 
-    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True)
+    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True, method=method)
 
 
 def tfmot_cases():
@@ -191,7 +196,19 @@ def tfmot_cases():
     return results
 
 
+def run_cases(name):
+    """What this file prints as a script."""
+    done = subprocess.run([sys.executable, Path(__file__), name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cases = {"mirrored": mirrored_case, "distributed": distributed_case, "tfmot": tfmot_cases}
+    cases = {
+        "mirrored": mirrored_case,
+        "distributed": distributed_case,
+        "movement": lambda: distributed_case("movement"),
+        "tfmot": tfmot_cases,
+    }
     print(json.dumps(cases[sys.argv[1]]()))

@@ -1,8 +1,5 @@
 import json
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +10,7 @@ from pruning_cases import (
     kernels,
     largest,
     polynomial,
+    run_cases,
     small_dense,
     small_transformer,
     watcher,
@@ -115,13 +113,6 @@ def test_weights_are_bit_equal_to_tfmots():
     }
     assert all(case["moved"] > 0.1 for case in results.values())
     assert results["element"]["zeros"] == zeros_at(0.8, 192) and results["2:4"]["zeros"] == 96
-
-
-def run_cases(name):
-    script = Path(__file__).with_name("pruning_cases.py")
-    done = subprocess.run([sys.executable, script, name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("jit", [False, True])

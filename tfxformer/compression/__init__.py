@@ -12,6 +12,7 @@ from tfxformer.compression.distillation_losses import (
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
+from tfxformer.compression.sensitivity_scan import SensitivityReport, sensitivity
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
 from tfxformer.compression.student import student_from
@@ -29,6 +30,7 @@ __all__ = [
     "PolynomialDecay",
     "Prune",
     "RelationLoss",
+    "SensitivityReport",
     "SparsityReport",
     "TrainableTable",
     "head_importance",
@@ -38,6 +40,7 @@ __all__ = [
     "remove_heads",
     "remove_layers",
     "remove_neurons",
+    "sensitivity",
     "shrink_gradually",
     "sparsity_report",
     "student_from",

@@ -27,6 +27,8 @@ else:
     os.environ["TF_USE_LEGACY_KERAS"] = _legacy_keras
 
 from tfxformer.compression.kernels import Kernel  # noqa: E402
+from tfxformer.compression.ranking import keep_largest  # noqa: E402
+from tfxformer.compression.replicas import assign_on_replicas  # noqa: E402
 from tfxformer.compression.schedules import Schedule  # noqa: E402
 
 
@@ -78,6 +80,15 @@ class KernelPruning(pruning_impl.Pruning):
         finally:
             self._live_step = live
 
+    def start_at(self, step: int) -> None:
+        """Brings the mask to where the schedule stands when a fit begins: it acted last at `step`."""
+        self.update_mask_at(step)
+
+    def after_update(self) -> tf.Tensor:
+        """What the kernel becomes after an update: a due new mask, then the zeros."""
+        self.conditional_mask_update()
+        return self.apply_mask(self._kernel.variable.value)
+
     def apply_mask(self, weights: tf.Tensor) -> tf.Tensor:
         """The weights with zeros where the mask is False: +0.0, where a product would leave -0.0 and NaN."""
         return tf.where(self.mask, weights, tf.zeros_like(weights))
@@ -91,12 +102,16 @@ class KernelPruning(pruning_impl.Pruning):
     def _validate_block(self) -> None:
         """tfmot wants rank 2 for blocks; here every kernel becomes a matrix."""
 
+    def _ranked(self, weights: tf.Tensor) -> tf.Tensor:
+        """What is compared: the largest stay."""
+        return tf.abs(weights)
+
     def _maybe_update_block_mask(self, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        magnitudes = tf.abs(weights)
-        if magnitudes.dtype.size < 4:
-            magnitudes = tf.cast(magnitudes, tf.float32)  # exact, and the engine's pooling wants it
+        ranked = self._ranked(weights)
+        if ranked.dtype.size < 4:
+            ranked = tf.cast(ranked, tf.float32)  # exact, and the engine's pooling wants it
         order = self._kernel.permutation
-        turned = tf.transpose(magnitudes, order)
+        turned = tf.transpose(ranked, order)
         rows = 1
         for axis in self._kernel.summed_axes:
             rows *= weights.shape[axis]
@@ -120,7 +135,9 @@ class KernelPruning(pruning_impl.Pruning):
         squeezes the result, which breaks on a single row or column of blocks.
         """
         (rows, columns), (height, width) = matrix.shape, self._block_size
-        matrix = tf.pad(matrix, [[0, -rows % height], [0, -columns % width]])
+        largest = self._block_pooling_type == "MAX"  # scores may all be negative
+        padding = tf.as_dtype(matrix.dtype).min if largest else 0.0
+        matrix = tf.pad(matrix, [[0, -rows % height], [0, -columns % width]], constant_values=padding)
         pooled = pruning_utils.factorized_pool(
             matrix, self._block_size, self._block_pooling_type, self._block_size, padding="VALID"
         )
@@ -132,7 +149,7 @@ class KernelPruning(pruning_impl.Pruning):
         return threshold, tf.cast(expanded[:rows, :columns], tf.bool)
 
     def _update_mask(self, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Keeps the k largest of non-negative `weights`, k counted as tfmot counts it.
+        """Keeps the k largest, k counted as tfmot counts it.
 
         tfmot sorts for the threshold; `keep_largest` finds the same one, 7 to 20 times faster on a CPU.
         """
@@ -143,32 +160,74 @@ class KernelPruning(pruning_impl.Pruning):
         return threshold, tf.reshape(mask, weights.shape)
 
 
+class MovementPruning(KernelPruning):
+    """The same on a kernel whose weights are ranked by where they move, not by how large they are.
+
+    Each update adds -gradient * weight to a weight's score: positive where it moves away from zero. The gradient is
+    that of the masked kernel, so pruned weights have one too; with a score above others' they come back, with the
+    value that they had. Only weights that are there are updated, as by a straight-through estimator's gradient.
+    Source: Sanh, Wolf, Rush, Movement Pruning (arXiv:2005.07683); its rate of scores is a common factor and ranks
+    nothing.
+
+    Attributes:
+        scores: float32 variable of the kernel's shape.
+        values: variable of the kernel's shape and dtype, the weights without the mask.
+    """
+
+    def __init__(self, kernel: Kernel, *arguments):
+        super().__init__(kernel, *arguments)
+        self.scores = tf.Variable(tf.zeros(kernel.variable.shape, tf.float32), trainable=False, name="scores")
+        self.values = tf.Variable(tf.convert_to_tensor(kernel.variable.value), trainable=False, name="values")
+
+    def see_gradient(self, gradient: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Counts an update that is about to be made, where variables are updated; returns the gradient to use."""
+        weights = tf.where(self.mask, weights, self.values)
+        self.scores.assign_sub(tf.cast(gradient, tf.float32) * tf.cast(weights, tf.float32))
+        return tf.where(self.mask, gradient, tf.zeros_like(gradient))
+
+    def start_at(self, step: int) -> None:
+        """Takes the zeros that are there for what was pruned: there are no scores yet to prune by.
+
+        Raises:
+            ValueError: where the schedule wants more zeros than there are.
+        """
+        weights = tf.convert_to_tensor(self._kernel.variable.value)
+        present = tf.not_equal(weights, tf.zeros_like(weights))
+        self.values.assign(weights)
+        self.scores.assign(tf.where(present, 0.0, PRUNED_BEFORE))
+        self.update_mask_at(step)
+        if bool(tf.reduce_any(present & ~tf.convert_to_tensor(self.mask))):
+            raise ValueError(
+                f"Prune: the schedule wants more zeros in {self._kernel.path} at once than the "
+                f"{int(tf.math.count_nonzero(~present))} there are, and no gradient has been seen to say which. Let "
+                'begin_step come after the updates made so far, or take method="magnitude" for this fit.'
+            )
+        if bool(tf.reduce_all(self.mask)):
+            self.scores.assign(tf.zeros(self.scores.shape))
+
+    def after_update(self) -> tf.Tensor:
+        weights = tf.where(self.mask, self._kernel.variable.value, self.values)
+        assign_on_replicas(self.values, weights)
+        self.conditional_mask_update()
+        return self.apply_mask(weights)
+
+    def state(self) -> dict:
+        """What a later fit needs to go on: tensors by name."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def set_state(self, state: dict) -> None:
+        """The inverse of `state`."""
+        for name in STATE:
+            getattr(self, name).assign(state[name])
+
+    def _ranked(self, weights: tf.Tensor) -> tf.Tensor:
+        return tf.convert_to_tensor(self.scores)
+
+
+STATE = ("mask", "scores", "values")
+PRUNED_BEFORE = -1e30  # the score of a weight that was zero when scores began: below all that gradients make
+
+
 def _filled(size: int, block: int) -> np.ndarray:
     """The part of each block that lies within `size`: 1 for all but perhaps the last."""
     return np.minimum(size - np.arange(0, size, block), block) / block
-
-
-def keep_largest(values: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `kept`-th largest of non-negative floats [n], and a bool mask [n] of exactly `kept` True.
-
-    Among equals the first are kept. The bits of non-negative floats, read as integers, are ordered as the
-    floats are: the threshold is the largest integer that at least `kept` of them reach, found bit by bit.
-
-    Args:
-        values: float32 or float64, none negative (nor -0.0).
-        kept: int32 scalar, 1 <= kept <= n.
-    """
-    integer = tf.int64 if values.dtype == tf.float64 else tf.int32
-    bits = tf.bitcast(values, integer)
-
-    def try_bit(position, answer):
-        candidate = answer | tf.bitwise.left_shift(tf.ones([], integer), position)
-        reached = tf.math.count_nonzero(bits >= candidate, dtype=tf.int32) >= kept
-        return position - 1, tf.where(reached, candidate, answer)
-
-    start = (tf.constant(integer.size * 8 - 2, integer), tf.zeros([], integer))
-    threshold = tf.while_loop(lambda position, _: position >= 0, try_bit, start)[1]
-    above, equal = bits > threshold, bits == threshold
-    room = kept - tf.math.count_nonzero(above, dtype=tf.int32)
-    first_equal = equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= room)
-    return tf.bitcast(threshold, values.dtype), above | first_equal
