@@ -203,6 +203,104 @@ def run_cases(name):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def clustering_cases():
+    """The same training by tfmot's `cluster_weights` on tf_keras and by us on Keras 3, from the same centroids."""
+    import keras
+    import tensorflow as tf
+
+    assert tf.keras.__name__.startswith("keras.")
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+    from tensorflow_model_optimization.python.core.clustering.keras import cluster_config
+
+    from tfxformer import compression
+
+    config = tfmot.clustering.keras
+    x = RNG.normal(size=(64, 16)).astype("float32")
+    initial = [RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
+    models = {}
+    for library in (keras, tf_keras):
+        inputs = library.Input((16,))
+        hidden = library.layers.Dense(12, activation="tanh", name="hidden")
+        model = library.Model(inputs, library.layers.Dense(3, activation="softmax", name="head")(hidden(inputs)))
+        model.set_weights(initial)
+        models[library] = model
+    chosen = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if not epoch:
+                engines = [one.engine for one in cluster._clustered]
+                chosen.update({e._kernel.layer.name: e.cluster_centroids.numpy() for e in engines})
+
+    ours = models[keras]
+    ours.compile(keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy")
+    cluster = compression.Cluster(8, layers=lambda layer: True)
+    ours.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[cluster, Look()])
+
+    theirs = config.cluster_weights(
+        models[tf_keras],
+        number_of_clusters=8,
+        cluster_centroids_init=config.CentroidInitialization.KMEANS_PLUS_PLUS,
+        cluster_gradient_aggregation=cluster_config.GradientAggregation.AVG,
+    )
+    theirs(x[:1])
+    for layer in theirs.layers:
+        if hasattr(layer, "cluster_centroids"):
+            layer.cluster_centroids["kernel"].assign(chosen[layer.layer.name])
+    theirs.compile(tf_keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy")
+    theirs.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    theirs(x[:1])  # the last update's nearest centroids
+    pairs = list(zip(ours.get_weights(), config.strip_clustering(theirs).get_weights(), strict=True))
+    return {
+        "difference": max(float(np.max(np.abs(a - b))) for a, b in pairs),
+        "moved": float(np.abs(np.unique(pairs[0][0]) - np.sort(chosen["hidden"])).max()),
+        "values": [len(np.unique(a)) for a, _ in pairs],
+    }
+
+
+def clustering_mirrored_case():
+    """Two replicas, XLA, an update every other batch: the same few values on both, after each batch."""
+    import keras
+
+    from tfxformer import training
+    from tfxformer.compression import Cluster
+
+    with training.strategy("cpu:2").scope():
+        plain = small_dense("mixed_bfloat16")
+        model = training.DistributedModel(plain.input, plain.output)
+        optimizer = keras.optimizers.AdamW(0.01, global_clipnorm=1.0, gradient_accumulation_steps=2)
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=True)
+    watch = value_watcher(8, replicas=2)
+    before = kernels(model)
+    model.fit(TOKENS, LABELS, batch_size=8, epochs=2, verbose=0, callbacks=[watch, Cluster(8)])
+    moved = [float(np.abs(kernels(model)[path] - values).max()) for path, values in before.items()]
+    return {"checked": watch.checked, "off": watch.off, "moved": min(moved)}
+
+
+def value_watcher(most, replicas=1):
+    """A callback that counts each kernel's distinct values after each execution."""
+    import keras
+
+    class Watch(keras.callbacks.Callback):
+        checked, off = 0, ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            strategy = self.model.distribute_strategy
+            for weight in self.model.weights:
+                if not weight.path.endswith("/kernel") or weight.path.startswith("head/"):
+                    continue
+                copies = [np.asarray(copy) for copy in strategy.experimental_local_results(weight.value)]
+                assert len(copies) == replicas
+                for copy in copies:
+                    self.checked += 1
+                    values = len(np.unique(copy.astype("float32")))
+                    if values > most or copy.tobytes() != copies[0].tobytes():
+                        self.off = (*self.off, (int(batch), weight.path, values))
+
+    return Watch()
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     cases = {
@@ -210,5 +308,7 @@ if __name__ == "__main__":
         "distributed": distributed_case,
         "movement": lambda: distributed_case("movement"),
         "tfmot": tfmot_cases,
+        "clustering": clustering_cases,
+        "clustering-mirrored": clustering_mirrored_case,
     }
     print(json.dumps(cases[sys.argv[1]]()))

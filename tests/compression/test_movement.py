@@ -9,7 +9,7 @@ from pruning_cases import LABELS, TOKENS, kernels, largest, polynomial, run_case
 
 from tfxformer import training
 from tfxformer.compression import ConstantSparsity, Distiller, LogitsLoss, PolynomialDecay, Prune
-from tfxformer.compression.prune import MaskConstraint
+from tfxformer.compression.held_kernels import HeldConstraint
 
 SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
 
@@ -30,7 +30,7 @@ def fit(model, *callbacks, epochs=3, **options):
 
 
 def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, MaskConstraint) for weight in model.weights)
+    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
     assert "make_train_function" not in vars(model) and "update_step" not in vars(model.optimizer)
 
 

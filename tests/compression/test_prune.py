@@ -18,7 +18,7 @@ from pruning_cases import (
 )
 
 from tfxformer.compression import ConstantSparsity, PolynomialDecay, Prune, sparsity_report
-from tfxformer.compression.prune import MaskConstraint
+from tfxformer.compression.held_kernels import HeldConstraint
 
 SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
 
@@ -44,7 +44,7 @@ def assert_sparsity(model, sparsity):
 
 
 def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, MaskConstraint) for weight in model.weights)
+    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
     assert "make_train_function" not in vars(model)
 
 
@@ -245,7 +245,7 @@ def test_two_prunes_share_a_fit():
     for path, values in kernels(model).items():
         assert np.mean(values == 0) == (0.25 if path == "dense/kernel" else 0.75)
     assert_nothing_left(model)
-    with pytest.raises(ValueError, match="pruned by another Prune"):
+    with pytest.raises(ValueError, match="is pruned or clustered by another callback"):
         fit(model, Prune(SCHEDULE), Prune(SCHEDULE))
     fit(model, epochs=1)
     assert_nothing_left(model)

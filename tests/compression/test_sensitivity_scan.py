@@ -101,7 +101,9 @@ def test_kernels_of_any_rank_and_frozen_ones():
 
 @pytest.mark.usefixtures("plain_kernels")
 def test_a_task_measures_texts(tiny_tokenizer):
-    task = tasks.TextClassifier(tiny.backbone(encoder__num_layers=1), ["negative", "positive"], tokenizer=tiny_tokenizer)
+    task = tasks.TextClassifier(
+        tiny.backbone(encoder__num_layers=1), ["negative", "positive"], tokenizer=tiny_tokenizer
+    )
     tiny.perturb(task)
     before = tiny.weights(task)
     chosen = sensitivity(task, (tiny.TEXTS, tiny.LABELS), "accuracy", layers=lambda layer: "attention" in layer.path)

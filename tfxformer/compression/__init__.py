@@ -1,6 +1,7 @@
 """Smaller models: pruning on tfmot's engine, distillation, removal of heads, neurons, layers and tokens, adapters."""
 
 from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
+from tfxformer.compression.cluster import Cluster
 from tfxformer.compression.distill import Distiller
 from tfxformer.compression.distillation_losses import (
     AttentionLoss,
@@ -21,6 +22,7 @@ from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 __all__ = [
     "Adapters",
     "AttentionLoss",
+    "Cluster",
     "ConstantSparsity",
     "Distiller",
     "EmbeddingLoss",

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.gradients import see_gradients, unsee_gradients
-from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
+from tfxformer.compression.gradients import see_gradients
+from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.kernels import Kernel
 from tfxformer.compression.schedules import ConstantSparsity, Schedule
 from tfxformer.compression.sparsity import count_zeros
 from tfxformer.training.optimizers import updating_optimizer
@@ -93,8 +94,8 @@ class Prune(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         optimizer = _updating_optimizer(self.model)
         self._pruned = []
-        kernels = self._trainable_kernels()
-        _release_before_next_fit(self.model)  # before the first constraint: what follows may raise
+        kernels = trainable_kernels(self.model, self.layers, "Prune")
+        release_before_next_fit(self.model)  # before the first constraint: what follows may raise
         from tfxformer.compression.tfmot_engine import KernelPruning, MovementPruning  # loads tf_keras: seconds
 
         engine_class = MovementPruning if self.method == "movement" else KernelPruning
@@ -110,7 +111,7 @@ class Prune(keras.callbacks.Callback):
                 )
                 if self.method == "movement":
                     see_gradients(optimizer, kernel.variable, engine.see_gradient)
-                kernel.variable.constraint = MaskConstraint(engine, kernel.variable.constraint)
+                hold(kernel.variable, engine)
                 self._pruned.append(_Pruned(kernel, engine))
         self._masks_match_weights = False
         self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
@@ -127,13 +128,8 @@ class Prune(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._apply_masks()  # the optimizer's EMA, written into the weights before this call, is dense
-        for pruned in self._pruned:
-            pruned.kernel.variable.constraint = pruned.kernel.variable.constraint.own
-        optimizer = _updating_optimizer(self.model)
-        unsee_gradients(optimizer, [pruned.kernel.variable for pruned in self._pruned])
+        let_go(self.model, [pruned.kernel.variable for pruned in self._pruned])
         self._pruned = []
-        if not _masked_variables(self.model):  # another Prune of the same fit may still hold some
-            _release(self.model)
 
     def resume_state(self) -> dict:
         """What `training.Resume` keeps of it, arrays by name: magnitudes are those of the weights, movement is not."""
@@ -166,26 +162,6 @@ class Prune(keras.callbacks.Callback):
                 f"Prune: m_by_n={self.m_by_n} makes {zeros}/{group} zeros at once, no other sparsity; give "
                 f"ConstantSparsity({zeros / group:g}, begin_step=...), not {schedule}."
             )
-
-    def _trainable_kernels(self) -> list[Kernel]:
-        chosen = choose_kernels(self.model, self.layers)
-        kernels = [kernel for kernel in chosen if kernel.variable.trainable]
-        if not kernels:
-            known = [kernel.layer.path for kernel in all_kernels(self.model)]
-            raise ValueError(
-                f"Prune: nothing to prune. Of the {len(known)} layers with a prunable kernel "
-                f"{'the predicate' if self.layers else 'the default (all but the output layer)'} chose "
-                f"{len(chosen)}, {len(kernels)} of them trainable. Give layers=..., a function layer -> bool "
-                f"that is true for some of: {', '.join(known[:8]) or 'none in this model'}"
-                f"{', ...' if len(known) > 8 else ''}."
-            )
-        for kernel in kernels:
-            if isinstance(kernel.variable.constraint, MaskConstraint):
-                raise ValueError(
-                    f"Prune: {kernel.path} is pruned by another Prune already. Give each its own layers=...; "
-                    "one left by an interrupted loop of your own is removed by its on_train_end()."
-                )
-        return kernels
 
     def _start_from_weights(self) -> None:
         """Brings masks and weights to where the schedule stands; of a resumed model this changes nothing."""
@@ -234,51 +210,10 @@ class Prune(keras.callbacks.Callback):
         return sum(pruned.kernel.variable.value.shape.num_elements() for pruned in self._pruned)
 
 
-class MaskConstraint(keras.constraints.Constraint):
-    """Applied by the optimizer after each update: the kernel's own constraint, a due new mask, the zeros."""
-
-    def __init__(self, engine: KernelPruning, own: Callable | None):
-        self.engine, self.own = engine, own
-
-    def __call__(self, kernel: keras.Variable) -> tf.Tensor:
-        if self.own is not None:  # first and in place: the engine chooses by the weights it reads there
-            kernel.assign(self.own(kernel))
-        return self.engine.after_update()
-
-
 @dataclass(frozen=True)
 class _Pruned:
     kernel: Kernel
     engine: KernelPruning
-
-
-def _masked_variables(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.variables if isinstance(variable.constraint, MaskConstraint)]
-
-
-def _release_before_next_fit(model: keras.Model) -> None:
-    """Makes the next fit, whatever its callbacks, take off the constraints this one may leave behind.
-
-    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`,
-    without force: there the model is released, before a callback is called or a step is traced.
-    """
-
-    def make_train_function(force=False):
-        if not force:
-            _release(model)
-        return type(model).make_train_function(model, force)
-
-    model.make_train_function = make_train_function
-
-
-def _release(model: keras.Model) -> None:
-    """Gives the kernels their own constraints and the model its own methods and an untraced step."""
-    for variable in _masked_variables(model):
-        variable.constraint = variable.constraint.own
-    unsee_gradients(updating_optimizer(getattr(model, "optimizer", None)))
-    if "make_train_function" in vars(model):
-        del model.make_train_function
-    model.make_train_function(force=True)
 
 
 def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

@@ -1,4 +1,4 @@
-"""tfmot's schedules and pruning engine on Keras 3 kernels; the only file that imports tfmot.
+"""tfmot's schedules, pruning engine and clustering on Keras 3 kernels; the only file that imports tfmot.
 
 Import it where pruning runs, not before: it loads tf_keras, which takes seconds.
 """
@@ -15,6 +15,11 @@ import tensorflow as tf
 # whole process, and child processes inherit the variable: so touch it before, and put the variable back.
 _legacy_keras = os.environ.get("TF_USE_LEGACY_KERAS")
 _ = tf.keras.__name__
+from tensorflow_model_optimization.python.core.clustering.keras import (  # noqa: E402
+    cluster_config,
+    clustering_algorithm,
+    clustering_centroids,
+)
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_impl,
     pruning_schedule,
@@ -213,21 +218,147 @@ class MovementPruning(KernelPruning):
 
     def state(self) -> dict:
         """What a later fit needs to go on: tensors by name."""
-        return {name: getattr(self, name) for name in STATE}
+        return {name: getattr(self, name) for name in MOVEMENT_STATE}
 
     def set_state(self, state: dict) -> None:
         """The inverse of `state`."""
-        for name in STATE:
+        for name in MOVEMENT_STATE:
             getattr(self, name).assign(state[name])
 
     def _ranked(self, weights: tf.Tensor) -> tf.Tensor:
         return tf.convert_to_tensor(self.scores)
 
 
-STATE = ("mask", "scores", "values")
+MOVEMENT_STATE = ("mask", "scores", "values")
 PRUNED_BEFORE = -1e30  # the score of a weight that was zero when scores began: below all that gradients make
 
 
 def _filled(size: int, block: int) -> np.ndarray:
     """The part of each block that lies within `size`: 1 for all but perhaps the last."""
     return np.minimum(size - np.arange(0, size, block), block) / block
+
+
+class KernelClustering(clustering_algorithm.ClusteringAlgorithm):
+    """tfmot's weight clustering of one kernel: which centroid a weight takes, and where an update goes.
+
+    The kernel holds centroids only. What the optimizer adds to it goes to the weights behind it (straight through),
+    and its mean over a cluster's members to their centroid; then each weight takes its nearest centroid anew. With
+    SGD that is tfmot's training: there both are the optimizer's own variables.
+
+    Two things differ from tfmot 0.8.1. The nearest centroid is looked up among sorted ones: tfmot compares each weight
+    with each, in that many times the kernel's memory. And its k-means++ seeds are followed by Lloyd's iterations.
+
+    Attributes:
+        cluster_centroids: variable [k]; where there are fewer values than that, the last one several times.
+        weights: variable of the kernel's shape, those behind it.
+        places: int32 variable of the kernel's shape, each weight's centroid.
+        present: bool variable of the kernel's shape, False where a zero is kept.
+        pinned: bool variable [k], True at the centroid that is kept at zero.
+    """
+
+    def __init__(self, kernel: Kernel, number_of_clusters: int):
+        """Creates the variables. Call inside the scope of the model's strategy."""
+        value = _at_least_float32(kernel.variable.value)
+        self._kernel = kernel
+        self.weights = tf.Variable(value, trainable=False, name="weights")
+        self.places = tf.Variable(tf.zeros(value.shape, tf.int32), trainable=False, name="places")
+        self.present = tf.Variable(tf.ones(value.shape, tf.bool), trainable=False, name="present")
+        self.pinned = tf.Variable(tf.zeros([number_of_clusters], tf.bool), trainable=False, name="pinned")
+        centroids = tf.Variable(tf.zeros([number_of_clusters], value.dtype), trainable=False, name="centroids")
+        super().__init__(centroids, cluster_config.GradientAggregation.SUM)
+
+    def choose(self, keep_zeros: bool) -> None:
+        """Chooses centroids for the weights that are there; with `keep_zeros` zero is one, and stays where it is."""
+        weights = _at_least_float32(self._kernel.variable.value)
+        present = tf.not_equal(weights, tf.zeros_like(weights))
+        zeros = keep_zeros and not bool(tf.reduce_all(present))
+        present = present if zeros else tf.ones_like(present)
+        number = self.cluster_centroids.shape[0] - zeros
+        found = best_centroids(tf.boolean_mask(weights, present).numpy(), number)
+        centroids = np.full(number + zeros, found[-1] if len(found) else 0.0)
+        centroids[: len(found)] = found
+        if zeros:
+            centroids[-1] = 0.0
+        self.present.assign(present)
+        self.pinned.assign([False] * number + [True] * zeros)
+        self.weights.assign(weights)
+        self.cluster_centroids.assign(tf.cast(centroids, weights.dtype))
+        self.places.assign(self.get_pulling_indices(weights))
+
+    def get_pulling_indices(self, weight: tf.Tensor, centroids: tf.Tensor | None = None) -> tf.Tensor:
+        """Each weight's nearest centroid: int32 of its shape; a kept zero's is the centroid that is zero."""
+        centroids = tf.convert_to_tensor(self.cluster_centroids if centroids is None else centroids)
+        order = tf.argsort(centroids, stable=True)
+        ascending = tf.gather(centroids, order)
+        between = 0.5 * (ascending[:-1] + ascending[1:])
+        flat = tf.reshape(_at_least_float32(weight), [-1])
+        places = tf.reshape(tf.gather(order, tf.searchsorted(between, flat, side="left")), weight.shape)
+        zero = tf.argmax(self.pinned, output_type=tf.int32)
+        return tf.where(self.present, places, zero)
+
+    def snapped(self, weights: tf.Tensor) -> tf.Tensor:
+        """The nearest centroid of each weight, in the weights' dtype."""
+        return self._taken(self.cluster_centroids, self.get_pulling_indices(weights))
+
+    def _taken(self, centroids, places: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.cast(centroids, self._kernel.variable.value.dtype), places)
+
+    def after_update(self) -> tf.Tensor:
+        """What the kernel becomes after the optimizer has updated it."""
+        before = _at_least_float32(self._taken(self.cluster_centroids, self.places))
+        update = _at_least_float32(self._kernel.variable.value) - before
+        weights = tf.convert_to_tensor(self.weights)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([self.cluster_centroids, weights])
+            clustered = self.get_clustered_weight(self.places, weights)
+        sources = [self.cluster_centroids, weights]
+        of_centroids, of_weights = tape.gradient(clustered, sources, output_gradients=update)
+        weights = tf.where(self.present, weights + of_weights, tf.zeros_like(weights))
+        # tfmot's own mean counts members by bincount, which XLA would compile anew for each step.
+        members = tf.math.unsorted_segment_sum(tf.ones_like(update), self.places, self.cluster_centroids.shape[0])
+        centroids = self.cluster_centroids + tf.math.divide_no_nan(tf.convert_to_tensor(of_centroids), members)
+        centroids = tf.where(self.pinned, tf.zeros_like(centroids), centroids)
+        places = self.get_pulling_indices(weights, centroids)
+        for variable, value in ((self.weights, weights), (self.cluster_centroids, centroids), (self.places, places)):
+            assign_on_replicas(variable, value)
+        return self._taken(centroids, places)
+
+    def state(self) -> dict:
+        """What a later fit needs to go on: tensors by name."""
+        return {name: getattr(self, name) for name in CLUSTERING_STATE}
+
+    def set_state(self, state: dict) -> None:
+        """The inverse of `state`."""
+        for name in CLUSTERING_STATE:
+            getattr(self, name).assign(state[name])
+
+
+CLUSTERING_STATE = ("weights", "cluster_centroids", "places", "present", "pinned")
+LLOYD_ITERATIONS = 20
+
+
+def best_centroids(values: np.ndarray, number: int) -> np.ndarray:
+    """Centroids of one-dimensional k-means: [at most `number`] of the values' dtype, ascending.
+
+    Args:
+        values: float32 or float64 [n].
+        number: int, 1 or more.
+    """
+    distinct = np.unique(values)
+    if len(distinct) <= number:
+        return distinct
+    seeds = clustering_centroids.KmeansPlusPlusCentroidsInitialisation(values.astype("float32"), number)
+    centroids = np.sort(seeds.get_cluster_centroids().numpy()).astype("float64")
+    ascending = np.sort(values).astype("float64")
+    sums = np.concatenate([[0.0], np.cumsum(ascending)])
+    for _ in range(LLOYD_ITERATIONS):
+        ends = np.searchsorted(ascending, 0.5 * (centroids[:-1] + centroids[1:]), side="right")
+        begin, end = np.concatenate([[0], ends]), np.concatenate([ends, [len(values)]])
+        members = end - begin
+        centroids = np.where(members, (sums[end] - sums[begin]) / np.maximum(members, 1), centroids)
+    return centroids.astype(values.dtype)
+
+
+def _at_least_float32(values) -> tf.Tensor:
+    values = tf.convert_to_tensor(values)
+    return tf.cast(values, tf.float32) if values.dtype.size < 4 else values
