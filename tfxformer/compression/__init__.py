@@ -1,4 +1,4 @@
-"""Smaller models: pruning on tfmot's engine, distillation, removal of heads, neurons, layers and tokens, adapters."""
+"""Smaller models: pruning and clustering on tfmot's engine, distillation, structures removed, adapters."""
 
 from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
 from tfxformer.compression.cluster import Cluster
@@ -10,6 +10,7 @@ from tfxformer.compression.distillation_losses import (
     LogitsLoss,
     RelationLoss,
 )
+from tfxformer.compression.factorized import factorize_embeddings
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
@@ -35,6 +36,7 @@ __all__ = [
     "SensitivityReport",
     "SparsityReport",
     "TrainableTable",
+    "factorize_embeddings",
     "head_importance",
     "keep_tokens",
     "layer_importance",
