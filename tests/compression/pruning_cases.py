@@ -1,14 +1,16 @@
 """What the pruning tests share: a small transformer, its data, and the truth in numpy.
 
 As a script it runs the cases that need a process of their own and prints one JSON object:
-`python pruning_cases.py mirrored | distributed | tfmot`.
+`python pruning_cases.py CASE`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -82,8 +84,11 @@ def largest(magnitudes, sparsity):
     return mask.reshape(magnitudes.shape)
 
 
-def watcher(expected_zeros, replicas=1):
-    """A callback that compares each kernel's zeros with expected_zeros(update, size) after each execution."""
+def watcher(expected_zeros, replicas=1, of=None):
+    """A callback that compares each kernel's zeros with expected_zeros(update, size) after each execution.
+
+    `of` is the model whose kernels they are, None for the one that trains.
+    """
     import keras
     import tensorflow as tf
 
@@ -93,7 +98,7 @@ def watcher(expected_zeros, replicas=1):
         def on_train_batch_end(self, batch, logs=None):
             update = int(tf.cast(self.model.optimizer.iterations, tf.int64))
             strategy = self.model.distribute_strategy
-            for weight in self.model.weights:
+            for weight in (of or self.model).weights:
                 if not weight.path.endswith("/kernel") or weight.path.startswith("head/"):
                     continue
                 copies = [np.asarray(copy) for copy in strategy.experimental_local_results(weight.value)]
@@ -108,7 +113,7 @@ def watcher(expected_zeros, replicas=1):
     return Watch()
 
 
-def mirrored_case(base=None, accumulate=None, jit_compile=False):
+def mirrored_case(base=None, accumulate=None, jit_compile=False, method="magnitude"):
     """MirroredStrategy over two logical CPUs: stock `fit`'s own failures there poison a process."""
     import keras
 
@@ -123,17 +128,17 @@ def mirrored_case(base=None, accumulate=None, jit_compile=False):
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
     end = 11 if accumulate else 20  # an update at which the schedule acts
     watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, end, 3, 3), n), replicas=2)
-    prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3))
+    prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3), method=method)
     history = model.fit(TOKENS, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, prune])
     end = [int(np.sum(value == 0)) == zeros_at(0.8, value.size) for value in kernels(model).values()]
     return {"checked": watch.checked, "off": watch.off, "end": all(end), **history.history}
 
 
-def distributed_case():
+def distributed_case(method="magnitude"):
     """The same with what Keras' own step cannot do there: XLA, and an update every other batch."""
     from tfxformer.training import DistributedModel
 
-    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True)
+    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True, method=method)
 
 
 def tfmot_cases():
@@ -191,7 +196,119 @@ def tfmot_cases():
     return results
 
 
+def run_cases(name):
+    """What this file prints as a script."""
+    done = subprocess.run([sys.executable, Path(__file__), name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def clustering_cases():
+    """The same training by tfmot's `cluster_weights` on tf_keras and by us on Keras 3, from the same centroids."""
+    import keras
+    import tensorflow as tf
+
+    assert tf.keras.__name__.startswith("keras.")
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+    from tensorflow_model_optimization.python.core.clustering.keras import cluster_config
+
+    from tfxformer import compression
+
+    config = tfmot.clustering.keras
+    x = RNG.normal(size=(64, 16)).astype("float32")
+    initial = [RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
+    models = {}
+    for library in (keras, tf_keras):
+        inputs = library.Input((16,))
+        hidden = library.layers.Dense(12, activation="tanh", name="hidden")
+        model = library.Model(inputs, library.layers.Dense(3, activation="softmax", name="head")(hidden(inputs)))
+        model.set_weights(initial)
+        models[library] = model
+    chosen = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if not epoch:
+                engines = [one.engine for one in cluster._clustered]
+                chosen.update({e._kernel.layer.name: e.cluster_centroids.numpy() for e in engines})
+
+    ours = models[keras]
+    ours.compile(keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy")
+    cluster = compression.Cluster(8, layers=lambda layer: True)
+    ours.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[cluster, Look()])
+
+    theirs = config.cluster_weights(
+        models[tf_keras],
+        number_of_clusters=8,
+        cluster_centroids_init=config.CentroidInitialization.KMEANS_PLUS_PLUS,
+        cluster_gradient_aggregation=cluster_config.GradientAggregation.AVG,
+    )
+    theirs(x[:1])
+    for layer in theirs.layers:
+        if hasattr(layer, "cluster_centroids"):
+            layer.cluster_centroids["kernel"].assign(chosen[layer.layer.name])
+    theirs.compile(tf_keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy")
+    theirs.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    theirs(x[:1])  # the last update's nearest centroids
+    pairs = list(zip(ours.get_weights(), config.strip_clustering(theirs).get_weights(), strict=True))
+    return {
+        "difference": max(float(np.max(np.abs(a - b))) for a, b in pairs),
+        "moved": float(np.abs(np.unique(pairs[0][0]) - np.sort(chosen["hidden"])).max()),
+        "values": [len(np.unique(a)) for a, _ in pairs],
+    }
+
+
+def clustering_mirrored_case():
+    """Two replicas, XLA, an update every other batch: the same few values on both, after each batch."""
+    import keras
+
+    from tfxformer import training
+    from tfxformer.compression import Cluster
+
+    with training.strategy("cpu:2").scope():
+        plain = small_dense("mixed_bfloat16")
+        model = training.DistributedModel(plain.input, plain.output)
+        optimizer = keras.optimizers.AdamW(0.01, global_clipnorm=1.0, gradient_accumulation_steps=2)
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=True)
+    watch = value_watcher(8, replicas=2)
+    before = kernels(model)
+    model.fit(TOKENS, LABELS, batch_size=8, epochs=2, verbose=0, callbacks=[watch, Cluster(8)])
+    moved = [float(np.abs(kernels(model)[path] - values).max()) for path, values in before.items()]
+    return {"checked": watch.checked, "off": watch.off, "moved": min(moved)}
+
+
+def value_watcher(most, replicas=1):
+    """A callback that counts each kernel's distinct values after each execution."""
+    import keras
+
+    class Watch(keras.callbacks.Callback):
+        checked, off = 0, ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            strategy = self.model.distribute_strategy
+            for weight in self.model.weights:
+                if not weight.path.endswith("/kernel") or weight.path.startswith("head/"):
+                    continue
+                copies = [np.asarray(copy) for copy in strategy.experimental_local_results(weight.value)]
+                assert len(copies) == replicas
+                for copy in copies:
+                    self.checked += 1
+                    values = len(np.unique(copy.astype("float32")))
+                    if values > most or copy.tobytes() != copies[0].tobytes():
+                        self.off = (*self.off, (int(batch), weight.path, values))
+
+    return Watch()
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cases = {"mirrored": mirrored_case, "distributed": distributed_case, "tfmot": tfmot_cases}
+    cases = {
+        "mirrored": mirrored_case,
+        "distributed": distributed_case,
+        "movement": lambda: distributed_case("movement"),
+        "tfmot": tfmot_cases,
+        "clustering": clustering_cases,
+        "clustering-mirrored": clustering_mirrored_case,
+    }
     print(json.dumps(cases[sys.argv[1]]()))

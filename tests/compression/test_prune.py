@@ -1,8 +1,5 @@
 import json
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +10,7 @@ from pruning_cases import (
     kernels,
     largest,
     polynomial,
+    run_cases,
     small_dense,
     small_transformer,
     watcher,
@@ -20,7 +18,7 @@ from pruning_cases import (
 )
 
 from tfxformer.compression import ConstantSparsity, PolynomialDecay, Prune, sparsity_report
-from tfxformer.compression.prune import MaskConstraint
+from tfxformer.compression.held_kernels import HeldConstraint
 
 SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
 
@@ -46,7 +44,7 @@ def assert_sparsity(model, sparsity):
 
 
 def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, MaskConstraint) for weight in model.weights)
+    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
     assert "make_train_function" not in vars(model)
 
 
@@ -115,13 +113,6 @@ def test_weights_are_bit_equal_to_tfmots():
     }
     assert all(case["moved"] > 0.1 for case in results.values())
     assert results["element"]["zeros"] == zeros_at(0.8, 192) and results["2:4"]["zeros"] == 96
-
-
-def run_cases(name):
-    script = Path(__file__).with_name("pruning_cases.py")
-    done = subprocess.run([sys.executable, script, name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -254,7 +245,7 @@ def test_two_prunes_share_a_fit():
     for path, values in kernels(model).items():
         assert np.mean(values == 0) == (0.25 if path == "dense/kernel" else 0.75)
     assert_nothing_left(model)
-    with pytest.raises(ValueError, match="pruned by another Prune"):
+    with pytest.raises(ValueError, match="is pruned or clustered by another callback"):
         fit(model, Prune(SCHEDULE), Prune(SCHEDULE))
     fit(model, epochs=1)
     assert_nothing_left(model)

@@ -1,6 +1,7 @@
 """A model with a trimmed vocabulary says of its corpus what the whole one says."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -40,6 +41,25 @@ def test_language_models_keep_the_logits_of_the_tokens_left(tiny_tokenizer):
         wanted = np.asarray(big(ids))[..., kept]
         ids["token_ids"] = np.searchsorted(kept, ids["token_ids"]).astype("int32")
         np.testing.assert_allclose(np.asarray(small(ids)), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_language_model_of_byte_level_bpe_writes_the_same(family, tmp_path):
+    whole = Tokenizer.train_byte_level_bpe(tiny.TEXTS + CORPUS, 330)
+    big = tiny.perturb(tasks.CausalLM(model(family, vocabulary_size=340), tokenizer=whole))
+    small = compression.trim_vocabulary(big, CORPUS)
+    assert small.backbone.config.vocabulary_size == small.tokenizer.vocabulary_size < whole.vocabulary_size
+    _, kept = whole.trimmed(CORPUS)
+    for text in CORPUS:
+        ours, theirs = (m({k: np.array(v) for k, v in _batch(m.tokenizer, text).items()}) for m in (small, big))
+        np.testing.assert_allclose(ours, np.asarray(theirs)[..., kept], rtol=0, atol=1e-5)
+    again = tasks.CausalLM.from_pretrained(small.save_pretrained(tmp_path))
+    assert again.generate(CORPUS[:2], max_new_tokens=5) == small.generate(CORPUS[:2], max_new_tokens=5)
+
+
+def _batch(tokenizer, text):
+    (ids,) = tokenizer.ids([text])
+    return {"token_ids": [ids], "padding_mask": [[1] * len(ids)]}
 
 
 @pytest.mark.usefixtures("plain_kernels")
@@ -88,9 +108,9 @@ def test_a_bare_model_takes_ids(tiny_tokenizer):
 
 
 def test_what_cannot_be_trimmed_is_refused(tiny_tokenizer):
-    bpe = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 270)
-    lm = tasks.CausalLM(model("gpt2", vocabulary_size=300), tokenizer=bpe)
-    with pytest.raises(ValueError, match=r"Only a WordPiece.*BPE"):
+    unigram = Tokenizer.from_pretrained(Path(__file__).parent.parent / "text" / "fixtures" / "albert")
+    lm = tasks.CausalLM(model("gpt2", vocabulary_size=unigram.vocabulary_size), tokenizer=unigram)
+    with pytest.raises(ValueError, match=r"Only WordPiece and BPE.*Unigram"):
         compression.trim_vocabulary(lm, CORPUS)
     with pytest.raises(ValueError, match="no tokenizer"):
         compression.trim_vocabulary(model(), CORPUS)

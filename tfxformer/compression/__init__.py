@@ -1,6 +1,7 @@
-"""Smaller models: pruning on tfmot's engine, distillation, removal of heads, neurons, layers and tokens, adapters."""
+"""Smaller models: pruning and clustering on tfmot's engine, distillation, structures removed, adapters."""
 
 from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
+from tfxformer.compression.cluster import Cluster
 from tfxformer.compression.distill import Distiller
 from tfxformer.compression.distillation_losses import (
     AttentionLoss,
@@ -9,9 +10,11 @@ from tfxformer.compression.distillation_losses import (
     LogitsLoss,
     RelationLoss,
 )
+from tfxformer.compression.factorized import factorize_embeddings
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
+from tfxformer.compression.sensitivity_scan import SensitivityReport, sensitivity
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
 from tfxformer.compression.student import student_from
@@ -20,6 +23,7 @@ from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 __all__ = [
     "Adapters",
     "AttentionLoss",
+    "Cluster",
     "ConstantSparsity",
     "Distiller",
     "EmbeddingLoss",
@@ -29,8 +33,10 @@ __all__ = [
     "PolynomialDecay",
     "Prune",
     "RelationLoss",
+    "SensitivityReport",
     "SparsityReport",
     "TrainableTable",
+    "factorize_embeddings",
     "head_importance",
     "keep_tokens",
     "layer_importance",
@@ -38,6 +44,7 @@ __all__ = [
     "remove_heads",
     "remove_layers",
     "remove_neurons",
+    "sensitivity",
     "shrink_gradually",
     "sparsity_report",
     "student_from",

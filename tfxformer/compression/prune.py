@@ -1,4 +1,4 @@
-"""Magnitude pruning as a Keras callback: exact after each step of `fit`, and gone when `fit` ends."""
+"""Pruning as a Keras callback: exact after each step of `fit`, and gone when `fit` ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
+from tfxformer.compression.gradients import see_gradients
+from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.kernels import Kernel
 from tfxformer.compression.schedules import ConstantSparsity, Schedule
 from tfxformer.compression.sparsity import count_zeros
 from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.state import value_of
 
 if TYPE_CHECKING:
     from tfxformer.compression.tfmot_engine import KernelPruning
+
+
+METHODS = ("magnitude", "movement")
 
 
 class Prune(keras.callbacks.Callback):
@@ -36,6 +43,12 @@ class Prune(keras.callbacks.Callback):
     What brings back other weights at the end of `fit` brings back their sparsity: give
     `EarlyStopping(restore_best_weights=True)` a `start_from_epoch` after the schedule's end.
 
+    method="movement" prunes the weights that training moves towards zero (Sanh et al., 2020, arXiv:2005.07683), which
+    in fine-tuning keeps more at high sparsity. Each update adds -gradient * weight to a weight's score; weights that
+    are gone still collect, and come back with the value they had. Begin the schedule some hundred updates in. Scores
+    are no part of a saved model: `training.Resume` keeps them, so that a killed training goes on as if never stopped;
+    a reloaded `.keras` file keeps its zeros, and scores begin anew.
+
     Args:
         schedule: PolynomialDecay or ConstantSparsity of this package.
         block_size: (height, width) of the blocks pruned as one, on the kernel as a matrix [in, out]: (4, 1)
@@ -43,6 +56,7 @@ class Prune(keras.callbacks.Callback):
         block_pooling: "AVG" or "MAX", the magnitude of a block.
         m_by_n: (m, n): m zeros in every n consecutive weights along the input axis, e.g. (2, 4); needs
             ConstantSparsity(m / n, ...), which says when the mask is chosen.
+        method: "magnitude", the smallest go; or "movement", those that move towards zero.
         layers: `layers(layer) -> bool` says which Dense, EinsumDense and convolution layers to prune; None is
             all but the output layer. Frozen kernels, LoRA's factors and embeddings are never pruned.
     """
@@ -54,6 +68,7 @@ class Prune(keras.callbacks.Callback):
         block_pooling: str = "AVG",
         m_by_n: tuple[int, int] | None = None,
         layers: Callable[[keras.layers.Layer], bool] | None = None,
+        method: str = "magnitude",
     ):
         super().__init__()
         if not isinstance(schedule, Schedule):
@@ -65,7 +80,9 @@ class Prune(keras.callbacks.Callback):
             raise TypeError(f"Prune: layers is a function layer -> bool, or None; got {layers!r}.")
         if block_pooling not in ("AVG", "MAX"):
             raise ValueError(f'Prune: block_pooling must be "AVG" or "MAX"; got {block_pooling!r}.')
-        self.schedule = schedule
+        if method not in METHODS:
+            raise ValueError(f"Prune: unknown method {method!r}; known: {', '.join(METHODS)}.")
+        self.schedule, self.method = schedule, method
         self.block_size = _pair("block_size", block_size)
         self.block_pooling = block_pooling
         self.m_by_n = None if m_by_n is None else _pair("m_by_n", m_by_n)
@@ -77,13 +94,14 @@ class Prune(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         optimizer = _updating_optimizer(self.model)
         self._pruned = []
-        kernels = self._trainable_kernels()
-        _release_before_next_fit(self.model)  # before the first constraint: what follows may raise
-        from tfxformer.compression.tfmot_engine import KernelPruning  # loads tf_keras: seconds
+        kernels = trainable_kernels(self.model, self.layers, "Prune")
+        release_before_next_fit(self.model)  # before the first constraint: what follows may raise
+        from tfxformer.compression.tfmot_engine import KernelPruning, MovementPruning  # loads tf_keras: seconds
 
+        engine_class = MovementPruning if self.method == "movement" else KernelPruning
         with self.model.distribute_strategy.scope():
             for kernel in kernels:
-                engine = KernelPruning(
+                engine = engine_class(
                     kernel,
                     lambda: _step_of_this_update(optimizer),
                     self.schedule,
@@ -91,7 +109,9 @@ class Prune(keras.callbacks.Callback):
                     self.block_pooling,
                     self.m_by_n,
                 )
-                kernel.variable.constraint = MaskConstraint(engine, kernel.variable.constraint)
+                if self.method == "movement":
+                    see_gradients(optimizer, kernel.variable, engine.see_gradient)
+                hold(kernel.variable, engine)
                 self._pruned.append(_Pruned(kernel, engine))
         self._masks_match_weights = False
         self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
@@ -108,15 +128,29 @@ class Prune(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._apply_masks()  # the optimizer's EMA, written into the weights before this call, is dense
-        for pruned in self._pruned:
-            pruned.kernel.variable.constraint = pruned.kernel.variable.constraint.own
+        let_go(self.model, [pruned.kernel.variable for pruned in self._pruned])
         self._pruned = []
-        if not _masked_variables(self.model):  # another Prune of the same fit may still hold some
-            _release(self.model)
+
+    def resume_state(self) -> dict:
+        """What `training.Resume` keeps of it, arrays by name: magnitudes are those of the weights, movement is not."""
+        if self.method != "movement" or not self._masks_match_weights:
+            return {}
+        states = [pruned.engine.state() for pruned in self._pruned]
+        return {name: [value_of(state[name]) for state in states] for name in states[0]}
+
+    def resume_from(self, state: dict) -> None:
+        """Goes on where `resume_state` was taken."""
+        names = list(state)
+        with self.model.distribute_strategy.scope():
+            for pruned, *arrays in zip(self._pruned, *state.values(), strict=True):
+                pruned.engine.set_state(dict(zip(names, map(np.asarray, arrays), strict=True)))
+        self._masks_match_weights = True
 
     def _check_m_by_n(self) -> None:
         if self.m_by_n is None:
             return
+        if self.method == "movement":
+            raise ValueError('Prune: m_by_n is chosen by magnitude; with method="movement" give block_size.')
         zeros, group = self.m_by_n
         if self.block_size != (1, 1):
             raise ValueError(f"Prune: give block_size or m_by_n, not both; got {self.block_size} and {self.m_by_n}.")
@@ -129,26 +163,6 @@ class Prune(keras.callbacks.Callback):
                 f"ConstantSparsity({zeros / group:g}, begin_step=...), not {schedule}."
             )
 
-    def _trainable_kernels(self) -> list[Kernel]:
-        chosen = choose_kernels(self.model, self.layers)
-        kernels = [kernel for kernel in chosen if kernel.variable.trainable]
-        if not kernels:
-            known = [kernel.layer.path for kernel in all_kernels(self.model)]
-            raise ValueError(
-                f"Prune: nothing to prune. Of the {len(known)} layers with a prunable kernel "
-                f"{'the predicate' if self.layers else 'the default (all but the output layer)'} chose "
-                f"{len(chosen)}, {len(kernels)} of them trainable. Give layers=..., a function layer -> bool "
-                f"that is true for some of: {', '.join(known[:8]) or 'none in this model'}"
-                f"{', ...' if len(known) > 8 else ''}."
-            )
-        for kernel in kernels:
-            if isinstance(kernel.variable.constraint, MaskConstraint):
-                raise ValueError(
-                    f"Prune: {kernel.path} is pruned by another Prune already. Give each its own layers=...; "
-                    "one left by an interrupted loop of your own is removed by its on_train_end()."
-                )
-        return kernels
-
     def _start_from_weights(self) -> None:
         """Brings masks and weights to where the schedule stands; of a resumed model this changes nothing."""
         done = _updates_done(_updating_optimizer(self.model))
@@ -159,7 +173,7 @@ class Prune(keras.callbacks.Callback):
         before = self._zeros()
         with self.model.distribute_strategy.scope():
             for pruned in self._pruned:
-                pruned.engine.update_mask_at(acted)
+                pruned.engine.start_at(acted)
         self._apply_masks()
         after = self._zeros()
         if done and after > before:
@@ -196,51 +210,10 @@ class Prune(keras.callbacks.Callback):
         return sum(pruned.kernel.variable.value.shape.num_elements() for pruned in self._pruned)
 
 
-class MaskConstraint(keras.constraints.Constraint):
-    """Applied by the optimizer after each update: the kernel's own constraint, a due new mask, the zeros."""
-
-    def __init__(self, engine: KernelPruning, own: Callable | None):
-        self.engine, self.own = engine, own
-
-    def __call__(self, kernel: keras.Variable) -> tf.Tensor:
-        if self.own is not None:  # first and in place: the engine chooses by the weights it reads there
-            kernel.assign(self.own(kernel))
-        self.engine.conditional_mask_update()
-        return self.engine.apply_mask(kernel.value)
-
-
 @dataclass(frozen=True)
 class _Pruned:
     kernel: Kernel
     engine: KernelPruning
-
-
-def _masked_variables(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.variables if isinstance(variable.constraint, MaskConstraint)]
-
-
-def _release_before_next_fit(model: keras.Model) -> None:
-    """Makes the next fit, whatever its callbacks, take off the constraints this one may leave behind.
-
-    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`,
-    without force: there the model is released, before a callback is called or a step is traced.
-    """
-
-    def make_train_function(force=False):
-        if not force:
-            _release(model)
-        return type(model).make_train_function(model, force)
-
-    model.make_train_function = make_train_function
-
-
-def _release(model: keras.Model) -> None:
-    """Gives the kernels their own constraints and the model its own methods and an untraced step."""
-    for variable in _masked_variables(model):
-        variable.constraint = variable.constraint.own
-    if "make_train_function" in vars(model):
-        del model.make_train_function
-    model.make_train_function(force=True)
 
 
 def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

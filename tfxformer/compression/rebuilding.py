@@ -52,6 +52,7 @@ def rebuild(
     blocks: list[int] | None = None,
     tokenizer=None,
     reference_config: dict | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
 ):
     """A new model of the same class, with the weights of another: nothing of the first is changed.
 
@@ -62,6 +63,7 @@ def rebuild(
         blocks: the blocks of `model` that become blocks 0, 1, ... of the new one; None for all.
         tokenizer: the new one's; None for the same.
         reference_config: the `config.json` that is passed through when it is saved; None for the same.
+        values: path of a weight in the new model -> its value, of those that are no part of a weight in `model`.
 
     Returns:
         keras.Model, not compiled: the state of an optimizer fits no other sizes. Layers that were frozen one by one
@@ -83,11 +85,11 @@ def rebuild(
     there = range(len(backbone._parts.blocks))
     names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
     removed = {block_prefix(backbone, i) for i in there} - set(names.values())
-    _fill(new, model, cuts, names, removed)
+    _fill(new, model, cuts, names, removed, values or {})
     return new
 
 
-def _fill(new, model, cuts: Mapping, names: Mapping[str, str], removed: set[str]) -> None:
+def _fill(new, model, cuts: Mapping, names: Mapping[str, str], removed: set[str], values: Mapping) -> None:
     """Gives a model the weights of another, cut.
 
     Args:
@@ -95,10 +97,16 @@ def _fill(new, model, cuts: Mapping, names: Mapping[str, str], removed: set[str]
         removed: first parts of the paths in `model` that have no place in `new`.
     """
     old = {
-        path: variables for path, variables in _by_path(model.weights).items() if path.partition("/")[0] not in removed
+        path: variables
+        for path, variables in _by_path(model.weights).items()
+        if path.partition("/")[0] not in removed and path not in values
     }
     pairs = {}
     for path, variables in _by_path(new.weights).items():
+        if path in values:
+            for variable in variables:
+                variable.assign(values[path])
+            continue
         first, slash, rest = path.partition("/")
         pairs[names.get(first, first) + slash + rest] = variables
     if pairs.keys() != old.keys():

@@ -14,11 +14,11 @@ def trim_vocabulary(model, texts):
     """A task whose tokenizer and token table have only what some texts use (Abdaoui et al., 2020, arXiv:2010.05609).
 
     Those texts keep their tokens, and so the model its outputs; language models lose the logits of the tokens that
-    went. Special and added tokens stay, and single letters, by which other words are spelled; what cannot be spelled
-    is unknown, as it was before. See `text.trimming`.
+    went. Special and added tokens stay, and what other words are spelled by: single letters of a WordPiece vocabulary,
+    where what cannot be spelled is unknown, as it was before; all bytes of a byte-level BPE. See `text.trimming`.
 
     Args:
-        model: a task of ours with a WordPiece tokenizer; it stays as it is.
+        model: a task of ours with a WordPiece or BPE tokenizer; it stays as it is.
         texts: list of str, all kinds that the model will meet. Texts of pairs and words of lists as texts of their own.
 
     Returns:
@@ -26,8 +26,8 @@ def trim_vocabulary(model, texts):
         are not for it.
 
     Raises:
-        TypeError: for a model that is not ours, and what is no text. ValueError: for a tokenizer that is not WordPiece,
-            no text, and a model without a tokenizer.
+        TypeError: for a model that is not ours, and what is no text. ValueError: for a tokenizer of another kind, no
+            text, and a model without a tokenizer.
     """
     backbone_of(model)  # the right error for a model that is not ours
     if getattr(model, "tokenizer", None) is None:

@@ -18,26 +18,36 @@ class TokenEmbedding(keras.layers.Layer):
         vocabulary_size: int V, rows of the table.
         size: int D, width of a row.
         initializer: initializer of the table.
+        rank: int E or None: the table is a product [V, E] x [E, D], `embeddings` times `projection`, never multiplied
+            out; None for a table [V, D].
 
     Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V]. The lookup reads the table in its
     own dtype and casts the rows: casting the table would cost more than the lookup itself.
     """
 
-    def __init__(self, vocabulary_size, size, initializer="uniform", **kwargs):
+    def __init__(self, vocabulary_size, size, initializer="uniform", rank=None, **kwargs):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.size = size
+        self.rank = rank
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
             name="embeddings",
-            shape=(self.vocabulary_size, self.size),
+            shape=(self.vocabulary_size, self.rank or self.size),
             initializer=self.initializer,
             autocast=False,
         )
+        self.projection = None
+        if self.rank is not None:
+            self.projection = self.add_weight(
+                name="projection", shape=(self.rank, self.size), initializer=self.initializer
+            )
 
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
+        if reverse and self.projection is not None:
+            inputs = ops.matmul(inputs, ops.transpose(self.projection))  # [B, S, D] -> [B, S, E]
         equalization, scale, table = numerics.equalization, None, self.embeddings
         if equalization is not None:
             scale, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)
@@ -45,13 +55,15 @@ class TokenEmbedding(keras.layers.Layer):
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
         rows = embedding_lookup(table, inputs, numerics.embedding)
-        return ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
+        rows = ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
+        return rows if self.projection is None else ops.matmul(rows, self.projection)
 
     def get_config(self):
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
             "size": self.size,
+            "rank": self.rank,
             "initializer": keras.initializers.serialize(self.initializer),
         }
 

@@ -222,6 +222,8 @@ class TransformerConfig:
         decoder: the decoder's stack, or None.
         heads: the family's heads.
         embedding_size: width of the tables, projected to D where it differs; None for D.
+        token_table_rank: None, or E where the token table is a product [V, E] x [E, width of the tables]; no reference
+            family has it (`compression.factorize_embeddings`).
         embedding_projection: whether tables are projected even at equal width (ALBERT does); None for "where needed".
         embedding_projection_bias: whether that projection has a bias.
         output_projection: whether the stack's output is projected back to the width of the tables (OPT-350m).
@@ -236,6 +238,7 @@ class TransformerConfig:
     decoder: StackConfig | None = None
     heads: HeadConfig = field(default_factory=HeadConfig)
     embedding_size: int | None = None
+    token_table_rank: int | None = None
     embedding_projection: bool | None = None
     embedding_projection_bias: bool = True
     output_projection: bool = False
@@ -253,6 +256,11 @@ class TransformerConfig:
         _require(
             0 <= self.padding_id < self.vocabulary_size,
             f"padding_id ({self.padding_id}) must be an id of the vocabulary (0 to {self.vocabulary_size - 1}).",
+        )
+        rank = self.token_table_rank
+        _require(
+            rank is None or (isinstance(rank, int) and 0 < rank < self.table_size),
+            f"token_table_rank must be an int of 1 to {self.table_size - 1}, below the tables' width, not {rank!r}.",
         )
         _require(
             self.embedding_projection is not False or self.table_size == self.stack.hidden_size,

@@ -16,7 +16,12 @@ def initializer(config: TransformerConfig):
 def token_embedding(config: TransformerConfig, dtype=None) -> TokenEmbedding:
     """The token table."""
     return TokenEmbedding(
-        config.vocabulary_size, config.table_size, initializer(config), dtype=dtype, name="token_embedding"
+        config.vocabulary_size,
+        config.table_size,
+        initializer(config),
+        config.token_table_rank,
+        dtype=dtype,
+        name="token_embedding",
     )
 
 

@@ -312,7 +312,7 @@ class Tokenizer:
             (Tokenizer, int64 [kept]: for each of its ids the one of this tokenizer, ascending).
 
         Raises:
-            ValueError: for other tokenizers than WordPiece, and no text at all. TypeError: for what is no text.
+            ValueError: for other tokenizers than WordPiece and BPE, and no text at all. TypeError: for what is no text.
         """
         kept = sorted(trimming.used_tokens(self._backend, texts).union(self.special_ids))
         content, config = trimming.trimmed_parts(json.loads(self._tokenizer_json), self._config, kept)

@@ -1,0 +1,72 @@
+"""Files side by side: sizes as the system and zlib say, a table, and clear errors."""
+
+import json
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from tfxformer import export
+from tfxformer.recipes.file_costs import FileCost, FileCosts, file_costs
+
+
+def saved(path, kernel):
+    inputs = keras.Input((64,), name="features")
+    model = keras.Model(inputs, keras.layers.Dense(64, name="dense")(inputs))
+    model.get_layer("dense").kernel.assign(kernel)
+    export.export_litert(model, path, "float32")
+    return path
+
+
+def test_sizes_and_times_of_files(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(64, 64))
+    files = {
+        "dense": saved(tmp_path / "dense.tflite", kernel),
+        "pruned": saved(tmp_path / "pruned.tflite", kernel * (np.abs(kernel) > 0.7)),
+        "clustered": saved(tmp_path / "clustered.tflite", np.round(kernel)),
+    }
+    costs = file_costs(files, rounds=3)
+    assert [row.name for row in costs.rows] == list(files)
+    for row, path in zip(costs.rows, files.values(), strict=True):
+        assert row.bytes == path.stat().st_size
+        assert row.zipped_bytes == len(zlib.compress(path.read_bytes(), 6))
+        assert 0 < row.low_quartile_ms <= row.median_ms <= row.high_quartile_ms
+    dense, pruned, clustered = costs.rows
+    assert dense.bytes == pruned.bytes == clustered.bytes
+    assert clustered.zipped_bytes < pruned.zipped_bytes < dense.zipped_bytes
+    assert json.loads(json.dumps(costs.to_dict()))["files"][1]["zipped_bytes"] == pruned.zipped_bytes
+
+
+def test_a_task_is_run_on_full_rows_or_on_a_batch_given(tiny_tokenizer, tmp_path):
+    from tfxformer import tasks
+
+    task = tasks.TextClassifier(tiny.backbone(encoder__num_layers=1), ["a", "b"], tokenizer=tiny_tokenizer)
+    export.export_litert(task, tmp_path / "task.tflite", sequence_length=8)
+    export.export_litert(task, tmp_path / "several.tflite", sequence_lengths=(8, 16))
+    batch = {name: array[:, :8] for name, array in tiny.batch(1, 8).items()}
+    for given in (None, batch):
+        (row,) = file_costs({"task": tmp_path / "task.tflite"}, given, rounds=2).rows
+        assert row.median_ms > 0
+    with pytest.raises(ValueError, match=r"several\.tflite has 2 signatures \(classify_\d+, classify_\d+\)"):
+        file_costs({"several": tmp_path / "several.tflite"})
+
+
+def test_the_table_compares_with_the_first():
+    rows = (FileCost("dense", 8_000_000, 6_000_000, 4.0, 3.9, 4.1), FileCost("small", 2_000_000, 1_000_000, 1.0, 1, 1))
+    assert str(FileCosts(rows, 1, 50)).splitlines() == [
+        "| file | MB | zip MB | ms a call | smaller | zip smaller | faster |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| dense | 8.00 | 6.00 | 4.00 | 1.00x | 1.00x | 1.00x |",
+        "| small | 2.00 | 1.00 | 1.00 | 4.00x | 6.00x | 4.00x |",
+    ]
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one file"):
+        file_costs({})
+    with pytest.raises(ValueError, match="at least 2 rounds; got 1"):
+        file_costs({"a": tmp_path / "a.tflite"}, rounds=1)
+    with pytest.raises(FileNotFoundError):
+        file_costs({"a": tmp_path / "a.tflite"})
