@@ -1,6 +1,16 @@
 """Smaller models: pruning on tfmot's engine, distillation, removal of heads, neurons, layers and tokens, adapters."""
 
-from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
+from tfxformer.compression.adapters import (
+    IA3,
+    AdaLoRA,
+    Adapters,
+    AllocateRanks,
+    BitFit,
+    Bottleneck,
+    LoRA,
+    TrainableTable,
+    trainable_table,
+)
 from tfxformer.compression.distill import Distiller
 from tfxformer.compression.distillation_losses import (
     AttentionLoss,
@@ -18,8 +28,13 @@ from tfxformer.compression.student import student_from
 from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 
 __all__ = [
+    "IA3",
+    "AdaLoRA",
     "Adapters",
+    "AllocateRanks",
     "AttentionLoss",
+    "BitFit",
+    "Bottleneck",
     "ConstantSparsity",
     "Distiller",
     "EmbeddingLoss",
