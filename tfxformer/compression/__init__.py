@@ -8,6 +8,7 @@ from tfxformer.compression.adapters import (
     BitFit,
     Bottleneck,
     LoRA,
+    PromptTuning,
     TrainableTable,
     trainable_table,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "LoRA",
     "LogitsLoss",
     "PolynomialDecay",
+    "PromptTuning",
     "Prune",
     "RelationLoss",
     "SparsityReport",

@@ -47,6 +47,11 @@ def is_decoder(model) -> bool:
 
 def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], Job]:
     """Checks the arguments of an export; returns what makes its job."""
+    if model.backbone.prompt_length:
+        raise ValueError(
+            "The active adapter is embeddings in front of every text (PromptTuning), which whoever runs a decoder's "
+            "file would have to feed it: no such file is written. Train a LoRA and merge() it, or activate(None)."
+        )
     cache_length, lengths = check_lengths(model, cache_length, prefill_lengths)
     check_mode(mode)
     rows = sample_rows(model, samples, cache_length, lengths)

@@ -145,7 +145,7 @@ class Engine:
         seen = np.zeros((len(tokens), self.config.vocabulary_size if penalized else 0), bool)
         if penalized:
             for row, ids, padding in zip(seen, rows.token_ids, rows.padding, strict=True):
-                row[ids[padding:]] = True
+                row[ids[padding:][ids[padding:] >= 0]] = True  # a prompt of embeddings has no tokens
         done = np.zeros(len(tokens), bool)
         return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen)), cache)
 

@@ -48,6 +48,9 @@ class LayerAdapter(keras.layers.Layer):
     def build(self, input_shape):
         self._built_for = tuple(input_shape)
 
+    def begin(self, layer) -> None:
+        """Takes what it needs of the layer that it will stand beside, once, while it is new."""
+
     def arguments(self) -> dict:
         """What makes another one like it, for JSON."""
         return {"kind": self.kind, "name": self.name}
@@ -73,16 +76,17 @@ def attach(layer: keras.layers.Layer, adapter: LayerAdapter, kernel_shape: tuple
     """Puts an adapter beside the kernel of a built layer, of which it becomes a part; builds it where it is not.
 
     Args:
-        layer: one that reads its attribute `adapter`: `layers.Dense`.
+        layer: one that reads its attribute `adapter`: `layers.Dense` or `layers.TokenEmbedding`.
         adapter: LayerAdapter.
-        kernel_shape: (in, out) of the kernel as a matrix; None for that of a Dense.
+        kernel_shape: (in, out) of the kernel as a matrix; None for that of a Dense, or the (V, D) of a table.
 
     Raises:
         ValueError: for a layer that has one, or an adapter made for a kernel of another shape.
     """
     if getattr(layer, "adapter", None) is not None:
         raise ValueError(f"{layer.path} has the adapter {layer.adapter.name!r} already: detach it first.")
-    shape = tuple(layer.kernel.shape) if kernel_shape is None else kernel_shape
+    kernel = getattr(layer, "_kernel", None)  # a table has none
+    shape = kernel_shape or tuple((layer.embeddings if kernel is None else kernel).shape)
     if not adapter.built:
         with layer._open_name_scope():  # so that the paths of its variables tell the layer
             adapter.build(shape)
@@ -93,7 +97,8 @@ def attach(layer: keras.layers.Layer, adapter: LayerAdapter, kernel_shape: tuple
     layer._tracker.lock()
     # Read in its own dtype: a small change added to a kernel that is rounded to bfloat16 already would mostly round to
     # nothing, the sum rounded once keeps it on average.
-    layer._kernel._autocast = False
+    if kernel is not None:
+        kernel._autocast = False
 
 
 def detach(layer: keras.layers.Layer) -> LayerAdapter:
@@ -101,7 +106,8 @@ def detach(layer: keras.layers.Layer) -> LayerAdapter:
     adapter = layer.adapter
     layer._tracker.untrack(adapter)
     layer.adapter = None
-    layer._kernel._autocast = True
+    if hasattr(layer, "_kernel"):
+        layer._kernel._autocast = True
     return adapter
 
 

@@ -21,6 +21,9 @@ class TokenEmbedding(keras.layers.Layer):
 
     Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V]. The lookup reads the table in its
     own dtype and casts the rows: casting the table would cost more than the lookup itself.
+
+    Attributes:
+        adapter: `prompt.Prompt`, or None. With one negative ids are its rows.
     """
 
     def __init__(self, vocabulary_size, size, initializer="uniform", **kwargs):
@@ -28,6 +31,7 @@ class TokenEmbedding(keras.layers.Layer):
         self.vocabulary_size = vocabulary_size
         self.size = size
         self.initializer = keras.initializers.get(initializer)
+        self.adapter = None
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
@@ -44,8 +48,10 @@ class TokenEmbedding(keras.layers.Layer):
         if reverse:
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
-        rows = embedding_lookup(table, inputs, numerics.embedding)
-        return ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
+        ids = inputs if self.adapter is None else ops.maximum(inputs, 0)
+        rows = embedding_lookup(table, ids, numerics.embedding)
+        rows = ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
+        return rows if self.adapter is None else self.adapter.placed(inputs, rows, numerics.embedding)
 
     def get_config(self):
         return {

@@ -9,10 +9,11 @@ import keras
 from tfxformer.layers.adapters import LayerAdapter, adapted_layers, attach
 from tfxformer.layers.bottleneck import Bottleneck
 from tfxformer.layers.low_rank import LowRank, SingularValues
+from tfxformer.layers.prompt import Prompt
 from tfxformer.layers.scaling import Scaling
 
 CONFIG_KEY = "adapters"
-KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck)}
+KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt)}
 _NAME = "_name_of_adapter"  # of a model whose adapter has no layers of its own, only variables that it trains
 
 

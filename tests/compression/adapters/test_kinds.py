@@ -119,7 +119,7 @@ def test_a_bottleneck_cannot_be_merged(tmp_path):
     model = classifier()
     adapters = with_kind(KINDS["bottleneck"], model)
     before = outputs(model)
-    with pytest.raises(ValueError, match="is computed behind its layers .*: no kernel can hold it"):
+    with pytest.raises(ValueError, match=r"is computed beside its layers .*: no kernel can hold it"):
         adapters.merge()
     with pytest.raises(CheckpointError, match="has the adapter films"):
         checkpoints.save_pretrained(tmp_path / "folder", model.backbone, model.backbone.config)
@@ -134,7 +134,7 @@ def test_merging_into_pruned_kernels_says_so():
         kernel[::2] = 0
         layer.kernel.assign(kernel)
     adapters = adapted(model, targets="expand")
-    with pytest.warns(UserWarning, match=r"filled the zeros of 2 pruned kernels \(50% of them\).*ConstantSparsity\(0.5"):
+    with pytest.warns(UserWarning, match=r"zeros of 2 pruned kernels \(50% of them\).*ConstantSparsity\(0.5"):
         adapters.merge()
     assert sparsity_report(model).kernels.sparsity < 0.01
     adapters.unmerge()
@@ -243,16 +243,16 @@ def test_keras_hub(kind, name, tmp_path):
     model = tiny.perturb(hub_models()[name])
     adapters = with_kind(KINDS[kind], model)
     wanted = np.asarray(model(x))
-    assert np.abs(wanted - before).max() > 0.01
+    assert np.abs(wanted - before).max() > 1e-3
     adapters.save(tmp_path / "films")
     if kind in MERGED:
         adapters.merge()
-        np.testing.assert_allclose(model(x), wanted, atol=1e-5)
+        np.testing.assert_allclose(model(x), wanted, rtol=1e-5, atol=1e-6)
         adapters.unmerge()
     adapters.activate(None)
     np.testing.assert_array_equal(model(x), before)
     adapters.load(tmp_path / "films", "again")
-    np.testing.assert_allclose(model(x), wanted, atol=1e-5)
+    np.testing.assert_allclose(model(x), wanted, rtol=1e-5, atol=1e-6)
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------

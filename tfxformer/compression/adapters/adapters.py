@@ -12,11 +12,13 @@ import numpy as np
 
 from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.choice import AdapterKind
+from tfxformer.compression.adapters.kinds import table_of
 from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
-from tfxformer.layers import Dense
+from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.adapters import LayerAdapter, adapted_layers
 from tfxformer.models.adapters import adapter_name, make_adapter, name_adapter, train_all, train_only
+from tfxformer.models.backbone import Backbone
 
 PRUNED = 0.1  # of a kernel's weights; with more zeros than that it is one that was pruned
 
@@ -39,9 +41,9 @@ class Adapter:
 class Adapters:
     """The adapters of a model: any number, at most one of them in it.
 
-    An adapter is a `LoRA`, `AdaLoRA`, `IA3`, `Bottleneck` or `BitFit`. The active one is a part of the model: `fit`
-    trains it (with the layers that it trains whole) and nothing else, `.keras` files of tfxformer's models keep it,
-    generation and export see it, the trainable table counts it. The others wait here. Adding, switching
+    An adapter is a `LoRA`, `AdaLoRA`, `IA3`, `Bottleneck`, `BitFit` or `PromptTuning`. The active one is a part of the
+    model: `fit` trains it (with the layers that it trains whole) and nothing else, `.keras` files of tfxformer's models
+    keep it, generation and export see it, the trainable table counts it. The others wait here. Adding, switching
     and merging change what is trainable: an optimizer that has trained before is of no use then, compile again (a
     task's default optimizer is new in every `fit` anyway).
 
@@ -102,12 +104,12 @@ class Adapters:
     # ---- adding and switching ---------------------------------------------------------------------------------
 
     def add(self, name: str, kind: AdapterKind | None = None) -> None:
-        """Adds a new adapter, which changes nothing yet, and makes it the active one.
+        """Adds a new adapter, which changes nothing yet (but a prompt), and makes it the active one.
 
         Args:
             name: str, of letters, digits, "_" and "-".
-            kind: what it is, `LoRA(...)`, `AdaLoRA(...)`, `IA3(...)`, `Bottleneck(...)` or `BitFit(...)`; None for
-                `LoRA()`.
+            kind: what it is, `LoRA(...)`, `AdaLoRA(...)`, `IA3(...)`, `Bottleneck(...)`, `BitFit(...)` or
+                `PromptTuning(...)`; None for `LoRA()`.
 
         Raises:
             ValueError: for a name that is taken, targets that match no layer, and a merged model.
@@ -115,7 +117,8 @@ class Adapters:
         kind = LoRA() if kind is None else kind
         if not isinstance(kind, AdapterKind):
             raise TypeError(
-                f"Adapters.add wants a compression.LoRA, AdaLoRA, IA3, Bottleneck or BitFit; got {type(kind).__name__}."
+                "Adapters.add wants a compression.LoRA, AdaLoRA, IA3, Bottleneck, BitFit or PromptTuning; got "
+                f"{type(kind).__name__}."
             )
         self._check_new(name)
         before = self._active
@@ -160,7 +163,8 @@ class Adapters:
         says so.
 
         Raises:
-            ValueError: where none is active, it is merged already, or no kernel can hold it (`Bottleneck`).
+            ValueError: where none is active, it is merged already, or no kernel can hold it (`Bottleneck`,
+                `PromptTuning`).
         """
         if self._merged is not None:
             raise ValueError(f"The adapter {self._active!r} is merged already: it would count twice. unmerge() first.")
@@ -171,8 +175,8 @@ class Adapters:
         layers = self._adapters[self._active].layers
         if bound := [path for path, adapter in layers.items() if not adapter.merges]:
             raise ValueError(
-                f"The adapter {self._active!r} is computed behind its layers ({bound[0]}, ...): no kernel can hold it. "
-                "It stays a part of the model, which a .keras file, generation and export keep; or save() it alone."
+                f"The adapter {self._active!r} is computed beside its layers ({bound[0]}, ...): no kernel can hold it. "
+                "It stays a part of the model, which a .keras file and generation keep; or save() it alone."
             )
         with self.model.distribute_strategy.scope():
             self._merged = {}
@@ -258,6 +262,7 @@ class Adapters:
                 keras_layers.check(kernel, made[path])
                 with kernel.layer._open_name_scope():  # so that the paths of its variables tell the layer
                     made[path].build(keras_layers.matrix_shape(kernel))
+                made[path].begin(kernel.layer)
         active = self._adapters[self._active].whole if self._active is not None else {}
         values = {path: self._base[path] if path in active else np.asarray(v) for path, v in whole.items()}
         self._adapters[name] = Adapter(made, whole, values)
@@ -298,7 +303,7 @@ class Adapters:
         layers, alone = adapted_layers(self.model), adapter_name(self.model)
         if not layers and alone is None:
             return
-        foreign = [layer.path for layer in layers if not isinstance(layer, Dense)]
+        foreign = [layer.path for layer in layers if not isinstance(layer, (Dense, TokenEmbedding))]
         if foreign:
             raise ValueError(f"{foreign[0]} has an adapter already: go on with the Adapters that added it.")
         names = {layer.adapter.name for layer in layers} or {alone}
@@ -312,9 +317,16 @@ class Adapters:
         self._base = {path: np.asarray(variable) for path, variable in whole.items()}
 
     def _base_kernels(self) -> list[Kernel]:
-        """The kernels of all Dense and EinsumDense layers without their adapters."""
+        """The kernels of all Dense and EinsumDense layers without their adapters, and the token table."""
         kernels = [one for one in all_kernels(self.model) if not isinstance(one.layer, CONVOLUTIONS)]
-        return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted_layers(self.model)]
+        adapted = [layer for layer in adapted_layers(self.model) if isinstance(layer, Dense)]
+        tables = [table_of(model.token_embedding) for model in self._backbones()]
+        return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted] + tables
+
+    def _backbones(self) -> list[Backbone]:
+        """The model's own, whose table a prompt stands beside."""
+        backbone = getattr(self.model, "backbone", self.model)
+        return [backbone] if isinstance(backbone, Backbone) else []
 
     def _warn_of_filled_zeros(self) -> None:
         filled = [

@@ -31,6 +31,7 @@ class Format:
         suffixes: of a module's tensors; all of them, or none, are in a file.
         options: keys of the config that are read.
         ignored: keys of the config that say how it was trained.
+        alone: whether it has one module only, which no tensor's name says.
         write: (names, {full module: {path: LayerAdapter}}) -> ({full module: {suffix: array}}, config).
         read: (config, full module, {suffix: array}, names, paths) -> {path: (arguments, {attribute: array}, (in, out)
             of which one may be None)}; None where there are no modules.
@@ -43,6 +44,7 @@ class Format:
     write: Callable
     read: Callable | None
     ignored: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def common(values: Mapping[str, float]) -> float:
@@ -201,6 +203,43 @@ def _read_ia3(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, 
 
 IA3 = Format("IA3", "scaling", ("ia3_l",), (), _write_ia3, _read_ia3, ("feedforward_modules", "init_ia3_weights"))
 
+# ---- prompt tuning --------------------------------------------------------------------------------------------
+
+
+def _write_prompt(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
+    ((full, adapters),) = modules.items()
+    (prompt,) = adapters.values()
+    stack = names.model_config.stack
+    return {full: {"prompt_embeddings": np.asarray(prompt.embeddings)}}, {
+        "num_virtual_tokens": prompt.length,
+        "token_dim": prompt.shape[1],
+        "num_transformer_submodules": 1,
+        "num_attention_heads": stack.num_heads,
+        "num_layers": stack.num_layers,
+        "prompt_tuning_init": "RANDOM",
+    }
+
+
+def _read_prompt(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
+    embeddings = tensors["prompt_embeddings"]
+    arguments = {"kind": "prompt", "length": len(embeddings)}
+    return {path: (arguments, {"embeddings": embeddings}, (None, embeddings.shape[1])) for path in paths}
+
+
+PROMPT_TUNING = Format(
+    "PROMPT_TUNING",
+    "prompt",
+    ("prompt_embeddings",),
+    (),
+    _write_prompt,
+    _read_prompt,
+    (
+        "num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
+        "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
+    ),
+    alone=True,
+)  # fmt: skip
+
 # ---- what peft does not have ----------------------------------------------------------------------------------
 
 _DENSE = {
@@ -232,7 +271,7 @@ def _write_nothing(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tens
 
 BOTTLENECK = Format("BOTTLENECK", "bottleneck", tuple(_DENSE), ("activation",), _write_bottleneck, _read_bottleneck)
 BITFIT = Format("BITFIT", None, (), (), _write_nothing, None)  # all of it are variables that are trained whole
-FORMATS = {one.peft_type: one for one in (LORA, ADALORA, IA3, BOTTLENECK, BITFIT)}
+FORMATS = {one.peft_type: one for one in (LORA, ADALORA, IA3, PROMPT_TUNING, BOTTLENECK, BITFIT)}
 
 
 def format_of(layers: Mapping) -> Format:

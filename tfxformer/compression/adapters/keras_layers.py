@@ -9,8 +9,10 @@ import keras
 from keras import ops
 
 from tfxformer.compression.kernels import Kernel
-from tfxformer.layers import Dense, adapters
+from tfxformer.layers import Dense, TokenEmbedding, adapters
 from tfxformer.layers.adapters import LayerAdapter
+
+OURS = (Dense, TokenEmbedding)  # they read their adapter themselves
 
 
 def matrix_shape(kernel: Kernel) -> tuple[int, int]:
@@ -26,7 +28,7 @@ def check(kernel: Kernel, adapter: LayerAdapter) -> None:
         ValueError: for dropout, as it multiplies its input once, by the sum; for scales of a bias of another shape.
     """
     layer = kernel.layer
-    if isinstance(layer, Dense):
+    if isinstance(layer, OURS):
         return
     kind = f"{type(layer).__module__}.{type(layer).__name__}"
     if adapter.rate:
@@ -45,7 +47,7 @@ def check(kernel: Kernel, adapter: LayerAdapter) -> None:
 def attach(kernel: Kernel, adapter: LayerAdapter) -> None:
     """Puts an adapter beside a kernel; `kernel` and `bias` of its layer become what it makes of them."""
     layer = kernel.layer
-    if isinstance(layer, Dense):
+    if isinstance(layer, OURS):
         adapters.attach(layer, adapter)
         return
     layer.__class__ = _with_adapter(type(layer))
@@ -57,7 +59,7 @@ def detach(kernel: Kernel) -> LayerAdapter:
     """Takes an adapter away again; the layer is what it was."""
     layer = kernel.layer
     adapter = adapters.detach(layer)
-    if not isinstance(layer, Dense):
+    if not isinstance(layer, OURS):
         layer.__class__ = type(layer).__bases__[0]
         del layer.adapter, layer._adapted
     return adapter

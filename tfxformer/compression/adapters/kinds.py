@@ -1,4 +1,4 @@
-"""What adapters are that are no LoRA: biases alone, scales, and bottlenecks."""
+"""What adapters are that are no LoRA: biases alone, scales, bottlenecks, and prompts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import keras
 
 from tfxformer.compression.adapters.choice import AdapterKind, Choice, matches
 from tfxformer.compression.kernels import Kernel
-from tfxformer.layers import Dense
+from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.activations import activation as check_activation
+from tfxformer.models.backbone import Backbone
 
 _BIASES = ("bias", "beta")
 # Under our names and KerasHub's.
 _INNER = ("query", "key", "value", "gate", "expand")
 _FEED_FORWARD_OUTPUT = ("feed_forward/output", "feedforward_output_dense")
 _ATTENTION_OUTPUT = ("self_attention/output", "attention_output")
+# Tasks whose outputs know no other positions than their inputs'; None for a bare model.
+_PROMPTED = (None, "text-classification", "token-classification", "question-answering", "causal-lm")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,51 @@ class Bottleneck(AdapterKind):
 
     def arguments(self, kernel: Kernel) -> dict:
         return {"kind": "bottleneck", "size": self.size, "activation": self.activation}
+
+
+@dataclass(frozen=True)
+class PromptTuning(AdapterKind):
+    """Learned embeddings in front of every text (Lester et al., 2021, arXiv:2104.08691).
+
+    They begin as those of random tokens, so unlike other adapters a new one changes what the model computes. Encoders
+    and decoders of tfxformer, text and token classifiers, question answering and causal language models have it; texts
+    may be that much shorter. It cannot be merged, and a decoder with it cannot be exported.
+
+    Attributes:
+        length: int P, embeddings.
+        also_train: layers that are trained whole, and saved with the adapter: names or `also_train(layer) -> bool`;
+            None for the classification heads of tfxformer's tasks, () for none.
+    """
+
+    length: int = 16
+    also_train: Choice | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.length, Integral) or isinstance(self.length, bool) or self.length < 1:
+            raise ValueError(f"PromptTuning: length counts embeddings, 1 or more; got {self.length!r}.")
+        self._check_choices("also_train")
+
+    def kernels(self, model: keras.Model) -> list[Kernel]:
+        backbone, task = getattr(model, "backbone", model), getattr(model, "task_name", None)
+        if not isinstance(backbone, Backbone) or task not in _PROMPTED:
+            raise ValueError(
+                f"PromptTuning: {model.name!r} is a {type(model).__name__}; wanted an encoder or decoder of tfxformer, "
+                f"or a task of {', '.join(filter(None, _PROMPTED))}. Take LoRA for it."
+            )
+        longest = backbone.config.max_sequence_length - self.length
+        if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):
+            raise ValueError(
+                f"PromptTuning: length={self.length} leaves {longest} of the model's positions for texts, too few."
+            )
+        return [table_of(backbone.token_embedding)]
+
+    def arguments(self, kernel: Kernel) -> dict:
+        return {"kind": "prompt", "length": self.length}
+
+
+def table_of(layer: TokenEmbedding) -> Kernel:
+    """A token table as what an adapter stands beside."""
+    return Kernel(layer, layer.embeddings, (0,))
 
 
 def _outputs(kernel: Kernel) -> list[int]:

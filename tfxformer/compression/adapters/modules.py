@@ -13,6 +13,8 @@ from tfxformer.checkpoints.loading import weights
 from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.models.backbone import Backbone
 
+TABLE = "token_embedding"
+
 
 class ModuleNames:
     """Our paths and the reference's modules for one model; of a model without family the paths themselves.
@@ -74,6 +76,16 @@ class ModuleNames:
             ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
             found[next(end for end in ends if _chosen(known, end) <= targets)] = None
         return sorted(found)
+
+    @property
+    def model_config(self):
+        """The `TransformerConfig` of a model with a family."""
+        return self._config
+
+    @property
+    def table(self) -> str:
+        """The full name of the token table's module."""
+        return self.full(self[TABLE].name)
 
     @property
     def heads(self) -> int:

@@ -26,6 +26,7 @@ from tfxformer.layers.adapters import LayerAdapter
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+ALONE_PREFIX = "base_model."  # of layers that are trained whole, where nothing is put beside the model's own
 TASK_TYPES = {
     "text-classification": "SEQ_CLS",
     "token-classification": "TOKEN_CLS",
@@ -85,17 +86,23 @@ def write_adapter(
         names.full(module): {path: layers[path] for path in paths} for module, paths in names.by_module(layers).items()
     }
     of_modules, own = form.write(names, modules)
+    prefix = ALONE_PREFIX if form.alone else PREFIX
     tensors = {
-        f"{PREFIX}{full}.{suffix}": array for full, parts in of_modules.items() for suffix, array in parts.items()
+        suffix if form.alone else f"{prefix}{full}.{suffix}": array
+        for full, parts in of_modules.items()
+        for suffix, array in parts.items()
     }
-    tensors |= {PREFIX + name: array for name, array in names.tensors(whole).items()}
+    tensors |= {prefix + name: array for name, array in names.tensors(whole).items()}
+    beside = {
+        "fan_in_fan_out": any(not names[path].transposed for path in layers),
+        "modules_to_save": names.whole_modules(whole) or None,
+    }
     config = {
         "peft_type": form.peft_type,
         "task_type": TASK_TYPES.get(names.task),
         "base_model_name_or_path": base,
         "inference_mode": True,
-        "fan_in_fan_out": any(not names[path].transposed for path in layers),
-        "modules_to_save": names.whole_modules(whole) or None,
+        **({} if form.alone else beside),
         **own,
     }
     folder = Path(folder)
@@ -128,7 +135,7 @@ def read_adapter(folder, model: keras.Model, kernels: Mapping[str, Kernel]) -> R
         raise CheckpointError(f"{folder} has no {TENSOR_FILE}; adapters in pickles (adapter_model.bin) are not read.")
     tensors = SafetensorsFile(folder / TENSOR_FILE)
     names = ModuleNames(model)
-    modules, others = _sort(tensors, form)
+    modules, others = _sort(tensors, form, names)
     read = ReadAdapter()
     places = names.modules_by_full_name(kernels)
     _check_places(folder, [name for name in modules if name not in places], places)
@@ -168,15 +175,20 @@ def _check_options(config: Mapping) -> Format:
     return form
 
 
-def _sort(tensors: SafetensorsFile, form: Format) -> tuple[dict, dict]:
-    """(full module name -> {suffix: array}, other name -> array), the names without `PREFIX`."""
+def _sort(tensors: SafetensorsFile, form: Format, names: ModuleNames) -> tuple[dict, dict]:
+    """(full module name -> {suffix: array}, other name -> array), the names without their prefix."""
     modules, others = {}, {}
+    prefix = ALONE_PREFIX if form.alone else PREFIX
     for name in tensors:
-        if not name.startswith(PREFIX):
+        array = np.asarray(tensors[name], "float32")
+        if form.alone and name in form.suffixes:
+            modules.setdefault(names.table, {})[name] = array
+            continue
+        if not name.startswith(prefix):
             raise CheckpointError(
-                f"Tensor {name!r} of {tensors.path} does not begin with {PREFIX!r}: no file of peft's."
+                f"Tensor {name!r} of {tensors.path} does not begin with {prefix!r}: no file of peft's."
             )
-        own, array = name.removeprefix(PREFIX), np.asarray(tensors[name], "float32")
+        own = name.removeprefix(prefix)
         suffix = next((one for one in form.suffixes if own.endswith(f".{one}")), None)
         if suffix is None:
             others[own] = array
