@@ -37,9 +37,9 @@ class Settings:
         learning_rate: float, the highest.
     """
 
-    pairs: int | None = None
-    held_out_pairs: int | None = None
-    epochs: int = 2
+    pairs: int | None = 320
+    held_out_pairs: int | None = 64
+    epochs: int = 1
     batch_size: int = 4
     sequence_length: int = 256
     rank: int = 8
@@ -91,7 +91,7 @@ def run(folder: Path, settings: Settings, verbose) -> dict:
     adapters = compression.Adapters(lm)
     adapters.add("chatterbot", compression.LoRA(rank=settings.rank))
     table = compression.trainable_table(lm)
-    print(table.total)
+    print(f"Training {table.total.trainable:,} of {table.total.parameters:,} parameters")
     lm.compile(learning_rate=settings.learning_rate)
     fitting = time.perf_counter()
     lm.fit(train, batch_size=settings.batch_size, epochs=settings.epochs, verbose=verbose)

@@ -87,14 +87,14 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
         ValueError: if they do not fit together or exceed the model's positions.
     """
     if cache_length is None:
-        cache_length = min(CACHE_LENGTH, model.backbone.config.max_sequence_length)
+        cache_length = min(CACHE_LENGTH, model.backbone.longest_text)
     if prefill_lengths is None:
         prefill_lengths = [length for length in PREFILL_LENGTHS if length <= cache_length]
     lengths = tuple(sorted(set(prefill_lengths)))
     for length in (cache_length, *lengths):
         if isinstance(length, bool) or int(length) != length or length < 1:
             raise ValueError(f"cache_length and prefill_lengths are positive integers, got {length!r}.")
-    most = model.backbone.config.max_sequence_length
+    most = model.backbone.longest_text
     if cache_length > most:
         raise ValueError(f"cache_length={cache_length}, but the model has {most} positions: that is the most.")
     if not lengths or lengths[0] < 2:

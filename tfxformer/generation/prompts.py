@@ -32,14 +32,19 @@ class Prompts(NamedTuple):
         return Prompts(*(np.repeat(x, times, axis=0) for x in self))
 
 
+def backbone_of(model):
+    """A model, or the backbone of a task."""
+    return getattr(model, "backbone", model)
+
+
 def config_of(model):
     """The `TransformerConfig` of a model, or of the backbone of a task."""
-    return getattr(model, "backbone", model).config
+    return backbone_of(model).config
 
 
 def prompt_length_of(model) -> int:
     """The embeddings that a model, or the backbone of a task, has in front of every text."""
-    return getattr(getattr(model, "backbone", model), "prompt_length", 0)
+    return getattr(backbone_of(model), "prompt_length", 0)
 
 
 def read_prompts(prompts, model) -> Prompts:

@@ -76,17 +76,16 @@ def attach(layer: keras.layers.Layer, adapter: LayerAdapter, kernel_shape: tuple
     """Puts an adapter beside the kernel of a built layer, of which it becomes a part; builds it where it is not.
 
     Args:
-        layer: one that reads its attribute `adapter`: `layers.Dense` or `layers.TokenEmbedding`.
+        layer: one that reads its attribute `adapter`: `layers.Dense`, `TokenEmbedding` or `Attention`.
         adapter: LayerAdapter.
-        kernel_shape: (in, out) of the kernel as a matrix; None for that of a Dense, or the (V, D) of a table.
+        kernel_shape: (in, out) of the kernel as a matrix; None for the layer's `adapted_shape`.
 
     Raises:
         ValueError: for a layer that has one, or an adapter made for a kernel of another shape.
     """
     if getattr(layer, "adapter", None) is not None:
         raise ValueError(f"{layer.path} has the adapter {layer.adapter.name!r} already: detach it first.")
-    kernel = getattr(layer, "_kernel", None)  # a table has none
-    shape = kernel_shape or tuple((layer.embeddings if kernel is None else kernel).shape)
+    shape = kernel_shape or layer.adapted_shape
     if not adapter.built:
         with layer._open_name_scope():  # so that the paths of its variables tell the layer
             adapter.build(shape)
@@ -97,8 +96,8 @@ def attach(layer: keras.layers.Layer, adapter: LayerAdapter, kernel_shape: tuple
     layer._tracker.lock()
     # Read in its own dtype: a small change added to a kernel that is rounded to bfloat16 already would mostly round to
     # nothing, the sum rounded once keeps it on average.
-    if kernel is not None:
-        kernel._autocast = False
+    if hasattr(layer, "_kernel"):  # of a Dense or EinsumDense
+        layer._kernel._autocast = False
 
 
 def detach(layer: keras.layers.Layer) -> LayerAdapter:

@@ -30,6 +30,11 @@ class Dense(keras.layers.Dense):
         self.adapter = None
 
     @property
+    def adapted_shape(self) -> tuple[int, int]:
+        """The (in, out) that an adapter of this layer is built for."""
+        return tuple(self._kernel.shape)
+
+    @property
     def base_kernel(self):
         """The kernel without its adapter."""
         return super().kernel

@@ -41,6 +41,11 @@ class TokenEmbedding(keras.layers.Layer):
             autocast=False,
         )
 
+    @property
+    def adapted_shape(self) -> tuple[int, int]:
+        """The (V, D) that an adapter of this table is built for."""
+        return self.vocabulary_size, self.size
+
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
         equalization, scale, table = numerics.equalization, None, self.embeddings
         if equalization is not None:

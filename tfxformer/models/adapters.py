@@ -9,11 +9,14 @@ import keras
 from tfxformer.layers.adapters import LayerAdapter, adapted_layers, attach
 from tfxformer.layers.bottleneck import Bottleneck
 from tfxformer.layers.low_rank import LowRank, SingularValues
+from tfxformer.layers.positions import PositionEmbedding
+from tfxformer.layers.prefix import Prefix
 from tfxformer.layers.prompt import Prompt
+from tfxformer.layers.rotary import RotaryPositions
 from tfxformer.layers.scaling import Scaling
 
 CONFIG_KEY = "adapters"
-KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt)}
+KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt, Prefix)}
 _NAME = "_name_of_adapter"  # of a model whose adapter has no layers of its own, only variables that it trains
 
 
@@ -31,6 +34,15 @@ def name_adapter(model: keras.Model, name: str | None) -> None:
 def adapter_name(model: keras.Model) -> str | None:
     """What `name_adapter` noted."""
     return model.__dict__.get(_NAME)
+
+
+def shift_positions(model: keras.Model) -> None:
+    """Lets texts begin behind the prefix, where the adapter in a model is one."""
+    adapters = [layer.adapter for layer in adapted_layers(model)]
+    length = max((one.length for one in adapters if isinstance(one, Prefix)), default=0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, (PositionEmbedding, RotaryPositions)):
+            layer.shift = length
 
 
 def train_only(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
@@ -82,4 +94,5 @@ def restore_adapters(model: keras.Model, described: dict | None) -> keras.Model:
     trained = set(described["trained"])
     train_only(model, [variable for variable in model.variables if variable.path in trained])
     name_adapter(model, described["name"])
+    shift_positions(model)
     return model

@@ -37,6 +37,17 @@ class Backbone(keras.Model):
         prompt = self.token_embedding.adapter
         return 0 if prompt is None else prompt.length
 
+    @property
+    def prefix_length(self) -> int:
+        """P, the keys and values in front of every text (`layers.prefix`); 0 without any."""
+        prefix = self._parts.blocks[0].self_attention.adapter
+        return 0 if prefix is None else prefix.length
+
+    @property
+    def longest_text(self) -> int:
+        """The tokens that a text may have: the model's positions but those of a prompt or prefix."""
+        return self.config.max_sequence_length - self.prompt_length - self.prefix_length
+
     def prompted(self, inputs: dict) -> dict:
         """A batch with the prompt in front, where there is one: dict of int32 [B, S] -> [B, P + S]."""
         mask = SEEN_BY_ALL if self.config.encoder is None else 1

@@ -142,7 +142,7 @@ class Task(DistributedModel):
 
     @property
     def _maximum(self) -> int:
-        return self.backbone.config.max_sequence_length - self.backbone.prompt_length
+        return self.backbone.longest_text
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

@@ -12,12 +12,19 @@ import numpy as np
 
 from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.choice import AdapterKind
-from tfxformer.compression.adapters.kinds import table_of
+from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
-from tfxformer.layers import Dense, TokenEmbedding
+from tfxformer.layers import Dense
 from tfxformer.layers.adapters import LayerAdapter, adapted_layers
-from tfxformer.models.adapters import adapter_name, make_adapter, name_adapter, train_all, train_only
+from tfxformer.models.adapters import (
+    adapter_name,
+    make_adapter,
+    name_adapter,
+    shift_positions,
+    train_all,
+    train_only,
+)
 from tfxformer.models.backbone import Backbone
 
 PRUNED = 0.1  # of a kernel's weights; with more zeros than that it is one that was pruned
@@ -41,11 +48,11 @@ class Adapter:
 class Adapters:
     """The adapters of a model: any number, at most one of them in it.
 
-    An adapter is a `LoRA`, `AdaLoRA`, `IA3`, `Bottleneck`, `BitFit` or `PromptTuning`. The active one is a part of the
-    model: `fit` trains it (with the layers that it trains whole) and nothing else, `.keras` files of tfxformer's models
-    keep it, generation and export see it, the trainable table counts it. The others wait here. Adding, switching
-    and merging change what is trainable: an optimizer that has trained before is of no use then, compile again (a
-    task's default optimizer is new in every `fit` anyway).
+    An adapter is a `LoRA`, `AdaLoRA`, `IA3`, `Bottleneck`, `BitFit`, `PromptTuning` or `PrefixTuning`. The active one
+    is a part of the model: `fit` trains it (with the layers that it trains whole) and nothing else, `.keras` files of
+    tfxformer's models keep it, generation and export see it, the trainable table counts it. The others wait here.
+    Adding, switching and merging change what is trainable: an optimizer that has trained before is of no use then,
+    compile again (a task's default optimizer is new in every `fit` anyway).
 
     ```python
     adapters = compression.Adapters(classifier)
@@ -104,12 +111,12 @@ class Adapters:
     # ---- adding and switching ---------------------------------------------------------------------------------
 
     def add(self, name: str, kind: AdapterKind | None = None) -> None:
-        """Adds a new adapter, which changes nothing yet (but a prompt), and makes it the active one.
+        """Adds a new adapter, which changes nothing yet (but a prompt or prefix), and makes it the active one.
 
         Args:
             name: str, of letters, digits, "_" and "-".
-            kind: what it is, `LoRA(...)`, `AdaLoRA(...)`, `IA3(...)`, `Bottleneck(...)`, `BitFit(...)` or
-                `PromptTuning(...)`; None for `LoRA()`.
+            kind: what it is, `LoRA(...)`, `AdaLoRA(...)`, `IA3(...)`, `Bottleneck(...)`, `BitFit(...)`,
+                `PromptTuning(...)` or `PrefixTuning(...)`; None for `LoRA()`.
 
         Raises:
             ValueError: for a name that is taken, targets that match no layer, and a merged model.
@@ -117,8 +124,8 @@ class Adapters:
         kind = LoRA() if kind is None else kind
         if not isinstance(kind, AdapterKind):
             raise TypeError(
-                "Adapters.add wants a compression.LoRA, AdaLoRA, IA3, Bottleneck, BitFit or PromptTuning; got "
-                f"{type(kind).__name__}."
+                "Adapters.add wants a compression.LoRA, AdaLoRA, IA3, Bottleneck, BitFit, PromptTuning or "
+                f"PrefixTuning; got {type(kind).__name__}."
             )
         self._check_new(name)
         before = self._active
@@ -164,7 +171,7 @@ class Adapters:
 
         Raises:
             ValueError: where none is active, it is merged already, or no kernel can hold it (`Bottleneck`,
-                `PromptTuning`).
+                `PromptTuning`, `PrefixTuning`).
         """
         if self._merged is not None:
             raise ValueError(f"The adapter {self._active!r} is merged already: it would count twice. unmerge() first.")
@@ -279,6 +286,7 @@ class Adapters:
             adapter.values[path] = np.asarray(variable)
             variable.assign(self._base[path])
         train_all(self.model)
+        shift_positions(self.model)
         name_adapter(self.model, None)
         self._active = None
 
@@ -296,6 +304,7 @@ class Adapters:
     def _beside(self, adapter: Adapter) -> None:
         for path, one in adapter.layers.items():
             keras_layers.attach(self._kernels[path], one)
+        shift_positions(self.model)
         train_only(self.model, adapter.whole.values())
 
     def _take_over(self) -> None:
@@ -303,7 +312,7 @@ class Adapters:
         layers, alone = adapted_layers(self.model), adapter_name(self.model)
         if not layers and alone is None:
             return
-        foreign = [layer.path for layer in layers if not isinstance(layer, (Dense, TokenEmbedding))]
+        foreign = [layer.path for layer in layers if not isinstance(layer, keras_layers.OURS)]
         if foreign:
             raise ValueError(f"{foreign[0]} has an adapter already: go on with the Adapters that added it.")
         names = {layer.adapter.name for layer in layers} or {alone}
@@ -317,16 +326,14 @@ class Adapters:
         self._base = {path: np.asarray(variable) for path, variable in whole.items()}
 
     def _base_kernels(self) -> list[Kernel]:
-        """The kernels of all Dense and EinsumDense layers without their adapters, and the token table."""
+        """The kernels of all Dense and EinsumDense layers without their adapters, the token table, and attention's."""
         kernels = [one for one in all_kernels(self.model) if not isinstance(one.layer, CONVOLUTIONS)]
         adapted = [layer for layer in adapted_layers(self.model) if isinstance(layer, Dense)]
-        tables = [table_of(model.token_embedding) for model in self._backbones()]
-        return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted] + tables
-
-    def _backbones(self) -> list[Backbone]:
-        """The model's own, whose table a prompt stands beside."""
+        kernels += [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted]
         backbone = getattr(self.model, "backbone", self.model)
-        return [backbone] if isinstance(backbone, Backbone) else []
+        if isinstance(backbone, Backbone):  # what prompts and prefixes stand beside
+            kernels += [table_of(backbone.token_embedding), *attention_kernels(backbone)]
+        return kernels
 
     def _warn_of_filled_zeros(self) -> None:
         filled = [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfxformer.checkpoints.safetensors import CheckpointError
-from tfxformer.compression.adapters.modules import ModuleNames, join_factors, join_outputs, split_outputs
+from tfxformer.compression.adapters.modules import TABLE, ModuleNames, join_factors, join_outputs, split_outputs
 
 RANK_MARGIN = 1e-5  # that peft adds to the rank which it divides AdaLoRA's products by
 Tensors = dict[str, np.ndarray]
@@ -31,7 +31,7 @@ class Format:
         suffixes: of a module's tensors; all of them, or none, are in a file.
         options: keys of the config that are read.
         ignored: keys of the config that say how it was trained.
-        alone: whether it has one module only, which no tensor's name says.
+        owners: None, or of paths those that a tensor without module belongs to, in its order.
         write: (names, {full module: {path: LayerAdapter}}) -> ({full module: {suffix: array}}, config).
         read: (config, full module, {suffix: array}, names, paths) -> {path: (arguments, {attribute: array}, (in, out)
             of which one may be None)}; None where there are no modules.
@@ -44,7 +44,7 @@ class Format:
     write: Callable
     read: Callable | None
     ignored: tuple[str, ...] = ()
-    alone: bool = False
+    owners: Callable | None = None
 
 
 def common(values: Mapping[str, float]) -> float:
@@ -203,25 +203,26 @@ def _read_ia3(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, 
 
 IA3 = Format("IA3", "scaling", ("ia3_l",), (), _write_ia3, _read_ia3, ("feedforward_modules", "init_ia3_weights"))
 
-# ---- prompt tuning --------------------------------------------------------------------------------------------
+# ---- prompt and prefix tuning ---------------------------------------------------------------------------------
+
+VIRTUAL = "prompt_embeddings"  # [P, width], of the whole model
+_SIZES = ("num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
+
+
+def _sizes(length: int, width: int, heads: int, layers: int) -> dict:
+    return dict(zip(_SIZES, (length, width, 1, heads, layers), strict=True))
 
 
 def _write_prompt(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
     ((full, adapters),) = modules.items()
     (prompt,) = adapters.values()
-    stack = names.model_config.stack
-    return {full: {"prompt_embeddings": np.asarray(prompt.embeddings)}}, {
-        "num_virtual_tokens": prompt.length,
-        "token_dim": prompt.shape[1],
-        "num_transformer_submodules": 1,
-        "num_attention_heads": stack.num_heads,
-        "num_layers": stack.num_layers,
-        "prompt_tuning_init": "RANDOM",
-    }
+    stack = names.config.stack
+    sizes = _sizes(prompt.length, prompt.shape[1], stack.num_heads, stack.num_layers)
+    return {full: {VIRTUAL: np.asarray(prompt.embeddings)}}, {**sizes, "prompt_tuning_init": "RANDOM"}
 
 
 def _read_prompt(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
-    embeddings = tensors["prompt_embeddings"]
+    embeddings = tensors[VIRTUAL]
     arguments = {"kind": "prompt", "length": len(embeddings)}
     return {path: (arguments, {"embeddings": embeddings}, (None, embeddings.shape[1])) for path in paths}
 
@@ -229,16 +230,50 @@ def _read_prompt(config: Mapping, full: str, tensors: Tensors, names: ModuleName
 PROMPT_TUNING = Format(
     "PROMPT_TUNING",
     "prompt",
-    ("prompt_embeddings",),
+    (VIRTUAL,),
     (),
     _write_prompt,
     _read_prompt,
-    (
-        "num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
-        "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
-    ),
-    alone=True,
-)  # fmt: skip
+    (*_SIZES, "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
+    owners=lambda paths: [path for path in paths if path == TABLE],
+)
+
+
+def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
+    ((full, adapters),) = modules.items()
+    pairs = np.stack([[np.asarray(one.keys), np.asarray(one.values)] for one in adapters.values()])
+    layers, _, heads, length, size = pairs.shape
+    flat = pairs.transpose(3, 0, 1, 2, 4).reshape(length, -1)  # [L, 2, G, P, H] -> [P, L * 2 * G * H]
+    return {full: {VIRTUAL: flat}}, {**_sizes(length, heads * size, heads, layers), "prefix_projection": False}
+
+
+def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
+    flat, stack = tensors[VIRTUAL], names.config.stack
+    heads, length = stack.key_value_heads, len(flat)
+    if flat.shape[1] != len(paths) * 2 * heads * stack.head_width:
+        raise CheckpointError(
+            f"A prefix of {flat.shape[1]} numbers a token, the model wants {len(paths)} layers, keys and values, "
+            f"{heads} heads and {stack.head_width} channels: it belongs to another base model."
+        )
+    # [P, L * 2 * G * H] -> [L, 2, G, P, H]
+    pairs = flat.reshape(length, len(paths), 2, heads, stack.head_width).transpose(1, 2, 3, 0, 4)
+    arguments = {"kind": "prefix", "length": length, "heads": heads}
+    return {
+        path: (arguments, {"keys": keys, "values": values}, (None, None))
+        for path, (keys, values) in zip(paths, pairs, strict=True)
+    }
+
+
+PREFIX_TUNING = Format(
+    "PREFIX_TUNING",
+    "prefix",
+    (VIRTUAL,),
+    (),
+    _write_prefix,
+    _read_prefix,
+    (*_SIZES, "prefix_projection", "encoder_hidden_size", "init_weights"),
+    owners=lambda paths: [path for path in paths if path.endswith("/self_attention")],
+)
 
 # ---- what peft does not have ----------------------------------------------------------------------------------
 
@@ -271,7 +306,7 @@ def _write_nothing(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tens
 
 BOTTLENECK = Format("BOTTLENECK", "bottleneck", tuple(_DENSE), ("activation",), _write_bottleneck, _read_bottleneck)
 BITFIT = Format("BITFIT", None, (), (), _write_nothing, None)  # all of it are variables that are trained whole
-FORMATS = {one.peft_type: one for one in (LORA, ADALORA, IA3, PROMPT_TUNING, BOTTLENECK, BITFIT)}
+FORMATS = {one.peft_type: one for one in (LORA, ADALORA, IA3, PROMPT_TUNING, PREFIX_TUNING, BOTTLENECK, BITFIT)}
 
 
 def format_of(layers: Mapping) -> Format:

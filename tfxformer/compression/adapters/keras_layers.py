@@ -11,8 +11,9 @@ from keras import ops
 from tfxformer.compression.kernels import Kernel
 from tfxformer.layers import Dense, TokenEmbedding, adapters
 from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.attention import Attention
 
-OURS = (Dense, TokenEmbedding)  # they read their adapter themselves
+OURS = (Dense, TokenEmbedding, Attention)  # they read their adapter themselves
 
 
 def matrix_shape(kernel: Kernel) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What adapters are that are no LoRA: biases alone, scales, bottlenecks, and prompts."""
+"""What adapters are that are no LoRA: biases alone, scales, bottlenecks, prompts, and prefixes."""
 
 from __future__ import annotations
 
@@ -174,6 +174,53 @@ class PromptTuning(AdapterKind):
 
     def arguments(self, kernel: Kernel) -> dict:
         return {"kind": "prompt", "length": self.length}
+
+
+@dataclass(frozen=True)
+class PrefixTuning(AdapterKind):
+    """Learned keys and values that every token of a decoder sees in every layer (Li and Liang, arXiv:2101.00190).
+
+    They begin random, without the paper's second network, so unlike other adapters a new one changes what the model
+    computes. Decoders of tfxformer with learned or rotary positions, and tasks on them, have it; texts may be that much
+    shorter. It cannot be merged; generation and a decoder's `.tflite` file compute it.
+
+    Attributes:
+        length: int P, keys and values of each head.
+        also_train: layers that are trained whole, and saved with the adapter: names or `also_train(layer) -> bool`;
+            None for the classification heads of tfxformer's tasks, () for none.
+    """
+
+    length: int = 16
+    also_train: Choice | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.length, Integral) or isinstance(self.length, bool) or self.length < 1:
+            raise ValueError(f"PrefixTuning: length counts keys and values, 1 or more; got {self.length!r}.")
+        self._check_choices("also_train")
+
+    def kernels(self, model: keras.Model) -> list[Kernel]:
+        backbone = getattr(model, "backbone", model)
+        stack = backbone.config.decoder if isinstance(backbone, Backbone) else None
+        if stack is None or stack.positions == "alibi" or stack.sliding_window:
+            raise ValueError(
+                f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, or a task "
+                "on one, with learned or rotary positions and no sliding window. Take PromptTuning or LoRA for it."
+            )
+        longest = backbone.config.max_sequence_length - self.length
+        if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):
+            raise ValueError(
+                f"PrefixTuning: length={self.length} leaves {longest} of the model's positions for texts, too few."
+            )
+        return attention_kernels(backbone)
+
+    def arguments(self, kernel: Kernel) -> dict:
+        return {"kind": "prefix", "length": self.length, "heads": kernel.layer.num_key_value_heads}
+
+
+def attention_kernels(backbone: Backbone) -> list[Kernel]:
+    """The self-attention of each block as what an adapter stands beside, with its keys' kernel, in their order."""
+    layers = [block.self_attention for block in backbone._parts.blocks]
+    return [Kernel(layer, layer.key.base_kernel, (0,)) for layer in layers]
 
 
 def table_of(layer: TokenEmbedding) -> Kernel:

@@ -78,14 +78,9 @@ class ModuleNames:
         return sorted(found)
 
     @property
-    def model_config(self):
+    def config(self):
         """The `TransformerConfig` of a model with a family."""
         return self._config
-
-    @property
-    def table(self) -> str:
-        """The full name of the token table's module."""
-        return self.full(self[TABLE].name)
 
     @property
     def heads(self) -> int:

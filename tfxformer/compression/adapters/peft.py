@@ -26,7 +26,8 @@ from tfxformer.layers.adapters import LayerAdapter
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-ALONE_PREFIX = "base_model."  # of layers that are trained whole, where nothing is put beside the model's own
+# Where a tensor belongs to the whole model, the layers that are trained whole have another.
+OWNERLESS_PREFIX, WHOLE = "base_model.", ""
 TASK_TYPES = {
     "text-classification": "SEQ_CLS",
     "token-classification": "TOKEN_CLS",
@@ -82,29 +83,29 @@ def write_adapter(
         base: `base_model_name_or_path`.
     """
     names, form = ModuleNames(model), format_of(layers)
-    modules = {
-        names.full(module): {path: layers[path] for path in paths} for module, paths in names.by_module(layers).items()
-    }
+    if form.owners is None:
+        places = {names.full(module): paths for module, paths in names.by_module(layers).items()}
+    else:
+        places = {WHOLE: form.owners(layers)}
+    modules = {full: {path: layers[path] for path in paths} for full, paths in places.items()}
     of_modules, own = form.write(names, modules)
-    prefix = ALONE_PREFIX if form.alone else PREFIX
+    prefix = PREFIX if form.owners is None else OWNERLESS_PREFIX
     tensors = {
-        suffix if form.alone else f"{prefix}{full}.{suffix}": array
+        suffix if form.owners else f"{prefix}{full}.{suffix}": array
         for full, parts in of_modules.items()
         for suffix, array in parts.items()
     }
     tensors |= {prefix + name: array for name, array in names.tensors(whole).items()}
-    beside = {
-        "fan_in_fan_out": any(not names[path].transposed for path in layers),
-        "modules_to_save": names.whole_modules(whole) or None,
-    }
     config = {
         "peft_type": form.peft_type,
         "task_type": TASK_TYPES.get(names.task),
         "base_model_name_or_path": base,
         "inference_mode": True,
-        **({} if form.alone else beside),
         **own,
     }
+    if form.owners is None:
+        config["fan_in_fan_out"] = any(not names[path].transposed for path in layers)
+        config["modules_to_save"] = names.whole_modules(whole) or None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.write(folder / TENSOR_FILE, tensors)
@@ -135,9 +136,9 @@ def read_adapter(folder, model: keras.Model, kernels: Mapping[str, Kernel]) -> R
         raise CheckpointError(f"{folder} has no {TENSOR_FILE}; adapters in pickles (adapter_model.bin) are not read.")
     tensors = SafetensorsFile(folder / TENSOR_FILE)
     names = ModuleNames(model)
-    modules, others = _sort(tensors, form, names)
+    modules, others = _sort(tensors, form)
     read = ReadAdapter()
-    places = names.modules_by_full_name(kernels)
+    places = names.modules_by_full_name(kernels) if form.owners is None else {WHOLE: form.owners(kernels)}
     _check_places(folder, [name for name in modules if name not in places], places)
     for full, parts in modules.items():
         if missing := [suffix for suffix in form.suffixes if suffix not in parts]:
@@ -175,14 +176,14 @@ def _check_options(config: Mapping) -> Format:
     return form
 
 
-def _sort(tensors: SafetensorsFile, form: Format, names: ModuleNames) -> tuple[dict, dict]:
+def _sort(tensors: SafetensorsFile, form: Format) -> tuple[dict, dict]:
     """(full module name -> {suffix: array}, other name -> array), the names without their prefix."""
     modules, others = {}, {}
-    prefix = ALONE_PREFIX if form.alone else PREFIX
+    prefix = PREFIX if form.owners is None else OWNERLESS_PREFIX
     for name in tensors:
         array = np.asarray(tensors[name], "float32")
-        if form.alone and name in form.suffixes:
-            modules.setdefault(names.table, {})[name] = array
+        if form.owners and name in form.suffixes:
+            modules.setdefault(WHOLE, {})[name] = array
             continue
         if not name.startswith(prefix):
             raise CheckpointError(
