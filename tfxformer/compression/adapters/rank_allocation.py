@@ -133,7 +133,7 @@ class AllocateRanks(keras.callbacks.Callback):
 
         def of(factor):
             _, importance, change = self._sums[id(factor)]
-            return importance.numpy() * change.numpy()
+            return np.asarray(tf.convert_to_tensor(importance)) * np.asarray(tf.convert_to_tensor(change))
 
         return np.stack([of(part.e) + of(part.a).mean(axis=0) + of(part.b).mean(axis=1) for part in self._parts])
 
