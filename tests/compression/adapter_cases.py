@@ -13,6 +13,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny
 
+QUERY_AND_VALUE = ("query", "value")
+
 
 def classifier(tokenizer=None, family="bert", **arguments):
     """A tiny classifier, every weight random."""
@@ -29,17 +31,33 @@ def language_model(family="llama", tokenizer=None, **arguments):
     return tiny.perturb(tasks.CausalLM(tiny.backbone(family, **arguments), tokenizer=tokenizer))
 
 
+def hub_models():
+    """KerasHub's BERT with a head and its GPT-2, tiny."""
+    import pytest
+
+    hub = pytest.importorskip("keras_hub")
+    sizes = {"vocabulary_size": 60, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
+    bert = hub.models.BertBackbone(**sizes, dropout=0.0, max_sequence_length=16)
+    return {
+        "bert": hub.models.BertTextClassifier(bert, num_classes=2, dropout=0.0),
+        "gpt2": hub.models.GPT2Backbone(**sizes, dropout=0.0, max_sequence_length=16),
+    }
+
+
 def everything(layer):
     """A predicate that wants all layers."""
     return True
 
 
 def randomize(model, seed=1):
-    """Gives the factors of the active adapter random values: a new one's product is zero."""
+    """Gives the parts of the active adapter random values: a new one changes nothing."""
+    from tfxformer.layers.adapters import adapted_layers
+
     generator = np.random.default_rng(seed)
-    for variable in model.variables:
-        if variable.name in ("lora_a", "lora_b"):
-            variable.assign(generator.normal(0, 0.2, variable.shape).astype("float32"))
+    for layer in adapted_layers(model):
+        for variable in layer.adapter.trainable_variables:
+            mean = 1.0 if variable.name == "ia3_scale" else 0.0
+            variable.assign(generator.normal(mean, 0.2, variable.shape).astype("float32"))
     return model
 
 
@@ -48,7 +66,7 @@ def adapted(model, name="films", seed=1, **arguments):
     from tfxformer import compression
 
     adapters = compression.Adapters(model)
-    adapters.add(name, compression.LoRA(**{"rank": 3, "alpha": 6, **arguments}))
+    adapters.add(name, compression.LoRA(**{"rank": 3, "alpha": 6, "targets": QUERY_AND_VALUE, **arguments}))
     randomize(model, seed)
     return adapters
 
@@ -74,7 +92,7 @@ def trained(strategy=None, dtype=None):
 
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = classifier(dtype=dtype)
-    compression.Adapters(model).add("films", compression.LoRA(rank=3))
+    compression.Adapters(model).add("films", compression.LoRA(rank=3, targets=QUERY_AND_VALUE))
     randomize(model)
     with model.distribute_strategy.scope():
         model.compile(keras.optimizers.Adam(0.01))

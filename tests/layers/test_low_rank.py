@@ -9,7 +9,8 @@ from keras import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfxformer.layers import DecoderBlock, Dense, EncoderBlock
-from tfxformer.layers.low_rank import LowRank, adapted_layers, adapter_seed, attach, detach, product
+from tfxformer.layers.adapters import adapted_layers, adapter_seed, attach, detach
+from tfxformer.layers.low_rank import LowRank, SingularValues, product
 
 RANDOM = np.random.default_rng(3)
 INPUTS = RANDOM.normal(size=(2, 5, 6)).astype("float32")
@@ -196,3 +197,35 @@ def test_a_new_adapter_changes_nothing():
     np.testing.assert_array_equal(layer(INPUTS), before)
     values = np.asarray(layer.adapter.a)
     assert np.abs(values).max() <= 1 / np.sqrt(6) and values.std() > 0.1
+
+
+def test_small_changes_survive_bfloat16():
+    """Many changes far below a weight's own precision: on average they are in the sum."""
+    layer = Dense(256, dtype="mixed_bfloat16", use_bias=False)
+    layer.build((None, 256))
+    added = np.arange(256)[:, None] < 128
+    x = tf.constant(np.where(added.T, 1, -1), "bfloat16")  # so that the sums are small, and bfloat16 keeps them
+    attach(layer, LowRank(1, dtype="mixed_bfloat16"))
+    layer.base_kernel.assign(RANDOM.uniform(1.0, 2.0, (256, 256)))
+    layer.adapter.a.assign(added.astype("float32"))
+    for training in (False, True):
+        sums = []
+        for change in (0.0, 0.001):  # the step between two bfloat16 numbers from 1 to 2 is 0.0078
+            layer.adapter.b.assign(np.full((1, 256), change))
+            sums.append(float(tf.reduce_mean(tf.cast(layer(x, training=training), "float32"))))
+        np.testing.assert_allclose(sums[1] - sums[0], 128 * 0.001, rtol=0.2)
+
+
+def test_singular_values():
+    layer = dense(4)
+    before = np.asarray(layer(INPUTS))
+    attach(layer, SingularValues(3, scale=0.5, orthogonality=0.1))
+    np.testing.assert_array_equal(layer(INPUTS), before)
+    tiny.perturb(layer)
+    a, e, b = (np.asarray(x) for x in (layer.adapter.a, layer.adapter.e, layer.adapter.b))
+    kernel = np.asarray(layer.base_kernel) + 0.5 * a @ np.diag(e) @ b
+    wanted = INPUTS @ kernel + np.asarray(layer.bias)
+    np.testing.assert_allclose(layer(INPUTS), wanted, atol=1e-5)
+    np.testing.assert_allclose(layer(INPUTS, training=True), wanted, atol=1e-5)
+    distances = [np.linalg.norm(a.T @ a - np.eye(3)), np.linalg.norm(b @ b.T - np.eye(3))]
+    np.testing.assert_allclose(sorted(map(float, layer.losses)), sorted(0.1 * one for one in distances), rtol=1e-5)

@@ -6,7 +6,8 @@ import pytest
 import tiny
 
 import tfxformer
-from tfxformer.layers.low_rank import LowRank, attach
+from tfxformer.layers.adapters import attach
+from tfxformer.layers.low_rank import LowRank
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters, train_all, train_only
 
 
@@ -45,7 +46,7 @@ def test_description_makes_the_same_model():
     assert trained(again) == trained(model)
     other = again.get_layer("encoder_block_1").self_attention.query.adapter
     assert other.arguments() == query.adapter.arguments() == {
-        "name": "films", "rank": 3, "scale": 0.5, "dropout": 0.1, "index": 4
+        "kind": "low_rank", "name": "films", "rank": 3, "scale": 0.5, "dropout": 0.1, "index": 4
     }  # fmt: skip
     assert restore_adapters(again, None) is again
 

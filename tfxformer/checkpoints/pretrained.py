@@ -17,7 +17,7 @@ from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
 from tfxformer.checkpoints.variables import deferred
-from tfxformer.layers.low_rank import adapted_layers
+from tfxformer.layers.adapters import adapted_layers
 from tfxformer.models import TransformerConfig, make_backbone
 from tfxformer.models.backbone import Backbone
 

@@ -1,6 +1,18 @@
 """Smaller models: pruning and clustering on tfmot's engine, distillation, structures removed, adapters."""
 
-from tfxformer.compression.adapters import Adapters, LoRA, TrainableTable, trainable_table
+from tfxformer.compression.adapters import (
+    IA3,
+    AdaLoRA,
+    Adapters,
+    AllocateRanks,
+    BitFit,
+    Bottleneck,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    TrainableTable,
+    trainable_table,
+)
 from tfxformer.compression.cluster import Cluster
 from tfxformer.compression.distill import Distiller
 from tfxformer.compression.distillation_losses import (
@@ -21,8 +33,13 @@ from tfxformer.compression.student import student_from
 from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
 
 __all__ = [
+    "IA3",
+    "AdaLoRA",
     "Adapters",
+    "AllocateRanks",
     "AttentionLoss",
+    "BitFit",
+    "Bottleneck",
     "Cluster",
     "ConstantSparsity",
     "Distiller",
@@ -31,6 +48,8 @@ __all__ = [
     "LoRA",
     "LogitsLoss",
     "PolynomialDecay",
+    "PrefixTuning",
+    "PromptTuning",
     "Prune",
     "RelationLoss",
     "SensitivityReport",

@@ -47,6 +47,11 @@ def is_decoder(model) -> bool:
 
 def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], Job]:
     """Checks the arguments of an export; returns what makes its job."""
+    if model.backbone.prompt_length:
+        raise ValueError(
+            "The active adapter is embeddings in front of every text (PromptTuning), which whoever runs a decoder's "
+            "file would have to feed it: no such file is written. Train a LoRA and merge() it, or activate(None)."
+        )
     cache_length, lengths = check_lengths(model, cache_length, prefill_lengths)
     check_mode(mode)
     rows = sample_rows(model, samples, cache_length, lengths)
@@ -82,14 +87,14 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
         ValueError: if they do not fit together or exceed the model's positions.
     """
     if cache_length is None:
-        cache_length = min(CACHE_LENGTH, model.backbone.config.max_sequence_length)
+        cache_length = min(CACHE_LENGTH, model.backbone.longest_text)
     if prefill_lengths is None:
         prefill_lengths = [length for length in PREFILL_LENGTHS if length <= cache_length]
     lengths = tuple(sorted(set(prefill_lengths)))
     for length in (cache_length, *lengths):
         if isinstance(length, bool) or int(length) != length or length < 1:
             raise ValueError(f"cache_length and prefill_lengths are positive integers, got {length!r}.")
-    most = model.backbone.config.max_sequence_length
+    most = model.backbone.longest_text
     if cache_length > most:
         raise ValueError(f"cache_length={cache_length}, but the model has {most} positions: that is the most.")
     if not lengths or lengths[0] < 2:

@@ -236,7 +236,7 @@ def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -
     def reference(batch):
         return {name: keras.ops.convert_to_numpy(value) for name, value in call(batch).items()}
 
-    function = call_encoder if isinstance(model, Encoder) else call
+    function = call_encoder if isinstance(model, Encoder) and not model.prompt_length else call
     signature = Signature(_name(PLAIN_SIGNATURE, length, several), inputs, function)
     if samples is None:
         data = drawn_samples(model, inputs)

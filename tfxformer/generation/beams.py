@@ -109,7 +109,7 @@ def beam_search(
         raise ValueError(f"num_return_sequences={wanted} of {beams.num_beams} beams: raise num_beams.")
     engine = Engine.of(model, jit_compile)
     vocabulary = engine.config.vocabulary_size
-    rows, new = read_prompts(prompts, vocabulary), check_count("max_new_tokens", max_new_tokens)
+    rows, new = read_prompts(prompts, model), check_count("max_new_tokens", max_new_tokens)
     length = slots_for(rows.length, new, engine.context, cache_length)
     processors = check_processors(processors)
     kinds, stops = static_part(processors), read_stop_ids(stop_ids, vocabulary)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfxformer.generation.processors import RepetitionPenalty, process
-from tfxformer.generation.prompts import Prompts, config_of
+from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
 from tfxformer.layers.cache import reordered
 
@@ -100,7 +100,8 @@ class Engine:
     def __init__(self, model, jit_compile: bool = True):
         self.model = model
         self.config = config_of(model)
-        self.context = self.config.max_sequence_length
+        # A prompt is among the tokens, a prefix is not.
+        self.context = self.config.max_sequence_length - getattr(backbone_of(model), "prefix_length", 0)
         self.jit_compile = jit_compile
         self._functions: dict = {}
 
@@ -145,7 +146,7 @@ class Engine:
         seen = np.zeros((len(tokens), self.config.vocabulary_size if penalized else 0), bool)
         if penalized:
             for row, ids, padding in zip(seen, rows.token_ids, rows.padding, strict=True):
-                row[ids[padding:]] = True
+                row[ids[padding:][ids[padding:] >= 0]] = True  # a prompt of embeddings has no tokens
         done = np.zeros(len(tokens), bool)
         return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen)), cache)
 

@@ -97,7 +97,7 @@ def stream(
         raise TypeError(f"stream needs a sampler such as Greedy() or TopP(0.9), not {sampler!r}.")
     engine = Engine.of(model, jit_compile)
     vocabulary = engine.config.vocabulary_size
-    rows = read_prompts(prompts, vocabulary)
+    rows = read_prompts(prompts, model)
     new, stride = check_count("max_new_tokens", max_new_tokens), check_count("stride", stride)
     copies = check_count("num_return_sequences", num_return_sequences)
     processors = check_processors(processors)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfxformer.layers.prompt import placeholders
+
 STOP_SLOTS = 8  # stop ids are filled up to a multiple, so that their number traces nothing anew
 
 
@@ -13,7 +15,7 @@ class Prompts(NamedTuple):
     """Prompts of unequal lengths, padded on the left.
 
     Attributes:
-        token_ids: int32 [B, P], 0 at padding.
+        token_ids: int32 [B, P], 0 at padding, negative at the model's own prompt.
         padding: int32 [B], the padded slots of each row.
     """
 
@@ -30,13 +32,23 @@ class Prompts(NamedTuple):
         return Prompts(*(np.repeat(x, times, axis=0) for x in self))
 
 
+def backbone_of(model):
+    """A model, or the backbone of a task."""
+    return getattr(model, "backbone", model)
+
+
 def config_of(model):
     """The `TransformerConfig` of a model, or of the backbone of a task."""
-    return getattr(model, "backbone", model).config
+    return backbone_of(model).config
 
 
-def read_prompts(prompts, vocabulary_size: int) -> Prompts:
-    """Lists of ids as one array.
+def prompt_length_of(model) -> int:
+    """The embeddings that a model, or the backbone of a task, has in front of every text."""
+    return getattr(backbone_of(model), "prompt_length", 0)
+
+
+def read_prompts(prompts, model) -> Prompts:
+    """Lists of ids as one array, a model's own prompt (`layers.prompt`) in front of each.
 
     Raises:
         ValueError: for no prompt, an empty one, or an id that is not in the vocabulary.
@@ -46,7 +58,7 @@ def read_prompts(prompts, vocabulary_size: int) -> Prompts:
         raise TypeError(f"Prompts are a list of lists of token ids, not {prompts!r}; a task's generate takes texts.")
     if not len(prompts):
         raise ValueError("There is no prompt: give at least one list of token ids.")
-    rows = []
+    own, rows = placeholders(prompt_length_of(model)), []
     for index, prompt in enumerate(prompts):
         if isinstance(prompt, (str, int, np.integer)):
             raise TypeError(f"Prompt {index} must be a list of token ids, not {prompt!r}.")
@@ -55,8 +67,8 @@ def read_prompts(prompts, vocabulary_size: int) -> Prompts:
             raise ValueError(f"Prompt {index} is empty: give it at least one token, such as the one that begins texts.")
         if row.ndim != 1 or row.dtype.kind not in "iu":
             raise TypeError(f"Prompt {index} must be a list of whole numbers, not {row.dtype} of shape {row.shape}.")
-        check_ids(row, vocabulary_size, f"Prompt {index}")
-        rows.append(row)
+        check_ids(row, config_of(model).vocabulary_size, f"Prompt {index}")
+        rows.append(np.concatenate([own, row]))
     length = max(len(row) for row in rows)
     token_ids = np.zeros((len(rows), length), "int32")
     for line, row in zip(token_ids, rows, strict=True):

@@ -12,7 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfxformer.generation.engine import Engine, Request, State
-from tfxformer.generation.prompts import Prompts, check_count, read_prompts, read_stop_ids, slots_for, until_stop
+from tfxformer.generation.prompts import (
+    Prompts,
+    check_count,
+    prompt_length_of,
+    read_prompts,
+    read_stop_ids,
+    slots_for,
+    until_stop,
+)
 from tfxformer.generation.samplers import Greedy
 
 
@@ -114,9 +122,14 @@ def speculate(
     jit_compile: bool = True,
 ) -> list[list[int]]:
     """The greedy continuations of prompts, one after the other; arguments and errors as `generate` has them."""
+    if prompt_length_of(model):
+        raise ValueError(
+            "speculation reads a prompt's tokens, and this model's adapter has embeddings in front that are none "
+            "(PromptTuning): generate without speculation."
+        )
     engine = Engine.of(model, jit_compile)
     vocabulary = engine.config.vocabulary_size
-    rows, new = read_prompts(prompts, vocabulary), check_count("max_new_tokens", max_new_tokens)
+    rows, new = read_prompts(prompts, model), check_count("max_new_tokens", max_new_tokens)
     stops = read_stop_ids(stop_ids, vocabulary)
     slots_for(rows.length, new, engine.context, cache_length)  # refuses what does not fit
     results = []

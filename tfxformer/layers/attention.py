@@ -113,6 +113,9 @@ class Attention(keras.layers.Layer):
 
     Returns:
         [B, S, D], or with a cache ([B, S, D], new cache).
+
+    Attributes:
+        adapter: `prefix.Prefix`, or None. With one every query sees its keys first; no cache holds them.
     """
 
     def __init__(
@@ -140,6 +143,12 @@ class Attention(keras.layers.Layer):
         self.scale = head_size**-0.5 if scale is None else scale
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.adapter = None
+
+    @property
+    def adapted_shape(self) -> tuple[int, int]:
+        """The (D, G * H) that an adapter of this layer is built for, the shape of the keys' kernel."""
+        return self.key.adapted_shape
 
     def build(self, input_shape):
         # The same path whoever builds it: projections are children, built with the input's width.
@@ -177,6 +186,8 @@ class Attention(keras.layers.Layer):
                 cache = update_cache(cache, key, value, position)
             key, value = first_slots(cache, bias)
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
+        if self.adapter is not None:
+            key, value, bias = self.adapter.prefixed(key, value, bias)
         scores = attention_scores(query, key)
         if bias is not None:
             scores = scores + ops.cast(bias, scores.dtype)
@@ -197,6 +208,8 @@ class Attention(keras.layers.Layer):
             key, value = self._key_value(source)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
+        if self.adapter is not None:
+            key, value, bias = self.adapter.prefixed(key, value, bias)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.layers.adapters import adapter_seed
 from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.checkpointing import recomputed
-from tfxformer.layers.low_rank import adapter_seed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 

@@ -19,7 +19,8 @@ class Dense(keras.layers.Dense):
     the same numbers, the keys of an attention with those of its queries.
 
     Attributes:
-        adapter: `low_rank.LowRank`, or None. With one `kernel` is the sum of both; `base_kernel` is the variable.
+        adapter: `adapters.LayerAdapter`, or None. With one `kernel` and `bias` are what it makes of `base_kernel` and
+            `base_bias`, the variables.
     """
 
     def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
@@ -29,6 +30,11 @@ class Dense(keras.layers.Dense):
         self.adapter = None
 
     @property
+    def adapted_shape(self) -> tuple[int, int]:
+        """The (in, out) that an adapter of this layer is built for."""
+        return tuple(self._kernel.shape)
+
+    @property
     def base_kernel(self):
         """The kernel without its adapter."""
         return super().kernel
@@ -36,23 +42,63 @@ class Dense(keras.layers.Dense):
     @property
     def kernel(self):
         kernel = self.base_kernel
-        return kernel if self.adapter is None else kernel + ops.cast(self.adapter.delta(), self.compute_dtype)
+        if self.adapter is None:
+            return kernel
+        return ops.cast(self.adapter.adapted_kernel(ops.convert_to_tensor(kernel)), self.compute_dtype)
+
+    @property
+    def base_bias(self):
+        """The bias without the adapter; None where the layer has none, or is not built."""
+        return self.__dict__.get("bias")
+
+    @property
+    def bias(self):
+        bias = self.base_bias
+        if self.adapter is None or bias is None:
+            return bias
+        return self.adapter.adapted_bias(ops.convert_to_tensor(bias))
+
+    @bias.setter
+    def bias(self, bias):  # Keras' build sets it
+        self.__dict__["bias"] = bias
 
     def product(self, inputs):
         """In training, the inputs times the kernel, the adapter's fast gradient and dropout in it; without bias."""
         return low_rank.product(inputs, (self,))
 
+    def product_and_bias(self, inputs):
+        """In training, (`product`, the bias still to be added); with an adapter that follows, (all of it, None)."""
+        product = self.product(inputs)
+        if self.followed:
+            return self.adapter.after(kernels.add_bias(product, self.bias), training=True), None
+        return product, self.bias
+
+    @property
+    def followed(self) -> bool:
+        """Whether the adapter is one that follows the layer, which its kernel and bias cannot hold."""
+        return self.adapter is not None and not self.adapter.merges
+
+    def after(self, outputs):
+        """What the adapter makes of outputs [..., out] that another computed with `kernel` and `bias`."""
+        return self.adapter.after(outputs) if self.followed else outputs
+
     def call(self, inputs, training=None):
         if not training:
-            return super().call(inputs, training=training)
-        outputs = kernels.add_bias(self.product(inputs), self.bias)
+            return self.after(super().call(inputs, training=training))
+        outputs = kernels.add_bias(*self.product_and_bias(inputs))
         return outputs if self.activation is None else self.activation(outputs)
 
     def save_own_variables(self, store):
         if self.adapter is None:
             super().save_own_variables(store)
-        else:  # Keras would write the sum, and the adapter writes itself too
+        else:  # Keras would write what the adapter makes of them, and the adapter writes itself too
             keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        if self.adapter is None:
+            super().load_own_variables(store)
+        else:
+            keras.layers.Layer.load_own_variables(self, store)
 
 
 def child_dense(parent, name: str, units: int, width: int, use_bias: bool | None = None) -> Dense:

@@ -23,6 +23,9 @@ class TokenEmbedding(keras.layers.Layer):
 
     Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V]. The lookup reads the table in its
     own dtype and casts the rows: casting the table would cost more than the lookup itself.
+
+    Attributes:
+        adapter: `prompt.Prompt`, or None. With one negative ids are its rows.
     """
 
     def __init__(self, vocabulary_size, size, initializer="uniform", rank=None, **kwargs):
@@ -31,6 +34,7 @@ class TokenEmbedding(keras.layers.Layer):
         self.size = size
         self.rank = rank
         self.initializer = keras.initializers.get(initializer)
+        self.adapter = None
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
@@ -45,6 +49,11 @@ class TokenEmbedding(keras.layers.Layer):
                 name="projection", shape=(self.rank, self.size), initializer=self.initializer
             )
 
+    @property
+    def adapted_shape(self) -> tuple[int, int]:
+        """The (V, D) that an adapter of this table is built for."""
+        return self.vocabulary_size, self.size
+
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
         if reverse and self.projection is not None:
             inputs = ops.matmul(inputs, ops.transpose(self.projection))  # [B, S, D] -> [B, S, E]
@@ -54,9 +63,12 @@ class TokenEmbedding(keras.layers.Layer):
         if reverse:
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
-        rows = embedding_lookup(table, inputs, numerics.embedding)
+        ids = inputs if self.adapter is None else ops.maximum(inputs, 0)
+        rows = embedding_lookup(table, ids, numerics.embedding)
         rows = ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
-        return rows if self.projection is None else ops.matmul(rows, self.projection)
+        if self.projection is not None:
+            rows = ops.matmul(rows, self.projection)
+        return rows if self.adapter is None else self.adapter.placed(inputs, rows, numerics.embedding)
 
     def get_config(self):
         return {

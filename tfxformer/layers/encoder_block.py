@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from tfxformer.layers import kernels
+from tfxformer.layers.adapters import adapter_seed
 from tfxformer.layers.checkpointing import recomputed
-from tfxformer.layers.low_rank import adapter_seed
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -75,16 +75,8 @@ class EncoderBlock(TransformerBlock):
         return self._add_norm(inner, self.feed_forward.output_projection, x, self.feed_forward_norm, seeds[3])
 
     def _add_norm(self, inputs, projection, residual, norm, seed):
-        return kernels.add_norm(
-            projection.product(inputs),
-            residual,
-            norm.gamma,
-            norm.beta,
-            norm.epsilon,
-            projection.bias,
-            self.dropout,
-            seed,
-        )
+        product, bias = projection.product_and_bias(inputs)
+        return kernels.add_norm(product, residual, norm.gamma, norm.beta, norm.epsilon, bias, self.dropout, seed)
 
     def compute_output_spec(self, inputs, *args, first_only=False, **kwargs):
         length = 1 if first_only else inputs.shape[1]

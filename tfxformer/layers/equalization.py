@@ -208,7 +208,7 @@ def equalized(inputs, layers, numerics):
             kernel, bias = ops.take(kernel, units, axis=1), None if bias is None else ops.take(bias, units)
         product = ops.matmul(inputs, kernel)
         product = product if bias is None else product + bias
-        return product if layer.activation is None else layer.activation(product)
+        return layer.after(product if layer.activation is None else layer.activation(product))
 
     return project
 
@@ -217,7 +217,7 @@ def equalized_product(layer, inputs, numerics):
     """A Dense layer without activation of inputs that come as its written kernel wants them."""
     kernel, bias = numerics.equalization.weights(layer)
     product = ops.matmul(inputs, kernel)
-    return product if bias is None else product + bias
+    return layer.after(product if bias is None else product + bias)
 
 
 def sum_of_parts(layer, inputs, parts):
@@ -225,7 +225,7 @@ def sum_of_parts(layer, inputs, parts):
     first, *others = [
         ops.matmul(x, ops.take(layer.kernel, part, axis=0)) for x, part in zip(inputs, parts, strict=True)
     ]
-    return sum(others, first if layer.bias is None else first + layer.bias)
+    return layer.after(sum(others, first if layer.bias is None else first + layer.bias))
 
 
 def scaled(inputs, scale):

@@ -73,7 +73,8 @@ class FeedForward(keras.layers.Layer):
         if self.gated:
             return self._activate(project(self.gate, units), training) * project(self.expand, units)
         if training:  # the bias goes into the activation's kernel
-            return self._activate(self.expand.product(inputs), training, self.expand.bias)
+            product, bias = self.expand.product_and_bias(inputs)
+            return self._activate(product, training, bias)
         return self._activate(project(self.expand, units), training)
 
     def get_config(self):

@@ -5,32 +5,15 @@ Source: Hu et al., 2021 (arXiv:2106.09685).
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-
 import keras
 from keras import ops
 
 from tfxformer.layers import kernels
+from tfxformer.layers.adapters import LayerAdapter, current_seed
 from tfxformer.layers.dropout import Dropout, dropout, split_seed
 
-_seed = contextvars.ContextVar("adapter_seed", default=None)
 
-
-@contextlib.contextmanager
-def adapter_seed(seed):
-    """Inside, adapters make their dropout masks from `seed` (integer tensor [2], or None for their own generators).
-
-    A block that is computed again in the backward pass draws it outside, or the second run would drop other units.
-    """
-    token = _seed.set(seed)
-    try:
-        yield
-    finally:
-        _seed.reset(token)
-
-
-class LowRank(keras.layers.Layer):
+class LowRank(LayerAdapter):
     """The two factors beside one kernel; see `attach`.
 
     Args:
@@ -42,6 +25,8 @@ class LowRank(keras.layers.Layer):
     Built with the kernel's shape as a matrix (in, out): a [in, r] random, b [r, out] zero, so that the product is zero.
     """
 
+    kind = "low_rank"
+
     def __init__(self, rank, scale=1.0, dropout=0.0, index=0, **kwargs):
         super().__init__(**kwargs)
         self.rank = rank
@@ -50,6 +35,7 @@ class LowRank(keras.layers.Layer):
         self.dropout = Dropout(dropout, dtype=self.dtype_policy) if dropout else None
 
     def build(self, input_shape):
+        super().build(input_shape)
         width, units = input_shape
         # As torch's peft has them: uniform within +-1/sqrt(in). Float32 under every policy: the sum with the kernel
         # is what is rounded.
@@ -63,9 +49,8 @@ class LowRank(keras.layers.Layer):
         return 0.0 if self.dropout is None else self.dropout.rate
 
     def arguments(self) -> dict:
-        """What makes another one like it, for JSON."""
-        names = ("name", "rank", "scale", "index")
-        return {**{name: getattr(self, name) for name in names}, "dropout": self.rate}
+        own = {name: getattr(self, name) for name in ("rank", "scale", "index")}
+        return {**super().arguments(), **own, "dropout": self.rate}
 
     def scaled_a(self):
         """scale * a, [in, r]."""
@@ -75,74 +60,100 @@ class LowRank(keras.layers.Layer):
         """What is added to the kernel, [in, out] in the dtype of the factors."""
         return ops.matmul(self.scaled_a(), self.b)
 
+    def adapted_kernel(self, kernel):
+        return kernel + ops.cast(self.delta(), kernel.dtype)
+
+    def product(self, inputs, kernel):
+        return low_rank_product(inputs, kernel, self.scaled_a(), ops.convert_to_tensor(self.b), self)
+
     def dropped(self, inputs):
         """The inputs [..., in] with this adapter's dropout."""
         if self.dropout is None:
             return inputs
-        seed = _seed.get()
+        seed = current_seed()
         if seed is None:
             return self.dropout(inputs, training=True)
         return dropout(inputs, self.rate, split_seed(seed, self.index))
 
 
-def attach(layer: keras.layers.Layer, adapter: LowRank, kernel_shape: tuple[int, int] | None = None) -> None:
-    """Puts an adapter beside the kernel of a built layer, of which it becomes a part; builds it where it is not.
+class SingularValues(LowRank):
+    """Factors with a diagonal between them, scale * a @ diag(e) @ b, as AdaLoRA has them (arXiv:2303.10512); `attach`.
 
     Args:
-        layer: one that reads its attribute `adapter`: `layers.Dense`.
-        adapter: LowRank.
-        kernel_shape: (in, out) of the kernel as a matrix; None for that of a Dense.
+        orthogonality: float, what the distance of the columns of a, and of the rows of b, from orthonormal ones counts
+            in the loss: the Frobenius norm of a^T a - 1, and of b b^T - 1.
+        others: as `LowRank` has them.
 
-    Raises:
-        ValueError: for a layer that has one, or an adapter made for a kernel of another shape.
+    Built with the kernel's shape (in, out): a [in, r] and b [r, out] random, e [r] zero, so that the product is zero.
+    An entry of e that is zero is a rank that is not used.
     """
-    if getattr(layer, "adapter", None) is not None:
-        raise ValueError(f"{layer.path} has the adapter {layer.adapter.name!r} already: detach it first.")
-    shape = tuple(layer.kernel.shape) if kernel_shape is None else kernel_shape
-    if not adapter.built:
-        with layer._open_name_scope():  # so that the paths of its variables tell the layer
-            adapter.build(shape)
-    if (adapter.a.shape[0], adapter.b.shape[1]) != shape:
-        raise ValueError(
-            f"An adapter of a kernel {(adapter.a.shape[0], adapter.b.shape[1])}, but {layer.path}: {shape}."
-        )
-    layer._tracker.unlock()  # Keras locks built layers; its own enable_lora does the same
-    layer.adapter = adapter
-    layer._tracker.lock()
+
+    kind = "singular_values"
+
+    def __init__(self, rank, orthogonality=0.0, **kwargs):
+        super().__init__(rank, **kwargs)
+        self.orthogonality = orthogonality
+
+    def build(self, input_shape):
+        LayerAdapter.build(self, input_shape)
+        width, units = input_shape
+        for name, shape, axis in (("a", (width, self.rank), 0), ("b", (self.rank, units), 1)):
+            start = keras.initializers.RandomNormal(stddev=0.02)
+            regularizer = _Orthogonality(self.orthogonality, axis) if self.orthogonality else None
+            variable = self.add_weight(
+                name=f"lora_{name}", shape=shape, initializer=start, regularizer=regularizer, autocast=False
+            )
+            setattr(self, name, variable)
+        self.e = self.add_weight(name="lora_e", shape=(self.rank,), initializer="zeros", autocast=False)
+
+    def arguments(self) -> dict:
+        return {**super().arguments(), "orthogonality": self.orthogonality}
+
+    def scaled_a(self):
+        return super().scaled_a() * ops.convert_to_tensor(self.e)
 
 
-def detach(layer: keras.layers.Layer) -> LowRank:
-    """Takes the adapter of a layer away again, and returns it."""
-    adapter = layer.adapter
-    layer._tracker.untrack(adapter)
-    layer.adapter = None
-    return adapter
+class _Orthogonality:
+    """factor * Frobenius norm of what the products of a factor's vectors differ from 1; they are summed over `axis`."""
 
+    def __init__(self, factor: float, axis: int):
+        self.factor, self.axis = factor, axis
 
-def adapted_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers inside `model` that have an adapter, each once."""
-    found = {id(layer): layer for layer in model._flatten_layers() if getattr(layer, "adapter", None) is not None}
-    return list(found.values())
+    def __call__(self, x):
+        products = ops.matmul(ops.transpose(x), x) if self.axis == 0 else ops.matmul(x, ops.transpose(x))  # [r, r]
+        difference = products - ops.eye(products.shape[0], dtype=products.dtype)
+        return self.factor * ops.sqrt(ops.sum(ops.square(difference)) + 1e-12)  # at 0 the root has no gradient
 
 
 def product(inputs, layers):
-    """In training, inputs [..., in] times the kernels of one or more Dense layers side by side: [..., sum of out].
+    """In training, inputs [..., in] times the adapted kernels of Dense layers side by side: [..., sum of out].
 
-    The adapters of all of them are one low-rank product. Their dropout is one mask for all that read the same inputs.
+    Low-rank adapters of all of them are one product. Their dropout is one mask for all that read the same inputs.
     """
-    kernel = layers[0].base_kernel if len(layers) == 1 else ops.concatenate([one.base_kernel for one in layers], axis=1)
-    kernel = ops.cast(kernel, inputs.dtype)
     adapters = [one.adapter for one in layers if one.adapter is not None]
-    if not adapters:
-        return ops.matmul(inputs, kernel)
-    a, b = _joined(layers)
-    rates = {adapter.rate for adapter in adapters}
-    if rates == {0.0}:
-        return _low_rank_product(inputs, kernel, a, b)
-    if len(rates) > 1:
+    if len(layers) > 1 and _apart(adapters):
         return ops.concatenate([product(inputs, (one,)) for one in layers], axis=-1)
-    inner = ops.matmul(adapters[0].dropped(inputs), ops.cast(a, inputs.dtype))
-    return ops.matmul(inputs, kernel) + ops.matmul(inner, ops.cast(b, inputs.dtype))
+    # Side by side some may be rounded to the compute dtype already, those without adapter.
+    every = [ops.convert_to_tensor(one.base_kernel) for one in layers]
+    kernel = every[0] if len(layers) == 1 else ops.concatenate(every, axis=1)
+    if not adapters:
+        return ops.matmul(inputs, ops.cast(kernel, inputs.dtype))
+    if len(layers) == 1:
+        return adapters[0].product(inputs, kernel)
+    return low_rank_product(inputs, kernel, *_joined(layers), adapters[0])
+
+
+def _apart(adapters) -> bool:
+    """Whether adapters of layers side by side cannot be one."""
+    return len({one.rate for one in adapters}) > 1 or not all(isinstance(one, LowRank) for one in adapters)
+
+
+def low_rank_product(inputs, kernel, a, b, adapter):
+    """inputs @ (kernel + a @ b), in the way that trains fastest; `inputs` of a and b with the adapter's dropout."""
+    if not adapter.rate:
+        return _low_rank_product(inputs, kernel, a, b)
+    inner = ops.matmul(adapter.dropped(inputs), ops.cast(a, inputs.dtype))
+    return ops.matmul(inputs, ops.cast(kernel, inputs.dtype)) + ops.matmul(inner, ops.cast(b, inputs.dtype))
 
 
 def _joined(layers):
@@ -165,15 +176,17 @@ def _low_rank_product(x, kernel, a, b):
 
     Args:
         x: [..., in].
-        kernel: [in, out] in the dtype of `x`.
+        kernel: [in, out].
         a, b: [in, r] and [r, out].
     """
     if keras.backend.backend() != "tensorflow":
-        return ops.matmul(x, kernel + ops.cast(ops.matmul(a, b), kernel.dtype))
+        return ops.matmul(x, ops.cast(kernel + ops.matmul(a, b), x.dtype))
     import tensorflow as tf
 
+    kernel_dtype = kernel.dtype
+
     def forward(x, kernel, a, b):
-        effective = kernel + tf.cast(tf.matmul(a, b), kernel.dtype)
+        effective = tf.cast(kernel + tf.cast(tf.matmul(a, b), kernel.dtype), x.dtype)
         return tf.matmul(x, effective), (x, effective, a, b)
 
     def backward(constants, kept, upstream):
@@ -185,7 +198,7 @@ def _low_rank_product(x, kernel, a, b):
         )
         return (
             tf.matmul(upstream, effective, transpose_b=True),
-            tf.matmul(rows, upstream_rows, transpose_a=True),
+            tf.cast(tf.matmul(rows, upstream_rows, transpose_a=True), kernel_dtype),
             tf.cast(tf.matmul(rows, inner_rows, transpose_a=True), a.dtype),
             tf.cast(tf.matmul(inner, upstream_rows, transpose_a=True), b.dtype),
         )

@@ -46,15 +46,17 @@ def causal_visibility(padding_mask):
 
     Args:
         padding_mask: int [B, S], 0 at padding and another number at real tokens. Where several documents are packed
-            into one row, each has its own number (1, 2, 3, ...) and sees itself only.
+            into one row, each has its own number (1, 2, 3, ...) and sees itself, and tokens of the number -1 (a
+            prompt's, see `layers.prompt`), which all see.
 
     Returns:
         bool [B, S, S].
     """
     slots = row_slots(padding_mask)
     earlier = ops.expand_dims(slots, 0) <= ops.expand_dims(slots, 1)  # [S, S]
-    same = ops.equal(ops.expand_dims(padding_mask, 1), ops.expand_dims(padding_mask, 2))  # [B, S, S]
-    return ops.logical_and(same, ops.expand_dims(earlier, 0))
+    seen, seeing = ops.expand_dims(padding_mask, 1), ops.expand_dims(padding_mask, 2)
+    allowed = ops.logical_or(ops.equal(seen, seeing), ops.equal(seen, -1))  # [B, S, S]
+    return ops.logical_and(allowed, ops.expand_dims(earlier, 0))
 
 
 def cached_visibility(cache_positions, cache_length: int, cache_mask=None):

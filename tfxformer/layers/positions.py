@@ -42,6 +42,9 @@ class PositionEmbedding(keras.layers.Layer):
         offset: int, first rows of the table that are not used (OPT), where positions are given.
         initializer: initializer of the table.
 
+    Attributes:
+        shift: int, 0; what is added to given positions (`prefix.Prefix` stands in front).
+
     Call: token_ids int32 [B, S] -> [1, S, D] ("arange") or [B, S, D]; with `positions` int32 [B, S], those.
 
     Raises:
@@ -58,11 +61,13 @@ class PositionEmbedding(keras.layers.Layer):
         self.padding_id = padding_id
         self.offset = offset
         self.initializer = keras.initializers.get(initializer)
+        self.shift = 0
 
     @property
     def usable_positions(self) -> int:
         """The longest sequence the table serves."""
-        return self.max_positions - (self.padding_id + 1 if self.mode == "nonpad_cumsum" else self.offset)
+        unused = self.padding_id + 1 if self.mode == "nonpad_cumsum" else self.offset + self.shift
+        return self.max_positions - unused
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
@@ -80,7 +85,7 @@ class PositionEmbedding(keras.layers.Layer):
                 f"Truncate with sequence_length={self.usable_positions} or less."
             )
         if positions is not None:
-            rows = embedding_lookup(self.embeddings, positions + self.offset, numerics.embedding)
+            rows = embedding_lookup(self.embeddings, positions + (self.offset + self.shift), numerics.embedding)
             return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
             rows = self.embeddings[: ops.shape(token_ids)[1]]

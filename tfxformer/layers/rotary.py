@@ -124,6 +124,9 @@ class RotaryPositions(keras.layers.Layer):
         rotary: `Rotary` or its dict.
         head_size: int H.
 
+    Attributes:
+        shift: int, 0; what is added to the positions (`prefix.Prefix` stands in front).
+
     Call: positions int32 [B, S] -> (cosine, sine), each float32 [B, 1, S, R], once for either half; the sines of the
     first half are negative.
     """
@@ -133,9 +136,11 @@ class RotaryPositions(keras.layers.Layer):
         self.rotary = Rotary(**rotary) if isinstance(rotary, dict) else rotary
         self.head_size = head_size
         self._frequencies = inverse_frequencies(self.rotary, head_size)
+        self.shift = 0
         self.built = True
 
     def call(self, positions):
+        positions = positions + self.shift if self.shift else positions
         frequencies = self._frequencies
         if self.rotary.kind == "dynamic":
             frequencies = self._stretched(ops.max(positions) + 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 
 from tfxformer.layers import kernels
+from tfxformer.layers.adapters import adapted_layers
 from tfxformer.layers.attention import Attention
 from tfxformer.layers.dropout import drop_path, split_seed
 from tfxformer.layers.feed_forward import FeedForward
-from tfxformer.layers.low_rank import adapted_layers
 from tfxformer.layers.normalization import make_norm
 
 NORM_POSITIONS = ("post", "pre", "parallel")

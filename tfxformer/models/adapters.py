@@ -6,9 +6,43 @@ from collections.abc import Iterable
 
 import keras
 
-from tfxformer.layers.low_rank import LowRank, adapted_layers, attach
+from tfxformer.layers.adapters import LayerAdapter, adapted_layers, attach
+from tfxformer.layers.bottleneck import Bottleneck
+from tfxformer.layers.low_rank import LowRank, SingularValues
+from tfxformer.layers.positions import PositionEmbedding
+from tfxformer.layers.prefix import Prefix
+from tfxformer.layers.prompt import Prompt
+from tfxformer.layers.rotary import RotaryPositions
+from tfxformer.layers.scaling import Scaling
 
 CONFIG_KEY = "adapters"
+KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt, Prefix)}
+_NAME = "_name_of_adapter"  # of a model whose adapter has no layers of its own, only variables that it trains
+
+
+def make_adapter(arguments: dict, **others) -> LayerAdapter:
+    """A new adapter, not built, of what `LayerAdapter.arguments` says; `others` are arguments that it does not."""
+    arguments = dict(arguments)
+    return KINDS[arguments.pop("kind")](**arguments, **others)
+
+
+def name_adapter(model: keras.Model, name: str | None) -> None:
+    """Notes the adapter that is active in a model, of which no layer could tell; None notes that there is none."""
+    model.__dict__[_NAME] = name
+
+
+def adapter_name(model: keras.Model) -> str | None:
+    """What `name_adapter` noted."""
+    return model.__dict__.get(_NAME)
+
+
+def shift_positions(model: keras.Model) -> None:
+    """Lets texts begin behind the prefix, where the adapter in a model is one."""
+    adapters = [layer.adapter for layer in adapted_layers(model)]
+    length = max((one.length for one in adapters if isinstance(one, Prefix)), default=0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, (PositionEmbedding, RotaryPositions)):
+            layer.shift = length
 
 
 def train_only(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
@@ -29,13 +63,13 @@ def train_all(model: keras.Model) -> None:
 
 def describe_adapters(model: keras.Model) -> dict:
     """What a model's config says of its adapters: {} without any, else {"adapters": ...}, for JSON."""
-    layers = adapted_layers(model)
-    if not layers:
+    layers, name = adapted_layers(model), adapter_name(model)
+    if not layers and name is None:
         return {}
     of_adapters = {id(variable) for layer in layers for variable in layer.adapter.variables}
     adapters = {layer.path: layer.adapter.arguments() for layer in layers}
     trained = [variable.path for variable in model.trainable_variables if id(variable) not in of_adapters]
-    return {CONFIG_KEY: {"layers": adapters, "trained": trained}}
+    return {CONFIG_KEY: {"layers": adapters, "trained": trained, "name": name}}
 
 
 def take_adapters(config: dict) -> dict | None:
@@ -56,7 +90,9 @@ def restore_adapters(model: keras.Model, described: dict | None) -> keras.Model:
         if path not in layers:
             raise ValueError(f"The config has an adapter for {path!r}, a layer that {model.name!r} does not have.")
         if layers[path].adapter is None:  # a backbone inside brings its own
-            attach(layers[path], LowRank(**arguments, dtype=layers[path].dtype_policy))
+            attach(layers[path], make_adapter(arguments, dtype=layers[path].dtype_policy))
     trained = set(described["trained"])
     train_only(model, [variable for variable in model.variables if variable.path in trained])
+    name_adapter(model, described["name"])
+    shift_positions(model)
     return model

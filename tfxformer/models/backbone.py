@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfxformer.layers import TokenEmbedding
+from tfxformer.layers.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 
 
@@ -29,6 +30,34 @@ class Backbone(keras.Model):
     def token_embedding(self) -> TokenEmbedding:
         """The token table, which a language-model head reads in reverse."""
         return self._parts.token_embedding
+
+    @property
+    def prompt_length(self) -> int:
+        """P, the embeddings in front of every text (`layers.prompt`); 0 without any."""
+        prompt = self.token_embedding.adapter
+        return 0 if prompt is None else prompt.length
+
+    @property
+    def prefix_length(self) -> int:
+        """P, the keys and values in front of every text (`layers.prefix`); 0 without any."""
+        prefix = self._parts.blocks[0].self_attention.adapter
+        return 0 if prefix is None else prefix.length
+
+    @property
+    def longest_text(self) -> int:
+        """The tokens that a text may have: the model's positions but those of a prompt or prefix."""
+        return self.config.max_sequence_length - self.prompt_length - self.prefix_length
+
+    def prompted(self, inputs: dict) -> dict:
+        """A batch with the prompt in front, where there is one: dict of int32 [B, S] -> [B, P + S]."""
+        mask = SEEN_BY_ALL if self.config.encoder is None else 1
+        return with_prompt(inputs, self.prompt_length, mask) if self.prompt_length else inputs
+
+    def call(self, inputs, training=None, mask=None):
+        outputs = super().call(self.prompted(inputs), training=training, mask=mask)
+        if not self.prompt_length:
+            return outputs
+        return {name: x[:, self.prompt_length :] if len(x.shape) == 3 else x for name, x in outputs.items()}
 
     def make_inputs(self) -> dict:
         """New symbolic inputs of the model: int32 [B, S] by name."""

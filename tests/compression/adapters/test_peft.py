@@ -83,7 +83,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+        ({"peft_type": "VERA"}, "peft_type is 'VERA'; tfxformer reads LORA, ADALORA, IA3"),
         ({"use_dora": True}, "says use_dora=True, which tfxformer does not have"),
         ({"bias": "lora_only"}, "says bias='lora_only'"),
         ({"from_the_future": {"a": 1}}, "says from_the_future={'a': 1}"),
@@ -136,14 +136,14 @@ def test_damaged_files(saved, tmp_path):
     whole = shutil.copytree(saved, tmp_path / "whole")
     first = next(name for name in files(whole)[1] if "lora_A" in name)
     change(saved, lambda tensors: tensors.pop(first))
-    with pytest.raises(CheckpointError, match="has only lora_B of"):
+    with pytest.raises(CheckpointError, match=r"has only lora_B.weight of .*, no lora_A.weight"):
         Adapters(classifier()).load(saved)
     change(whole, lambda tensors: tensors.update({"strange": tensors[first]}))
     with pytest.raises(CheckpointError, match=r"'strange' .* does not begin with"):
         Adapters(classifier()).load(whole)
     change(whole, lambda tensors: tensors.pop("strange"))
     change(whole, lambda tensors: [tensors.pop(name) for name in list(tensors) if "lora" in name])
-    with pytest.raises(CheckpointError, match="no lora_A and lora_B"):
+    with pytest.raises(CheckpointError, match=r"no lora_A.weight and lora_B.weight"):
         Adapters(classifier()).load(whole)
     (whole / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no adapter_model.safetensors; adapters in pickles"):
@@ -184,6 +184,29 @@ CASES = {  # case of make_fixtures -> peft's LoraConfig
     "neox-lm": {"target_modules": ["query_key_value", "dense_h_to_4h"], "task_type": "CAUSAL_LM"},
     "qwen2-window": {"target_modules": ["k_proj", "gate_proj"], "task_type": "CAUSAL_LM"},
 }
+ADALORA = {"init_r": 3, "total_step": 1, "lora_alpha": 5}
+OTHERS = {  # kind, case -> the same for another kind; peft's own targets where none are named
+    ("IA3", "bert-shards"): {"task_type": "SEQ_CLS"},  # also the outputs of attention, as feed-forward ones
+    ("IA3", "distilbert-classifier"): {
+        "target_modules": ["k_lin", "ffn.lin2"], "feedforward_modules": ["ffn.lin2"], "task_type": "SEQ_CLS"
+    },
+    ("IA3", "llama-lm"): {"task_type": "CAUSAL_LM"},
+    ("IA3", "gpt2-lm"): {"task_type": "CAUSAL_LM"},
+    ("IA3", "neox-lm"): {
+        "target_modules": ["query_key_value"], "feedforward_modules": [], "task_type": "CAUSAL_LM"
+    },
+    ("AdaLora", "bert-shards"): {**ADALORA, "target_modules": ["query", "dense"], "task_type": "SEQ_CLS"},
+    ("AdaLora", "llama-lm"): {**ADALORA, "target_modules": ALL, "task_type": "CAUSAL_LM"},
+    ("AdaLora", "gpt2-lm"): {**ADALORA, "target_modules": ["c_attn", "c_fc"], "task_type": "CAUSAL_LM"},
+    ("PromptTuning", "bert-shards"): {"num_virtual_tokens": 3, "task_type": "SEQ_CLS"},
+    ("PromptTuning", "bert-gelu-new-eps"): {"num_virtual_tokens": 3, "task_type": "TOKEN_CLS"},
+    ("PromptTuning", "gpt2-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    ("PromptTuning", "llama-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    ("PrefixTuning", "gpt2-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    ("PrefixTuning", "llama-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    ("PrefixTuning", "neox-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+}  # fmt: skip
+VIRTUAL = ("PromptTuning", "PrefixTuning")
 TASKS = {
     "text-classification": tasks.TextClassifier,
     "token-classification": tasks.TokenClassifier,
@@ -201,7 +224,19 @@ def in_torch(folder, case):
 
 
 def torch_outputs(model, inputs):
-    """What a peft model computes, asked without peft's own `forward`: that for answers drops token_type_ids."""
+    """What a peft model computes, asked without peft's own `forward`: that for answers drops token_type_ids.
+
+    A prompt is put in front by peft's own alone; its positions are no outputs of ours.
+    """
+    import torch
+
+    virtual = getattr(model.active_peft_config, "num_virtual_tokens", 0)
+    if virtual:
+        names = {"token_ids": "input_ids", "padding_mask": "attention_mask", "segment_ids": "token_type_ids"}
+        tensors = {names[key]: torch.tensor(array.astype("int64")) for key, array in inputs.items() if key in names}
+        with torch.no_grad():
+            logits = model.eval()(**tensors).logits.numpy()
+        return logits[:, -inputs["token_ids"].shape[1] :] if logits.ndim == 3 else logits
     results = make_fixtures.run(model.get_base_model().eval(), inputs)
     return results[next(name for name in ("logits", "sequence_output", "hidden_states") if name in results)]
 
@@ -225,20 +260,23 @@ def assert_same(ours, wanted, inputs):
 
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", list(CASES))
-def test_equals_peft_in_both_directions(name, tiny_tokenizer, tmp_path):
+@pytest.mark.parametrize(("kind", "name"), [*(("Lora", name) for name in CASES), *OTHERS])
+def test_equals_peft_in_both_directions(kind, name, tiny_tokenizer, tmp_path):
     import peft
     import torch
 
     case = make_fixtures.CASES[name]
     folder, inputs, plain = make_fixtures.make(name, tmp_path / "base")
-    theirs = peft.get_peft_model(in_torch(folder, case), peft.LoraConfig(**CASES[name]))
+    options = OTHERS.get((kind, name)) or CASES[name]
+    theirs = peft.get_peft_model(in_torch(folder, case), getattr(peft, f"{kind}Config")(**options))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in theirs.parameters():
             if parameter.requires_grad:  # factors, and heads that are trained whole
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     theirs.save_pretrained(tmp_path / "theirs")
+    if kind in VIRTUAL and case.head == "causal-lm":  # positions of rows that are padded on the left are peft's own
+        inputs = {**inputs, "padding_mask": np.ones_like(inputs["padding_mask"])}
     wanted = torch_outputs(theirs, inputs)
 
     model = open_ours(name, folder, tiny_tokenizer)
@@ -256,10 +294,43 @@ def test_equals_peft_in_both_directions(name, tiny_tokenizer, tmp_path):
             randomize(model, seed)
         adapters.save(tmp_path / f"ours-{seed}")
         again = peft.PeftModel.from_pretrained(in_torch(folder, case), tmp_path / f"ours-{seed}")
-        missing = again.load_adapter(tmp_path / f"ours-{seed}", "again").missing_keys
-        assert not [key for key in missing if ".again." in key]
+        if kind not in VIRTUAL:  # of which peft keeps one
+            missing = again.load_adapter(tmp_path / f"ours-{seed}", "again").missing_keys
+            assert not [key for key in missing if ".again." in key]
         assert_same(model(inputs), torch_outputs(again, inputs), inputs)
+    if kind in VIRTUAL:
+        return
     adapters.merge()
+    assert_same(model(inputs), torch_outputs(again, inputs), inputs)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")
+def test_adalora_whose_ranks_peft_has_taken(tiny_tokenizer, tmp_path):
+    """A file with fewer ranks in one module than in others; the scale stays that of the rank at first."""
+    import peft
+    import torch
+
+    name = "bert-shards"
+    folder, inputs, _ = make_fixtures.make(name, tmp_path / "base")
+    config = peft.AdaLoraConfig(**ADALORA, target_modules=["query"], task_type="SEQ_CLS")
+    theirs = peft.get_peft_model(in_torch(folder, make_fixtures.CASES[name]), config)
+    kept = [True, False, True]
+    with torch.no_grad():
+        for path, parameter in theirs.named_parameters():
+            if "lora_" in path:
+                parameter.add_(0.2)
+            if path.endswith("layer.0.attention.self.query.lora_E.default"):
+                parameter[1] = 0.0
+                config.rank_pattern = {path.removeprefix("base_model.model."): kept}
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = open_ours(name, folder, tiny_tokenizer)
+    adapters = Adapters(model)
+    adapters.load(tmp_path / "theirs")
+    assert sorted(one.rank for one in adapters.layers.values()) == [2, *[3] * (len(adapters.layers) - 1)]
+    assert_same(model(inputs), torch_outputs(theirs, inputs), inputs)
+    adapters.save(tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(in_torch(folder, make_fixtures.CASES[name]), tmp_path / "ours")
     assert_same(model(inputs), torch_outputs(again, inputs), inputs)
 
 

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfxformer.compression.adapters import keras_layers, peft
+from tfxformer.compression.adapters.choice import AdapterKind
+from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
 from tfxformer.layers import Dense
-from tfxformer.layers.low_rank import LowRank, adapted_layers
-from tfxformer.models.adapters import train_all, train_only
+from tfxformer.layers.adapters import LayerAdapter, adapted_layers
+from tfxformer.models.adapters import (
+    adapter_name,
+    make_adapter,
+    name_adapter,
+    shift_positions,
+    train_all,
+    train_only,
+)
+from tfxformer.models.backbone import Backbone
+
+PRUNED = 0.1  # of a kernel's weights; with more zeros than that it is one that was pruned
 
 
 @dataclasses.dataclass
@@ -22,12 +35,12 @@ class Adapter:
     """One adapter, whether it is in the model or not.
 
     Attributes:
-        layers: path of a layer -> its factors.
+        layers: path of a layer -> what stands beside it.
         whole: path -> variable, those that are trained whole.
         values: path -> array, what those hold while another adapter is active.
     """
 
-    layers: dict[str, LowRank]
+    layers: dict[str, LayerAdapter]
     whole: dict[str, keras.Variable]
     values: dict[str, np.ndarray]
 
@@ -35,10 +48,11 @@ class Adapter:
 class Adapters:
     """The adapters of a model: any number, at most one of them in it.
 
-    The active adapter is a part of the model: `fit` trains it (with the layers that it trains whole) and nothing else,
-    `.keras` files of tfxformer's models keep it, the trainable table counts it. The others wait here. Adding, switching
-    and merging change what is trainable: an optimizer that has trained before is of no use then, compile again (a
-    task's default optimizer is new in every `fit` anyway).
+    An adapter is a `LoRA`, `AdaLoRA`, `IA3`, `Bottleneck`, `BitFit`, `PromptTuning` or `PrefixTuning`. The active one
+    is a part of the model: `fit` trains it (with the layers that it trains whole) and nothing else, `.keras` files of
+    tfxformer's models keep it, generation and export see it, the trainable table counts it. The others wait here.
+    Adding, switching and merging change what is trainable: an optimizer that has trained before is of no use then,
+    compile again (a task's default optimizer is new in every `fit` anyway).
 
     ```python
     adapters = compression.Adapters(classifier)
@@ -60,7 +74,8 @@ class Adapters:
         self._adapters: dict[str, Adapter] = {}
         self._active: str | None = None
         self._base: dict[str, np.ndarray] = {}  # path -> the base's value of what the active adapter trains whole
-        self._merged: dict[str, tuple[np.ndarray, np.ndarray]] | None = None  # path -> kernel before and after
+        # path -> variable, its value before the merge, and after it
+        self._merged: dict[str, tuple[keras.Variable, np.ndarray, np.ndarray]] | None = None
         self._take_over()
         self._kernels: dict[str, Kernel] = {}
         for kernel in self._base_kernels():
@@ -88,29 +103,36 @@ class Adapters:
         """Whether the active adapter is merged into the kernels."""
         return self._merged is not None
 
+    @property
+    def layers(self) -> dict[str, LayerAdapter]:
+        """What the active adapter has beside each layer, by the layer's path; {} without one."""
+        return {} if self._active is None else dict(self._adapters[self._active].layers)
+
     # ---- adding and switching ---------------------------------------------------------------------------------
 
-    def add(self, name: str, lora: LoRA | None = None) -> None:
-        """Adds a new adapter, which changes nothing yet (b is zero), and makes it the active one.
+    def add(self, name: str, kind: AdapterKind | None = None) -> None:
+        """Adds a new adapter, which changes nothing yet (but a prompt or prefix), and makes it the active one.
 
         Args:
             name: str, of letters, digits, "_" and "-".
-            lora: what it is; None for `LoRA()`.
+            kind: what it is, `LoRA(...)`, `AdaLoRA(...)`, `IA3(...)`, `Bottleneck(...)`, `BitFit(...)`,
+                `PromptTuning(...)` or `PrefixTuning(...)`; None for `LoRA()`.
 
         Raises:
             ValueError: for a name that is taken, targets that match no layer, and a merged model.
         """
-        lora = LoRA() if lora is None else lora
-        if not isinstance(lora, LoRA):
-            raise TypeError(f"Adapters.add wants a compression.LoRA; got {type(lora).__name__}.")
+        kind = LoRA() if kind is None else kind
+        if not isinstance(kind, AdapterKind):
+            raise TypeError(
+                "Adapters.add wants a compression.LoRA, AdaLoRA, IA3, Bottleneck, BitFit, PromptTuning or "
+                f"PrefixTuning; got {type(kind).__name__}."
+            )
         self._check_new(name)
         before = self._active
         self.activate(None)
         try:
-            chosen = lora.kernels(self.model)
-            whole = {v.path: v for layer in lora.whole_layers(self.model) for v in layer._trainable_variables}
-            arguments = {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout}
-            self._put(name, {kernel.layer.path: arguments for kernel in chosen}, whole)
+            layers = {kernel.layer.path: kind.arguments(kernel) for kernel in kind.kernels(self.model)}
+            self._put(name, layers, {variable.path: variable for variable in kind.whole_variables(self.model)})
         except Exception:
             self.activate(before)
             raise
@@ -142,12 +164,14 @@ class Adapters:
     # ---- merging ----------------------------------------------------------------------------------------------
 
     def merge(self) -> None:
-        """Adds the active adapter's product to the kernels: a plain model, as fast as its base, that computes the same.
+        """Puts the active adapter into the kernels: a plain model, as fast as its base, that computes the same.
 
-        The kernels before are kept in memory for `unmerge`.
+        The kernels before are kept in memory for `unmerge`. A pruned kernel gets weights where it had zeros; a warning
+        says so.
 
         Raises:
-            ValueError: where none is active, or it is merged already.
+            ValueError: where none is active, it is merged already, or no kernel can hold it (`Bottleneck`,
+                `PromptTuning`, `PrefixTuning`).
         """
         if self._merged is not None:
             raise ValueError(f"The adapter {self._active!r} is merged already: it would count twice. unmerge() first.")
@@ -155,16 +179,22 @@ class Adapters:
             raise ValueError(
                 f"No adapter is active, so there is none to merge; known: {', '.join(self.names) or 'none'}."
             )
+        layers = self._adapters[self._active].layers
+        if bound := [path for path, adapter in layers.items() if not adapter.merges]:
+            raise ValueError(
+                f"The adapter {self._active!r} is computed beside its layers ({bound[0]}, ...): no kernel can hold it. "
+                "It stays a part of the model, which a .keras file and generation keep; or save() it alone."
+            )
         with self.model.distribute_strategy.scope():
             self._merged = {}
-            for path, adapter in self._adapters[self._active].layers.items():
-                kernel = self._kernels[path]
-                keras_layers.detach(kernel)
-                before = np.asarray(kernel.variable)
-                added = keras.ops.cast(keras_layers.delta(kernel, adapter), kernel.variable.dtype)
-                kernel.variable.assign(kernel.variable + added)
-                self._merged[path] = before, np.asarray(kernel.variable)
+            for path, adapter in layers.items():
+                keras_layers.detach(self._kernels[path])
+                for variable, value in keras_layers.merged(self._kernels[path], adapter):
+                    before = np.asarray(variable)
+                    variable.assign(value)
+                    self._merged[variable.path] = variable, before, np.asarray(variable)
             train_all(self.model)
+        self._warn_of_filled_zeros()
         self._trace_anew()
 
     def unmerge(self) -> None:
@@ -175,15 +205,15 @@ class Adapters:
         """
         if self._merged is None:
             raise ValueError("No adapter is merged, so there is nothing to take back.")
-        changed = [p for p, (_, after) in self._merged.items() if not np.array_equal(self._kernels[p].variable, after)]
+        changed = [path for path, (one, _, after) in self._merged.items() if not np.array_equal(one, after)]
         if changed:
             raise ValueError(
-                f"{len(changed)} kernels have changed since the merge ({changed[0]}, ...): unmerge() would lose what "
-                "they have learned. Keep the merged model, or train before merging."
+                f"{len(changed)} kernels or biases have changed since the merge ({changed[0]}, ...): unmerge() would "
+                "lose what they have learned. Keep the merged model, or train before merging."
             )
         with self.model.distribute_strategy.scope():
-            for path, (before, _) in self._merged.items():
-                self._kernels[path].variable.assign(before)
+            for variable, before, _ in self._merged.values():
+                variable.assign(before)
             self._merged = None
             self._beside(self._adapters[self._active])
         self._trace_anew()
@@ -193,8 +223,8 @@ class Adapters:
     def save(self, folder, name: str | None = None, *, base: str | None = None) -> Path:
         """Writes one adapter in peft's format: adapter_config.json and adapter_model.safetensors.
 
-        peft opens it on the same checkpoint in torch. Of models without a page in `checkpoints.families` (KerasHub's)
-        the tensors have the layers' own paths.
+        peft opens it on the same checkpoint in torch, but for `Bottleneck` and `BitFit`, which it does not have. Of
+        models without a page in `checkpoints.families` (KerasHub's) the tensors have the layers' own paths.
 
         Args:
             folder: created where it does not exist.
@@ -207,7 +237,7 @@ class Adapters:
         adapter = self._known(name)
         whole = {path: np.asarray(variable) for path, variable in adapter.whole.items()}
         whole = whole if name == self._active else adapter.values
-        return peft.write_adapter(folder, self.model, self._kernels, adapter.layers, whole, base)
+        return peft.write_adapter(folder, self.model, adapter.layers, whole, base)
 
     def load(self, folder, name: str = "default") -> None:
         """Reads an adapter in peft's format, ours or peft's own, and makes it the active one.
@@ -220,25 +250,26 @@ class Adapters:
         read = peft.read_adapter(folder, self.model, self._kernels)
         variables = {variable.path: variable for variable in self.model.variables}
         adapter = self._put(name, read.layers, {path: variables[path] for path in read.whole})
-        for path, (a, b) in read.factors.items():
-            adapter.layers[path].a.assign(a)
-            adapter.layers[path].b.assign(b)
+        for path, arrays in read.arrays.items():
+            for variable, array in arrays.items():
+                getattr(adapter.layers[path], variable).assign(array)
         adapter.values = read.whole
         self.activate(name)
 
     # ---- the parts --------------------------------------------------------------------------------------------
 
     def _put(self, name: str, layers: dict[str, dict], whole: dict[str, keras.Variable]) -> Adapter:
-        """A new adapter of these arguments of `LowRank` by path, not yet in the model."""
-        for path, arguments in layers.items():
-            keras_layers.check_dropout(self._kernels[path], arguments["dropout"])
+        """A new adapter of these arguments by path, not yet in the model."""
         made = {}
         with self.model.distribute_strategy.scope():
             for index, (path, arguments) in enumerate(layers.items()):
                 kernel = self._kernels[path]
-                made[path] = LowRank(**arguments, index=index, dtype=kernel.layer.dtype_policy, name=name)
+                own = _of_all(arguments, index, len(layers))
+                made[path] = make_adapter(own, name=name, dtype=kernel.layer.dtype_policy)
+                keras_layers.check(kernel, made[path])
                 with kernel.layer._open_name_scope():  # so that the paths of its variables tell the layer
                     made[path].build(keras_layers.matrix_shape(kernel))
+                made[path].begin(kernel.layer)
         active = self._adapters[self._active].whole if self._active is not None else {}
         values = {path: self._base[path] if path in active else np.asarray(v) for path, v in whole.items()}
         self._adapters[name] = Adapter(made, whole, values)
@@ -255,6 +286,8 @@ class Adapters:
             adapter.values[path] = np.asarray(variable)
             variable.assign(self._base[path])
         train_all(self.model)
+        shift_positions(self.model)
+        name_adapter(self.model, None)
         self._active = None
 
     def _enter(self, name: str | None) -> None:
@@ -266,21 +299,23 @@ class Adapters:
             variable.assign(adapter.values[path])
         self._beside(adapter)
         self._active = name
+        name_adapter(self.model, None if adapter.layers else name)
 
     def _beside(self, adapter: Adapter) -> None:
-        for path, low_rank in adapter.layers.items():
-            keras_layers.attach(self._kernels[path], low_rank)
+        for path, one in adapter.layers.items():
+            keras_layers.attach(self._kernels[path], one)
+        shift_positions(self.model)
         train_only(self.model, adapter.whole.values())
 
     def _take_over(self) -> None:
         """The adapter that the model brings along."""
-        layers = adapted_layers(self.model)
-        if not layers:
+        layers, alone = adapted_layers(self.model), adapter_name(self.model)
+        if not layers and alone is None:
             return
-        foreign = [layer.path for layer in layers if not isinstance(layer, Dense)]
+        foreign = [layer.path for layer in layers if not isinstance(layer, keras_layers.OURS)]
         if foreign:
             raise ValueError(f"{foreign[0]} has an adapter already: go on with the Adapters that added it.")
-        names = {layer.adapter.name for layer in layers}
+        names = {layer.adapter.name for layer in layers} or {alone}
         if len(names) > 1:
             raise ValueError(f"{self.model.name!r} has the adapters {', '.join(sorted(names))} at once; one at a time.")
         factors = {layer.path: layer.adapter for layer in layers}
@@ -291,9 +326,29 @@ class Adapters:
         self._base = {path: np.asarray(variable) for path, variable in whole.items()}
 
     def _base_kernels(self) -> list[Kernel]:
-        """The kernels of all Dense and EinsumDense layers without their adapters."""
+        """The kernels of all Dense and EinsumDense layers without their adapters, the token table, and attention's."""
         kernels = [one for one in all_kernels(self.model) if not isinstance(one.layer, CONVOLUTIONS)]
-        return kernels + [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted_layers(self.model)]
+        adapted = [layer for layer in adapted_layers(self.model) if isinstance(layer, Dense)]
+        kernels += [Kernel(layer, layer.base_kernel, (0,)) for layer in adapted]
+        backbone = getattr(self.model, "backbone", self.model)
+        if isinstance(backbone, Backbone):  # what prompts and prefixes stand beside
+            kernels += [table_of(backbone.token_embedding), *attention_kernels(backbone)]
+        return kernels
+
+    def _warn_of_filled_zeros(self) -> None:
+        filled = [
+            (before == 0).mean()
+            for variable, before, after in self._merged.values()
+            if len(variable.shape) > 1 and (before == 0).mean() >= PRUNED and (after == 0).mean() < PRUNED
+        ]
+        if filled:
+            share = round(float(np.mean(filled)), 2)
+            warnings.warn(
+                f"Merging {self._active!r} filled the zeros of {len(filled)} pruned kernels ({share:.0%} of them). To "
+                f"prune them again, fit with compression.Prune(compression.ConstantSparsity({share}, begin_step=0)), "
+                "or unmerge() and keep the adapter beside them.",
+                stacklevel=3,
+            )
 
     def _trace_anew(self) -> None:
         """Drops what Keras has compiled, also of models on the same layers that this one keeps: it knows them as they
@@ -316,3 +371,10 @@ class Adapters:
     def _check_not_merged(self, what: str) -> None:
         if self._merged is not None:
             raise ValueError(f"The adapter {self._active!r} is merged into the kernels: unmerge() it before {what}.")
+
+
+def _of_all(arguments: dict, index: int, count: int) -> dict:
+    """The arguments of one of `count` layers' parts of an adapter: what counts for all together is divided."""
+    if arguments["kind"] == "singular_values":
+        arguments = {**arguments, "orthogonality": arguments["orthogonality"] / (2 * count)}
+    return {**arguments, "index": index} if "rank" in arguments else arguments

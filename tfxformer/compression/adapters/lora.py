@@ -1,24 +1,19 @@
-"""What a LoRA adapter is: its rank, its scale, and the layers it goes to."""
+"""What a LoRA adapter is: its rank, its scale, and the layers it goes to; with AdaLoRA, whose ranks are allotted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 import keras
 
-from tfxformer.compression.kernels import Kernel, all_kernels
-from tfxformer.models.heads import ClassificationHead
-
-# The paper's choice (arXiv:2106.09685, section 4.2), under our names and KerasHub's.
-QUERY_AND_VALUE = ("query", "value", "query_dense", "value_dense")
-Choice = str | tuple[str, ...] | Callable[[keras.layers.Layer], bool]
+from tfxformer.compression.adapters.choice import AdapterKind, Choice, is_real
+from tfxformer.compression.kernels import Kernel, output_layers
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(AdapterKind):
     """Two factors a [in, r] and b [r, out] beside a kernel: kernel + scale * a @ b (Hu et al., arXiv:2106.09685).
 
     Attributes:
@@ -26,7 +21,8 @@ class LoRA:
         alpha: float; the scale is alpha / rank. None for the rank, a scale of 1.
         dropout: float in [0, 1), of what the factors read in training. Layers of tfxformer only.
         targets: which Dense and EinsumDense layers: names ("query", "feed_forward/output": a layer's name or the end
-            of its path), or `targets(layer) -> bool`.
+            of its path), or `targets(layer) -> bool`; None for all but the output layers (Dettmers et al.,
+            arXiv:2305.14314, section 4: queries and values alone do not reach full fine-tuning).
         rslora: bool, a scale of alpha / sqrt(rank) (Kalajdzievski, 2023, arXiv:2312.03732).
         also_train: layers that are trained whole, and saved with the adapter: names or a function as `targets`; None
             for the classification heads of tfxformer's tasks, () for none.
@@ -38,22 +34,21 @@ class LoRA:
     rank: int = 8
     alpha: float | None = None
     dropout: float = 0.0
-    targets: Choice = QUERY_AND_VALUE
+    targets: Choice | None = None
     rslora: bool = False
     also_train: Choice | None = None
 
     def __post_init__(self):
+        name = type(self).__name__
         if not isinstance(self.rank, Integral) or isinstance(self.rank, bool) or self.rank < 1:
             raise ValueError(
-                f"LoRA: rank is the width between the two factors, an integer of 1 or more; got {self.rank!r}."
+                f"{name}: rank is the width between the two factors, an integer of 1 or more; got {self.rank!r}."
             )
-        if not _is_real(self.dropout) or not 0 <= self.dropout < 1:
-            raise ValueError(f"LoRA: dropout must be at least 0 and below 1; got {self.dropout!r}.")
-        if self.alpha is not None and (not _is_real(self.alpha) or self.alpha <= 0):
-            raise ValueError(f"LoRA: alpha must be a number above 0, or None for the rank; got {self.alpha!r}.")
-        object.__setattr__(self, "targets", _checked("targets", self.targets))
-        if self.also_train is not None:
-            object.__setattr__(self, "also_train", _checked("also_train", self.also_train))
+        if not is_real(self.dropout) or not 0 <= self.dropout < 1:
+            raise ValueError(f"{name}: dropout must be at least 0 and below 1; got {self.dropout!r}.")
+        if self.alpha is not None and (not is_real(self.alpha) or self.alpha <= 0):
+            raise ValueError(f"{name}: alpha must be a number above 0, or None for the rank; got {self.alpha!r}.")
+        self._check_choices("targets", "also_train")
 
     @property
     def scale(self) -> float:
@@ -67,55 +62,41 @@ class LoRA:
         Raises:
             ValueError: where there are none.
         """
-        whole = {id(layer) for layer in self.whole_layers(model)}
-        known = [one for one in all_kernels(model) if _is_dense(one.layer) and id(one.layer) not in whole]
-        chosen = [one for one in known if _matches(self.targets, one.layer)]
+        if self.targets is not None:
+            return self._matching(model, "targets")
+        outputs = {id(layer) for layer in output_layers(model)}
+        chosen = [one for one in self._known(model) if id(one.layer) not in outputs]
         if not chosen:
-            names = sorted({one.layer.name for one in known})
             raise ValueError(
-                f"LoRA: targets={_shown(self.targets)} match no layer of {model.name!r}. Its Dense and EinsumDense "
-                f"layers are named {', '.join(names[:12]) or '(there are none)'}{', ...' if len(names) > 12 else ''}."
+                f"{type(self).__name__}: {model.name!r} has no Dense or EinsumDense layer but its outputs."
             )
         return chosen
 
-    def whole_layers(self, model: keras.Model) -> list[keras.layers.Layer]:
-        """The layers of a model that are trained whole, with those inside them.
-
-        Raises:
-            ValueError: where `also_train` matches none.
-        """
-        layers = list({id(layer): layer for layer in model._flatten_layers(include_self=False)}.values())
-        if self.also_train is None:
-            chosen = [layer for layer in layers if isinstance(layer, ClassificationHead)]
-        else:
-            chosen = [layer for layer in layers if _matches(self.also_train, layer)]
-            if not chosen and self.also_train != ():
-                raise ValueError(f"LoRA: also_train={_shown(self.also_train)} matches no layer of {model.name!r}.")
-        return list({id(inner): inner for layer in chosen for inner in layer._flatten_layers()}.values())
+    def arguments(self, kernel: Kernel) -> dict:
+        return {"kind": "low_rank", "rank": self.rank, "scale": self.scale, "dropout": self.dropout}
 
 
-def _is_dense(layer) -> bool:
-    return isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
+@dataclass(frozen=True)
+class AdaLoRA(LoRA):
+    """LoRA as a singular value decomposition, kernel + scale * a @ diag(e) @ b, from which the least important ranks
+    of all layers together are taken while it is trained (Zhang et al., 2023, arXiv:2303.10512).
 
+    `fit(..., callbacks=[compression.AllocateRanks(adapters, schedule)])` takes them; without that callback all stay.
 
-def _matches(choice: Choice, layer) -> bool:
-    if callable(choice):
-        return bool(choice(layer))
-    return any(layer.name == name or f"/{layer.path}".endswith(f"/{name}") for name in choice)
+    Attributes:
+        rank: int, of each layer at first.
+        orthogonality: float, what the distance of the factors' vectors from orthonormal ones counts in the loss, the
+            mean of all factors.
+        others: as `LoRA` has them; the scale is alpha / rank, rank that at first.
+    """
 
+    rank: int = 12
+    orthogonality: float = 0.5
 
-def _checked(field: str, choice) -> Choice:
-    if callable(choice):
-        return choice
-    names = (choice,) if isinstance(choice, str) else choice
-    if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) and name for name in names):
-        raise TypeError(f"LoRA: {field} are names of layers, or a function layer -> bool; got {choice!r}.")
-    return tuple(names)
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_real(self.orthogonality) or self.orthogonality < 0:
+            raise ValueError(f"AdaLoRA: orthogonality must be a number of 0 or more; got {self.orthogonality!r}.")
 
-
-def _shown(choice: Choice) -> str:
-    return getattr(choice, "__name__", repr(choice)) if callable(choice) else repr(choice)
-
-
-def _is_real(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    def arguments(self, kernel: Kernel) -> dict:
+        return {**super().arguments(kernel), "kind": "singular_values", "orthogonality": self.orthogonality}

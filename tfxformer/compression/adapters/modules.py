@@ -13,6 +13,8 @@ from tfxformer.checkpoints.loading import weights
 from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.models.backbone import Backbone
 
+TABLE = "token_embedding"
+
 
 class ModuleNames:
     """Our paths and the reference's modules for one model; of a model without family the paths themselves.
@@ -74,6 +76,11 @@ class ModuleNames:
             ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
             found[next(end for end in ends if _chosen(known, end) <= targets)] = None
         return sorted(found)
+
+    @property
+    def config(self):
+        """The `TransformerConfig` of a model with a family."""
+        return self._config
 
     @property
     def heads(self) -> int:
@@ -159,37 +166,55 @@ def _place(names: ModuleNames, path: str) -> Place:
     return Place((), part=module.part, groups=names.heads if module.by_head else 1, axis=0)
 
 
-def join_fused(names: ModuleNames, adapters: Mapping, kernels: Mapping) -> tuple[np.ndarray, np.ndarray, float]:
-    """The factors of one module: (a [in, r], b [r, out], scale).
+def join_outputs(names: ModuleNames, parts: Mapping[str, np.ndarray], missing: float) -> np.ndarray:
+    """Arrays whose first axis are the outputs of one module's layers, as one: [out, ...].
 
     Args:
         names: the model's.
-        adapters: path -> `LowRank` of the module's layers, one or up to three.
-        kernels: path -> `Kernel`.
+        parts: path -> array of the module's layers, one or up to three.
+        missing: what a part that is not there is filled with.
     """
-    factors = {path: (np.asarray(one.a), np.asarray(one.b)) for path, one in adapters.items()}
-    first = next(iter(adapters.values()))
+    paths = list(parts)
+    if names[paths[0]].part is None:
+        return parts[paths[0]]
+    found: list = [np.full_like(parts[paths[0]], missing) for _ in range(FUSED)]
+    for path, part in parts.items():
+        found[names[path].part] = part
+    return _place(names, paths[0]).join(found)
+
+
+def join_factors(names: ModuleNames, adapters: Mapping) -> tuple[dict[str, np.ndarray], float]:
+    """The factors of one module: ({"a": [in, r], "b": [r, out], and "e": [r] where they have one}, scale).
+
+    Args:
+        names: the model's.
+        adapters: path -> `LowRank` or `SingularValues` of the module's layers, one or up to three.
+    """
+    letters = [letter for letter in "abe" if hasattr(next(iter(adapters.values())), letter)]
+    factors = {path: {x: np.asarray(getattr(one, x)) for x in letters} for path, one in adapters.items()}
+    first = next(iter(factors.values()))
+    scale = next(iter(adapters.values())).scale
     if names[next(iter(adapters))].part is None:
-        return *next(iter(factors.values())), first.scale
+        return first, scale
     share = len(adapters) == FUSED and all(
-        np.array_equal(a, factors[next(iter(factors))][0]) for a, _ in factors.values()
+        np.array_equal(one[x], first[x]) for one in factors.values() for x in letters if x != "b"
     )
-    rank = first.rank if share else sum(one.rank for one in adapters.values())
-    parts: list = [None] * FUSED
-    row = 0
-    for path, (_, b) in factors.items():
-        rows = slice(0, rank) if share else slice(row, row + len(b))
-        row += len(b)
-        part = np.zeros((rank, b.shape[1]), b.dtype)
-        part[rows] = b * (adapters[path].scale / first.scale)
-        parts[names[path].part] = part.T
-    width = next(part.shape[0] for part in parts if part is not None)
-    parts = [np.zeros((width, rank), "float32") if part is None else part for part in parts]
-    joined = _place(names, next(iter(adapters))).join(parts).T
-    a = next(iter(factors.values()))[0] if share else np.concatenate([a for a, _ in factors.values()], axis=1)
-    return a, joined, first.scale
+    rank = first["a"].shape[1] if share else sum(one["a"].shape[1] for one in factors.values())
+    parts, row = {}, 0
+    for path, one in factors.items():
+        own = one["b"] * (adapters[path].scale / scale)
+        rows = slice(0, rank) if share else slice(row, row + len(own))
+        row += len(own)
+        part = np.zeros((rank, own.shape[1]), own.dtype)
+        part[rows] = own
+        parts[path] = part.T
+    b = join_outputs(names, parts, 0.0).T
+    if share:
+        return {**first, "b": b}, scale
+    others = {x: np.concatenate([one[x] for one in factors.values()], axis=-1) for x in letters if x != "b"}
+    return {**others, "b": b}, scale
 
 
-def split_fused(names: ModuleNames, paths: Iterable[str], b: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of b [r, out] of a module that belong to each of its layers."""
-    return {path: _place(names, path).read(b.T).T for path in paths}
+def split_outputs(names: ModuleNames, paths: Iterable[str], columns: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of [r, out] of a module that belong to each of its layers."""
+    return {path: _place(names, path).read(columns.T).T for path in paths}

@@ -1,0 +1,141 @@
+"""Prefix tuning: attention beside numpy, and models whose prefix is what a text in front would have left in a cache."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from adapter_cases import classifier, language_model, outputs, rows
+
+from tfxformer import export, generation, tasks
+from tfxformer.checkpoints import CheckpointError
+from tfxformer.compression import Adapters, PrefixTuning
+
+LENGTH = 3
+FAMILIES = ["gpt2", "llama", "gpt_neox", "opt"]
+
+
+def prefixed(model, seed=1):
+    """The `Adapters` of a model with a prefix of random values."""
+    adapters = Adapters(model)
+    adapters.add("films", PrefixTuning(LENGTH))
+    generator = np.random.default_rng(seed)
+    for part in adapters.layers.values():
+        for variable in (part.keys, part.values):
+            variable.assign(generator.normal(0, 0.5, variable.shape))
+    return adapters
+
+
+def of_text(model, adapters, ids):
+    """Gives a prefix the keys and values that a text leaves in a cache."""
+    adapters.activate(None)
+    inputs = {"token_ids": np.array([ids], "int32"), "cache_positions": np.arange(len(ids), dtype="int32")}
+    _, cache = model.step(inputs, model.new_cache(1, len(ids)), logits=None)
+    adapters.activate("films")
+    for part, (keys, values) in zip(adapters.layers.values(), cache.self_attention, strict=True):
+        part.keys.assign(keys[0])  # [1, G, T, H] -> [G, P, H]
+        part.values.assign(np.swapaxes(values[0], 1, 2))  # [1, G, H, T] -> [G, P, H]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_a_text_in_front(family, training):
+    """Keys and values of a text's own tokens: what follows is then as if the text were there."""
+    model = language_model(family)
+    plain = outputs(model)
+    front, ids = [7, 20, 33], [[5, 6, 50, 61], [70, 9, 12, 40]]
+    whole = {"token_ids": np.array([front + row for row in ids], "int32"), "padding_mask": np.ones((2, 7), "int32")}
+    wanted = np.asarray(model(whole))[:, LENGTH:]
+    adapters = prefixed(model)
+    of_text(model, adapters, front)
+    inputs = {"token_ids": np.array(ids, "int32"), "padding_mask": np.ones((2, 4), "int32")}
+    np.testing.assert_allclose(model(inputs, training=training), wanted, atol=1e-5)
+    adapters.activate(None)
+    np.testing.assert_array_equal(outputs(model), plain)
+
+
+def test_fit_trains_it_alone(plain_kernels):
+    model = language_model("llama")
+    before = tiny.weights(model)
+    Adapters(model).add("films", PrefixTuning(LENGTH))
+    model.compile(keras.optimizers.Adam(0.01))
+    x, _ = rows(model)
+    history = model.fit(x, x["token_ids"], batch_size=8, epochs=3, shuffle=False, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    after = tiny.weights(model)
+    moved = {path for path, value in after.items() if path not in before or (value != before[path]).any()}
+    paths = (f"decoder_block_{index}/self_attention/films" for index in (0, 1))
+    assert moved == {f"{path}/prefix_{name}" for path in paths for name in ("keys", "values")}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_generation_on_a_cache(family, plain_kernels):
+    """Prompts of two lengths, greedily, beside the argmax of whole sequences; and with drafts."""
+    model = language_model(family)
+    prefixed(model)
+    wanted = []
+    for prompt in ([5, 6, 7], [9]):
+        ids = list(prompt)
+        for _ in range(6):
+            batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
+            ids.append(int(np.argmax(model(batch)[0, -1])))
+        wanted.append(ids[len(prompt) :])
+    found = generation.generate(model, [[5, 6, 7], [9]], max_new_tokens=6, jit_compile=False)
+    assert [list(row) for row in found] == wanted
+    drafted = generation.generate(
+        model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False, speculation=generation.PromptLookup()
+    )
+    assert list(drafted[0]) == wanted[0]
+    with pytest.raises(ValueError, match="context is 61"):
+        generation.generate(model, [[5] * 60], max_new_tokens=6)
+
+
+@pytest.mark.parametrize("make", [lambda: language_model("llama"), lambda: classifier(family="gpt2")])
+def test_files(make, tmp_path):
+    model = make()
+    adapters = prefixed(model)
+    wanted = outputs(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(again), wanted)
+    assert [v.path for v in again.trainable_variables] == [v.path for v in model.trainable_variables]
+    plain = Adapters(again)
+    plain.activate(None)
+    np.testing.assert_array_equal(outputs(again), outputs(make()))
+    adapters.save(tmp_path / "films")
+    config = json.loads((tmp_path / "films" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["num_virtual_tokens"], config["num_layers"]) == ("PREFIX_TUNING", LENGTH, 2)
+    fresh = make()
+    Adapters(fresh).load(tmp_path / "films", "again")
+    np.testing.assert_array_equal(outputs(fresh), wanted)
+    other = language_model("llama", decoder__num_layers=1)
+    with pytest.raises(CheckpointError, match="belongs to another base model"):
+        Adapters(other).load(tmp_path / "films")
+
+
+def test_export_of_a_decoder(tiny_tokenizer, tmp_path):
+    model = language_model("llama", tokenizer=tiny_tokenizer)
+    plain = generation.generate(model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False)[0]
+    prefixed(model)
+    wanted = generation.generate(model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False)[0]
+    assert list(wanted) != list(plain)
+    path = tmp_path / "model.tflite"
+    export.export_litert(model, path, "float32", cache_length=32, prefill_lengths=(4,))
+    assert export.LiteRTGenerator(path).generate_ids([5, 6, 7], max_new_tokens=6) == list(wanted)
+    with pytest.raises(ValueError, match="the model has 61 positions"):
+        export.export_litert(model, path, "float32", cache_length=64)
+
+
+def test_what_cannot_be():
+    adapters = prefixed(language_model("gpt2"))
+    with pytest.raises(ValueError, match="no kernel can hold it"):
+        adapters.merge()
+    for wrong in (0, 1.5, True):
+        with pytest.raises(ValueError, match="length counts keys and values"):
+            PrefixTuning(wrong)
+    for model in (classifier(), language_model("bloom"), language_model("mistral", decoder__sliding_window=4)):
+        with pytest.raises(ValueError, match=r"wanted a decoder of tfxformer.*no sliding window"):
+            Adapters(model).add("films", PrefixTuning())
+    with pytest.raises(ValueError, match="length=64 leaves 0 of the model's positions"):
+        Adapters(tasks.CausalLM(tiny.backbone("gpt2"))).add("films", PrefixTuning(64))
