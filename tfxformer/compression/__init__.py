@@ -11,6 +11,7 @@ from tfxformer.compression.distillation_losses import (
 )
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
+from tfxformer.compression.quantization_aware import QuantizationAware
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
@@ -28,6 +29,7 @@ __all__ = [
     "LogitsLoss",
     "PolynomialDecay",
     "Prune",
+    "QuantizationAware",
     "RelationLoss",
     "SparsityReport",
     "TrainableTable",
