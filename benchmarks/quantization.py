@@ -5,7 +5,7 @@
 The VADER movie snippets, 48 tokens. One float model is fine-tuned (2 epochs, batch 32, AdamW at 1e-4, mixed bfloat16)
 and kept. Of each seed, 200 training sentences calibrate its int8 files: by each calibration, and with the most
 sensitive layers in float32. Then it is trained on with `compression.QuantizationAware` on the same 200 (100 steps of
-32, AdamW at 2e-5, float32, seed by seed in another order), and exported alike. Accuracies are those of the files, run
+16, AdamW at 2e-5, float32, seed by seed in another order), and exported alike. Accuracies are those of the files, run
 by LiteRT on all test sentences; beside them the int8 dynamic-range file of the float model.
 
 Each part and seed is a process and a file of its own under --runs: a run that finds its file is not repeated.
@@ -25,14 +25,13 @@ import numpy as np
 import quality
 
 LENGTH, EPOCHS, BATCH, RATE = 48, 2, 32, 1e-4
-STEPS, AWARE_RATE, REPRESENTATIVE, FLOAT_LAYERS = 100, 2e-5, 200, 4
+STEPS, AWARE_BATCH, AWARE_RATE, REPRESENTATIVE, FLOAT_LAYERS = 100, 16, 2e-5, 200, 4
 PACKAGES = ["tensorflow", "keras", "ai-edge-litert"]
 TOLERANCE = 0.6  # what these files lose is what is measured here
 STATIC = {
     "min_max": {},
     "percentile": {"calibration": "percentile"},
     "mse": {"calibration": "mse"},
-    f"{FLOAT_LAYERS} layers float32": {"float_layers": FLOAT_LAYERS},
 }
 
 
@@ -52,13 +51,11 @@ def representative(split, seed) -> list:
     return [split.train_texts[i] for i in chosen]
 
 
-def judged(model, split, texts, files: dict) -> dict:
-    """Right answers, bytes and error against Keras of each file, and the Keras model's answers as "float32"."""
+def judged(model, split, files: dict) -> dict:
+    """Right answers, bytes and error against Keras of each file."""
     from tfxformer import export
 
-    wanted = [split.labels.index(label) for label in split.test_labels]
-    answers = model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1)
-    found = {"float32": {"right": quality.right(answers, wanted)}}
+    wanted, found = [split.labels.index(label) for label in split.test_labels], {}
     for name, options in files.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
@@ -69,6 +66,13 @@ def judged(model, split, texts, files: dict) -> dict:
         found[name] |= {"float_layers": list(report.float_layers)} if report.float_layers else {}
         print(f"{name}: {quality.accuracy(right):.4f}, error {report.error:.3f}", file=sys.stderr, flush=True)
     return found
+
+
+def keras_model(model, split) -> dict:
+    """Right answers of the Keras model, as "float32"."""
+    wanted = [split.labels.index(label) for label in split.test_labels]
+    answers = model.predict(split.test_texts, batch_size=128, verbose=0).argmax(axis=1)
+    return {"float32": {"right": quality.right(answers, wanted)}}
 
 
 def static(texts, options) -> dict:
@@ -92,16 +96,22 @@ def run_float(seed, count, folder) -> dict:
     seconds = quality.since(start)
     model.save_pretrained(model_folder(count, folder))
     model = tasks.TextClassifier.from_pretrained(model_folder(count, folder))
-    return seconds | {"files": judged(model, split, None, {"dynamic_int8": {"quantization": "dynamic_int8"}})}
+    files = judged(model, split, {"dynamic_int8": {"quantization": "dynamic_int8"}})
+    return seconds | {"files": keras_model(model, split) | files}
 
 
-def run_static(seed, count, folder) -> dict:
+def run_mixed(seed, count, folder) -> dict:
+    """The float model's int8 file with its most sensitive layers in float32."""
+    return run_static(seed, count, folder, {f"{FLOAT_LAYERS} layers float32": {"float_layers": FLOAT_LAYERS}})
+
+
+def run_static(seed, count, folder, choices=STATIC) -> dict:
     """The float model's int8 files."""
     from tfxformer import tasks
 
     split = sentences(count)
     model, texts = tasks.TextClassifier.from_pretrained(model_folder(count, folder)), representative(split, seed)
-    return {"files": judged(model, split, texts, {name: static(texts, options) for name, options in STATIC.items()})}
+    return {"files": judged(model, split, {name: static(texts, options) for name, options in choices.items()})}
 
 
 def run_aware(seed, count, folder) -> dict:
@@ -113,18 +123,17 @@ def run_aware(seed, count, folder) -> dict:
     split = sentences(count)
     keras.utils.set_random_seed(seed)
     model, texts = tasks.TextClassifier.from_pretrained(model_folder(count, folder)), representative(split, seed)
-    chosen = np.random.default_rng(seed + 100).permutation(len(split.train_texts))[: STEPS * BATCH]
+    chosen = np.random.default_rng(seed + 100).permutation(len(split.train_texts))[: STEPS * AWARE_BATCH]
     start = time.perf_counter(), time.process_time()
     model.compile(learning_rate=AWARE_RATE)
     training = [split.train_texts[i] for i in chosen], [split.train_labels[i] for i in chosen]
     callback = compression.QuantizationAware(texts)
-    model.fit(*training, batch_size=BATCH, epochs=1, verbose=2, callbacks=[callback])
+    model.fit(*training, batch_size=AWARE_BATCH, epochs=1, verbose=2, callbacks=[callback])
     seconds = quality.since(start)
-    files = {name: static(texts, STATIC[name]) for name in ("min_max", "percentile")}
-    return seconds | {"files": judged(model, split, texts, files)}
+    return seconds | {"files": judged(model, split, {"min_max": static(texts, STATIC["min_max"])})}
 
 
-RUNS = {"float": run_float, "static": run_static, "aware": run_aware}
+RUNS = {"float": run_float, "static": run_static, "mixed": run_mixed, "aware": run_aware}
 
 
 def run_file(part, seed, count, folder) -> Path:
@@ -143,8 +152,7 @@ def summarize(base: dict, runs: dict) -> dict:
     table = {"float32": [base["files"]["float32"]], "dynamic_int8": [base["files"]["dynamic_int8"]]}
     for part, by_seed in runs.items():
         for name in next(iter(by_seed.values()), {"files": {}})["files"]:
-            if part == "aware" or name != "float32":
-                table[f"{part} {name}"] = [result["files"][name] for result in by_seed.values()]
+            table[f"{part} {name}"] = [result["files"][name] for result in by_seed.values()]
     rows = {}
     for name, files in table.items():
         accuracies = [quality.accuracy(one["right"]) for one in files]
@@ -165,7 +173,7 @@ def summarize(base: dict, runs: dict) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(quality.SEEDS))
-    parser.add_argument("--parts", nargs="+", choices=("static", "aware"), default=["static", "aware"])
+    parser.add_argument("--parts", nargs="+", choices=list(RUNS)[1:], default=list(RUNS)[1:])
     parser.add_argument("--texts", type=int, help="train on that many sentences only, for a short try")
     parser.add_argument("--found", action="store_true", help="run nothing: sum up the runs that are there")
     parser.add_argument("--runs", default=harness.RESULTS / "quantization-runs", help="folder of the single runs")

@@ -91,15 +91,13 @@ def export_litert(
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
-        calibration: how "int8" chooses the ranges of activations: "min_max" is all that the representative data
-            gives, "percentile" all but 0.01 % of each tensor's values, "mse" what rounds with the least squared error.
-        float_layers: of "int8", layers that compute in float32 all the same: how many, those that are most sensitive
-            on the representative data, or their paths (`layer.path`). The report names them.
+        calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
+        float_layers: of "int8", layers that stay float32: the number of the most sensitive ones, or their paths.
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
         tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A
             larger one is for those who have measured that the file serves: the report tells both.
-        accuracy_gate: `AccuracyGate`, labelled texts on which the file may lose a stated number of points.
+        accuracy_gate: labelled texts on which the file may lose a stated number of points, or is not written.
         progress: told what is being done, in a few words, before each long step.
 
     Returns:
@@ -110,9 +108,9 @@ def export_litert(
         ValueError: the arguments do not fit together.
         OSError: the file cannot be written; nothing half-written is left.
     """
-    start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
+    path = Path(path)
     mode = quantize.mode(quantization, tolerance)
-    mode, float_layers = check_choices(mode, calibration, float_layers)
+    mode, float_layers = check_choices(mode, calibration, float_layers, representative)
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
     if decoder.is_decoder(model):
         prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
@@ -122,16 +120,21 @@ def export_litert(
     if accuracy_gate is not None:
         accuracy_gate.check_model(model)
     check_writable(path)
+    return _export(model, path, mode, prepare, accuracy_gate, progress or (lambda step: None))
+
+
+def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
+    """Converts, verifies and writes what was checked."""
+    start, scores = time.perf_counter(), ()
     with plan.float32_layers(model):
         job = prepare()
-        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
         mode = job.mode or mode
+        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
         converted = convert.convert([p.signature for p in job.plans], mode, job.stream)
         tell(f"verifying against Keras on {job.samples} samples")
         measured = job.check(converted)
     content, reason = finish(model, converted.content, job, mode)
     verify.check_unchanged(content, converted.content, job.plans)
-    scores = ()
     if accuracy_gate is not None:
         tell(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
         scores = accuracy_gate.check(model, content, mode)
@@ -194,8 +197,10 @@ def make_report(path, content, mode, measured, reason, seconds, keras_score=None
     )
 
 
-def check_choices(mode: quantize.Mode, method: str, float_layers) -> tuple[quantize.Mode, int | list[str]]:
-    """The mode with its calibration, and the float layers as a number or a list of paths.
+def check_choices(
+    mode: quantize.Mode, method: str, float_layers, representative
+) -> tuple[quantize.Mode, int | list[str]]:
+    """(the mode with its calibration, the float layers as a number or a list of paths).
 
     Raises:
         ValueError: for a choice that there is not, or that the mode does not have.
@@ -208,6 +213,11 @@ def check_choices(mode: quantize.Mode, method: str, float_layers) -> tuple[quant
     for name, chosen in (("calibration", method != "min_max"), ("float_layers", bool(float_layers))):
         if chosen and mode.name != "int8":
             raise ValueError(f'{name}= is a choice of quantization="int8"; "{mode.name}" does not have it.')
+    if representative is not None and not mode.calibrated:
+        raise ValueError(
+            f'In quantization="{mode.name}" representative data would calibrate nothing: leave it out, or pass it as '
+            'samples=... to verify the file on it. "int8" and "int16x8" are calibrated.'
+        )
     return replace(mode, calibration=method), float_layers
 
 

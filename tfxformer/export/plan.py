@@ -217,7 +217,15 @@ def written_apart(model, mode: Mode, length: int | None, data) -> Mode:
 def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:
     """The mode with layers that stay float: a number of the most sensitive ones on representative data, or paths."""
     if not isinstance(layers, int):
+        unknown = sorted(set(layers) - {layer.path for layer in model._flatten_layers()})
+        if unknown:
+            raise ValueError(
+                f"float_layers: the model has no layer {unknown[0]!r}. Name layers by layer.path, such as "
+                "'encoder_block_0/feed_forward/output', or give a number: the most sensitive ones."
+            )
         return replace(mode, float_layers=tuple(layers))
+    if not hasattr(model, "forward"):
+        raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
     rows = encode_batches(model, length, data)[:MOST_ROWS]
     return replace(mode, float_layers=sensitivity.worst_layers(model, rows, mode.numerics, layers))
 

@@ -85,8 +85,8 @@ class EncoderBlock(TransformerBlock):
     def _norm_apart(self, stream, channels, others, outliers):
         """The norm of a sum whose second part comes in two: `channels` alone, and the others."""
         place = one_hot(channels, stream.shape[-1])
-        others += rounded(stream * (1.0 - place.sum(axis=0)), self, "others")
-        outliers += rounded(ops.matmul(stream, place.T), self, "outliers")
+        others += rounded(stream * ops.cast(1.0 - place.sum(axis=0), stream.dtype), self, "others")
+        outliers += rounded(ops.matmul(stream, ops.cast(place.T, stream.dtype)), self, "outliers")
         return self.feed_forward_norm(others, outliers=outliers, channels=channels)
 
     def _train_post(self, x, source, bias, seeds):
