@@ -21,7 +21,7 @@ def make(epsilon=1e-5, dtype=None):
 
 
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
-@pytest.mark.parametrize("writing", ["fused", "product"])
+@pytest.mark.parametrize("writing", ["fused", "product", "inner_product"])
 def test_equals_numpy(writing, epsilon):
     layer = make(epsilon)
     weights = {path.rpartition("/")[2]: value for path, value in tiny.weights(layer).items()}
@@ -34,7 +34,7 @@ def test_equals_numpy(writing, epsilon):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("writing", ["fused", "product"])
+@pytest.mark.parametrize("writing", ["fused", "product", "inner_product"])
 def test_statistics_are_float32_in_half_precision(writing, policy):
     low = policy.removeprefix("mixed_")
     rounded = keras.ops.cast(INPUTS, low)

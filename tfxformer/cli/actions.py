@@ -69,7 +69,7 @@ def prune(model, data, output, seed, **training) -> dict:
 def evaluate(model, data, batch_size) -> dict:
     """Scores a model or a .tflite file on labelled texts."""
     from tfxformer.cli.models import open_model
-    from tfxformer.recipes.evaluation import scores, task_name
+    from tfxformer.data.evaluation import scores, task_name
 
     opened = open_model(model)
     rows, targets = _labelled(opened, data)
@@ -117,7 +117,7 @@ def export(
 def predict(model, texts, pairs, file) -> dict:
     """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values."""
     from tfxformer.cli.models import open_model
-    from tfxformer.recipes import evaluation
+    from tfxformer.data import evaluation
 
     if bool(texts) == (file is not None):
         raise ValueError("Give texts, or a data file with --file: one of the two.")
@@ -235,7 +235,7 @@ def _hold_out(task, texts, targets, validation, seed):
 
 def _labelled(model, data: Path):
     """The rows of a data file and the targets that a model wants, its labels checked."""
-    from tfxformer.recipes.evaluation import task_name
+    from tfxformer.data.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
     rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
@@ -247,7 +247,7 @@ def _labelled(model, data: Path):
 
 
 def _prediction(model, text, found) -> dict:
-    from tfxformer.recipes.evaluation import task_name
+    from tfxformer.data.evaluation import task_name
 
     task = task_name(model)
     if task == "text-classification":

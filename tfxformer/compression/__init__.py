@@ -25,6 +25,7 @@ from tfxformer.compression.distillation_losses import (
 from tfxformer.compression.factorized import factorize_embeddings
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.prune import Prune
+from tfxformer.compression.quantization_aware import QuantizationAware
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.sensitivity_scan import SensitivityReport, sensitivity
 from tfxformer.compression.sparsity import SparsityReport, sparsity_report
@@ -51,6 +52,7 @@ __all__ = [
     "PrefixTuning",
     "PromptTuning",
     "Prune",
+    "QuantizationAware",
     "RelationLoss",
     "SensitivityReport",
     "SparsityReport",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 _NAMES = {
+    "AccuracyGate": "accuracy_gate",
     "ExportError": "errors",
     "ExportReport": "litert",
     "bundle_litertlm": "litertlm",

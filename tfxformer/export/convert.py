@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.export import quantize, tied_table
+from tfxformer.export import calibration, quantize, tied_table
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quiet import quiet
 
@@ -60,7 +60,7 @@ def convert(signatures: list[Signature], mode: quantize.Mode, representative=Non
             tf.saved_model.save(module, folder, signatures=functions)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
             quantize.configure(converter, mode, representative)
-            content = _run(converter, mode)
+            content = _run(converter, mode, representative)
         if mode.name.startswith("int4"):
             content = quantize.to_int4(content, blockwise=mode.name == "int4_block32")
         elif mode.name == "dynamic_int8":
@@ -80,8 +80,10 @@ def _trace(signature: Signature):
     return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _run(converter, mode: quantize.Mode) -> bytes:
+def _run(converter, mode: quantize.Mode, representative) -> bytes:
     try:
+        if mode.calibration != "min_max" or mode.float_layers:
+            return calibration.convert(converter, mode, representative)
         return converter.convert()
     except Exception as error:  # the converter raises its own type, RuntimeError and ValueError alike
         raise ExportError(explain(str(error), mode)) from error

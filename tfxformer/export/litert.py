@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tfxformer
-from tfxformer.export import convert, decoder, flatbuffer, metadata, plan, quantize, verify
+from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata, plan, quantize, verify
+from tfxformer.export.accuracy_gate import AccuracyGate
 from tfxformer.export.files import check_writable, write_file
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
@@ -34,6 +35,8 @@ class ExportReport:
         seconds: float.
         greedy_agreement: float or None, of a decoder the share of tokens after which the file's most likely next
             token is Keras'.
+        float_layers: tuple of str, the layers that compute in float32 in an int8 file, by path.
+        score, keras_score: float or None, of the file and of Keras on the texts of the accuracy gate.
     """
 
     path: str
@@ -49,10 +52,13 @@ class ExportReport:
     mediapipe_reason: str
     seconds: float
     greedy_agreement: float | None = None
+    float_layers: tuple[str, ...] = ()
+    score: float | None = None
+    keras_score: float | None = None
 
     def to_dict(self) -> dict:
         """The report as JSON-ready values."""
-        return {**asdict(self), "signatures": list(self.signatures)}
+        return {**asdict(self), "signatures": list(self.signatures), "float_layers": list(self.float_layers)}
 
 
 def export_litert(
@@ -65,8 +71,11 @@ def export_litert(
     cache_length: int | None = None,
     prefill_lengths: Iterable[int] | None = None,
     representative=None,
+    calibration: str = "min_max",
+    float_layers: int | Iterable[str] = 0,
     samples=None,
     tolerance: float | None = None,
+    accuracy_gate: AccuracyGate | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a task or a Keras model as a LiteRT file of builtin operators only, verified first.
@@ -82,10 +91,13 @@ def export_litert(
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
+        calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
+        float_layers: of "int8", layers that stay float32: the number of the most sensitive ones, or their paths.
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
         tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A
             larger one is for those who have measured that the file serves: the report tells both.
+        accuracy_gate: labelled texts on which the file may lose a stated number of points, or is not written.
         progress: told what is being done, in a few words, before each long step.
 
     Returns:
@@ -96,25 +108,39 @@ def export_litert(
         ValueError: the arguments do not fit together.
         OSError: the file cannot be written; nothing half-written is left.
     """
-    start, path, tell = time.perf_counter(), Path(path), progress or (lambda step: None)
+    path = Path(path)
     mode = quantize.mode(quantization, tolerance)
+    mode, float_layers = check_choices(mode, calibration, float_layers, representative)
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
     if decoder.is_decoder(model):
         prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
     else:
-        prepare = _prepare(model, mode, sequence_length, sequence_lengths, representative, samples)
+        lengths = resolve_lengths(model, sequence_length, sequence_lengths)
+        prepare = _prepare(model, mode, lengths, representative, float_layers, samples)
+    if accuracy_gate is not None:
+        accuracy_gate.check_model(model)
     check_writable(path)
+    return _export(model, path, mode, prepare, accuracy_gate, progress or (lambda step: None))
+
+
+def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
+    """Converts, verifies and writes what was checked."""
+    start, scores = time.perf_counter(), ()
     with plan.float32_layers(model):
         job = prepare()
+        mode = job.mode or mode
         tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
         converted = convert.convert([p.signature for p in job.plans], mode, job.stream)
         tell(f"verifying against Keras on {job.samples} samples")
         measured = job.check(converted)
     content, reason = finish(model, converted.content, job, mode)
     verify.check_unchanged(content, converted.content, job.plans)
+    if accuracy_gate is not None:
+        tell(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
+        scores = accuracy_gate.check(model, content, mode)
     tell(f"writing {path}")
     write_file(path, content)
-    return make_report(path, content, mode, measured, reason, time.perf_counter() - start)
+    return make_report(path, content, mode, measured, reason, time.perf_counter() - start, *scores)
 
 
 def check_arguments(model, sequence: tuple, cached: tuple) -> None:
@@ -130,23 +156,26 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
         raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
 
 
-def _prepare(model, mode, sequence_length, sequence_lengths, representative, samples) -> Callable[[], plan.Job]:
+def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.Job]:
     """Checks the arguments of a model that reads whole texts; returns what makes its job."""
-    lengths = resolve_lengths(model, sequence_length, sequence_lengths)
     check_mode(mode, lengths, representative)
     data = _with_ours(model, representative)
     if samples is None and data is not None:
         samples = data[:MOST_SAMPLES]
 
     def prepare():
-        plans = plan.plan_signatures(model, mode, lengths, samples)
+        written = plan.written_apart(model, mode, lengths[-1], data) if mode.splits_outliers else mode
+        if float_layers:
+            written = plan.with_float_layers(model, written, lengths[-1], data, float_layers)
+        plans = plan.plan_signatures(model, written, lengths, samples)
         stream = plan.representative_stream(plans, model, data) if mode.calibrated else None
-        return plan.Job(plans, lambda converted: verify.verify(converted, plans, mode), len(plans[0].samples), stream)
+        samples_each = len(plans[0].samples)
+        return plan.Job(plans, lambda converted: verify.verify(converted, plans, mode), samples_each, stream, written)
 
     return prepare
 
 
-def make_report(path, content, mode, measured, reason, seconds) -> ExportReport:
+def make_report(path, content, mode, measured, reason, seconds, keras_score=None, score=None) -> ExportReport:
     """Puts together what was written and measured."""
     return ExportReport(
         path=str(path),
@@ -162,7 +191,34 @@ def make_report(path, content, mode, measured, reason, seconds) -> ExportReport:
         mediapipe_reason=reason,
         seconds=seconds,
         greedy_agreement=min((m.agreement for m in measured.values() if m.agreement is not None), default=None),
+        float_layers=mode.float_layers,
+        score=score,
+        keras_score=keras_score,
     )
+
+
+def check_choices(
+    mode: quantize.Mode, method: str, float_layers, representative
+) -> tuple[quantize.Mode, int | list[str]]:
+    """(the mode with its calibration, the float layers as a number or a list of paths).
+
+    Raises:
+        ValueError: for a choice that there is not, or that the mode does not have.
+    """
+    calibration.check_method(method)
+    count = isinstance(float_layers, int) and not isinstance(float_layers, bool)
+    float_layers = float_layers if count else list(float_layers)
+    if count and float_layers < 0:
+        raise ValueError(f"float_layers={float_layers} must be a number of layers, or their paths.")
+    for name, chosen in (("calibration", method != "min_max"), ("float_layers", bool(float_layers))):
+        if chosen and mode.name != "int8":
+            raise ValueError(f'{name}= is a choice of quantization="int8"; "{mode.name}" does not have it.')
+    if representative is not None and not mode.calibrated:
+        raise ValueError(
+            f'In quantization="{mode.name}" representative data would calibrate nothing: leave it out, or pass it as '
+            'samples=... to verify the file on it. "int8" and "int16x8" are calibrated.'
+        )
+    return replace(mode, calibration=method), float_layers
 
 
 def check_mode(mode: quantize.Mode, lengths: list, representative) -> None:

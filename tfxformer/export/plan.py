@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 
+from tfxformer.export import sensitivity
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.quantize import Mode
+from tfxformer.layers import observing
 from tfxformer.layers.equalization import Observer
 from tfxformer.models import Encoder
 
@@ -28,6 +30,8 @@ TASK_SIGNATURES = {
 CAUSAL_LM = "causal-lm"  # its signatures are those of `export.decoder`
 PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
 DEFAULT_LENGTH = 128
+
+MOST_ROWS = 32  # of the representative data; each layer's sensitivity is measured on all of them
 
 # Of several lengths, with the things real texts have: the default texts a file is verified on.
 SAMPLE_TEXTS = (
@@ -72,6 +76,7 @@ class Job:
         check: what verifies the converted file: converted -> {signature: verify.Measured}; raises ExportError.
         samples: int, how many it is verified on.
         stream: None, or what calibrates it: () -> iterator of (signature name, batch).
+        mode: None, or the mode as the model is written in it.
         facts: what else its metadata entry says.
     """
 
@@ -79,6 +84,7 @@ class Job:
     check: Callable
     samples: int
     stream: Callable | None = None
+    mode: Mode | None = None
     facts: dict = field(default_factory=dict)
 
 
@@ -198,6 +204,30 @@ def equalized(task, mode: Mode, rows: Iterable[dict]) -> Mode:
         inputs = {name: keras.ops.convert_to_tensor(ids) for name, ids in batch.items()}
         task.forward(inputs, numerics=replace(mode.numerics, equalization=observer))
     return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
+
+
+def written_apart(model, mode: Mode, length: int | None, data) -> Mode:
+    """The mode with the outlier channels that representative data, run in Keras, asks to be computed apart."""
+    if not is_task(model) and not isinstance(model, Encoder):
+        return mode
+    rows = encode_batches(model, length, data)
+    return replace(mode, numerics=observing.written_apart(model, rows, mode.numerics))
+
+
+def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:
+    """The mode with layers that stay float: a number of the most sensitive ones on representative data, or paths."""
+    if not isinstance(layers, int):
+        unknown = sorted(set(layers) - {layer.path for layer in model._flatten_layers()})
+        if unknown:
+            raise ValueError(
+                f"float_layers: the model has no layer {unknown[0]!r}. Name layers by layer.path, such as "
+                "'encoder_block_0/feed_forward/output', or give a number: the most sensitive ones."
+            )
+        return replace(mode, float_layers=tuple(layers))
+    if not hasattr(model, "forward"):
+        raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
+    rows = encode_batches(model, length, data)[:MOST_ROWS]
+    return replace(mode, float_layers=sensitivity.worst_layers(model, rows, mode.numerics, layers))
 
 
 def unpadded(batch: dict) -> dict:

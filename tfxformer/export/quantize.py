@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tfxformer.export import flatbuffer
 from tfxformer.export.errors import ExportError
-from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.numerics import STATIC_INT8, Numerics
 
 # -1e9 would be -inf in the float16 arithmetic of phone GPUs; exp(-1e4) is zero in float32 just as well.
 FLOAT_NUMERICS = Numerics(mask_value=-1e4, layer_norm="product", embedding="gather")
-# One int8 scale covers scores and mask: the mask must not be far larger than the scores are.
-STATIC_NUMERICS = Numerics(mask_value=-30.0, layer_norm="product", embedding="gather")
+# One scale covers scores and mask in int16 too.
+INT16_NUMERICS = Numerics(mask_value=-30.0, layer_norm="product", embedding="gather")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Mode:
         numerics: Numerics, how the graph is written.
         calibrated: bool, whether activations are quantized from representative texts.
         equalized: bool, whether a task's products are written around their outliers (`layers.equalization`).
+        splits_outliers: bool, whether outlier channels of an encoder are computed apart (`layers.outlier_channels`).
+        calibration: str, how ranges are chosen (`export.calibration`).
+        float_layers: tuple of str, paths of layers that compute in float32 in a calibrated file.
         instead: str, modes to try when the tolerance is missed.
     """
 
@@ -39,6 +42,9 @@ class Mode:
     numerics: Numerics = FLOAT_NUMERICS
     calibrated: bool = False
     equalized: bool = False
+    splits_outliers: bool = False
+    calibration: str = "min_max"
+    float_layers: tuple[str, ...] = ()
     instead: str = ""
 
 
@@ -48,8 +54,8 @@ MODES = {
         Mode("float32", 4, 1e-4),
         Mode("float16", 2, 5e-3, instead="float32"),
         Mode("dynamic_int8", 1, 5e-2, equalized=True, instead="float16"),
-        Mode("int8", 1, 1.5e-1, STATIC_NUMERICS, calibrated=True, instead="dynamic_int8 or int16x8"),
-        Mode("int16x8", 1, 2e-2, STATIC_NUMERICS, calibrated=True, equalized=True, instead="float16"),
+        Mode("int8", 1, 1.5e-1, STATIC_INT8, calibrated=True, splits_outliers=True, instead="dynamic_int8 or int16x8"),
+        Mode("int16x8", 1, 2e-2, INT16_NUMERICS, calibrated=True, equalized=True, instead="float16"),
         Mode("int4", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
         Mode("int4_block32", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
     )

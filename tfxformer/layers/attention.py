@@ -11,6 +11,7 @@ from keras import ops
 from tfxformer.layers import kernels, low_rank
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
+from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.numerics import DEFAULT, Numerics
 from tfxformer.layers.rotary import rotate
 
@@ -170,7 +171,7 @@ class Attention(keras.layers.Layer):
         seed=None,
         numerics: Numerics = DEFAULT,
     ):
-        if training and cache is None:
+        if training and cache is None and not rounds(self):
             return self.output_projection(self.training_context(inputs, source, bias, seed, rotary))
         readers = (self.key, self.value)
         project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), numerics)
@@ -188,10 +189,11 @@ class Attention(keras.layers.Layer):
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
-        scores = attention_scores(query, key)
+        scores = rounded(attention_scores(query, key), self, "scores")
         if bias is not None:
-            scores = scores + ops.cast(bias, scores.dtype)
-        context = attention_context(ops.softmax(scores, axis=-1), value)
+            scores = rounded(scores + ops.cast(bias, scores.dtype), self, "biased_scores")
+        probabilities = rounded(ops.softmax(scores, axis=-1), self, "probabilities")
+        context = rounded(attention_context(probabilities, value), self, "context")
         outputs = self.output_projection(merge_heads(context))
         return outputs if cache is None else (outputs, cache)
 

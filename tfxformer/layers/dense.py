@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfxformer.layers import kernels, low_rank
+from tfxformer.layers.fake_quantization import rounded, rounded_kernel, rounds
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -17,6 +19,8 @@ class Dense(keras.layers.Dense):
 
     The kernel's initializer is cloned: Keras draws one seed per initializer, so that layers that share one begin with
     the same numbers, the keys of an attention with those of its queries.
+
+    With `channels`, int [K], some of out, it gives ([..., out] zero there, [..., K] those alone): `outlier_channels`.
 
     Attributes:
         adapter: `adapters.LayerAdapter`, or None. With one `kernel` and `bias` are what it makes of `base_kernel` and
@@ -82,11 +86,34 @@ class Dense(keras.layers.Dense):
         """What the adapter makes of outputs [..., out] that another computed with `kernel` and `bias`."""
         return self.adapter.after(outputs) if self.followed else outputs
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, channels=None):
+        if channels is not None:
+            return self._call_apart(inputs, channels)
+        if rounds(self):
+            return self.after(self._call_rounded(inputs))
         if not training:
             return self.after(super().call(inputs, training=training))
         outputs = kernels.add_bias(*self.product_and_bias(inputs))
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _call_rounded(self, inputs):
+        outputs = ops.matmul(inputs, rounded_kernel(self))
+        outputs = rounded(outputs if self.bias is None else outputs + self.bias, self, "product")
+        if self.activation in (None, keras.activations.linear):
+            return outputs
+        return rounded(self.activation(outputs), self, "activation")
+
+    def _call_apart(self, inputs, channels):
+        """([..., out] zero at `channels`, [..., K] those alone), of a layer without activation."""
+        kernel = rounded_kernel(self) if rounds(self) else ops.convert_to_tensor(self.kernel)
+        others = np.ones(self.units, "float32")
+        others[list(channels)] = 0.0
+        others = ops.cast(others, kernel.dtype)
+        rest, apart = ops.matmul(inputs, kernel * others), ops.matmul(inputs, ops.take(kernel, channels, axis=1))
+        if self.bias is not None:
+            bias = ops.convert_to_tensor(self.bias)
+            rest, apart = rest + bias * ops.cast(others, bias.dtype), apart + ops.take(bias, channels)
+        return rounded(rest, self, "product"), rounded(apart, self, "outliers")
 
     def save_own_variables(self, store):
         if self.adapter is None:

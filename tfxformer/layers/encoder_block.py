@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from tfxformer.layers import kernels
 from tfxformer.layers.adapters import adapter_seed
 from tfxformer.layers.checkpointing import recomputed
+from tfxformer.layers.fake_quantization import in_force, rounded, rounding, rounds
+from tfxformer.layers.normalization import one_hot
 from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.outlier_channels import channels_apart
 from tfxformer.layers.transformer_block import TransformerBlock
 
 
@@ -32,10 +36,11 @@ class EncoderBlock(TransformerBlock):
     def call(self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT):
         seeds = self._seeds(training)
         if training and self.gradient_checkpointing:
-            streams = (inputs,) if source is None else (inputs, source)
+            streams, quantization = (inputs,) if source is None else (inputs, source), in_force()
 
             def transform(x, source=None):
-                return self._transform(x, source, bias, first_only, seeds, training, numerics)
+                with rounding(quantization):  # the second run, in the backward pass, stands in no call of the model
+                    return self._transform(x, source, bias, first_only, seeds, training, numerics)
 
             return recomputed(self, transform, *streams)
         return self._transform(inputs, source, bias, first_only, seeds, training, numerics)
@@ -45,8 +50,10 @@ class EncoderBlock(TransformerBlock):
             return self._halves(x, source, bias, first_only, seeds, training, numerics)
 
     def _halves(self, x, source, bias, first_only, seeds, training, numerics):
+        numerics = in_force().numerics if rounds(self) else numerics
         stream = x[:, :1] if first_only else x
-        if training and (self.norm_position, self.norm) == ("post", "layer") and not self.stochastic_depth:
+        post = (self.norm_position, self.norm) == ("post", "layer")
+        if training and post and not self.stochastic_depth and not rounds(self):
             return self._train_post(stream, x if first_only else source, bias, seeds)
 
         def attend(norm):
@@ -62,10 +69,25 @@ class EncoderBlock(TransformerBlock):
             return self._regularize(self.feed_forward(y, training=training, numerics=numerics), seeds[3], seeds[4])
 
         if self.norm_position == "pre":
-            stream = stream + attend(lambda y: self.attention_norm(y, numerics=numerics))
-            return stream + feed_forward(self.feed_forward_norm(stream, numerics=numerics))
+            stream = rounded(
+                stream + attend(lambda y: self.attention_norm(y, numerics=numerics)), self, "attention_sum"
+            )
+            half = feed_forward(self.feed_forward_norm(stream, numerics=numerics))
+            return rounded(stream + half, self, "feed_forward_sum")
         stream = self.attention_norm(stream + attend(lambda y: y), numerics=numerics)
+        channels = channels_apart(self.feed_forward_norm, numerics)
+        if channels is not None and not self.feed_forward.output_projection.followed:  # an adapter wants them all
+            halves = self.feed_forward(stream, numerics=numerics, channels=channels)
+            halves = (self._regularize(half, seeds[3], seeds[4]) for half in halves)
+            return self._norm_apart(stream, channels, *halves)
         return self.feed_forward_norm(stream + feed_forward(stream), numerics=numerics)
+
+    def _norm_apart(self, stream, channels, others, outliers):
+        """The norm of a sum whose second part comes in two: `channels` alone, and the others."""
+        place = one_hot(channels, stream.shape[-1])
+        others += rounded(stream * ops.cast(1.0 - place.sum(axis=0), stream.dtype), self, "others")
+        outliers += rounded(ops.matmul(stream, ops.cast(place.T, stream.dtype)), self, "outliers")
+        return self.feed_forward_norm(others, outliers=outliers, channels=channels)
 
     def _train_post(self, x, source, bias, seeds):
         """The same block, its bias, dropout, sum and norm in one kernel each."""

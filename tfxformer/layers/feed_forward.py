@@ -7,6 +7,7 @@ import keras
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized, equalized_product, sum_of_parts
+from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
@@ -21,7 +22,7 @@ class FeedForward(keras.layers.Layer):
         use_bias: bool, biases on all Dense layers.
         kernel_initializer: initializer of the kernels.
 
-    Call: [B, S, D] -> [B, S, D].
+    Call: [B, S, D] -> [B, S, D]; with `channels`, some of D, ([B, S, D] zero there, [B, S, K] those alone).
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class FeedForward(keras.layers.Layer):
         self.gate = child_dense(self, "gate", self.size, width) if self.gated else None
         self.output_projection = child_dense(self, "output", width, self.size)
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT, channels=None):
         equalization = numerics.equalization
+        if channels is not None:
+            return self.output_projection(self.inner(inputs, training, numerics), channels=channels)
         if equalization is None:
             return self.output_projection(self.inner(inputs, training, numerics))
         if self.gated:
@@ -68,6 +71,8 @@ class FeedForward(keras.layers.Layer):
     def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
         """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
         project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
+        if rounds(self):
+            return self._rounded_inner(project)
         if training and self.gated:  # said to the layers too, as in `Attention.training_context`
             return self._activate(self.gate(inputs, training=True), training) * self.expand(inputs, training=True)
         if self.gated:
@@ -76,6 +81,10 @@ class FeedForward(keras.layers.Layer):
             product, bias = self.expand.product_and_bias(inputs)
             return self._activate(product, training, bias)
         return self._activate(project(self.expand, units), training)
+
+    def _rounded_inner(self, project):
+        activated = rounded(self._activate(project(self.gate if self.gated else self.expand)), self, "activation")
+        return rounded(activated * project(self.expand), self, "gated") if self.gated else activated
 
     def get_config(self):
         return {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfxformer.layers import kernels
+from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 NORMS = ("layer", "rms")
@@ -22,9 +24,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
     Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
+    With `outliers` [..., K], some of the D `channels`, the input is zero there; they have scales of their own in int8.
     """
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, numerics: Numerics = DEFAULT, outliers=None, channels=None):
+        if rounds(self) or numerics.layer_norm == "inner_product" or outliers is not None:
+            return self._call_as_inner_product(inputs, outliers, channels)
         if training:
             inputs = ops.cast(inputs, self.compute_dtype)
             return kernels.add_norm(inputs, None, self.gamma, self.beta, self.epsilon)
@@ -33,7 +38,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return super().call(inputs)
 
     def _call_as_product(self, inputs):
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = self._wide_dtype
         inputs = ops.cast(inputs, wide)
         mean = ops.mean(inputs, axis=-1, keepdims=True)
         # Two equal differences, not one squared: the converter folds square(x - mean) into
@@ -45,6 +50,54 @@ class LayerNormalization(keras.layers.LayerNormalization):
         # the result, which then quantize worse, and would store a tied table twice.
         scale = ops.rsqrt(variance + self.epsilon) * gamma
         return ops.cast(centred * scale + beta, self.compute_dtype)
+
+    def _call_as_inner_product(self, inputs, outliers, channels):
+        """The norm as int8 computes it best: the squares are summed inside a product, none is stored."""
+        wide, width = self._wide_dtype, inputs.shape[-1]
+        inputs = rounded(ops.cast(inputs, wide), self, "inputs")
+        gamma, beta = ops.cast(self.gamma, wide) * width**0.5, ops.cast(self.beta, wide)
+        mean = ops.mean(inputs, axis=-1, keepdims=True)
+        if outliers is not None:
+            outliers = rounded(ops.cast(outliers, wide), self, "outliers")
+            share = ops.mean(outliers, axis=-1, keepdims=True) * (len(channels) / width)
+            mean = rounded(mean, self, "mean_of_others") + rounded(share, self, "mean_of_outliers")
+        mean = rounded(mean, self, "mean")
+        centred = rounded(inputs - mean, self, "centred")
+        if outliers is None:
+            deviation = self._inverse_deviation(_inner_product(centred, centred))
+            scaled = centred * rounded(deviation * gamma, self, "scale")
+            return ops.cast(rounded(rounded(scaled, self, "scaled") + beta, self, "outputs"), self.compute_dtype)
+        place = one_hot(channels, width)
+        others = 1.0 - place.sum(axis=0)  # [D]
+        outliers = rounded(outliers - mean, self, "centred_outliers")
+        squares = rounded(_inner_product(centred, centred * others), self, "squares")
+        squares += rounded(_inner_product(outliers, outliers), self, "squared_outliers")
+        deviation = self._inverse_deviation(squares)
+        scaled = rounded(centred * rounded(deviation * (gamma * others), self, "scale"), self, "scaled")
+        outliers = rounded(outliers * deviation, self, "scaled_outliers")
+        placed = rounded(ops.matmul(outliers, place * gamma) + beta, self, "placed")  # [B, S, K] -> [B, S, D]
+        return ops.cast(rounded(scaled + placed, self, "outputs"), self.compute_dtype)
+
+    def _inverse_deviation(self, squares):
+        """1 / sqrt of the sum of squares [B, S, 1]: sqrt(D) times the inverse of the standard deviation."""
+        epsilon = self.epsilon * self.gamma.shape[0]
+        squares = rounded(rounded(squares, self, "variance") + epsilon, self, "variance_and_epsilon")
+        return rounded(ops.rsqrt(squares), self, "deviation")
+
+    @property
+    def _wide_dtype(self) -> str:
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+
+def one_hot(channels, width: int) -> np.ndarray:
+    """float32 [K, D], a row for each of the channels."""
+    return np.eye(width, dtype="float32")[np.asarray(channels)]
+
+
+def _inner_product(first, second):
+    """The sums of products of two [B, S, D], as one product of matrices per token: [B, S, 1]."""
+    product = ops.matmul(ops.expand_dims(first, -2), ops.expand_dims(second, -1))  # [B, S, 1, 1]
+    return ops.reshape(product, (*ops.shape(first)[:-1], 1))
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -15,20 +15,26 @@ class Numerics:
         mask_value: float, added to the attention score of a padded position. Static int8 shares one scale
             over scores and mask, so export chooses a small one; training wants one that always wins.
         layer_norm: "fused" is Keras' own; "product" writes the variance as a product of two differences,
-            which LiteRT does not fold into SQUARED_DIFFERENCE (an op without int8 and int16 kernels).
+            which LiteRT does not fold into SQUARED_DIFFERENCE (an op without int8 and int16 kernels);
+            "inner_product" as one matrix product per token, whose squares int8 never stores.
         embedding: "take" is Keras' own lookup, "gather" the raw one without the wrap of negative ids.
         equalization: Equalization or None, how one model's products keep their outliers out of int8's way.
+        channels_apart: pairs of a norm's path and the channels of its input that are computed apart from the others,
+            with scales of their own in int8; see `layers.outlier_channels`.
     """
 
     mask_value: float = -1e9
     layer_norm: str = "fused"
     embedding: str = "take"
     equalization: Equalization | None = None
+    channels_apart: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self):
-        for name, known in (("layer_norm", ("fused", "product")), ("embedding", ("take", "gather"))):
+        for name, known in (("layer_norm", ("fused", "product", "inner_product")), ("embedding", ("take", "gather"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}.")
 
 
 DEFAULT = Numerics()
+# What computes in int8 throughout. One scale covers scores and mask: the mask must not be far larger than the scores.
+STATIC_INT8 = Numerics(mask_value=-30.0, layer_norm="inner_product", embedding="gather")

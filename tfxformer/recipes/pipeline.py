@@ -18,9 +18,9 @@ from pathlib import Path
 import keras
 
 from tfxformer.compression import PolynomialDecay, Prune, sparsity_report
+from tfxformer.data.evaluation import main_score, scores
 from tfxformer.export import LiteRTModel, export_litert
 from tfxformer.recipes import latency, plots, report
-from tfxformer.recipes.evaluation import main_score, scores
 from tfxformer.recipes.folders import complete_folder
 from tfxformer.tasks import Task
 from tfxformer.training.history import numbers as numbers

@@ -15,9 +15,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfxformer.data.evaluation import main_score, predict, scores
 from tfxformer.export import ExportError, LiteRTModel, export_litert
 from tfxformer.recipes import latency, pipeline, report
-from tfxformer.recipes.evaluation import main_score, predict, scores
 from tfxformer.recipes.folders import complete_folder
 from tfxformer.recipes.sweep import results as tables
 from tfxformer.recipes.sweep.recipe import AXES, Point, Recipe

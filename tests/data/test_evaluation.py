@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 from sklearn import metrics  # seqeval brings both
 
-from tfxformer.recipes import evaluation
+from tfxformer.data import evaluation
 
 VALUES = arrays.arrays(np.float64, 12, elements=st.integers(-3, 3).map(float))
 

@@ -1,0 +1,54 @@
+"""Quantization-aware training under two replicas and on one device; prints one JSON object.
+
+`python quantization_cases.py`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
+
+import numpy as np
+import tiny
+from distillation_cases import classifier
+
+
+def trained(scope, jit, aware=True):
+    """Weights before and after an epoch of 17 rows, 4 a batch, an update every other one."""
+    import keras
+
+    from tfxformer import compression
+
+    batch = tiny.batch(17, 12)
+    labels = np.arange(17) % 2
+    with scope():
+        model = classifier(layers=1)
+        before = tiny.weights(model)
+        optimizer = keras.optimizers.SGD(0.05, global_clipnorm=1.0, gradient_accumulation_steps=2)
+        model.compile(optimizer, jit_compile=jit)
+    callbacks = [compression.QuantizationAware(batch)] if aware else []
+    model.fit(batch, labels, batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+    return before, tiny.weights(model)
+
+
+def largest(one, other) -> float:
+    return max(float(np.abs(one[path] - other[path]).max()) for path in one)
+
+
+def main():
+    from tfxformer import training
+
+    strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
+    before, alone = trained(contextlib.nullcontext, False)
+    _, ours = trained(strategy.scope, True)
+    _, plain = trained(contextlib.nullcontext, False, aware=False)
+    results = {"moved": largest(before, alone), "difference": largest(ours, alone)}
+    print(json.dumps({**results, "rounding_matters": largest(plain, alone)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Calibrations and float layers: ranges by brute force, and what arrives in the file."""
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from export_cases import TEXTS, backbone, perturb
+
+from tfxformer import export, tasks
+from tfxformer.export import calibration, flatbuffer
+
+GENERATOR = np.random.default_rng(0)
+LONG_TAILED = GENERATOR.standard_t(3, size=100_000)
+
+
+def histogram(values):
+    counts, _ = np.histogram(values, calibration.BINS, (values.min(), values.max()))
+    return counts, float(values.min()), float(values.max())
+
+
+def test_percentiles_are_numpys():
+    low, high = calibration.percentile_range(*histogram(LONG_TAILED))
+    bin_width = np.ptp(LONG_TAILED) / calibration.BINS
+    np.testing.assert_allclose((low, high), np.percentile(LONG_TAILED, [0.005, 99.995]), atol=2 * bin_width)
+    assert calibration.percentile_range(*histogram(np.abs(LONG_TAILED) + 1.0))[0] == 0.0
+
+
+def test_least_squares_are_those_of_rounding_for_real():
+    def error(fraction):
+        low, high = fraction * LONG_TAILED.min(), fraction * LONG_TAILED.max()
+        step = (high - low) / calibration.LEVELS
+        return np.square(np.clip(np.round(LONG_TAILED / step) * step, low, high) - LONG_TAILED).mean()
+
+    low, high = calibration.least_squares_range(*histogram(LONG_TAILED))
+    assert low / LONG_TAILED.min() == pytest.approx(high / LONG_TAILED.max())
+    found, best = error(high / LONG_TAILED.max()), min(map(error, calibration.FRACTIONS))
+    assert found <= 1.02 * best and found < 0.5 * error(1.0)
+
+
+@pytest.fixture(scope="module")
+def files(classifier, tmp_path_factory):
+    """{calibration: (report, path)}."""
+    folder, found = tmp_path_factory.mktemp("files"), {}
+    for method in calibration.METHODS:
+        path = folder / f"{method}.tflite"
+        found[method] = (
+            export.export_litert(
+                classifier, path, "int8", sequence_length=48, representative=TEXTS * 4, calibration=method
+            ),
+            path,
+        )
+    return found
+
+
+def scales(path):
+    """The scale of each activation by its tensor's name."""
+    details = Interpreter(model_path=str(path)).get_tensor_details()
+    kept = [d for d in details if d["dtype"] == np.int8 and len(d["quantization_parameters"]["scales"]) == 1]
+    return {d["name"]: float(d["quantization_parameters"]["scales"][0]) for d in kept}
+
+
+def test_no_range_is_wider_and_some_are_narrower(files):
+    whole = scales(files["min_max"][1])
+    for method in ("percentile", "mse"):
+        found = scales(files[method][1])
+        assert found.keys() == whole.keys()
+        ratios = np.array([found[name] / whole[name] for name in whole])
+        assert (ratios <= 1.001).all() and (ratios < 0.95).sum() > 10, method
+
+
+def test_our_halves_are_the_converters_whole(classifier, files, monkeypatch):
+    """Where nothing is chosen, calibrating and quantizing by ourselves gives the converter's own bytes."""
+    calls = []
+
+    def convert(converter, mode, representative):
+        content = calibration.convert(converter, mode, representative)
+        calls.append(content)
+        return content
+
+    monkeypatch.setattr("tfxformer.export.convert._run", convert)
+    path = files["min_max"][1].with_name("halves.tflite")
+    export.export_litert(classifier, path, "int8", sequence_length=48, representative=TEXTS * 4)
+    assert calls and path.read_bytes() == files["min_max"][1].read_bytes()
+
+
+def float_kernels(path):
+    """Shapes [out, in] of the float32 kernels of products."""
+    model = flatbuffer.read(path.read_bytes())
+    tensors = [
+        graph.tensors[int(operator.inputs[1])]
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if flatbuffer.operator_name(model, operator) == "FULLY_CONNECTED"
+    ]
+    infos = [flatbuffer.tensor_info(tensor) for tensor in tensors]
+    return [info.shape for info in infos if info.dtype == "float32"]
+
+
+def test_named_layers_stay_float(classifier, files, tmp_path):
+    names = ["encoder_block_0/feed_forward/expand", "encoder_block_1/feed_forward_norm"]
+    path = tmp_path / "model.tflite"
+    report = export.export_litert(
+        classifier, path, "int8", sequence_length=48, representative=TEXTS * 4, float_layers=names
+    )
+    assert list(report.float_layers) == names
+    assert float_kernels(path) == [(128, 64)] and not float_kernels(files["min_max"][1])
+    assert report.to_dict()["float_layers"] == names
+
+
+def test_the_most_sensitive_layer_is_found_and_left_float(tokenizer, tmp_path):
+    """A pooler one of whose channels no output reads takes all of its tensor's precision."""
+    task = perturb(tasks.TextClassifier(backbone(), ["a", "b", "c"], tokenizer=tokenizer))
+    for weight in task.weights:
+        values = np.array(weight)
+        if weight.path.endswith("encoder_block_1/feed_forward/expand/kernel"):
+            values[:, 5] *= 400
+        elif weight.path.endswith("encoder_block_1/feed_forward/output/kernel"):
+            values[5] = 0
+        weight.assign(values)
+    reports = [
+        export.export_litert(
+            task,
+            tmp_path / "m.tflite",
+            "int8",
+            sequence_length=48,
+            representative=TEXTS * 4,
+            float_layers=count,
+            tolerance=0.9,
+        )
+        for count in (0, 2)
+    ]
+    # What computes the large channel, and the activation behind it.
+    assert set(reports[1].float_layers) == {"encoder_block_1/feed_forward/expand", "encoder_block_1/feed_forward"}
+    assert reports[1].error < 0.6 * reports[0].error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"calibration": "entropy", "representative": TEXTS}, "Unknown calibration 'entropy'; known: min_max"),
+        ({"float_layers": -1, "representative": TEXTS}, "must be a number of layers"),
+        ({"float_layers": ["encoder_block_7"], "representative": TEXTS}, "the model has no layer 'encoder_block_7'"),
+        ({"representative": []}, "representative data is empty"),
+        ({}, "pass representative=texts"),
+        ({"quantization": "dynamic_int8", "calibration": "mse"}, "calibration= is a choice of quantization"),
+        ({"quantization": "float16", "float_layers": 2}, "float_layers= is a choice of quantization"),
+        ({"quantization": "dynamic_int8", "representative": TEXTS}, "calibrate nothing"),
+    ],
+)
+def test_what_does_not_fit_together(classifier, tmp_path, arguments, message):
+    with pytest.raises((ValueError, export.ExportError), match=message):
+        export.export_litert(
+            classifier, tmp_path / "m.tflite", **{"quantization": "int8", "sequence_length": 32, **arguments}
+        )
+    assert not list(tmp_path.iterdir())

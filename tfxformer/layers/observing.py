@@ -1,0 +1,41 @@
+"""What a model computes on some texts, watched to write it for int8: `fake_quantization`, `outlier_channels`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from keras import ops
+
+from tfxformer.layers.fake_quantization import FakeQuantization, RangeObserver, rounding
+from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.outlier_channels import ChannelObserver
+
+
+def written_apart(model, batches: Iterable[dict], numerics: Numerics) -> Numerics:
+    """The numerics with the channels that batches ask to be computed apart.
+
+    Args:
+        model: a task, or another model with `forward(batch, numerics)`.
+        batches: dicts of int32 [B, S].
+    """
+    observer = ChannelObserver(_layers(model), numerics)
+    _watch(model, batches, observer)
+    return replace(numerics, channels_apart=observer.channels_apart())
+
+
+def observe_ranges(model, batches: Iterable[dict], numerics: Numerics) -> FakeQuantization:
+    """What rounds the model in the ranges that batches have; arguments as `written_apart` has them."""
+    observer = RangeObserver(_layers(model), numerics)
+    _watch(model, batches, observer)
+    return observer.fake_quantization()
+
+
+def _layers(model) -> list:
+    return [layer for layer in model._flatten_layers() if layer is not model]
+
+
+def _watch(model, batches, observer) -> None:
+    with rounding(observer):
+        for batch in batches:
+            model.forward({name: ops.convert_to_tensor(ids) for name, ids in batch.items()}, numerics=observer.numerics)

@@ -1,0 +1,55 @@
+"""Channels of a residual sum that are far larger than the others, computed apart where one scale would cover all.
+
+In a trained encoder one channel of one token, behind a feed-forward half, may be a hundred times larger than anything
+else (Sun et al., 2024, arXiv:2402.17762). A file that computes in int8 has one scale for a tensor, and rounds all other
+channels to a few levels. Here such channels leave the half by a small product of their own, and come back behind the
+norm, where nothing is large any more. The function is the same.
+
+Shape letters: B batch, S sequence length, D model width, F feed-forward width, K channels apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from tfxformer.layers.fake_quantization import RangeObserver
+from tfxformer.layers.numerics import Numerics
+
+OUTLIER_RATIO = 5.0  # of a channel's largest magnitude to the median channel's, from which on it is computed apart
+MOST_CHANNELS = 8  # of one sum
+
+
+class ChannelObserver(RangeObserver):
+    """Learns in eager calls which channels are to be computed apart.
+
+    Args:
+        layers: those that are watched.
+        numerics: Numerics, how blocks are written.
+    """
+
+    def __init__(self, layers, numerics: Numerics):
+        super().__init__(layers, numerics)
+        self._largest = {}
+
+    def rounded(self, x, layer, name: str):
+        if name == "inputs" and layer.path.endswith("feed_forward_norm"):
+            largest = np.abs(ops.convert_to_numpy(x)).reshape(-1, x.shape[-1]).max(axis=0, initial=0.0)  # -> [D]
+            self._largest[layer.path] = np.maximum(largest, self._largest.get(layer.path, 0.0))
+        return x
+
+    def channels_apart(self) -> tuple:
+        """What `Numerics.channels_apart` takes."""
+        found = ((path, choose_channels(largest)) for path, largest in self._largest.items())
+        return tuple((path, channels) for path, channels in found if channels)
+
+
+def choose_channels(largest: np.ndarray) -> tuple[int, ...]:
+    """The channels, ascending, that are far larger than the others, of the largest magnitude of each [D]."""
+    order = np.argsort(-largest, kind="stable")[:MOST_CHANNELS]
+    return tuple(sorted(int(i) for i in order if largest[i] > OUTLIER_RATIO * np.median(largest)))
+
+
+def channels_apart(norm, numerics: Numerics):
+    """The channels of a norm's input that are computed apart: tuple of int, or None."""
+    return dict(numerics.channels_apart).get(norm.path)
