@@ -142,9 +142,9 @@ def conditions(found: dict) -> str:
         f"{recipe['dtype'] or 'float32'}, seed {recipe['seed']}. All scores are those of the .tflite files, text by "
         f"text. Training took {found['seconds_of_stages']:.0f} s on {machine['cores']} cores of "
         f"{machine['processor']}, {found['date']}. Times are medians of {recipe['latency_rounds']} runs of one text in "
-        "turn with the other files, without tokenizing; zip is deflate, what an app store ships. Losses are hundredths "
-        "of the score against point 0, with their standard errors. Best: s, no other file is as small with a higher "
-        "score; t, none as fast."
+        "turn with the other files, on one thread, without tokenizing; zip is deflate, what an app store ships. Losses "
+        "are hundredths of the score against point 0, with their standard errors. Best: s, no other file is as small "
+        "with a higher score; t, none as fast."
     )
 
 

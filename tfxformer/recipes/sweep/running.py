@@ -17,7 +17,8 @@ import numpy as np
 
 from tfxformer.data.evaluation import main_score, predict, scores
 from tfxformer.export import ExportError, LiteRTModel, export_litert
-from tfxformer.recipes import latency, pipeline, report
+from tfxformer.recipes import pipeline, report
+from tfxformer.recipes.file_costs import file_costs
 from tfxformer.recipes.folders import complete_folder
 from tfxformer.recipes.sweep import results as tables
 from tfxformer.recipes.sweep.recipe import AXES, Point, Recipe
@@ -188,21 +189,12 @@ class Sweep:
 
     def measure_latencies(self, measured: list[dict]) -> None:
         """Adds the time of one text to each point that has a file; they are timed in turn."""
-        calls = {}
-        for index, (point, found) in enumerate(zip(self.recipe.points, measured, strict=True)):
-            if "refused" not in found:
-                file = LiteRTModel(self.file(point))
-                (signature,) = file.signatures.values()
-                batch = {tensor.name: _text_of(tensor) for tensor in signature.inputs}
-                calls[index] = latency.litert_call(file, batch)
-        self.say(f"timing {len(calls)} files in turn")
-        for index, times in latency.race(calls, self.recipe.latency_rounds).items():
-            measured[index]["latency"] = times
-
-
-def _text_of(tensor) -> np.ndarray:
-    """An input of a text without padding: which tokens it has does not change the time."""
-    return np.full(tensor.shape, 0 if "segment" in tensor.name else 1, "int32")
+        points = zip(self.recipe.points, measured, strict=True)
+        files = {str(i): self.file(point) for i, (point, found) in enumerate(points) if "refused" not in found}
+        self.say(f"timing {len(files)} files in turn")
+        for row in file_costs(files, rounds=self.recipe.latency_rounds).rows:
+            quartiles = {"low_quartile_ms": row.low_quartile_ms, "high_quartile_ms": row.high_quartile_ms}
+            measured[int(row.name)]["latency"] = {"median_ms": row.median_ms, **quartiles}
 
 
 def _load(path: Path):
