@@ -158,7 +158,7 @@ def test_a_choice_is_pruned_by_one_callback_for_each_sparsity():
 
 def test_it_prints_draws_and_goes_into_json(tmp_path):
     report = report_of({"a/kernel": (4, {0.5: 0.125}), "longer/kernel": (8, {0.5: -0.25})})
-    assert str(report).splitlines()[-2:] == ["a/kernel           0.1250", "longer/kernel     -0.2500"]
+    assert str(report).splitlines()[-2:] == ["a/kernel         0.1250", "longer/kernel   -0.2500"]
     assert json.loads(json.dumps(report.to_dict()))["rows"][1]["lost"] == -0.25
     report.plot(tmp_path / "sensitivity.png")
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")

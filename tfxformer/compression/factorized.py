@@ -14,8 +14,9 @@ def factorize_embeddings(model, rank: int):
 
     Of a small encoder the token table is most of the file; with E a quarter of D it is a quarter (ALBERT's
     factorization, Lan et al., 2019, arXiv:1909.11942, section 3.1, of a model that is trained already). The stream
-    keeps its width D, so nothing else changes; logits of a tied head go through the same two matrices. What the ranks
-    left out held is gone: `fit`, or a `Distiller` with the whole model as teacher, brings most of it back.
+    keeps its width D, so nothing else changes; logits of a tied head go through the same two matrices. Trained tables
+    are far from low rank: of MiniLM's (30,522 x 384) rank 192 holds 79 % of the squared norm, rank 96 57 %. So train
+    afterwards: `fit`, or a `Distiller` with the whole model as teacher.
 
     To cut D itself would touch every norm of every layer, whose means and variances run over it: no smaller model
     equals the big one with some of these channels at zero.

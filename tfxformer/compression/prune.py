@@ -43,11 +43,11 @@ class Prune(keras.callbacks.Callback):
     What brings back other weights at the end of `fit` brings back their sparsity: give
     `EarlyStopping(restore_best_weights=True)` a `start_from_epoch` after the schedule's end.
 
-    method="movement" prunes the weights that training moves towards zero (Sanh et al., 2020, arXiv:2005.07683), which
-    in fine-tuning keeps more at high sparsity. Each update adds -gradient * weight to a weight's score; weights that
-    are gone still collect, and come back with the value they had. Begin the schedule some hundred updates in. Scores
-    are no part of a saved model: `training.Resume` keeps them, so that a killed training goes on as if never stopped;
-    a reloaded `.keras` file keeps its zeros, and scores begin anew.
+    method="movement" prunes the weights that training moves towards zero (Sanh et al., 2020, arXiv:2005.07683, who
+    found it better than magnitude in fine-tuning at high sparsity). Each update adds -gradient * weight to a weight's
+    score; weights that are gone still collect, and come back with the value they had. Begin the schedule some hundred
+    updates in. Scores are no part of a saved model: `training.Resume` keeps them, so that a killed training goes on
+    as if never stopped; a reloaded `.keras` file keeps its zeros, and scores begin anew.
 
     Args:
         schedule: PolynomialDecay or ConstantSparsity of this package.
