@@ -17,8 +17,20 @@ import tiny
 from distillation_cases import classifier
 
 
+def planted(model):
+    """Lets an inner unit that no output reads take the precision of its block: rounding then does much."""
+    for weight in model.weights:
+        values = np.array(weight)
+        if weight.path.endswith("feed_forward/expand/kernel"):
+            values[:, 5] *= 40
+        elif weight.path.endswith("feed_forward/output/kernel"):
+            values[5] = 0
+        weight.assign(values)
+    return model
+
+
 def trained(scope, aware=True):
-    """Weights before and after an epoch of 17 rows, 4 a batch, an update every other one."""
+    """Weights after an epoch of 17 rows, 4 a batch, an update every other one."""
     import keras
 
     from tfxformer import compression
@@ -26,13 +38,12 @@ def trained(scope, aware=True):
     batch = tiny.batch(17, 12)
     labels = np.arange(17) % 2
     with scope():
-        model = classifier(layers=1)
-        before = tiny.weights(model)
+        model = planted(classifier(layers=1))
         optimizer = keras.optimizers.SGD(0.05, global_clipnorm=1.0, gradient_accumulation_steps=2)
         model.compile(optimizer)
     callbacks = [compression.QuantizationAware(batch)] if aware else []
     model.fit(batch, labels, batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
-    return before, tiny.weights(model)
+    return tiny.weights(model)
 
 
 def distance(one, other) -> float:
@@ -43,10 +54,10 @@ def main():
     from tfxformer import training
 
     strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
-    before, alone = trained(contextlib.nullcontext)
-    _, ours = trained(strategy.scope)
-    _, plain = trained(contextlib.nullcontext, aware=False)
-    results = {"moved": distance(before, alone), "difference": distance(ours, alone)}
+    alone = trained(contextlib.nullcontext)
+    ours = trained(strategy.scope)
+    plain = trained(contextlib.nullcontext, aware=False)
+    results = {"difference": distance(ours, alone)}
     print(json.dumps({**results, "rounding_matters": distance(plain, alone)}))
 
 
