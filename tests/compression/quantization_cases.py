@@ -17,8 +17,20 @@ import tiny
 from distillation_cases import classifier
 
 
-def trained(scope, jit, aware=True):
-    """Weights before and after an epoch of 17 rows, 4 a batch, an update every other one."""
+def planted(model):
+    """Lets an inner unit that no output reads take the precision of its block: rounding then does much."""
+    for weight in model.weights:
+        values = np.array(weight)
+        if weight.path.endswith("feed_forward/expand/kernel"):
+            values[:, 5] *= 40
+        elif weight.path.endswith("feed_forward/output/kernel"):
+            values[5] = 0
+        weight.assign(values)
+    return model
+
+
+def trained(scope, aware=True):
+    """Weights after an epoch of 17 rows, 4 a batch, an update every other one."""
     import keras
 
     from tfxformer import compression
@@ -26,28 +38,27 @@ def trained(scope, jit, aware=True):
     batch = tiny.batch(17, 12)
     labels = np.arange(17) % 2
     with scope():
-        model = classifier(layers=1)
-        before = tiny.weights(model)
+        model = planted(classifier(layers=1))
         optimizer = keras.optimizers.SGD(0.05, global_clipnorm=1.0, gradient_accumulation_steps=2)
-        model.compile(optimizer, jit_compile=jit)
+        model.compile(optimizer)
     callbacks = [compression.QuantizationAware(batch)] if aware else []
     model.fit(batch, labels, batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
-    return before, tiny.weights(model)
+    return tiny.weights(model)
 
 
-def largest(one, other) -> float:
-    return max(float(np.abs(one[path] - other[path]).max()) for path in one)
+def distance(one, other) -> float:
+    return float(np.sqrt(sum(np.square(one[path] - other[path]).sum() for path in one)))
 
 
 def main():
     from tfxformer import training
 
     strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
-    before, alone = trained(contextlib.nullcontext, False)
-    _, ours = trained(strategy.scope, True)
-    _, plain = trained(contextlib.nullcontext, False, aware=False)
-    results = {"moved": largest(before, alone), "difference": largest(ours, alone)}
-    print(json.dumps({**results, "rounding_matters": largest(plain, alone)}))
+    alone = trained(contextlib.nullcontext)
+    ours = trained(strategy.scope)
+    plain = trained(contextlib.nullcontext, aware=False)
+    results = {"difference": distance(ours, alone)}
+    print(json.dumps({**results, "rounding_matters": distance(plain, alone)}))
 
 
 if __name__ == "__main__":

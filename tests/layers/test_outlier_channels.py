@@ -24,7 +24,7 @@ def planted(**changes):
 
 def largest(quantization, model, name, suffix):
     """The largest magnitude of what the layer at a path rounds under a name."""
-    (layer,) = [layer for layer in model._flatten_layers() if layer.path.endswith(suffix)]
+    (layer,) = [layer for layer in model._flatten_layers() if (layer.path or "").endswith(suffix)]
     return max(map(abs, quantization.ranges[id(layer), name]))
 
 

@@ -71,7 +71,7 @@ class AccuracyGate:
         if lost > self.most_points_lost + 1e-9:
             ways = [f"quantization={mode.instead}"] if mode.instead else []
             if mode.calibrated:
-                ways += ["float_layers=2 or more", "compression.QuantizationAware in a last short fit"]
+                ways += ["float_layers=1 or more", "compression.QuantizationAware in a last short fit"]
             raise ExportError(
                 f"{name} {found[name]:.4f} of the {mode.name} file against {wanted[name]:.4f} of Keras on "
                 f"{len(self.texts)} texts: {lost:.2f} points lost, {self.most_points_lost:g} allowed. No file was "

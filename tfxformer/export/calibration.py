@@ -50,7 +50,7 @@ def convert(converter, mode: Mode, representative: Callable[[], Iterable]) -> by
 
 
 def float_nodes(content: bytes, layers: Iterable[str]) -> list[str]:
-    """The names of the outputs of the operators of some layers, of a float file.
+    """The names of the outputs of the operators of some layers and of all that is in them, of a float file.
 
     Args:
         content: the file.
@@ -60,17 +60,15 @@ def float_nodes(content: bytes, layers: Iterable[str]) -> list[str]:
         ValueError: naming a layer that no operator of the file is from.
     """
     model, layers = flatbuffer.read(content), list(layers)
-    # TensorFlow numbers the scopes that are entered again; the deepest layer that a name lies in is its own.
+    # TensorFlow numbers the scopes that are entered again.
     scopes = {layer: "/".join(rf"{re.escape(part)}(_\d+)?" for part in layer.split("/")) for layer in layers}
-    patterns = {layer: re.compile(scope + "/") for layer, scope in scopes.items()}
     found = {layer: [] for layer in layers}
     for graph in model.subgraphs:
         for operator in graph.operators or ():
             name = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
             place = _place(name, flatbuffer.operator_name(model, operator))
-            for layer, pattern in patterns.items():
-                match = pattern.match(place)
-                if match and "/" not in place[match.end() :].removeprefix("Tensordot/").removeprefix("Gelu/"):
+            for layer in layers:
+                if re.match(scopes[layer] + "/", place):
                     found[layer].append(name)
     missing = [layer for layer, names in found.items() if not names]
     if missing:
@@ -78,7 +76,7 @@ def float_nodes(content: bytes, layers: Iterable[str]) -> list[str]:
             f"No operator of the file is from the layer {missing[0]!r}; layers have the paths that Keras gives them "
             "(layer.path), such as 'encoder_block_0/feed_forward/output'."
         )
-    return [name for names in found.values() for name in names]
+    return sorted({name for names in found.values() for name in names})
 
 
 def _place(name: str, operator: str) -> str:

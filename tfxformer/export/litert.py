@@ -35,7 +35,7 @@ class ExportReport:
         seconds: float.
         greedy_agreement: float or None, of a decoder the share of tokens after which the file's most likely next
             token is Keras'.
-        float_layers: tuple of str, the layers that compute in float32 in an int8 file, by path.
+        float_layers: tuple of str, paths of the layers that, with all in them, compute in float32 in an int8 file.
         score, keras_score: float or None, of the file and of Keras on the texts of the accuracy gate.
     """
 
@@ -92,7 +92,7 @@ def export_litert(
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
-        float_layers: of "int8", layers that stay float32: the number of the most sensitive ones, or their paths.
+        float_layers: of "int8", what stays float32: how many parts (blocks), the most sensitive ones, or layers' paths.
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
             model without a tokenizer) and the representative ones.
         tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A

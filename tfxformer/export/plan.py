@@ -215,7 +215,7 @@ def written_apart(model, mode: Mode, length: int | None, data) -> Mode:
 
 
 def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:
-    """The mode with layers that stay float: a number of the most sensitive ones on representative data, or paths."""
+    """The mode with layers that stay float: a number of the most sensitive parts on representative data, or paths."""
     if not isinstance(layers, int):
         unknown = sorted(set(layers) - {layer.path for layer in model._flatten_layers()})
         if unknown:
@@ -227,7 +227,7 @@ def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mo
     if not hasattr(model, "forward"):
         raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
     rows = encode_batches(model, length, data)[:MOST_ROWS]
-    return replace(mode, float_layers=sensitivity.worst_layers(model, rows, mode.numerics, layers))
+    return replace(mode, float_layers=sensitivity.worst_parts(model, rows, mode.numerics, layers))
 
 
 def unpadded(batch: dict) -> dict:

@@ -1,4 +1,7 @@
-"""Which layers int8 harms most: each alone rounds what it computes, in Keras, and the outputs are compared."""
+"""Which parts of an encoder int8 harms most: each alone rounds what it computes, in Keras, and outputs are compared.
+
+Parts are whole blocks, norms, heads: a float layer whose neighbours compute in int8 hands them rounded numbers again.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,30 @@ from tfxformer.layers.fake_quantization import rounding
 from tfxformer.layers.numerics import Numerics
 
 
-class _OneLayer:
-    """A `FakeQuantization` of which one layer's numbers are rounded; all layers are written as if they were."""
+class _OnePart:
+    """A `FakeQuantization` of which one part's numbers are rounded; all layers are written as if they were."""
 
-    def __init__(self, quantization, layer):
-        self._quantization, self._layer = quantization, layer
+    def __init__(self, quantization, part):
+        self._quantization, self._part = quantization, part
         self.numerics = quantization.numerics
 
     def concerns(self, layer) -> bool:
         return self._quantization.concerns(layer)
 
     def rounded(self, x, layer, name: str):
-        return self._quantization.rounded(x, layer, name) if layer is self._layer else x
+        return self._quantization.rounded(x, layer, name) if part_of(layer) == self._part else x
 
     def kernel(self, layer):
-        return self._quantization.kernel(layer) if layer is self._layer else layer.kernel
+        return self._quantization.kernel(layer) if part_of(layer) == self._part else layer.kernel
+
+
+def part_of(layer) -> str:
+    """The path of the part of a model that a layer is in: a block, a norm, the head."""
+    return layer.path.split("/")[0]
 
 
 def sensitivities(model, batches: Iterable[dict], numerics: Numerics) -> dict[str, float]:
-    """The relative L2 error of the outputs when one layer rounds, by its path, the largest first.
+    """The relative L2 error of the outputs when one part rounds, by its path, the largest first.
 
     Args:
         model: a task on an encoder, or an `Encoder`.
@@ -38,18 +46,17 @@ def sensitivities(model, batches: Iterable[dict], numerics: Numerics) -> dict[st
         numerics: Numerics, as the file is written.
     """
     batches = list(batches)
-    whole = [{name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}]
-    quantization = observing.observe_ranges(model, whole, numerics)
-    wanted = _outputs(model, whole[0], _OneLayer(quantization, None))
-    errors = {}
-    for layer in quantization.layers:
-        found = _outputs(model, whole[0], _OneLayer(quantization, layer))
-        errors[layer.path] = float(np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-30))
+    whole = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    quantization = observing.observe_ranges(model, [whole], numerics)
+    wanted, errors = _outputs(model, whole, _OnePart(quantization, None)), {}
+    for part in dict.fromkeys(map(part_of, quantization.layers)):
+        found = _outputs(model, whole, _OnePart(quantization, part))
+        errors[part] = float(np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-30))
     return dict(sorted(errors.items(), key=lambda pair: -pair[1]))
 
 
-def worst_layers(model, batches: Iterable[dict], numerics: Numerics, count: int) -> tuple[str, ...]:
-    """The paths of the `count` layers that are most sensitive."""
+def worst_parts(model, batches: Iterable[dict], numerics: Numerics, count: int) -> tuple[str, ...]:
+    """The paths of the `count` parts that are most sensitive."""
     return tuple(sensitivities(model, batches, numerics))[:count]
 
 

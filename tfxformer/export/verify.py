@@ -150,7 +150,7 @@ def check_error(name: str, key: str, difference: float, size: float, samples: in
     if error > mode.tolerance:
         ways = [f"quantization={mode.instead}"] if mode.instead else []
         ways += ["more representative texts"] if mode.calibrated else []
-        ways += ['calibration="percentile"', "float_layers=4 or more"] if mode.name == "int8" else []
+        ways += ['calibration="percentile"', "float_layers=1 or more"] if mode.name == "int8" else []
         ways += ["the model on these samples: an untrained one quantizes badly"]
         ways += ["tolerance=... if you have measured that so much error does no harm"]
         raise ExportError(

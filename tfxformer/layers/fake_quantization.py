@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -28,21 +29,19 @@ class FakeQuantization:
     Args:
         ranges: {(layer, name): (lowest, highest)}, of everything that its layers round.
         numerics: Numerics, how blocks are written.
+        layers: further layers that it concerns: those that round nothing themselves, but hold others that do.
     """
 
-    def __init__(self, ranges: dict, numerics: Numerics):
+    def __init__(self, ranges: dict, numerics: Numerics, layers: Iterable = ()):
         self.numerics = numerics
         self.ranges = {(id(layer), name): limits for (layer, name), limits in ranges.items()}
-        self._layers = {id(layer): layer for layer, _ in ranges}  # kept, so that an id stays its layer's
-
-    @property
-    def layers(self) -> list:
-        """The layers that round."""
-        return list(self._layers.values())
+        self.layers = list({id(layer): layer for layer, _ in ranges}.values())  # those that round
+        # Kept with their ids, so that an id stays its layer's.
+        self._concerned = {id(layer): layer for layer in (*self.layers, *layers)}
 
     def concerns(self, layer) -> bool:
-        """Whether it is one of the layers that round: the teacher of a distillation does not."""
-        return id(layer) in self._layers
+        """Whether it is a layer of the model that rounds: the teacher of a distillation does not."""
+        return id(layer) in self._concerned
 
     def rounded(self, x, layer, name: str):
         """`x` as int8 of its range holds it."""
@@ -75,6 +74,7 @@ class RangeObserver:
         return id(layer) in self._layers
 
     def rounded(self, x, layer, name: str):
+        """`x` as it is, its range noted."""
         values = np.asarray(ops.convert_to_numpy(ops.cast(x, "float32")))
         if values.size:
             lowest, highest = self._ranges.get((layer, name), (0.0, 0.0))  # int8 has to hold a zero
@@ -87,7 +87,7 @@ class RangeObserver:
     def fake_quantization(self) -> FakeQuantization:
         """What rounds in the ranges that were seen."""
         ranges = {key: limits if limits[0] < limits[1] else (0.0, 1.0) for key, limits in self._ranges.items()}
-        return FakeQuantization(ranges, self.numerics)
+        return FakeQuantization(ranges, self.numerics, self._layers.values())
 
 
 @contextlib.contextmanager
