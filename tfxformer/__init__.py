@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _SUBMODULES = (
     "checkpoints", "compression", "data", "export", "generation", "layers", "models", "samples", "tasks", "text",

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tfxformer.cli.main import app
 
 COMMANDS = [
-    "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "generate", "chat",
+    "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "generate", "chat",
     "prepare", "tpu-check", "fit-estimate",
 ]  # fmt: skip
 
