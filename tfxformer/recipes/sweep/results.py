@@ -76,19 +76,7 @@ def table(found: dict) -> tuple[list[str], list[list[str]]]:
     """The points as (header, rows) of strings, number and name first; s and t mark the Pareto points."""
     points, score = found["points"], found["main_score"].replace("_", " ")
     fronts = {mark: pareto(points, size) for mark, size in (("s", "bytes"), ("t", "median_ms"))}
-    header = [
-        "",
-        "point",
-        f"{score}, held out",
-        score,
-        "points lost",
-        "MB",
-        "zip MB",
-        "smaller",
-        "ms",
-        "faster",
-        "best",
-    ]
+    header = ["", "point", "lost, held out", score, "lost", "MB", "zip MB", "smaller", "ms", "faster", "best"]
     rows = []
     for index, point in enumerate(points):
         number = f"{index}{' (chosen)' if index == found['chosen'] else ''}"
