@@ -289,6 +289,36 @@ def lora() -> str:
     return "\n".join(parts)
 
 
+def quantization() -> str:
+    """Full-integer files, and training for them."""
+    results = read("quantization")
+    names = {
+        "float32": "Keras, float32",
+        "dynamic_int8": "dynamic_int8",
+        "min_max": "int8, calibrated",
+        "percentile": "int8, ranges cut at a percentile",
+        "mse": "int8, ranges of least squared error",
+        "mixed": "int8, the most sensitive layers float",
+        "aware": "int8, after quantization-aware training",
+    }
+    rows = [
+        [
+            names.get(name, name),
+            f"{one['accuracy']:.4f}",
+            " ".join(f"{value:.4f}" for value in one["accuracy_by_seed"]),
+            f"{one['bytes'] / 1e6:.1f}" if "bytes" in one else "",
+            f"{one['error']:.3f}" if "error" in one else "",
+        ]
+        for name, one in results["files"].items()
+    ]
+    return (
+        f"**Quantization**: {results['what']}\n\n"
+        f"{markdown(['', 'mean accuracy', 'by seed', 'MB', 'relative error'], rows)}\n"
+        f"`{results['command']}`: {results['test_sentences']} test sentences; {results['machine']['cores']} cores of "
+        f"{results['machine']['processor']}.\n"
+    )
+
+
 def tpu_check() -> str:
     """What a TPU's compiler says of two models."""
     rows, loads = [], []
@@ -322,6 +352,7 @@ def main():
         "quality": quality,
         "structured": structured,
         "distillation": distillation,
+        "quantization": quantization,
         "lora-*": lora,
         "encoder": encoder,
         "training_step-*": training_step,
