@@ -48,6 +48,28 @@ def small_dense(dtype=None, constraint=None):
     return keras.Model(tokens, keras.layers.Dense(3, activation="softmax", name="head", dtype=dtype)(x))
 
 
+def compiled(model, optimizer=None, **options):
+    """The model with a loss, and AdamW where no optimizer is given."""
+    import keras
+
+    model.compile(optimizer or keras.optimizers.AdamW(0.01), "sparse_categorical_crossentropy", **options)
+    return model
+
+
+def fit(model, *callbacks, epochs=3, **options):
+    """24 updates of 8 rows in a fixed order."""
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
+    return model.fit(TOKENS, LABELS, epochs=epochs, callbacks=list(callbacks), **arguments)
+
+
+def assert_nothing_left(model):
+    """Of a callback that holds kernels while `fit` runs."""
+    from tfxformer.compression.held_kernels import HeldConstraint
+
+    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
+    assert "make_train_function" not in vars(model) and "update_step" not in vars(model.optimizer)
+
+
 def kernels(model):
     """name -> float64 array, of all kernels but the head's: found by name here, not by the package."""
     return {

@@ -6,27 +6,20 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from pruning_cases import LABELS, TOKENS, kernels, run_cases, small_dense, small_transformer, value_watcher
+from pruning_cases import (
+    TOKENS,
+    assert_nothing_left,
+    compiled,
+    fit,
+    kernels,
+    run_cases,
+    small_dense,
+    small_transformer,
+    value_watcher,
+)
 
 from tfxformer import export, training
 from tfxformer.compression import Cluster, ConstantSparsity, Distiller, LogitsLoss, Prune, sparsity_report
-from tfxformer.compression.held_kernels import HeldConstraint
-
-
-def compiled(model, optimizer=None, **options):
-    model.compile(optimizer or keras.optimizers.AdamW(0.01), "sparse_categorical_crossentropy", **options)
-    return model
-
-
-def fit(model, *callbacks, epochs=3, **options):
-    """24 updates of 8 rows."""
-    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
-    return model.fit(TOKENS, LABELS, epochs=epochs, callbacks=list(callbacks), **arguments)
-
-
-def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
-    assert "make_train_function" not in vars(model)
 
 
 @pytest.mark.parametrize(

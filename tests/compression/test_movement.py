@@ -5,33 +5,28 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from pruning_cases import LABELS, TOKENS, kernels, largest, polynomial, run_cases, small_dense, watcher, zeros_at
+from pruning_cases import (
+    TOKENS,
+    assert_nothing_left,
+    compiled,
+    fit,
+    kernels,
+    largest,
+    polynomial,
+    run_cases,
+    small_dense,
+    watcher,
+    zeros_at,
+)
 
 from tfxformer import training
 from tfxformer.compression import ConstantSparsity, Distiller, LogitsLoss, PolynomialDecay, Prune
-from tfxformer.compression.held_kernels import HeldConstraint
 
 SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
 
 
 def expected_zeros(update, size):
     return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
-
-
-def compiled(model, optimizer=None, **options):
-    model.compile(optimizer or keras.optimizers.AdamW(0.01), "sparse_categorical_crossentropy", **options)
-    return model
-
-
-def fit(model, *callbacks, epochs=3, **options):
-    """24 updates of 8 rows."""
-    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
-    return model.fit(TOKENS, LABELS, epochs=epochs, callbacks=list(callbacks), **arguments)
-
-
-def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
-    assert "make_train_function" not in vars(model) and "update_step" not in vars(model.optimizer)
 
 
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}], ids=str)

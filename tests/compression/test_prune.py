@@ -7,6 +7,9 @@ import pytest
 from pruning_cases import (
     LABELS,
     TOKENS,
+    assert_nothing_left,
+    compiled,
+    fit,
     kernels,
     largest,
     polynomial,
@@ -18,7 +21,6 @@ from pruning_cases import (
 )
 
 from tfxformer.compression import ConstantSparsity, PolynomialDecay, Prune, sparsity_report
-from tfxformer.compression.held_kernels import HeldConstraint
 
 SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
 
@@ -27,25 +29,9 @@ def expected_zeros(update, size):
     return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
 
 
-def compiled(model, optimizer=None, **options):
-    model.compile(optimizer or keras.optimizers.AdamW(0.01), "sparse_categorical_crossentropy", **options)
-    return model
-
-
-def fit(model, *callbacks, epochs=3, **options):
-    """24 updates of 8 rows in a fixed order."""
-    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
-    return model.fit(TOKENS, LABELS, epochs=epochs, callbacks=list(callbacks), **arguments)
-
-
 def assert_sparsity(model, sparsity):
     for path, values in kernels(model).items():
         assert int(np.sum(values == 0)) == zeros_at(sparsity, values.size), path
-
-
-def assert_nothing_left(model):
-    assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
-    assert "make_train_function" not in vars(model)
 
 
 @pytest.mark.parametrize(
