@@ -149,6 +149,17 @@ def test_plain_keras_model_in_full_int8(plain_model, tmp_path):
     assert report.error <= report.tolerance
 
 
+def test_a_sequential_model_that_was_never_called(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2)])
+    model.build((None, 3))
+    export.export_litert(model, tmp_path / "model.tflite", "float32")
+    file, x = export.LiteRTModel(tmp_path / "model.tflite"), np.ones((1, 3), "float32")
+    ((name, signature),) = file.signatures.items()
+    (output,) = file.run(name, {signature.inputs[0].name: x}).values()
+    hidden = np.maximum(x @ np.asarray(model.layers[0].kernel), 0.0)
+    np.testing.assert_allclose(output, hidden @ np.asarray(model.layers[1].kernel), atol=1e-6)
+
+
 def test_same_model_gives_the_same_bytes(plain_model, tmp_path):
     for name in ("one", "two"):
         export.export_litert(plain_model, tmp_path / name)

@@ -132,15 +132,22 @@ def _named_inputs(model) -> dict:
             f"{type(model).__name__} has no symbolic inputs: export a functional model, or wrap the layers "
             "in one with keras.Input and keras.Model."
         )
-    if isinstance(model.input, dict):  # the keys: flattening would sort them, and a tensor may be named otherwise
-        return dict(model.input)
-    return {tensor.name: tensor for tensor in keras.tree.flatten(model.input)}
+    structure = _structure(model)
+    if isinstance(structure, dict):  # the keys: flattening would sort them, and a tensor may be named otherwise
+        return dict(structure)
+    return {tensor.name: tensor for tensor in keras.tree.flatten(structure)}
 
 
 def _as_called(model, batch: dict):
-    if isinstance(model.input, dict):
-        return {name: batch[name] for name in model.input}
-    return keras.tree.pack_sequence_as(model.input, [batch[name] for name in input_names(model)])
+    structure = _structure(model)
+    if isinstance(structure, dict):
+        return {name: batch[name] for name in structure}
+    return keras.tree.pack_sequence_as(structure, [batch[name] for name in input_names(model)])
+
+
+def _structure(model):
+    """The inputs as the model is called with them; a Sequential has no `input` before its first call."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def encode_batches(model, length: int, data) -> list[dict]:
