@@ -141,7 +141,7 @@ def section(results: dict) -> str:
     return (
         f"{report.markdown(header, rows)}\n\n"
         f"{results['conversations']['train']} conversations to train on, {results['conversations']['held_out']} held "
-        f"out; {dials['epochs']} epochs in blocks of {dials['sequence_length']} tokens, {dials['batch_size']} at a "
+        f"out; epochs: {dials['epochs']}, in blocks of {dials['sequence_length']} tokens, {dials['batch_size']} at a "
         f"time, in {results['fit_seconds']:.0f} s; rank {dials['rank']} on all Dense layers, "
         f"{trained['trainable']:,} of {trained['parameters']:,} parameters trained ({trained['share']:.2%}). The "
         f"adapter alone has {results['adapter_bytes'] / 1e6:.2f} MB, the int8 file {file['bytes'] / 1e6:.1f} MB "
