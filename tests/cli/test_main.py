@@ -80,6 +80,17 @@ def test_finetune_learns_and_writes_everything(tuned):
     assert json.loads((folder / "results.json").read_text())["history"]["loss"]
 
 
+def test_export_for_integers_behind_a_gate(tuned, data, tmp_path):
+    folder, file = tuned[0], tmp_path / "films.tflite"
+    options = ["--representative", data, "--calibration", "mse", "--accuracy-gate", data, "--tolerance", 0.9]
+    report = run_json("export", folder, file, "--quantization", "int8", "--sequence-length", 8, *options)
+    scored = run_json("evaluate", file, data)
+    assert report["score"] == scored["scores"]["accuracy"]
+    assert report["keras_score"] == run_json("evaluate", folder, data)["scores"]["accuracy"]
+    wrong = failure("export", folder, file, "--calibration", "median", "--quantization", "int8")
+    assert "median" in wrong and "percentile" in wrong
+
+
 def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
     folder, _ = tuned
     file = tmp_path / "films.tflite"

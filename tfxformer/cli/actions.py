@@ -84,6 +84,9 @@ def export(
     sequence_length,
     sequence_lengths,
     representative,
+    calibration,
+    float_layers,
+    accuracy_gate,
     cache_length,
     prefill_lengths,
     tolerance,
@@ -94,12 +97,15 @@ def export(
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
     prefill = None if prefill_lengths is None else _integers("--prefill-lengths", prefill_lengths)
     task = open_task(model)
-    from tfxformer.export import export_litert
+    from tfxformer.export import AccuracyGate, export_litert
 
-    texts = None
+    texts = gate = None
     if representative is not None:
         rows = data_files.read_rows(representative, labelled=False)
         texts = data_files.task_inputs(rows, task.task_name)
+    if accuracy_gate is not None:
+        rows, targets = _labelled(task, accuracy_gate)
+        gate = AccuracyGate(data_files.task_inputs(rows, task.task_name), targets)
     report = export_litert(
         task,
         file,
@@ -110,6 +116,9 @@ def export(
         prefill_lengths=prefill,
         tolerance=tolerance,
         representative=texts,
+        calibration=calibration,
+        float_layers=float_layers,
+        accuracy_gate=gate,
     )
     return report.to_dict()
 

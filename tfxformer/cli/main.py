@@ -167,6 +167,14 @@ def export(
         Path | None,
         typer.Option(help="A data file that calibrates int8 and int16x8; its labels are not read."),
     ] = None,
+    calibration: Annotated[
+        str, typer.Option(help="How int8 chooses its ranges: min_max, percentile or mse.")
+    ] = "min_max",
+    float_layers: Annotated[int, typer.Option(min=0, help="Of int8: the most sensitive blocks to leave float32.")] = 0,
+    accuracy_gate: Annotated[
+        Path | None,
+        typer.Option(help="A labelled data file: no file is written that scores over a point less than MODEL on it."),
+    ] = None,
     cache_length: Annotated[
         int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1040).")
     ] = None,
