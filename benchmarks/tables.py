@@ -10,9 +10,11 @@ import statistics
 from pathlib import Path
 
 from tfxformer.recipes import report
+from tfxformer.recipes.sweep import results as sweep
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+SHRUNK = HERE.parent / "applications" / "shrink_sentiment" / "results.json"
 
 
 def read(name: str) -> dict:
@@ -223,6 +225,16 @@ def quality() -> str:
     )
 
 
+def shrunk() -> str:
+    """What the sweep of a recipe came to."""
+    found = json.loads(SHRUNK.read_text(encoding="utf-8"))
+    return (
+        "**The smallest sentiment file** (`tfxformer compress applications/shrink_sentiment/recipe.yaml`)\n\n"
+        f"{sweep.conclusion(found)} All {len(found['points'])} points are in "
+        "[RESULTS.md](applications/shrink_sentiment/RESULTS.md).\n"
+    )
+
+
 def structured() -> str:
     """What half the heads and neurons are worth."""
     results = read("structured")
@@ -365,6 +377,7 @@ def main():
         "tpu_check": tpu_check,
     }
     present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
+    present.insert(1, shrunk())
     report.update_section(README, "\n" + "\n".join(present))
 
 
