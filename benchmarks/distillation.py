@@ -110,7 +110,7 @@ def main():
 
     runs = {seed: run(seed, options.labelled, options.runs) for seed in options.seeds}
     results = {
-        "what": "3 layers of MiniLM-L6 on VADER movie snippets: from labels alone, and from a teacher's answers to all sentences",
+        "what": "3 layers of MiniLM-L6 on VADER movies: by labels alone, and by a teacher's answers to all sentences",
         "command": harness.command(),
         "seeds": options.seeds,
         "labelled_texts": options.labelled,
