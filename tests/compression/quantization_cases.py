@@ -39,7 +39,7 @@ def trained(scope, aware=True):
     labels = np.arange(17) % 2
     with scope():
         model = planted(classifier(layers=1))
-        optimizer = keras.optimizers.SGD(0.05, global_clipnorm=1.0, gradient_accumulation_steps=2)
+        optimizer = keras.optimizers.SGD(0.2, global_clipnorm=1.0, gradient_accumulation_steps=2)
         model.compile(optimizer)
     callbacks = [compression.QuantizationAware(batch)] if aware else []
     model.fit(batch, labels, batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
