@@ -73,7 +73,7 @@ def test_the_whole_road(family, tmp_path):
 
     # Adapted to labels: the zeros stay where no adapter is merged.
     adapters = Adapters(student)
-    adapters.add("films", LoRA(rank=2, also_train="head"))
+    adapters.add("films", LoRA(rank=2, targets=("query", "value"), also_train="head"))
     student.compile(keras.optimizers.Adam(0.02), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = student.fit(x, np.arange(32) % 3, batch_size=8, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
