@@ -136,6 +136,11 @@ class Bottleneck(AdapterKind):
         return {"kind": "bottleneck", "size": self.size, "activation": self.activation}
 
 
+def _check_length(kind, what: str) -> None:
+    if not isinstance(kind.length, Integral) or isinstance(kind.length, bool) or kind.length < 1:
+        raise ValueError(f"{type(kind).__name__}: length counts {what}, 1 or more; got {kind.length!r}.")
+
+
 @dataclass(frozen=True)
 class PromptTuning(AdapterKind):
     """Learned embeddings in front of every text (Lester et al., 2021, arXiv:2104.08691).
@@ -154,8 +159,7 @@ class PromptTuning(AdapterKind):
     also_train: Choice | None = None
 
     def __post_init__(self):
-        if not isinstance(self.length, Integral) or isinstance(self.length, bool) or self.length < 1:
-            raise ValueError(f"PromptTuning: length counts embeddings, 1 or more; got {self.length!r}.")
+        _check_length(self, "embeddings")
         self._check_choices("also_train")
 
     def kernels(self, model: keras.Model) -> list[Kernel]:
@@ -194,8 +198,7 @@ class PrefixTuning(AdapterKind):
     also_train: Choice | None = None
 
     def __post_init__(self):
-        if not isinstance(self.length, Integral) or isinstance(self.length, bool) or self.length < 1:
-            raise ValueError(f"PrefixTuning: length counts keys and values, 1 or more; got {self.length!r}.")
+        _check_length(self, "keys and values")
         self._check_choices("also_train")
 
     def kernels(self, model: keras.Model) -> list[Kernel]:
