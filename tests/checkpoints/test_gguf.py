@@ -359,6 +359,11 @@ def test_no_damage_to_a_header_escapes_as_another_error(good, tmp_path, data):
         assert len(read.shape(name)) <= 4
 
 
+def test_an_embedding_model_sees_later_tokens(tmp_path):
+    path = gguf_files.write_llama(tmp_path / "m.gguf", {"llama.attention.causal": False})
+    assert open_gguf(path)[0]["is_causal"] is False
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -368,7 +373,6 @@ def test_no_damage_to_a_header_escapes_as_another_error(good, tmp_path, data):
         ({"llama.attention.head_count": 5}, "cannot be that of 5 heads"),
         ({"llama.attention.head_count_kv": [2, 4]}, "has another attention.head_count_kv in each layer"),
         ({"llama.expert_count": 8}, "expert_count=8"),
-        ({"llama.attention.causal": False}, "attention.causal=False"),
         ({"llama.attention.sliding_window": 16}, "does not implement for GGUF 'llama' models.*sliding_window=16"),
         ({"llama.rope.dimension_count": 8}, None),
         ({"llama.rope.dimension_count": 8, "llama.attention.key_length": 16}, "of different widths"),

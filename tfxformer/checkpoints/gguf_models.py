@@ -238,7 +238,8 @@ def _config(file: GGUFFile, architecture: Architecture, tensors: GGUFTensors) ->
             config["attention_bias"] = any("self_attn" in name and name.endswith(".bias") for name in tensors)
             config["mlp_bias"] = any("mlp" in name and name.endswith(".bias") for name in tensors)
     read.expect("expert_count", 0)
-    read.expect("attention.causal", True)
+    if not read("attention.causal", True, bool):
+        config["is_causal"] = False
     read.finish()
     return config | _special_ids(file.metadata)
 

@@ -41,8 +41,8 @@ def row_slots(padding_mask):
     return ops.cumsum(slots) - 1
 
 
-def causal_visibility(padding_mask):
-    """Which tokens each one sees in a whole sequence: itself and the earlier ones of its document.
+def document_visibility(padding_mask):
+    """Which tokens each one sees where later ones count too: all of its document.
 
     Args:
         padding_mask: int [B, S], 0 at padding and another number at real tokens. Where several documents are packed
@@ -52,11 +52,18 @@ def causal_visibility(padding_mask):
     Returns:
         bool [B, S, S].
     """
+    seen, seeing = ops.expand_dims(padding_mask, 1), ops.expand_dims(padding_mask, 2)
+    return ops.logical_or(ops.equal(seen, seeing), ops.equal(seen, -1))  # [B, S, S]
+
+
+def causal_visibility(padding_mask):
+    """Which tokens each one sees in a whole sequence: itself and the earlier ones of its document.
+
+    See `document_visibility`.
+    """
     slots = row_slots(padding_mask)
     earlier = ops.expand_dims(slots, 0) <= ops.expand_dims(slots, 1)  # [S, S]
-    seen, seeing = ops.expand_dims(padding_mask, 1), ops.expand_dims(padding_mask, 2)
-    allowed = ops.logical_or(ops.equal(seen, seeing), ops.equal(seen, -1))  # [B, S, S]
-    return ops.logical_and(allowed, ops.expand_dims(earlier, 0))
+    return ops.logical_and(document_visibility(padding_mask), ops.expand_dims(earlier, 0))
 
 
 def cached_visibility(cache_positions, cache_length: int, cache_mask=None):
@@ -78,9 +85,13 @@ def cached_visibility(cache_positions, cache_length: int, cache_mask=None):
     return ops.logical_and(visible, ops.expand_dims(ops.not_equal(cache_mask, 0), 1))
 
 
-def windowed(visible, query_positions, key_positions, window: int):
-    """What remains visible [B, S, T] within the `window` last slots, of positions int32 [S] and [T]."""
-    near = ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0) < window  # [S, T]
+def windowed(visible, query_positions, key_positions, window: int, causal: bool = True):
+    """What remains visible [B, S, T] within a window, of positions int32 [S] and [T].
+
+    The `window` last slots, its own among them; not causal, those at most `window` away, as transformers counts both.
+    """
+    distance = ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0)  # [S, T]
+    near = distance < window if causal else ops.abs(distance) <= window
     return ops.logical_and(visible, ops.expand_dims(near, 0))
 
 
@@ -93,18 +104,19 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, others]).astype(np.float32)
 
 
-def alibi_bias(query_positions, key_positions, heads: int):
+def alibi_bias(query_positions, key_positions, heads: int, causal: bool = True):
     """A bias that falls linearly with distance, 0 for later keys, which no query sees.
 
     Args:
         query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
         heads: int N.
+        causal: bool; False where queries see later keys: the bias then goes on rising, as transformers' does.
 
     Returns:
         float32 [B, N, S, T].
     """
     distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
-    distance = ops.cast(ops.minimum(distance, 0), "float32")
+    distance = ops.cast(ops.minimum(distance, 0) if causal else distance, "float32")
     slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
     return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]
 

@@ -50,7 +50,8 @@ class Backbone(keras.Model):
 
     def prompted(self, inputs: dict) -> dict:
         """A batch with the prompt in front, where there is one: dict of int32 [B, S] -> [B, P + S]."""
-        mask = SEEN_BY_ALL if self.config.encoder is None else 1
+        # Where tokens see later ones, a prompt is a text's beginning like any other.
+        mask = SEEN_BY_ALL if self.config.encoder is None and self.config.decoder.causal else 1
         return with_prompt(inputs, self.prompt_length, mask) if self.prompt_length else inputs
 
     def call(self, inputs, training=None, mask=None):

@@ -38,6 +38,9 @@ class StackConfig:
         scale_attention_by_layer: whether block i divides them by i + 1 too (an option of GPT-2).
         sliding_window: None, or the tokens (itself included) that a token sees in the windowed layers.
         windowed_layers: which layers have the window; None for all.
+        causal: of a decoder, whether a token sees itself and earlier ones only; False lets it see later ones too, as
+            embedding models on decoders do (of a window, the tokens at most `sliding_window` away on either side).
+            An encoder's tokens always see all.
         norm: "layer" or "rms".
         norm_position: "post", "pre" or "parallel" (both halves read the block's input).
         norm_epsilon: epsilon of every norm in the stack.
@@ -70,6 +73,7 @@ class StackConfig:
     scale_attention_by_layer: bool = False
     sliding_window: int | None = None
     windowed_layers: tuple[bool, ...] | None = None
+    causal: bool = True
     norm: str = "layer"
     norm_position: str = "post"
     norm_epsilon: float = 1e-12
@@ -107,6 +111,7 @@ class StackConfig:
         if self.head_size is not None and self.head_size * self.num_heads == self.hidden_size:
             object.__setattr__(self, "head_size", None)
         check_activation(self.activation)
+        _require(isinstance(self.causal, bool), f"causal must be True or False, not {self.causal!r}.")
         choices = {
             "norm": NORMS,
             "norm_position": NORM_POSITIONS,

@@ -24,6 +24,7 @@ from tfxformer.layers.masks import (
     cached_visibility,
     causal_visibility,
     counted_positions,
+    document_visibility,
     hidden_bias,
     row_slots,
     windowed,
@@ -92,6 +93,19 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
     )
 
 
+def check_causal(config: TransformerConfig) -> None:
+    """Refuses what goes token by token for a decoder whose tokens see later ones.
+
+    Raises:
+        ValueError: saying what such a model is for.
+    """
+    if not config.decoder.causal:
+        raise ValueError(
+            "This decoder is bidirectional (causal=False, is_causal=false in config.json): its tokens see later ones, "
+            "so it predicts no next token and has no cache; use tasks.TextEmbedder or tasks.TextClassifier."
+        )
+
+
 class Sight(NamedTuple):
     """What the tokens of a call are, and what they see.
 
@@ -131,10 +145,11 @@ def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -
         if window not in made:
             visible = sight.visible
             if window:
-                visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window)
+                visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window, stack.causal)
             bias = hidden_bias(visible, numerics.mask_value, dtype)
             if stack.positions == "alibi":
-                bias = bias + ops.cast(alibi_bias(sight.query_counts, sight.key_counts, stack.num_heads), dtype)
+                counts = (sight.query_counts, sight.key_counts)
+                bias = bias + ops.cast(alibi_bias(*counts, stack.num_heads, stack.causal), dtype)
             made[window] = bias
     return [made[stack.has_window(layer)] for layer in range(stack.num_layers)]
 
@@ -167,10 +182,11 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
     return outputs if cache is None else {**outputs, "cache": Cache(tuple(pairs))}
 
 
-def whole_sequence(padding_mask) -> Sight:
-    """The sight of whole rows: padding_mask int32 [B, S], see `layers.masks.causal_visibility`."""
-    visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
-    positions = positions_seen(visible)
+def whole_sequence(padding_mask, causal: bool = True) -> Sight:
+    """The sight of whole rows: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
+    earlier, slots = causal_visibility(padding_mask), row_slots(padding_mask)
+    positions = positions_seen(earlier)
+    visible = earlier if causal else document_visibility(padding_mask)
     return Sight(positions, visible, slots, slots, positions, positions)
 
 
@@ -211,16 +227,19 @@ class Decoder(Backbone):
 
         # === Functional model ===
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
-        sight = whole_sequence(inputs["padding_mask"])
+        sight = whole_sequence(inputs["padding_mask"], config.decoder.causal)
         outputs = run(config, layers, inputs["token_ids"], sight, None, DEFAULT)
         super().__init__(inputs=inputs, outputs={"sequence_output": outputs["sequence_output"]}, **kwargs)
 
         # === Config ===
         self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
 
-    def forward(self, inputs: dict, numerics: Numerics = DEFAULT) -> dict:
-        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `run`."""
-        sight = whole_sequence(inputs["padding_mask"])
+    def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
+        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `run`.
+
+        `first_only` is an encoder's shortcut for those who read the first token alone; a decoder has none.
+        """
+        sight = whole_sequence(inputs["padding_mask"], self.config.decoder.causal)
         return run(self.config, self._parts, inputs["token_ids"], sight, None, numerics)
 
     def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
@@ -233,7 +252,8 @@ class Decoder(Backbone):
         return ops.sum(x * chosen, axis=1)
 
     def new_cache(self, batch_size: int, length: int) -> Cache:
-        """An empty cache for `length` tokens in each row, in the model's compute dtype."""
+        """An empty cache for `length` tokens in each row, in the model's compute dtype; ValueError where not causal."""
+        check_causal(self.config)
         stack = self.config.decoder
         dtype = self.dtype_policy.compute_dtype
         return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
@@ -255,8 +275,10 @@ class Decoder(Backbone):
             dict: sequence_output [B, S, D], hidden_states, and the new `cache`.
 
         Raises:
-            ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones.
+            ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones. For a
+                stack that is not causal.
         """
+        check_causal(self.config)
         tokens, slots = inputs["token_ids"].shape[1], cache.length if slots is None else slots
         if tokens is not None and tokens > slots:
             raise ValueError(

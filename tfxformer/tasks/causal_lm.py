@@ -15,6 +15,7 @@ from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
+from tfxformer.models.decoder import check_causal
 from tfxformer.tasks import generating
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
@@ -50,6 +51,7 @@ class CausalLM(Task):
 
     def __init__(self, backbone, tokenizer=None, **kwargs):
         config = backbone.config
+        check_causal(config)
         heads = {}
         if not config.heads.tied:
             heads["head"] = Dense(

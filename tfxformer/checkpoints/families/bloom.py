@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 
 
@@ -42,6 +42,7 @@ FAMILY = Family(
     rules=(
         Rule(("hidden_size", "n_embed"), _read_sizes, lambda config: {"hidden_size": config.decoder.hidden_size}),
         padding_rule(eos=2),
+        CAUSAL,
     ),
     required={"apply_residual_connection_post_layernorm": (False, None)},
     modules={

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Key, Rule
 from tfxformer.checkpoints.layout import Module
+from tfxformer.checkpoints.safetensors import CheckpointError
 
 HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
 
@@ -33,6 +34,17 @@ def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:
         return {"padding_id": end if fits else 0}
 
     return Rule(("pad_token_id",), read, lambda config: {"pad_token_id": config.padding_id})
+
+
+def _read_causal(reference: Mapping) -> dict:
+    stated = reference.get("is_causal", True)
+    if stated is not None and not isinstance(stated, bool):
+        raise CheckpointError(f"config.json says is_causal={stated!r}; wanted true or false.")
+    return {"decoder.causal": bool(stated)}  # null is false, as transformers reads it
+
+
+# Whether tokens see earlier ones only; a key of every decoder of transformers, written only where it says no.
+CAUSAL = Rule(("is_causal",), _read_causal, lambda config: {} if config.decoder.causal else {"is_causal": False})
 
 
 def fused_attention(module: str) -> dict[str, str | Module]:

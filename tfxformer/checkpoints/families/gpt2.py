@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al., 2019), and with it DialoGPT and DistilGPT-2."""
 
-from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 
@@ -43,7 +43,7 @@ FAMILY = Family(
         "heads.tied": Key("tie_word_embeddings", True),
     },
     fixed={**PRE_NORM, "decoder.positions": "learned"},
-    rules=(padding_rule(eos=50256), EMBEDDING_DROPOUT),
+    rules=(padding_rule(eos=50256), CAUSAL, EMBEDDING_DROPOUT),
     required={"add_cross_attention": (False, None)},
     modules={"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"},
     block=block,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 from tfxformer.checkpoints.rope import rope_rule
@@ -47,6 +47,7 @@ FAMILY = Family(
         Rule(("use_parallel_residual",), _read_residual, _write_residual),
         rope_rule(2048, base="rotary_emb_base", fraction="rotary_pct", default_fraction=0.25),
         padding_rule(eos=2),
+        CAUSAL,
     ),
     modules={"token_embedding": "embed_in", "final_norm": "final_layer_norm"},
     block=block,

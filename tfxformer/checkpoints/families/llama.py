@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
@@ -88,7 +88,7 @@ FAMILY = Family(
     architecture="LlamaModel",
     keys=KEYS,
     fixed=FIXED,
-    rules=(heads_rule(None), rope_rule(2048), padding_rule(eos=2)),
+    rules=(heads_rule(None), rope_rule(2048), padding_rule(eos=2), CAUSAL),
     required=REQUIRED,
     modules={"token_embedding": "embed_tokens", "final_norm": "norm"},
     block=block,
@@ -116,6 +116,7 @@ MISTRAL = replace(
         heads_rule(8),
         rope_rule(131072),
         padding_rule(eos=2),
+        CAUSAL,
         Rule(("sliding_window",), _read_window, lambda config: {"sliding_window": config.decoder.sliding_window}),
     ),
     heads=heads("Mistral"),

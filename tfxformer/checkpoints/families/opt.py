@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders import HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 
 _UNUSED_ROWS = 2  # of the position table
@@ -75,6 +75,7 @@ FAMILY = Family(
         Rule(("do_layer_norm_before", "_remove_final_layer_norm"), _read_norms, _write_norms),
         Rule(("word_embed_proj_dim",), _read_projection, lambda config: {"word_embed_proj_dim": config.table_size}),
         padding_rule(pad=1, eos=2),
+        CAUSAL,
     ),
     required={"layer_norm_elementwise_affine": (True, None)},
     modules={

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tfxformer.checkpoints.families import llama
-from tfxformer.checkpoints.families.decoders import padding_rule
+from tfxformer.checkpoints.families.decoders import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 from tfxformer.checkpoints.safetensors import CheckpointError
@@ -59,6 +59,7 @@ FAMILY = replace(
         llama.heads_rule(32),
         rope_rule(32768),
         padding_rule(),
+        CAUSAL,
         Rule(
             ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _read_windows, _write_windows
         ),
