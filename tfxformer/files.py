@@ -61,7 +61,7 @@ def replacing(path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path
         return
-    with _naming(path, path):
+    with _naming(path):
         _check_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path.parent, path.name) as private, _naming(path, private / path.name):
@@ -89,7 +89,10 @@ def write_json(path, content, *, indent: int = 1, sort_keys: bool = False) -> No
     Raises:
         ValueError: for NaN and infinities, which JSON does not have.
     """
-    text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} was not written: {error}.") from error
     write_text(path, text + "\n")
 
 
@@ -100,7 +103,7 @@ def check_writable(path) -> None:
         OSError: naming the path and what is wrong with it.
     """
     path = Path(path).expanduser()
-    with _naming(path, path):
+    with _naming(path):
         _check_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if _outer(path) is None:
@@ -140,7 +143,7 @@ def replacing_folder(folder, ours: Sequence[str] = ()) -> Iterator[Path]:
     place = folder.resolve()
     if place.exists() and not place.is_dir():
         raise NotADirectoryError(f"{folder} is a file: name a folder to write into.")
-    with _naming(folder, folder):
+    with _naming(folder):
         place.parent.mkdir(parents=True, exist_ok=True)
         recover(place)
     with _temporary(_private_place(place), place.name) as private, _naming(folder, private / place.name):
@@ -308,7 +311,7 @@ def _temporary(parent: Path, name: str) -> Iterator[Path]:
     """A private, locked folder of a random name in `parent`, removed at the end; those that the dead left, too."""
     short = name if len(os.fsencode(name)) <= 200 else name[:40]  # file names end at 255 bytes
     with contextlib.ExitStack() as stack:
-        with _naming(parent / name, parent):
+        with _naming(parent / name):
             remove_leftovers(parent)
             while True:
                 private = parent / f".{short}.{secrets.token_hex(8)}{_TEMPORARY}"
@@ -330,7 +333,7 @@ def _private_place(folder: Path) -> Path:
 
 def remove_leftovers(parent: Path) -> None:
     """Removes the temporaries in a folder whose writers are dead; every writer does it."""
-    for path in Path(parent).iterdir():
+    for path in Path(parent).iterdir() if Path(parent).is_dir() else ():
         if path.suffix != _TEMPORARY or not _OF_OURS.fullmatch(path.name) or path.is_symlink():
             continue
         with contextlib.suppress(OSError), _lock(path, wait=False) as held:  # it lives, or is gone already
@@ -381,15 +384,16 @@ def _sync_folders(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Lets an OSError of writing name `path`, not the temporary; others pass."""
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Lets an OSError name `path`: any, or those of a full disk and those that name `temporary`."""
     try:
         yield
     except OSError as error:
         told, said = f"{path} could not be written: ", str(error)
         hidden = re.search(r"errno = (\d+)", said)  # of HDF5, whose OSError has none
         code = error.errno or (int(hidden[1]) if hidden else None)
-        if told in said or code is None or not (code in _FULL or str(temporary) in said):
+        of_writing = temporary is None or code in _FULL or str(temporary) in said
+        if told in said or code is None or not of_writing:
             raise
         reason = error.strerror if error.errno else os.strerror(code)
-        raise OSError(code, told + reason.replace(str(temporary), str(path))) from error
+        raise OSError(code, told + reason) from error

@@ -16,8 +16,8 @@ from pathlib import Path
 import keras
 
 from tfxformer import compression, export, samples, tasks
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, report
-from tfxformer.recipes.folders import complete_folder
 
 HOME = Path(__file__).parent
 FILE, ADAPTER = "smollm2-lora.tflite", "adapter"
@@ -170,7 +170,7 @@ def main():
     options = parser.parse_args()
     path = options.output / FILE
     if not (options.chat and path.exists()):
-        with complete_folder(options.output) as folder:
+        with replacing_folder(options.output) as folder:
             results = run(folder, QUICK if options.quick else FULL, verbose=2)
             report.write_json(folder / "results.json", results)
         print(section(results))

@@ -24,8 +24,8 @@ import numpy as np
 import tfxformer
 from tfxformer import compression, samples, tasks, training
 from tfxformer.export import LiteRTGenerator, export_litert
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, plots, report
-from tfxformer.recipes.folders import complete_folder
 from tfxformer.text import Tokenizer
 
 HOME = Path(__file__).parent
@@ -238,7 +238,7 @@ def main():
     options = parser.parse_args()
     name = options.text or ("austen" if shutil.which("apt-get") else "bbc")
     settings = QUICK if options.quick else Settings()
-    with complete_folder(options.output) as folder:
+    with replacing_folder(options.output) as folder:
         results = run(read_text(name), options.tokenizer, settings, folder, 1 if sys.stdout.isatty() else 2)
         report.write_json(folder / "results.json", results)
         plots.training_curve(results["history"], folder / "training-curve.png")

@@ -13,8 +13,8 @@ from datetime import date
 from pathlib import Path
 
 from tfxformer import export, samples, tasks
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, report
-from tfxformer.recipes.folders import complete_folder
 
 HOME = Path(__file__).parent
 CACHE_LENGTH, PREFILL_LENGTHS = 1040, (16, 128)
@@ -128,7 +128,7 @@ def main():
     options = parser.parse_args()
     path = options.output / file_name("dynamic_int8")
     if not (options.chat and path.exists()):
-        with complete_folder(options.output) as folder:
+        with replacing_folder(options.output) as folder:
             results = run(folder)
             report.write_json(folder / "results.json", results)
         print(section(results))

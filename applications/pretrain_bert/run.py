@@ -24,8 +24,8 @@ import numpy as np
 
 import tfxformer
 from tfxformer import samples, tasks
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, plots, report
-from tfxformer.recipes.folders import complete_folder
 from tfxformer.text import Tokenizer
 
 HOME = Path(__file__).parent
@@ -240,7 +240,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("saved_models") / "pretrain-bert")
     options = parser.parse_args()
     settings = QUICK if options.quick else Settings()
-    with complete_folder(options.output) as folder:
+    with replacing_folder(options.output) as folder:
         results = run(settings, folder, 1 if sys.stdout.isatty() else 2)
         report.write_json(folder / "results.json", results)
         plots.training_curve(results["history"], folder / "training-curve.png")

@@ -265,11 +265,11 @@ def main():
     if options.work:
         work(options.work, options.name, Settings(**json.loads(options.settings)), options.kill)
         return
+    from tfxformer.files import replacing_folder
     from tfxformer.recipes import pipeline, report
-    from tfxformer.recipes.folders import complete_folder
 
     settings = QUICK if options.quick else Settings()
-    with complete_folder(options.output) as folder:
+    with replacing_folder(options.output) as folder:
         results = {**run(folder, settings), "machine": pipeline.machine()}
         report.write_json(folder / "results.json", results)
     print(section(results))

@@ -17,6 +17,7 @@ import tfxformer
 from tfxformer.data import Records, RecordsError, rows_of, write_records
 from tfxformer.data.checksum import masked_crc32c
 from tfxformer.data.packing import join, pack
+from tfxformer.data.record_files import sealed
 from tfxformer.data.record_format import HEAD, TAIL, RecordFormat
 from tfxformer.data.records import index_shards, shard_name
 
@@ -221,7 +222,7 @@ def damaged(folder, change):
 def edit_index(**changes):
     def edit(folder):
         path = folder / "index.json"
-        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+        path.write_text(sealed({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
     return edit
 
@@ -244,7 +245,7 @@ def shorten(folder):
         (lambda folder: (folder / "index.json").unlink(), "has no index.json: it holds no records, or writing"),
         (lambda folder: (folder / "index.json").write_text("{"), "index.json is not whole"),
         (lambda folder: (folder / "index.json").write_text("[]"), "has format None; this tfxformer"),
-        (edit_index(format=2), "has format 2; this tfxformer .* reads 1"),
+        (edit_index(format=3), "has format 3; this tfxformer .* reads 2"),
         (edit_index(features={"a": {"dtype": "int8", "shape": []}}), "index.json is not whole .*int8"),
         (edit_index(shards=[{"file": "x"}]), "index.json is not whole"),
         (edit_index(count=21), "contradicts itself"),

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tfxformer.checkpoints.safetensors import SafetensorsFile
+from tfxformer.files import remove_leftovers
 from tfxformer.training.checkpoint_files import (
     DamagedCheckpointError,
     checkpoint_name,
     list_checkpoints,
     read_checkpoint,
-    remove_unfinished,
     write_checkpoint,
 )
 
@@ -62,9 +62,10 @@ def test_every_byte_is_covered(tmp_path):
 def test_names_sort_as_positions_and_other_files_are_let_alone(tmp_path):
     for epoch, batch in ((10, 0), (2, 300), (2, 4)):
         write_checkpoint(tmp_path / checkpoint_name(epoch, batch), {}, {})
-    for name in ("notes.txt", "model.safetensors", f".{checkpoint_name(1, 1)}.77.tmp"):
+    for name in ("notes.txt", "model.safetensors"):
         (tmp_path / name).write_text(json.dumps(1))
-    remove_unfinished(tmp_path)
+    (tmp_path / f".{checkpoint_name(1, 1)}.0123456789abcdef.tfxformer-tmp").mkdir()  # of a writer that was killed
+    remove_leftovers(tmp_path)
     assert [path.name for path in list_checkpoints(tmp_path)] == [
         checkpoint_name(*position) for position in ((2, 4), (2, 300), (10, 0))
     ]

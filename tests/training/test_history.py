@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfxformer.training import HistoryFiles, Throughput, WarmupLinear, files, history
+from tfxformer import files
+from tfxformer.training import HistoryFiles, Throughput, WarmupLinear, history
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3)).astype("float32")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfxformer.checkpoints.gguf import is_gguf
 from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.files import recover
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Never *.bin: weights are read from safetensors only.
@@ -21,6 +22,7 @@ def resolve(folder_or_hub_id) -> Path:
         CheckpointError: where there is neither, with what was tried.
     """
     path = Path(folder_or_hub_id).expanduser()
+    recover(path)
     if path.is_dir() or (path.is_file() and is_gguf(path)):
         return path
     if path.exists():

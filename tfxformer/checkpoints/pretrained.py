@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,13 +14,20 @@ from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
-from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, replacing, write_folder
+from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, write_folder
 from tfxformer.checkpoints.variables import deferred
+from tfxformer.files import replacing_folder, write_json
 from tfxformer.layers.adapters import adapted_layers
 from tfxformer.models import TransformerConfig, make_backbone
 from tfxformer.models.backbone import Backbone
 
 CONFIG_FILE = "config.json"
+# What the model that a folder held before may have left beside its weights, and would be read with the new ones: how it
+# generates, its sentence-transformers modules.
+HEAD_FILES = (
+    *("generation_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("[0-9]_Pooling", "[0-9]_Dense", "[0-9]_Normalize"),
+)
 SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -130,7 +136,10 @@ def save_pretrained(
     dtype: str = "float32",
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
-    """Writes a folder that transformers opens: config.json and safetensors, each whole or not at all.
+    """Writes a folder that transformers opens: config.json and safetensors, whole or not at all.
+
+    In a folder that is there the old state stays until the new one takes its place in one step (`files`); files that
+    are no part of a checkpoint stay.
 
     Args:
         folder: created where it does not exist.
@@ -148,9 +157,7 @@ def save_pretrained(
     head = family.heads.get(task)
     written["architectures"] = [head.architecture if head else family.architecture]
     tensors = reference_tensors(model, config, task, dtype)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_folder(folder, tensors, max_shard_bytes)
-    with replacing(folder / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return folder
+    with replacing_folder(folder, HEAD_FILES) as new:
+        write_folder(new, tensors, max_shard_bytes)
+        write_json(new / CONFIG_FILE, written, indent=2, sort_keys=True)
+    return Path(folder).expanduser()

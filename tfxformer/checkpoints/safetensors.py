@@ -10,17 +10,17 @@ import json
 import math
 import mmap
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
+from tfxformer.files import replacing, replacing_folder, write_json
+
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+WEIGHTS = (SINGLE_FILE, INDEX_FILE, "model-?????-of-?????.safetensors")  # patterns of all files of weights
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 
 DTYPES = {
@@ -205,18 +205,6 @@ def open_folder(folder) -> SafetensorsFile | ShardedFiles:
     raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
 
 
-@contextmanager
-def replacing(path):
-    """Yields a temporary path beside `path`, renamed onto it at the end; on any error nothing is left behind."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes one safetensors file, whole or not at all.
 
@@ -225,8 +213,8 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
         tensors: name -> array; a dtype outside `DTYPES` is an error.
         metadata: strings for the header; "format": "pt" is what transformers expects.
     """
-    with replacing(path) as temporary:
-        _write_in_place(temporary, tensors, metadata)
+    with replacing(path) as part:
+        _write_in_place(part, tensors, metadata)
 
 
 def _write_in_place(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
@@ -269,24 +257,18 @@ def _shards(tensors: Mapping[str, np.ndarray], max_shard_bytes: int) -> dict[str
 def write_folder(folder, tensors: Mapping[str, np.ndarray], max_shard_bytes: int = 5_000_000_000) -> list[Path]:
     """Writes `model.safetensors`, or shards and their index where it would exceed `max_shard_bytes`.
 
-    All files are written before the first takes its name: half of a checkpoint never stands beside half of an older
-    one. Files of an older checkpoint that the new one does not replace are removed, or they would hide it.
+    All or nothing: they replace the weights of an older checkpoint in one step. Other files of the folder stay.
     """
-    folder = Path(folder)
     shards = _shards(tensors, max_shard_bytes)
     index = {
         "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
         "weight_map": {tensor: name for name, shard in shards.items() for tensor in shard},
     }
     written = list(shards)
-    with ExitStack() as stack:
-        if len(shards) > 1:
-            temporary = stack.enter_context(replacing(folder / INDEX_FILE))  # entered first, so renamed last
-            temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
-            written.append(INDEX_FILE)
+    with replacing_folder(folder, WEIGHTS) as new:
         for name, shard in shards.items():
-            _write_in_place(stack.enter_context(replacing(folder / name)), shard)
-    for path in folder.iterdir():
-        if path.name not in written and _WEIGHTS.fullmatch(path.name):
-            path.unlink()
-    return [folder / name for name in written]
+            write(new / name, shard)
+        if len(shards) > 1:
+            write_json(new / INDEX_FILE, index, indent=2)
+            written.append(INDEX_FILE)
+    return [Path(folder).expanduser() / name for name in written]

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.ranking import keep_largest
-from tfxformer.training.files import figure, save_figure
+from tfxformer.figures import figure, save_figure
 from tfxformer.training.state import value_of
 
 SPARSITIES = (0.25, 0.5, 0.75)

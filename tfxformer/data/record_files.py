@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +15,12 @@ import numpy as np
 
 from tfxformer import __version__
 from tfxformer.data.record_format import RecordFormat, RecordsError
+from tfxformer.files import replacing_folder, write_text
 
 INDEX = "index.json"
-FORMAT = 1  # of the index; another number is another layout
+FORMAT = 2  # of the index; another number is another layout
+_UNCHECKED_FORMAT = 1  # of version 0.4.0 and before: without a sha256 of the index itself
+_NO_SHA256 = "0" * 64  # stands for the sum in the text that it is of
 
 
 class Shard(NamedTuple):
@@ -27,6 +30,18 @@ class Shard(NamedTuple):
     count: int
     bytes: int
     sha256: str
+
+    def checked(self) -> Shard:
+        """Itself, as an index may name it.
+
+        Raises:
+            RecordsError: for a name that could be of another folder, and numbers that are none.
+        """
+        # A path, or the name of a drive or stream, could open any file of the machine.
+        plain = isinstance(self.file, str) and re.fullmatch(r"[^/\\:\0]*\.tfrecord", self.file)
+        if not plain or not all(type(number) is int and number >= 0 for number in (self.count, self.bytes)):
+            raise RecordsError(f"The index names {tuple(self)}: a shard is a .tfrecord file beside it. Copy it again.")
+        return self
 
 
 def shard_name(name: str, shard: int, shards: int) -> str:
@@ -42,23 +57,16 @@ def check_shards(shards: int) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when all went well, and else leaves nothing.
+    """An empty folder that becomes `folder` when all went well, and else leaves nothing; see `files`.
 
     Raises:
         FileExistsError: for a folder that has files.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} has files already. Name a new folder, or remove it first.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with writing(folder):
-        temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        with writing(folder):
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(folder) as new:
+        yield new
 
 
 @contextlib.contextmanager
@@ -120,13 +128,7 @@ def index_shards(folder, name: str, shards: int, form: RecordFormat, origin: dic
         if size % form.record_bytes:
             raise RecordsError(f"{path} has {size:,} bytes, which is no number of records of {form.record_bytes:,}.")
         entries.append(Shard(path.name, size // form.record_bytes, size, sha256_of(path)))
-    content = index_text(folder, name, entries, form, origin)
-    temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(folder / INDEX)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(folder / INDEX, index_text(folder, name, entries, form, origin))
 
 
 def index_text(folder, name: str, entries: list[Shard], form: RecordFormat, origin: dict[str, Any] | None) -> str:
@@ -151,7 +153,38 @@ def index_text(folder, name: str, entries: list[Shard], form: RecordFormat, orig
         **({} if origin is None else {"origin": origin}),
         "shards": [entry._asdict() for entry in entries],
     }
-    return json.dumps(content, indent=1) + "\n"
+    return sealed(content)
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The text of an index, with the SHA-256 of all else of it."""
+    text = json.dumps({**content, "sha256": _NO_SHA256}, indent=1) + "\n"
+    return text.replace(_NO_SHA256, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def read_index(folder: Path) -> dict:
+    """index.json of a folder, as it was written.
+
+    Raises:
+        RecordsError: where it is missing, of another format, or changed since.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise RecordsError(f"{folder} has no {INDEX}: it holds no records, or writing them did not end.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordsError(f"{path} is not whole ({error}): write the records again.") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found not in (FORMAT, _UNCHECKED_FORMAT):
+        raise RecordsError(f"{path} has format {found!r}; this tfxformer {__version__} reads {FORMAT}.")
+    told = content.get("sha256")
+    if found == FORMAT:
+        blank = text.replace(told, _NO_SHA256, 1) if isinstance(told, str) and told else ""
+        if hashlib.sha256(blank.encode()).hexdigest() != told:
+            raise RecordsError(f"{path} has changed since it was written (its sha256 differs). Copy it again.")
+    return content
 
 
 def sha256_of(path: Path) -> str:

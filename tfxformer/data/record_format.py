@@ -97,9 +97,17 @@ class RecordFormat:
         return {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.features.items()}
 
     @classmethod
-    def from_json(cls, features: dict) -> RecordFormat:
-        """What `to_json` wrote."""
-        return cls({name: (spec["dtype"], tuple(spec["shape"])) for name, spec in features.items()})
+    def from_json(cls, features: dict, most_bytes: int) -> RecordFormat:
+        """What `to_json` wrote, of records that have `most_bytes` at most.
+
+        Raises:
+            RecordsError: for larger ones, before anything of their size is made.
+        """
+        read = {name: (spec["dtype"], tuple(spec["shape"])) for name, spec in features.items()}
+        for name, (_, shape) in read.items():
+            if not all(type(size) is int and size > 0 for size in shape) or 4 * math.prod(shape) > most_bytes:
+                raise RecordsError(f"The index says {name!r} of shape {list(shape)}; a file has {most_bytes:,} bytes.")
+        return cls(read)
 
     def __eq__(self, other):
         return isinstance(other, RecordFormat) and self.features == other.features

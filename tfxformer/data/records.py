@@ -10,19 +10,20 @@ finished. Row k is in shard k modulo the number of shards. Equal rows make equal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from tfxformer import __version__
 from tfxformer.data import record_files
-from tfxformer.data.record_files import FORMAT, INDEX, Shard, index_shards, sha256_of, shard_name
+from tfxformer.data.record_files import INDEX, Shard, index_shards, read_index, sha256_of, shard_name
 from tfxformer.data.record_format import RecordFormat, RecordsError
 from tfxformer.data.record_order import framed_rows
+from tfxformer.files import recover
 from tfxformer.text import Tokenizer
 
 __all__ = ["Records", "index_shards", "shard_name", "write_records"]
@@ -82,38 +83,35 @@ class Records:
     """
 
     def __init__(self, folder, *, check: bool = True, tokenizer: Tokenizer | None = None):
-        self.folder = Path(folder)
-        content = self._read_index()
-        try:
-            self.format = RecordFormat.from_json(content["features"])
+        self.folder = Path(folder).expanduser()
+        recover(self.folder)
+        content = read_index(self.folder)
+        with self._reading():
+            self.shards = [Shard(**entry).checked() for entry in content["shards"]]
+            largest = max(shard.bytes for shard in self.shards)
+        self._check_sizes()  # the files bound what the index may claim, before anything of that size is made
+        with self._reading():
+            self.format = RecordFormat.from_json(content["features"], largest)
             self.count, self.version = int(content["count"]), content["tfxformer"]
             self.origin = content.get("origin")
-            self.shards = [Shard(**entry) for entry in content["shards"]]
-            whole = self.count == sum(shard.count for shard in self.shards) and self.shards
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordsError(f"{self.folder / INDEX} is not whole ({error!r}): write the records again.") from error
+            whole = self.count == sum(shard.count for shard in self.shards)
         if not whole or any(shard.bytes != shard.count * self.format.record_bytes for shard in self.shards):
             raise RecordsError(f"{self.folder / INDEX} contradicts itself: its counts and sizes do not agree.")
         if tokenizer is not None:
             self._check_tokenizer(tokenizer)
-        self._check_shards(check)
+        if check:
+            self._check_sums()
         told = json.dumps([self.format.to_json(), [(shard.count, shard.sha256) for shard in self.shards]])
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
 
-    def _read_index(self) -> dict:
-        path = self.folder / INDEX
-        if not path.is_file():
-            raise RecordsError(f"{self.folder} has no {INDEX}: it holds no records, or writing them did not end.")
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RecordsError(f"{path} is not whole ({error}): write the records again.") from error
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise RecordsError(f"{path} has format {found!r}; this tfxformer {__version__} reads {FORMAT}.")
-        return content
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordsError(f"{self.folder / INDEX} is not whole ({error!r}): write the records again.") from error
 
-    def _check_shards(self, checksums: bool) -> None:
+    def _check_sizes(self) -> None:
         for shard in self.shards:
             path = self.folder / shard.file
             if not path.is_file():
@@ -123,8 +121,13 @@ class Records:
                     f"{path} has {path.stat().st_size:,} bytes, its index says {shard.bytes:,}: it is truncated or of "
                     "another set. Copy it again."
                 )
-            if checksums and sha256_of(path) != shard.sha256:
-                raise RecordsError(f"{path} has changed since it was written (its sha256 differs). Copy it again.")
+
+    def _check_sums(self) -> None:
+        for shard in self.shards:
+            if sha256_of(self.folder / shard.file) != shard.sha256:
+                raise RecordsError(
+                    f"{self.folder / shard.file} has changed since it was written (its sha256 differs). Copy it again."
+                )
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
         if self.origin is None:

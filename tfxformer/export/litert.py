@@ -11,7 +11,7 @@ from pathlib import Path
 import tfxformer
 from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata, plan, quantize, verify
 from tfxformer.export.accuracy_gate import AccuracyGate
-from tfxformer.export.files import check_writable, write_file
+from tfxformer.files import check_writable, write_bytes
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
 
@@ -108,7 +108,7 @@ def export_litert(
         ValueError: the arguments do not fit together.
         OSError: the file cannot be written; nothing half-written is left.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     mode = quantize.mode(quantization, tolerance)
     mode, float_layers = check_choices(mode, calibration, float_layers, representative)
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
@@ -139,7 +139,7 @@ def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
         tell(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
         scores = accuracy_gate.check(model, content, mode)
     tell(f"writing {path}")
-    write_file(path, content)
+    write_bytes(path, content)
     return make_report(path, content, mode, measured, reason, time.perf_counter() - start, *scores)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tfxformer
 from tfxformer.export import decoding, flatbuffer
-from tfxformer.export.files import check_writable, write_file
+from tfxformer.files import check_writable, write_bytes
 from tfxformer.text import Tokenizer
 
 # LiteRT-LM hands the content of a message over as a list of parts; the templates of checkpoints expect text, and would
@@ -52,7 +52,7 @@ def bundle_litertlm(
             written.
     """
     builder = _builder()
-    tflite, path = Path(tflite), Path(path)
+    tflite, path = Path(tflite).expanduser(), Path(path).expanduser()
     metadata = _metadata(tflite, tokenizer, chat_template or tokenizer.chat_template or PLAIN_TEMPLATE)
     check_writable(path)
     output = io.BytesIO()
@@ -67,7 +67,7 @@ def bundle_litertlm(
         bundle.add_hf_tokenizer(str(words))
         bundle.add_tflite_model(str(tflite), builder.TfLiteModelType.PREFILL_DECODE)
         bundle.build(output)
-    write_file(path, output.getvalue())
+    write_bytes(path, output.getvalue())
 
 
 def _builder():

@@ -20,8 +20,8 @@ import keras
 from tfxformer.compression import PolynomialDecay, Prune, sparsity_report
 from tfxformer.data.evaluation import main_score, scores
 from tfxformer.export import LiteRTModel, export_litert
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import latency, plots, report
-from tfxformer.recipes.folders import complete_folder
 from tfxformer.tasks import Task
 from tfxformer.training.history import numbers as numbers
 
@@ -136,7 +136,7 @@ def write_fit(task: Task, output, result: dict, numbers: dict) -> dict:
     Returns:
         `result` with the folder's name.
     """
-    with complete_folder(output) as folder:
+    with replacing_folder(output) as folder:
         task.save_pretrained(folder)
         save_keras(task, folder / "model.keras")
         report.write_json(folder / "results.json", {**result, "history": numbers, "machine": machine()})

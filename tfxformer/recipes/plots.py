@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import VARIANT_NAMES
-from tfxformer.training.files import figure, save_figure
 from tfxformer.training.history import training_curve as training_curve
 
 

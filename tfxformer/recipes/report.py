@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfxformer.training.files import write_json as write_json
-from tfxformer.training.files import write_text
+from tfxformer.files import write_json as write_json
+from tfxformer.files import write_text
 
 VARIANT_NAMES = {
     "keras": "Keras, dense",

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, plots, report
-from tfxformer.recipes.folders import complete_folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run(story: Story, output: Path, quick: bool = False, verbose="auto", say=pri
     settings = story.quick if quick else story.full
     split = story.split()
     task = pipeline.load(story.task, story.checkpoint(), split.labels, settings)
-    with complete_folder(output) as folder:
+    with replacing_folder(output) as folder:
         results = pipeline.run(task, split, settings, folder, story.name, verbose, say)
         report.write_json(folder / "results.json", results)
         card = report.model_card(

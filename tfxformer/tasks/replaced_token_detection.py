@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.files import replacing_folder
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import Encoder
 from tfxformer.models.heads import ReplacedTokenHead
@@ -157,10 +158,11 @@ class ReplacedTokenDetection(MaskedLM):
 
     def save_pretrained(self, folder, **kwargs) -> Path:
         """Writes the discriminator, and the generator, where there is one, into the folder "generator" inside."""
-        folder = super().save_pretrained(folder, **kwargs)
-        if self.generator is not None:
-            self.generator.save_pretrained(folder / GENERATOR, **kwargs)
-        return folder
+        with replacing_folder(folder, (GENERATOR,)) as new:
+            super().save_pretrained(new, **kwargs)
+            if self.generator is not None:
+                self.generator.save_pretrained(new / GENERATOR, **kwargs)
+        return Path(folder).expanduser()
 
     def get_config(self):
         own = {"generator_size": self.generator_size, "discriminator_weight": self.discriminator_weight}

@@ -13,6 +13,7 @@ from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_exam
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.files import replacing_folder
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
@@ -290,19 +291,20 @@ class Task(ScheduledModel):
         config = self.backbone.config
         if self.wants_pooler(config) is False:
             config = config.replace(heads__pooler=False)  # the reference's class with this head has none
-        folder = save_pretrained(
-            folder,
-            self.checkpoint_model(),
-            config,
-            task=self.head_name or self.task_name,
-            reference_config=self.backbone.reference_config,
-            changes=self.reference_changes(),
-            dtype=dtype,
-            max_shard_bytes=max_shard_bytes,
-        )
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
-        return folder
+        with replacing_folder(folder) as new:
+            save_pretrained(
+                new,
+                self.checkpoint_model(),
+                config,
+                task=self.head_name or self.task_name,
+                reference_config=self.backbone.reference_config,
+                changes=self.reference_changes(),
+                dtype=dtype,
+                max_shard_bytes=max_shard_bytes,
+            )
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(new)
+        return Path(folder).expanduser()
 
     def get_config(self):
         return {

@@ -10,9 +10,10 @@ import numpy as np
 from keras import ops
 
 from tfxformer.checkpoints.hub import read_json, resolve
-from tfxformer.checkpoints.safetensors import CheckpointError, replacing
+from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
+from tfxformer.files import replacing_folder, write_json
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.tasks.task import SETTINGS_KEY, Task
 
@@ -121,8 +122,6 @@ class TextEmbedder(Task):
         return super().from_pretrained(folder, pooling=pooling or _stated_pooling(folder), **arguments)
 
     def save_pretrained(self, folder, **kwargs) -> Path:
-        folder = super().save_pretrained(folder, **kwargs)
-        (folder / POOLING_FOLDER).mkdir(exist_ok=True)
         modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
         modules += [("2_Normalize", "Normalize")] if self.normalize else []
         stated = {
@@ -134,10 +133,11 @@ class TextEmbedder(Task):
             {"idx": i, "name": str(i), "path": path, "type": f"{MODULES}{kind}"}
             for i, (path, kind) in enumerate(modules)
         ]
-        for path, content in ((folder / POOLING_FOLDER / "config.json", stated), (folder / MODULES_FILE, listed)):
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        return folder
+        with replacing_folder(folder) as new:
+            super().save_pretrained(new, **kwargs)
+            write_json(new / POOLING_FOLDER / "config.json", stated, indent=2)
+            write_json(new / MODULES_FILE, listed, indent=2)
+        return Path(folder).expanduser()
 
     def default_loss(self):
         return keras.losses.MeanSquaredError()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from tfxformer.files import recover, write_text
 
 # Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
 SPECIAL_TOKENS = {
@@ -21,6 +22,11 @@ SPECIAL_TOKENS = {
     "eos_token": ("</s>", "<|endoftext|>"),
 }
 CHAT_TEMPLATE = "chat_template.jinja"
+# What another tokenizer may have left in a folder: all that a reader would mix with the new one's files.
+SAVED_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, "additional_chat_templates"),
+    *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+)
 # Keys of tokenizer_config.json by the BertNormalizer's own names.
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
@@ -33,7 +39,8 @@ _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     """The text of tokenizer.json and the settings (tokenizer_config.json, special_tokens_map.json)."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
+    recover(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No tokenizer folder {str(folder)!r}.")
     config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
@@ -162,22 +169,10 @@ def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[
 def write_chat_template(folder: Path, config: dict[str, Any]) -> None:
     """Moves a chat template out of the settings into a file of its own, where transformers has it.
 
-    Several stay in the settings. A file that another tokenizer left there is removed: it would win over them.
+    Several stay in the settings.
     """
     if isinstance(config.get("chat_template"), str):
         write_text(folder / CHAT_TEMPLATE, config.pop("chat_template"))
-    else:
-        (folder / CHAT_TEMPLATE).unlink(missing_ok=True)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Writes a whole file or none: to a temporary name in the same folder, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

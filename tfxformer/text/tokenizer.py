@@ -14,6 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
+from tfxformer.files import replacing_folder, write_json, write_text
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
@@ -136,15 +137,17 @@ class Tokenizer:
         return self._tokenizer_json
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json, the chat template and, for WordPiece, vocab.txt."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes tokenizer.json, tokenizer_config.json, the chat template and, for WordPiece, vocab.txt.
+
+        All or nothing: they replace those of an older tokenizer in one step. Other files of the folder stay.
+        """
         config = files.saved_config(self._backend, self._config)
-        files.write_chat_template(folder, config)
-        files.write_text(folder / "tokenizer.json", self._tokenizer_json)
-        files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        if self.kind == "WordPiece":
-            files.write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in self.vocabulary()))
+        with replacing_folder(folder, files.SAVED_FILES) as new:
+            files.write_chat_template(new, config)
+            write_text(new / "tokenizer.json", self._tokenizer_json)
+            write_json(new / "tokenizer_config.json", config, indent=2)
+            if self.kind == "WordPiece":
+                write_text(new / "vocab.txt", "".join(f"{token}\n" for token in self.vocabulary()))
 
     def vocabulary(self) -> list[str]:
         """All tokens, added ones included, in the order of their ids."""

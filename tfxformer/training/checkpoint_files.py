@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
+from tfxformer.files import replacing
 
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"checkpoint-(\d{6})-(\d{9})\.safetensors")
@@ -45,13 +46,6 @@ def list_checkpoints(folder) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def remove_unfinished(folder) -> None:
-    """Removes what writers that were killed have left."""
-    if Path(folder).is_dir():
-        for path in Path(folder).glob(f".checkpoint-*{SUFFIX}.*.tmp"):
-            path.unlink(missing_ok=True)
-
-
 def _plain(value):
     """What JSON takes, of numpy's values."""
     if isinstance(value, (np.generic, np.ndarray)):
@@ -60,7 +54,7 @@ def _plain(value):
 
 
 def write_checkpoint(path, arrays: dict, manifest: dict) -> None:
-    """Writes a file under a temporary name, to the disk, then renames it.
+    """Writes a file, whole or not at all; see `files.replacing`.
 
     Args:
         path: the file; its folder is made.
@@ -70,7 +64,6 @@ def write_checkpoint(path, arrays: dict, manifest: dict) -> None:
     Raises:
         OSError: where it cannot be written; a file of that name from before is whole still.
     """
-    path = Path(path)
     header, offset = {}, 0
     for name, array in arrays.items():
         header[name] = {
@@ -84,20 +77,10 @@ def write_checkpoint(path, arrays: dict, manifest: dict) -> None:
     digest = hashlib.sha256(_header_bytes(header, metadata))
     for block in blocks:
         digest.update(block)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(_header_bytes(header, {**metadata, _SHA256: digest.hexdigest()}))
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(_header_bytes(header, {**metadata, _SHA256: digest.hexdigest()}))
+        for block in blocks:
+            file.write(block)
 
 
 def _bytes(array: np.ndarray) -> memoryview:
@@ -109,16 +92,6 @@ def _header_bytes(header: dict, metadata: dict) -> bytes:
     content = json.dumps({"__metadata__": metadata, **header}).encode()
     content += b" " * (-len(content) % 8)
     return len(content).to_bytes(8, "little") + content
-
-
-def _sync_folder(folder: Path) -> None:
-    """Brings a rename to the disk, where the system can (Windows opens no folders)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_checkpoint(path) -> tuple[dict, dict]:

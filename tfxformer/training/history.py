@@ -8,7 +8,8 @@ from pathlib import Path
 
 import keras
 
-from tfxformer.training.files import figure, save_figure, write_json
+from tfxformer.figures import figure, save_figure
+from tfxformer.files import write_json
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
 
@@ -72,7 +73,7 @@ class HistoryFiles(keras.callbacks.Callback):
 
     def __init__(self, folder):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self._epochs: list[dict] | None = None
 
     @property

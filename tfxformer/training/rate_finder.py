@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.training.files import figure, save_figure
+from tfxformer.figures import figure, save_figure
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import State, value_of
 

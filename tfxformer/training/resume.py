@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import keras
 
+from tfxformer.files import remove_leftovers
 from tfxformer.training.checkpoint_files import (
     DamagedCheckpointError,
     checkpoint_name,
     list_checkpoints,
     read_checkpoint,
-    remove_unfinished,
     write_checkpoint,
 )
 from tfxformer.training.checkpoint_state import ResumeError, give_weights, take_arrays, take_manifest
@@ -83,7 +83,7 @@ class Resume(keras.callbacks.Callback):
             raise ValueError(f'save_freq is "epoch" or a number of batches, at least 1; got {save_freq!r}.')
         if keep < 1 or mode not in ("min", "max"):
             raise ValueError(f'keep must be at least 1 and mode "min" or "max"; got {keep!r} and {mode!r}.')
-        self.folder, self.save_freq, self.keep, self.seed = Path(folder), save_freq, keep, seed
+        self.folder, self.save_freq, self.keep, self.seed = Path(folder).expanduser(), save_freq, keep, seed
         self.monitor, self.mode = monitor, mode
         self.resumed_from: Path | None = None
         self._running = self._stopping = False
@@ -108,7 +108,7 @@ class Resume(keras.callbacks.Callback):
     def find(self, strategy) -> Checkpoint | None:
         """The newest checkpoint that is whole; None in a folder without any."""
         if is_chief(strategy):
-            remove_unfinished(self.folder)
+            remove_leftovers(self.folder)
         damaged = []
         for path in reversed(list_checkpoints(self.folder)):
             try:

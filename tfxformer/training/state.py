@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.files import replacing
 from tfxformer.training.accumulation import Accumulator, copies
 
 
@@ -55,7 +55,7 @@ class State:
             sums = [local for variable in self._accumulator.sums for local in copies(variable)]
             self._variables += [self._accumulator.batches, *sums]
         values = [value_of(variable) for variable in self._variables]
-        self.path, self._values = None if path is None else Path(path), None
+        self.path, self._values = None if path is None else Path(path).expanduser(), None
         self.put(values)
 
     def put(self, values: list[np.ndarray]) -> None:
@@ -66,17 +66,8 @@ class State:
             self._write(values)
 
     def _write(self, values):
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, *values)
-            temporary.replace(self.path)
-        except OSError as error:
-            raise type(error)(error.errno, f"{self.path} could not be written: {error.strerror}") from error
-        finally:
-            if temporary.parent.is_dir():
-                temporary.unlink(missing_ok=True)
+        with replacing(self.path) as part, part.open("wb") as file:
+            np.savez(file, *values)
 
     def values(self) -> list[np.ndarray]:
         """What is kept."""

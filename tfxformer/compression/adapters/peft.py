@@ -6,7 +6,6 @@ are trained whole keep their tensors' names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 
 from tfxformer.checkpoints import safetensors
 from tfxformer.checkpoints.hub import read_json
-from tfxformer.checkpoints.safetensors import CheckpointError, SafetensorsFile, replacing
+from tfxformer.checkpoints.safetensors import CheckpointError, SafetensorsFile
 from tfxformer.compression.adapters.formats import FORMATS, Format, format_of
 from tfxformer.compression.adapters.keras_layers import matrix_shape
 from tfxformer.compression.adapters.modules import ModuleNames
 from tfxformer.compression.kernels import Kernel
+from tfxformer.files import recover, replacing_folder, write_json
 from tfxformer.layers.adapters import LayerAdapter
 
 CONFIG_FILE = "adapter_config.json"
@@ -70,7 +70,7 @@ def write_adapter(
     whole: Mapping[str, np.ndarray],
     base: str | None = None,
 ) -> Path:
-    """Writes the two files, each whole or not at all.
+    """Writes the two files, both or neither.
 
     Query, key and value of one fused module (GPT-2) become one adapter of it, of the sum of their ranks where they do
     not share a; its alpha grows along, so that the product stays. The scale of rsLoRA is written as such an alpha.
@@ -106,12 +106,10 @@ def write_adapter(
     if form.owners is None:
         config["fan_in_fan_out"] = any(not names[path].transposed for path in layers)
         config["modules_to_save"] = names.whole_modules(whole) or None
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.write(folder / TENSOR_FILE, tensors)
-    with replacing(folder / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return folder
+    with replacing_folder(folder) as new:
+        safetensors.write(new / TENSOR_FILE, tensors)
+        write_json(new / CONFIG_FILE, config, indent=2, sort_keys=True)
+    return Path(folder).expanduser()
 
 
 # ---- reading --------------------------------------------------------------------------------------------------
@@ -129,7 +127,8 @@ def read_adapter(folder, model: keras.Model, kernels: Mapping[str, Kernel]) -> R
         CheckpointError: for files that are missing or broken, an adapter of another kind or with options that we do not
             have, and tensors that this model has no place for.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
+    recover(folder)
     config = read_json(folder / CONFIG_FILE)
     form = _check_options(config)
     if not (folder / TENSOR_FILE).is_file():

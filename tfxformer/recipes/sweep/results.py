@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import markdown
 from tfxformer.recipes.sweep.recipe import Choose
-from tfxformer.training.files import figure, save_figure
 
 LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped, MB", "median_ms": "one text, ms"}
 

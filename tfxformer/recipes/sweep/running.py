@@ -17,9 +17,9 @@ import numpy as np
 
 from tfxformer.data.evaluation import main_score, predict, scores
 from tfxformer.export import ExportError, LiteRTModel, export_litert
+from tfxformer.files import replacing_folder
 from tfxformer.recipes import pipeline, report
 from tfxformer.recipes.file_costs import file_costs
-from tfxformer.recipes.folders import complete_folder
 from tfxformer.recipes.sweep import results as tables
 from tfxformer.recipes.sweep.recipe import AXES, Point, Recipe
 from tfxformer.recipes.sweep.stages import STAGES, Context, prune
@@ -77,7 +77,7 @@ def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="aut
 
 def _write(found: dict, sweep: Sweep, output: Path) -> None:
     """The results, and the chosen model under the recipe's name."""
-    with complete_folder(output) as folder:
+    with replacing_folder(output) as folder:
         if found["chosen"] is not None:
             point = sweep.recipe.points[found["chosen"]]
             shutil.copyfile(sweep.file(point), folder / f"{found['name']}.tflite")
@@ -123,7 +123,7 @@ class Sweep:
         context = Context(self.recipe, *self.train, self._open_model, lambda: _load(teacher), self.verbose)
         arguments = [before and _load(before), getattr(point, last), context]
         model = prune(*arguments, teaching=point.distil) if last == "prune" else STAGES[last](*arguments)
-        with complete_folder(folder) as temporary:
+        with replacing_folder(folder) as temporary:
             pipeline.save_keras(model, temporary / "model.keras")
             facts = {"settings": settings, "seconds": time.perf_counter() - start, "parameters": model.count_params()}
             report.write_json(temporary / "stage.json", facts)
@@ -154,7 +154,7 @@ class Sweep:
         model = _load(path)
         found = {"name": str(point), "settings": dataclasses.asdict(point), "parameters": model.count_params()}
         found["main_score"] = main_score(model)
-        with complete_folder(folder) as temporary:
+        with replacing_folder(folder) as temporary:
             try:
                 found |= self._exported(model, temporary / "model.tflite", point)
             except ExportError as error:  # an answer like any: this model is not for this mode

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfxformer.recipes.folders import complete_folder
+from tfxformer.files import replacing_folder
 
 
 def contents(folder):
@@ -10,7 +10,7 @@ def contents(folder):
 
 
 def test_a_new_folder_appears_at_the_end(tmp_path):
-    with complete_folder(tmp_path / "a" / "results") as folder:
+    with replacing_folder(tmp_path / "a" / "results") as folder:
         (folder / "sub").mkdir()
         (folder / "sub" / "x").write_text("1")
         assert not (tmp_path / "a" / "results").exists()
@@ -22,7 +22,7 @@ def test_an_old_result_stays_until_the_new_one_is_complete_and_strangers_stay(tm
     old.mkdir()
     (old / "x").write_text("old")
     (old / "notes").write_text("mine")
-    with complete_folder(old) as folder:
+    with replacing_folder(old) as folder:
         (folder / "x").write_text("new")
         (folder / "y").mkdir()
         (folder / "y" / "z").write_text("new")
@@ -35,7 +35,7 @@ def test_an_error_or_interrupt_changes_nothing(tmp_path, error):
     old = tmp_path / "results"
     old.mkdir()
     (old / "x").write_text("old")
-    with pytest.raises(error), complete_folder(old) as folder:
+    with pytest.raises(error), replacing_folder(old) as folder:
         (folder / "x").write_text("half")
         raise error
     assert contents(tmp_path) == {"results/x": "old"}
@@ -43,5 +43,5 @@ def test_an_error_or_interrupt_changes_nothing(tmp_path, error):
 
 def test_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "results").write_text("")
-    with pytest.raises(NotADirectoryError, match="is a file"), complete_folder(tmp_path / "results"):
+    with pytest.raises(NotADirectoryError, match="is a file"), replacing_folder(tmp_path / "results"):
         pass
