@@ -25,6 +25,9 @@ def tokenizer(folder) -> Tokenizer:
 
 
 PRESETS = {
+    "ernie": "bert-base",
+    "camembert": "roberta-base",
+    "data2vec-text": "roberta-base",
     "albert": "albert-base",
     "electra": "electra-small",
     "gpt2": "gpt2",
@@ -55,6 +58,7 @@ def config(family="bert", **changes):
     if preset.stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
     values = {
+        "family": family,
         "vocabulary_size": VOCABULARY_SIZE,
         "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
         "heads__classifier_dropout": 0.0,

@@ -222,7 +222,7 @@ def test_folders_and_hub_ids(tmp_path, monkeypatch):
             resolve(name if name else tmp_path / "nothing here")
     asked = []
 
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name, revision, allow_patterns, ignore_patterns):
         asked.append((name, allow_patterns))
         if name == "owner/absent":
             raise OSError("offline")

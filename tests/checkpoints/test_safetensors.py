@@ -127,7 +127,7 @@ LIES = {
     "metadata not an object": encode({"__metadata__": 3, "x": entry()}),
     "entry a list": encode({"x": [1]}),
     "entry without dtype": encode({"x": {"shape": [1], "data_offsets": [0, 4]}}),
-    "unknown dtype": encode({"x": entry(dtype="F4")}),
+    "unknown dtype": encode({"x": entry(dtype="X4")}),
     "dtype a list": encode({"x": entry(dtype=["F32"])}),
     "shape a number": encode({"x": {**entry(), "shape": 1}}),
     "shape of floats": encode({"x": {**entry(), "shape": [1.0]}}),

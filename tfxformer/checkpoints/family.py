@@ -7,6 +7,8 @@ A page maps config.json keys to our switches and the reference's module names to
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,6 +134,7 @@ class Family:
         Raises:
             CheckpointError: for a value that is not implemented here.
         """
+        self._check_numbers(reference)
         for key, values in self.required.items():
             if key in reference and reference[key] not in values:
                 raise CheckpointError(
@@ -151,7 +154,18 @@ class Family:
         except CheckpointError:
             raise
         except (ValueError, TypeError, AttributeError) as error:  # numbers, lists and dicts in each other's places
-            raise CheckpointError(f"config.json does not describe a {self.name!r} model: {error}") from error
+            said = [
+                key.name for path, key in self.keys.items() if re.search(rf"\b{path.rpartition('.')[2]}\b", str(error))
+            ]
+            keys = f" (in config.json: {', '.join(said)})" if said else ""
+            raise CheckpointError(f"config.json does not describe a {self.name!r} model: {error}{keys}") from error
+
+    def _check_numbers(self, reference: Mapping) -> None:
+        """Refuses NaN and infinity in the keys that are read: JSON has neither, but Python's reader takes both."""
+        names = [name for key in self.keys.values() for name in (key.name, *key.also)]
+        for name in (*names, *(name for rule in self.rules for name in rule.keys)):
+            if not all(math.isfinite(number) for number in _floats(reference.get(name))):
+                raise CheckpointError(f"config.json says {name}={reference[name]!r}: every number must be finite.")
 
     def write_config(self, config: TransformerConfig, reference: Mapping | None = None) -> dict:
         """A TransformerConfig as config.json.
@@ -228,6 +242,15 @@ def as_module(module: str | Module) -> Module:
 def _within(block: str, module: str | Module) -> Module:
     module = as_module(module)
     return dataclasses.replace(module, name=f"{block}.{module.name}", also=tuple(f"{block}.{n}" for n in module.also))
+
+
+def _floats(value) -> Iterator[float]:
+    """All floats in a JSON value."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, Mapping)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _floats(inner)
 
 
 def _set(values: dict, path: str, value) -> None:

@@ -46,15 +46,24 @@ def weights(model: keras.Model) -> dict[str, keras.Variable]:
     return {v.path: v for v in model.variables if v.name != _SEED}
 
 
+# What wrappers of torch (DataParallel and its kin, compile, FSDP, activation checkpointing) put into names.
+_WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without what torch's wrappers put into it: "module.", "_orig_mod." and the like."""
+    return _WRAPPERS.sub("", name)
+
+
 def strip_prefix(tensors: Mapping, prefix: str) -> dict[str, str]:
-    """Name without the family's prefix -> name in the file.
+    """Name without the family's prefix (and without torch's wrappers, see `unwrapped`) -> name in the file.
 
     Raises:
         CheckpointError: for a tensor that the file has both with and without the prefix.
     """
     names: dict[str, str] = {}
     for name in tensors:
-        twin = names.setdefault(name.removeprefix(prefix), name)
+        twin = names.setdefault(unwrapped(name).removeprefix(prefix), name)
         if twin != name:
             raise CheckpointError(
                 f"The checkpoint has both {twin!r} and {name!r}, two tensors for one place: one would be silently "

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.checkpoints import safetensors
+from tfxformer.checkpoints.bounds import check_layers, check_size
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.gguf import is_gguf
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
+from tfxformer.checkpoints.refusals import check_adapter_only, check_quantized
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, write_folder
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
@@ -45,7 +47,27 @@ def open_checkpoint(path) -> tuple[dict, Mapping]:
     """
     if is_gguf(path):
         return open_gguf(path)
-    return read_json(Path(path) / CONFIG_FILE), open_folder(path)
+    config_file = Path(path) / CONFIG_FILE
+    if not config_file.is_file():
+        check_adapter_only(Path(path))
+    reference = read_json(config_file)
+    check_quantized(reference, config_file)
+    return reference, open_folder(path)
+
+
+def read_model_config(reference: dict, family, tensors, path) -> TransformerConfig:
+    """config.json as a TransformerConfig that the tensors can be those of.
+
+    Raises:
+        CheckpointError: naming the file, for values that are not implemented, make no sense, or ask for a larger model.
+    """
+    try:
+        check_layers(reference, family, tensors)
+        config = family.read_config(reference)
+        check_size(reference, config, family, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return config
 
 
 def load_model(
@@ -67,7 +89,7 @@ def load_model(
     """
     reference, tensors = open_checkpoint(folder)
     family = family_of(reference.get("model_type"))
-    config = family.read_config(reference)
+    config = read_model_config(reference, family, tensors, folder)
     wanted = wants_pooler(config)
     pooler = has_pooler(tensors, family) if wanted is None else wanted and family.pooler is not None
     config = config.replace(heads__pooler=pooler, heads__tied=is_tied(config, tensors, family))
@@ -76,13 +98,14 @@ def load_model(
     return model, load_weights(model, tensors, family, config, task)
 
 
-def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False) -> Backbone:
+def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False, revision=None) -> Backbone:
     """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
     Args:
         folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
         dtype: dtype policy, such as "mixed_bfloat16"; variables are float32 under every mixed policy.
         gradient_checkpointing: bool, recompute blocks in the backward pass.
+        revision: branch, tag or commit of a hub id; None for its main branch.
 
     Returns:
         `models.Encoder` or `models.Decoder`, equal to the reference implementation on unpadded positions.
@@ -96,7 +119,7 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
             config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
         )
 
-    model, report = load_model(resolve(folder_or_hub_id), make)
+    model, report = load_model(resolve(folder_or_hub_id, revision), make)
     report.warn()
     return model
 

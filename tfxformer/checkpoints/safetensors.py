@@ -16,6 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from tfxformer import json_files
 from tfxformer.files import replacing, replacing_folder, write_json
 
 SINGLE_FILE = "model.safetensors"
@@ -35,6 +36,8 @@ DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+# Dtypes of quantized checkpoints: numbers that mean nothing without scales, some of them several to a byte.
+QUANTIZED = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "U16", "U32")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -44,14 +47,6 @@ class CheckpointError(ValueError):
 
 def _fail(path: Path, what: str) -> None:
     raise CheckpointError(f"{path} is not a valid safetensors file: {what}. Download or convert it again.")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict:
-    """A JSON object's pairs as a dict; a key that comes twice would silently lose its first value."""
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} comes twice")
-    return dict(pairs)
 
 
 class SafetensorsFile(Mapping[str, np.ndarray]):
@@ -75,15 +70,18 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         prefix = file.read(8)
         if len(prefix) < 8:
             _fail(self.path, f"{size} bytes are too few for a header")
+        if prefix == b"version ":
+            raise CheckpointError(
+                f"{self.path} is not the file but a pointer of Git LFS to it: fetch the file (git lfs pull, or "
+                "download it from the hub)."
+            )
         length = int.from_bytes(prefix, "little")
         if length > min(size - 8, MAX_HEADER_BYTES):
             _fail(self.path, f"its header claims {length} bytes, the file has {size} (limit {MAX_HEADER_BYTES})")
         try:
-            header = json.loads(file.read(length), object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            _fail(self.path, f"its header is not JSON ({error})")
-        if not isinstance(header, dict):
-            _fail(self.path, "its header is not a JSON object")
+            header = json_files.parse_json(file.read(length).decode("utf-8"), "its header")
+        except ValueError as error:
+            _fail(self.path, str(error).rstrip("."))
         self.metadata = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict):
             _fail(self.path, "its __metadata__ is not a JSON object")
@@ -98,6 +96,12 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
                 known = dtype in DTYPES
             except (TypeError, KeyError, ValueError):
                 _fail(self.path, f"the entry of tensor {name!r} lacks dtype, shape or data_offsets")
+            if dtype in QUANTIZED:
+                raise CheckpointError(
+                    f"{self.path} is a quantized checkpoint: tensor {name!r} holds {dtype} numbers, which tfxformer "
+                    "does not read; the file is not damaged. Give the unquantized checkpoint (the model that this one "
+                    'was made from), or write one in torch: model.to(torch.bfloat16).save_pretrained("new_folder").'
+                )
             if not known:
                 _fail(self.path, f"tensor {name!r} has dtype {dtype!r}; known: {', '.join(DTYPES)}")
             if not valid or end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
@@ -143,11 +147,10 @@ class ShardedFiles(Mapping[str, np.ndarray]):
     def __init__(self, index_path):
         self.path = Path(index_path)
         try:
-            index = json.loads(self.path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-            self._shards = index["weight_map"]
+            self._shards = json_files.read_json(self.path)["weight_map"]
             files = sorted(set(self._shards.values()))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{self.path} is not an index of shards (no 'weight_map'): {error!r}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.path} is not an index of shards (no 'weight_map'): {error}.") from error
         for name in files:
             # A name with a path in it could open any file of the machine.
             if not isinstance(name, str) or name != Path(name).name or name in ("", ".", "..") or "\\" in name:
@@ -188,21 +191,16 @@ def open_folder(folder) -> SafetensorsFile | ShardedFiles:
     """The tensors of a checkpoint folder.
 
     Raises:
-        CheckpointError: where the folder has no safetensors file; pickles are refused with the way out.
+        CheckpointError: where the folder has no safetensors file, with what it has instead and the way out.
     """
     folder = Path(folder)
     if (folder / INDEX_FILE).is_file():
         return ShardedFiles(folder / INDEX_FILE)
-    if (folder / SINGLE_FILE).is_file():
-        return SafetensorsFile(folder / SINGLE_FILE)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run any code when they are "
-            "read, so tfxformer does not. Convert them once where you trust them, with torch and transformers: "
-            "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes model.safetensors."
-        )
-    raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    if not (folder / SINGLE_FILE).is_file():
+        from tfxformer.checkpoints.refusals import check_has_weights
+
+        check_has_weights(folder)
+    return SafetensorsFile(folder / SINGLE_FILE)
 
 
 def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

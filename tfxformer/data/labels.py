@@ -42,10 +42,25 @@ def labels_from(reference: Mapping, given: Sequence[str] | None) -> list[str]:
         return check_labels(given)
     names = reference.get("id2label")
     if names:
-        return [names[key] for key in sorted(names, key=int)]
+        return _in_order(names)
     if reference.get("num_labels"):
         return [f"LABEL_{i}" for i in range(reference["num_labels"])]
     raise ValueError('The checkpoint names no labels: pass labels=["...", "..."].')
+
+
+def _in_order(names: Mapping) -> list[str]:
+    """The names of `id2label`, whose keys are the numbers of the columns.
+
+    Raises:
+        ValueError: where they do not count from 0, or a name is no string.
+    """
+    try:
+        labels = [names[str(i)] for i in range(len(names))]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"config.json's id2label must name columns 0 to {len(names) - 1}; it is {str(names)[:200]}."
+        ) from error
+    return check_labels(labels)
 
 
 def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -> np.ndarray:

@@ -43,6 +43,10 @@ class Rotary:
     def __post_init__(self):
         if self.kind not in ROTARY_KINDS:
             raise ValueError(f"Unknown kind of rotary positions {self.kind!r}; known: {', '.join(ROTARY_KINDS)}.")
+        for name in ("base", "factor", "attention_factor"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"The rotary {name} must be a finite number above 0, not {value!r}.")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"The rotary fraction must be above 0 and at most 1, not {self.fraction!r}.")
         if self.kind in ("dynamic", "llama3", "yarn") and not self.original_max_positions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 from tfxformer.layers.activations import activation as check_activation
@@ -17,6 +18,11 @@ POSITIONS = ("learned", "rotary", "alibi")
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_number(value, name: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(number and 0 <= value < math.inf, f"{name} must be a finite number of at least 0, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,8 @@ class StackConfig:
         sizes = ("num_layers", "hidden_size", "num_heads", "feed_forward_size", "max_positions", "layers_per_group")
         for name in sizes:
             value = getattr(self, name)
-            _require(isinstance(value, int) and value > 0, f"{name} must be a positive int, not {value!r}.")
+            _require(type(value) is int and value > 0, f"{name} must be a positive int, not {value!r}.")
+        _require_number(self.norm_epsilon, "norm_epsilon")
         _require(
             self.head_size is not None or self.hidden_size % self.num_heads == 0,
             f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}), "
@@ -256,6 +263,7 @@ class TransformerConfig:
             (self.encoder is None) != (self.decoder is None),
             "A TransformerConfig has an encoder (BERT-like) or a decoder (GPT-like).",
         )
+        _require_number(self.initializer_range, "initializer_range")
         _require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
         _require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
         _require(

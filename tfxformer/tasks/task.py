@@ -19,7 +19,7 @@ from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
-from tfxformer.tasks.tokenizer import open_tokenizer
+from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 
@@ -48,11 +48,8 @@ class Task(ScheduledModel):
         maximum = backbone.config.max_sequence_length
         if sequence_length is not None and not 0 < sequence_length <= maximum:
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
-        if tokenizer is not None and tokenizer.vocabulary_size > backbone.config.vocabulary_size:
-            raise ValueError(
-                f"The tokenizer has {tokenizer.vocabulary_size} tokens, the model rows for "
-                f"{backbone.config.vocabulary_size}: they do not belong together."
-            )
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, backbone.config)
         inputs = backbone.make_inputs()
         super().__init__(inputs=inputs, outputs=self.graph(backbone, heads, inputs), **kwargs)
         self.backbone = backbone
@@ -252,22 +249,24 @@ class Task(ScheduledModel):
 
     @classmethod
     def from_pretrained(
-        cls, folder_or_hub_id, *, tokenizer=None, dtype=None, gradient_checkpointing=False, **arguments
+        cls, folder_or_hub_id, *, tokenizer=None, dtype=None, gradient_checkpointing=False, revision=None, **arguments
     ):
         """A task on a checkpoint: its head is read where the file has it, else new (said in a warning).
 
         Args:
             folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
-            tokenizer: `text.Tokenizer`; None reads the checkpoint's.
+            tokenizer: `text.Tokenizer`; None reads the checkpoint's. One without tokenizer files loads with a warning,
+                for arrays only.
             dtype: dtype policy, such as "mixed_bfloat16".
             gradient_checkpointing: bool, recompute blocks in the backward pass.
+            revision: branch, tag or commit of a hub id; None for its main branch.
             arguments: the task's own (`labels`, `sequence_length`, ...); None takes the checkpoint's.
 
         Raises:
             CheckpointError: for a checkpoint that cannot be read or does not fit.
         """
-        folder = resolve(folder_or_hub_id)
-        tokenizer = tokenizer or open_tokenizer(folder)
+        folder = resolve(folder_or_hub_id, revision)
+        tokenizer = tokenizer or find_tokenizer(folder)
         given = {name: value for name, value in arguments.items() if value is not None}
 
         def make(config, reference):

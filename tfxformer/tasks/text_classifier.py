@@ -73,8 +73,9 @@ class TextClassifier(Task):
         arguments = super().arguments_from(reference, arguments)
         arguments["labels"] = stated_labels(reference, arguments.get("labels"))
         if arguments.get("problem_type") is None:
-            stated = reference.get("problem_type")
-            arguments["problem_type"] = stated or "single_label_classification"
+            # One column is a score, as in transformers: rerankers say no more than that they have one label.
+            default = "regression" if len(arguments["labels"]) == 1 else "single_label_classification"
+            arguments["problem_type"] = reference.get("problem_type") or default
         return arguments
 
     def reference_changes(self):

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 from tfxformer.checkpoints.gguf import GGUFFile, is_gguf
 from tfxformer.text import Tokenizer
+
+# Any of them says that the folder has a tokenizer, in whatever format.
+_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken")
+_GGUF_MODEL = "tokenizer.ggml.model"
 
 
 def open_tokenizer(path) -> Tokenizer:
@@ -13,3 +20,45 @@ def open_tokenizer(path) -> Tokenizer:
         FileNotFoundError, ValueError: where there is none that can be read.
     """
     return Tokenizer.from_gguf(GGUFFile(path).metadata) if is_gguf(path) else Tokenizer.from_pretrained(path)
+
+
+def find_tokenizer(path) -> Tokenizer | None:
+    """`open_tokenizer`, or None with one warning where the checkpoint has no tokenizer at all.
+
+    Raises:
+        FileNotFoundError, ValueError: for one that cannot be read.
+    """
+    if is_gguf(path):
+        found = _GGUF_MODEL in GGUFFile(path).metadata
+    else:
+        found = any(next(Path(path).glob(pattern), None) for pattern in _FILES)
+    if found:
+        return open_tokenizer(path)
+    warnings.warn(
+        f"{path} has no tokenizer files: the model takes arrays (token_ids, padding_mask) and no texts. For texts pass "
+        "tokenizer=text.Tokenizer.from_pretrained(folder), of the model that this one was made from.",
+        stacklevel=4,
+    )
+    return None
+
+
+def check_tokenizer(tokenizer: Tokenizer, config) -> None:
+    """Refuses a tokenizer that has ids beyond the rows of the model's token table.
+
+    Args:
+        tokenizer: `text.Tokenizer`.
+        config: the model's TransformerConfig.
+
+    Raises:
+        ValueError: naming the tokens and the way out.
+    """
+    rows = config.vocabulary_size
+    if tokenizer.largest_id < rows:
+        return
+    beyond = tokenizer.vocabulary()[rows:]
+    raise ValueError(
+        f"The tokenizer has {tokenizer.largest_id + 1} tokens, the model rows for {rows}: they do not belong together "
+        f"({', '.join(map(repr, beyond[:3]))}{', ...' if len(beyond) > 3 else ''} would have no row). Take the "
+        "tokenizer of the model's own folder; where tokens were added on purpose, give the table rows for them first, "
+        "in transformers: model.resize_token_embeddings(len(tokenizer)), then save_pretrained both."
+    )

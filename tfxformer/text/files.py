@@ -9,6 +9,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from tfxformer import json_files
 from tfxformer.files import recover, write_text
 
 # Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
@@ -45,7 +46,7 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
         raise FileNotFoundError(f"No tokenizer folder {str(folder)!r}.")
     config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
     if (folder / CHAT_TEMPLATE).is_file():  # wins over the key, as in transformers
-        config["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        config["chat_template"] = json_files.read_text(folder / CHAT_TEMPLATE)
     if (folder / "tokenizer.json").is_file():
         return _with_bert_settings(read_tokenizer_json(folder / "tokenizer.json"), config), config
     if not (folder / "vocab.txt").is_file():
@@ -67,10 +68,10 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
 
 def read_tokenizer_json(path: str | Path) -> str:
     """The text of a tokenizer.json, which the backend can read."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"No tokenizer file {str(path)!r}.")
-    content = path.read_text(encoding="utf-8")
+    content = json_files.read_text(path)
     try:
         tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the Rust side raises bare Exception
@@ -80,11 +81,11 @@ def read_tokenizer_json(path: str | Path) -> str:
 
 def read_vocabulary(path: str | Path) -> dict[str, int]:
     """Tokens and ids of a vocab.txt: one token a line, its id the line number."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"No vocabulary file {str(path)!r}.")
     # Only line feeds split: a token may hold any other kind of space.
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = json_files.read_text(path).split("\n")
     if lines and not lines[-1]:
         lines.pop()
     return {token: index for index, token in enumerate(lines)}
@@ -176,15 +177,7 @@ def write_chat_template(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}.")
-    return content
+    return json_files.read_json(path) if path.is_file() else {}
 
 
 def _with_bert_settings(content: str, config: dict[str, Any]) -> str:

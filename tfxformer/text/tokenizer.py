@@ -155,6 +155,11 @@ class Tokenizer:
         # A file that lists a token twice leaves a gap at the first; no text can match the name given to it.
         return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
 
+    @functools.cached_property
+    def largest_id(self) -> int:
+        """The largest id of a token; more than `vocabulary_size - 1` where ids have gaps."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def continuations(self) -> np.ndarray:
         """Which tokens continue the word before them: bool [vocabulary].
 

@@ -1,4 +1,9 @@
-"""BERT (Devlin et al., 2018, arXiv:1810.04805), and with it MiniLM."""
+"""BERT (Devlin et al., 2018, arXiv:1810.04805), and with it MiniLM.
+
+ERNIE (Sun et al., 2019, arXiv:1907.12412) is the same model where it has no task ids.
+"""
+
+from dataclasses import replace
 
 from tfxformer.checkpoints.family import Family, Head, Key
 
@@ -97,5 +102,18 @@ FAMILY = Family(
     tied={
         "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+)
+
+# The same model, unless it adds an embedding of the task to every token.
+ERNIE = replace(
+    FAMILY,
+    name="ernie",
+    prefix="ernie.",
+    architecture="ErnieModel",
+    required={**REQUIRED, "use_task_id": (False, None)},
+    heads={
+        task: replace(head, architecture=head.architecture.replace("Bert", "Ernie"))
+        for task, head in FAMILY.heads.items()
     },
 )

@@ -1,9 +1,13 @@
-"""RoBERTa (Liu et al., 2019, arXiv:1907.11692) and XLM-RoBERTa (Conneau et al., 2019, arXiv:1911.02116)."""
+"""RoBERTa (Liu et al., 2019, arXiv:1907.11692), and what is the same model under another name.
+
+XLM-RoBERTa (Conneau et al., 2019, arXiv:1911.02116), CamemBERT (Martin et al., 2019, arXiv:1911.03894) and data2vec for
+text (Baevski et al., 2022, arXiv:2202.03555).
+"""
 
 from dataclasses import replace
 
 from tfxformer.checkpoints.families import bert
-from tfxformer.checkpoints.family import Head, Key
+from tfxformer.checkpoints.family import Family, Head, Key
 
 FAMILY = replace(
     bert.FAMILY,
@@ -44,9 +48,17 @@ FAMILY = replace(
     },
 )
 
-XLM_FAMILY = replace(
-    FAMILY,
-    name="xlm-roberta",
-    architecture="XLMRobertaModel",
-    heads={task: replace(head, architecture=f"XLM{head.architecture}") for task, head in FAMILY.heads.items()},
-)
+
+def same_as_roberta(name: str, classes: str, **changes) -> Family:
+    """The page of a family that is RoBERTa under another name; `classes` is what its classes begin with."""
+    heads = {
+        task: replace(head, architecture=head.architecture.replace("Roberta", classes))
+        for task, head in FAMILY.heads.items()
+    }
+    keys = {**FAMILY.keys, "vocabulary_size": Key("vocab_size", 30522)}
+    return replace(FAMILY, name=name, architecture=f"{classes}Model", keys=keys, heads=heads, **changes)
+
+
+XLM_FAMILY = same_as_roberta("xlm-roberta", "XLMRoberta")
+CAMEMBERT = same_as_roberta("camembert", "Camembert")
+DATA2VEC = same_as_roberta("data2vec-text", "Data2VecText", prefix="data2vec_text.")
