@@ -146,3 +146,13 @@ class Run:
             if progress is not None:
                 progress(min(start + CHUNK, len(inputs)), len(inputs))
         return packer, samples, truncated
+
+
+def check_lengths(lengths: np.ndarray, limit: int | None) -> None:
+    """Raises for the first text longer than `limit`."""
+    if limit is not None and lengths.max(initial=0) > limit:
+        index = int(np.argmax(lengths > limit))
+        raise ValueError(
+            f"texts[{index}] has {lengths[index]} tokens with its special ones, more than {limit}: "
+            "give a longer sequence_length, shorten the text, or pass truncation=True."
+        )

@@ -16,7 +16,7 @@ from tokenizers import normalizers
 
 from tfxformer.files import replacing_folder, write_json, write_text
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
-from tfxformer.text.encoding import Encoding, Run
+from tfxformer.text.encoding import Encoding, Run, check_lengths
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
 
 
@@ -274,7 +274,7 @@ class Tokenizer:
                 run.backend.no_truncation()
         lengths = packer.lengths()
         if strategy is None:
-            _check_lengths(lengths, limit)
+            check_lengths(lengths, limit)
         width = sequence_length or int(lengths.max(initial=0))
         if self.padding_id is None and (lengths != width).any():
             raise ValueError(
@@ -389,13 +389,3 @@ class Tokenizer:
         if self._word_backend is None:
             self._word_backend = files.prefix_space_backend(self._tokenizer_json) or self._backend
         return Run(self._word_backend, True, with_offsets)
-
-
-def _check_lengths(lengths: np.ndarray, limit: int | None) -> None:
-    """Raises for the first text longer than `limit`."""
-    if limit is not None and lengths.max(initial=0) > limit:
-        index = int(np.argmax(lengths > limit))
-        raise ValueError(
-            f"texts[{index}] has {lengths[index]} tokens with its special ones, more than {limit}: "
-            "give a longer sequence_length, shorten the text, or pass truncation=True."
-        )
