@@ -7,12 +7,15 @@ classes generated from it in `ai_edge_litert`. Buffers stay numpy views of the f
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import Counter
 from dataclasses import dataclass
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from tfxformer.export import structure
 
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16  # the schema's force_align of Buffer.data
@@ -63,15 +66,22 @@ def read(content: bytes) -> schema.ModelT:
     """Unpacks a .tflite file; buffers that lie behind the flatbuffer are brought inside.
 
     Raises:
-        ValueError: if the content is no .tflite file.
+        ValueError: if the content is no .tflite file, or a damaged one.
     """
     if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise ValueError(f"This is no .tflite file: it begins with {bytes(content[:8])!r}, not with ....TFL3.")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    try:
+        structure.check_model(content)
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    # What the generated classes raise for options of operators, whose fields are not checked one by one.
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, struct.error) as error:
+        raise ValueError(f"This .tflite file is damaged or cut off: {error}.") from error
     for index, buffer in enumerate(model.buffers):
         if buffer.offset > 1:  # 0 and 1 are the schema's "inside"
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         model.buffers[index] = AlignedBuffer(buffer.data)
+    for graph in model.subgraphs:
+        graph.tensors = graph.tensors or []
     return model
 
 
@@ -92,7 +102,9 @@ def operator_name(model: schema.ModelT, operator) -> str:
     """The name of an operator: a builtin's, or a custom one's own."""
     code = model.operatorCodes[operator.opcodeIndex]
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return text(code.customCode) if builtin == schema.BuiltinOperator.CUSTOM else _OPERATORS[builtin]
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return text(code.customCode)
+    return _OPERATORS.get(builtin, f"BUILTIN_{builtin}")  # of a newer schema
 
 
 def operators(model: schema.ModelT, subgraph: int | None = None) -> Counter:
@@ -107,12 +119,16 @@ def foreign_operators(model: schema.ModelT) -> list[str]:
     return sorted(set(operators(model)) - builtins)
 
 
+def _type_name(code: int) -> str:
+    return _TYPES.get(code, f"TYPE_{code}").lower()
+
+
 def tensor_info(tensor, name: str | None = None) -> TensorInfo:
     """Name, shape and dtype of a tensor."""
     shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
     if tensor.shapeSignature is not None and len(tensor.shapeSignature):
         shape = tuple(int(size) for size in tensor.shapeSignature)  # -1 where the length is free
-    return TensorInfo(text(tensor.name) if name is None else name, shape, _TYPES[tensor.type].lower())
+    return TensorInfo(text(tensor.name) if name is None else name, shape, _type_name(tensor.type))
 
 
 def signatures(model: schema.ModelT) -> dict[str, SignatureInfo]:
@@ -163,7 +179,7 @@ def bytes_by_type(model: schema.ModelT) -> dict[str, int]:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if _is_constant(model, tensor):
-                types[tensor.buffer] = _TYPES[tensor.type].lower()
+                types[tensor.buffer] = _type_name(tensor.type)
     totals = Counter()
     for index, name in types.items():
         totals[name] += int(model.buffers[index].data.size)

@@ -6,18 +6,20 @@ Shape letters: S tokens of a call, T slots of the cache, V vocabulary.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from tfxformer.export import decoding, flatbuffer, metadata
-from tfxformer.export.quiet import quiet
+from tfxformer.export import decoding
+from tfxformer.export.interpreters import of_this_process, thread_count
+from tfxformer.export.model_file import Place, open_file
+from tfxformer.export.quiet import quiet_runtime
 from tfxformer.export.sampling import Sampler
-from tfxformer.text import Tokenizer
 from tfxformer.text.inputs import as_texts
 from tfxformer.text.stopping import StopStrings
 from tfxformer.text.streaming import TextStream
@@ -26,11 +28,12 @@ from tfxformer.text.streaming import TextStream
 class LiteRTGenerator:
     """A file written by `export_litert` from a causal language model: prompts in, text out, token by token.
 
-    The keys and values of the tokens so far stay in buffers that each call reads and writes in place; a new prompt
-    begins anew. One object serves one text at a time.
+    The keys and values of the tokens so far stay in buffers that each call reads and writes in place. Each text has
+    buffers of its own, so that texts may take turns and threads share one object; their calls wait for each other,
+    since one call has all the threads (`_Runtime` says what was measured). Pickled, it is its path.
 
     Args:
-        path: the file.
+        path: the file, or a .litertlm bundle of it.
         num_threads: int; None takes the machine's cores, at most 4. More threads than free cores are slower than
             one: they wait for each other at every operator.
 
@@ -41,28 +44,36 @@ class LiteRTGenerator:
         quantization: str or None.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no file of a causal language model.
+        FileNotFoundError: there is no such file. ValueError: it is no file of a causal language model, or a damaged
+            one.
     """
 
     def __init__(self, path: str | Path, num_threads: int | None = None):
-        content = Path(path).read_bytes()
-        model = flatbuffer.read(content)
-        own = json.loads(flatbuffer.get_metadata(model, metadata.OWN_ENTRY) or b"{}")
-        found = flatbuffer.signatures(model)
+        file = open_file(path)
+        own, found = file.own, file.signatures
         if decoding.DECODE not in found:
-            raise ValueError(f"{path} has no signature decode, only {', '.join(found)}: it is no language model.")
-        self.path = Path(path)
+            raise ValueError(
+                f"{path} has no signature decode, only {', '.join(found)}: it is no language model that writes; "
+                "LiteRTModel runs it."
+            )
+        self.path = file.path
         self.quantization = own.get("quantization")
         self.prefill_lengths = decoding.numbers(found, decoding.PREFILL)
         self._slots = decoding.numbers(found, decoding.DECODE_FIRST)
         caches = [tensor for tensor in found[decoding.DECODE].inputs if tensor.name.startswith(decoding.CACHE)]
         self.cache_length = caches[0].shape[2]  # keys [1, G, T, H]
-        files = metadata.associated_files(content)
-        self.tokenizer = None
-        if metadata.TOKENIZER in files:
-            self.tokenizer = Tokenizer.from_json(files[metadata.TOKENIZER].decode("utf-8"))
+        self.tokenizer = file.tokenizer
         self._stop_ids = frozenset(own.get("stop_ids") or ())
-        self._runtime = _Runtime(path, found, num_threads or min(4, os.cpu_count() or 1))
+        self._vocabulary_size = _output(found[decoding.DECODE], "logits").shape[-1]
+        self._num_threads = num_threads
+        threads, content = thread_count(num_threads), file.content if file.bundled else None
+        place = file.place
+        self._make_runtime = lambda: _Runtime(place, content, found, threads)
+        self._runtimes = {}
+        of_this_process(self._runtimes, self._make_runtime)
+
+    def __reduce__(self):
+        return type(self), (self.path.absolute(), self._num_threads)
 
     def generate(self, prompt, max_new_tokens: int | None = None, **options) -> str:
         """What the model goes on with; arguments as in `stream`."""
@@ -132,8 +143,11 @@ class LiteRTGenerator:
         return float(np.mean(likelihoods))
 
     def steps(self) -> decoding.Steps:
-        """The calls of a new text on the file's buffers, for one's own loop; another text's are then over."""
-        return decoding.Steps(self._runtime.run, self.prefill_lengths, self.cache_length, self._slots)
+        """The calls of a new text, on buffers of its own, for one's own loop."""
+        text = of_this_process(self._runtimes, self._make_runtime).text()
+        steps = decoding.Steps(text.run, self.prefill_lengths, self.cache_length, self._slots)
+        weakref.finalize(steps, text.release).atexit = False
+        return steps
 
     def _prompt_ids(self, prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -145,7 +159,7 @@ class LiteRTGenerator:
         return self.tokenizer.ids([self.tokenizer.apply_chat_template(prompt)], special_tokens=False)[0]
 
     def _checked(self, ids, max_new_tokens) -> list[int]:
-        ids = [int(index) for index in ids]
+        ids = self._whole_ids(ids)
         if not ids:
             raise ValueError("The prompt is empty: give a text of one token at least.")
         if len(ids) > self.cache_length:
@@ -153,9 +167,17 @@ class LiteRTGenerator:
                 f"The prompt has {len(ids)} tokens, the file's cache {self.cache_length} slots: shorten it, or "
                 "export with a longer cache_length."
             )
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens!r} must be positive, or None.")
+        if max_new_tokens is not None and not (_is_whole(max_new_tokens) and max_new_tokens >= 1):
+            raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a positive integer, or None.")
         return ids
+
+    def _whole_ids(self, ids) -> list[int]:
+        """Token ids as int; LiteRT would stop at those that its table does not have, or read another row."""
+        ids = list(ids)
+        wrong = next((i for i in ids if not _is_whole(i) or not 0 <= i < self._vocabulary_size), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {self._vocabulary_size - 1}.")
+        return [int(index) for index in ids]
 
     def _tokens(self, ids: list[int], max_new_tokens, sampler) -> Iterator[int]:
         # The last token is chosen but need not be written: one more than there are free slots.
@@ -178,36 +200,86 @@ class LiteRTGenerator:
         yield from filter(None, [stops.feed(text.end()) + stops.end()])
 
 
-class _Runtime:
-    """The compiled signatures of a file on buffers made once, each cache buffer both read and written."""
+def _is_whole(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
-    def __init__(self, path, signatures: dict, num_threads: int):
+
+def _output(info, name: str):
+    return next(tensor for tensor in info.outputs if tensor.name == name)
+
+
+class _Runtime:
+    """The compiled signatures of a file, and the buffers of its texts.
+
+    A decoder waits for its weights to come from memory, which several threads in one call share: a lock around one
+    model, with as many threads as there are cores, was measured against a model for each thread, which holds the packed
+    weights once more (benchmarks/threads.py has the figures).
+    """
+
+    def __init__(self, place: Place, content: bytes | None, signatures: dict, num_threads: int):
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
-        with quiet():
-            # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
-            shared = ":memory" if sys.platform == "linux" else ""
-            options = Options(cpu_options=CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=shared))
-            self._model = CompiledModel.from_file(str(path), options=options)
-            cache = {}
-            for tensor in signatures[decoding.DECODE].inputs:
-                if tensor.name.startswith(decoding.CACHE):
-                    cache[tensor.name] = self._model.create_input_buffer_by_name(decoding.DECODE, tensor.name)
-                    cache[tensor.name].write(np.zeros(tensor.shape, tensor.dtype))  # 0 * NaN would be NaN
-            self._buffers = {name: self._bind(info, cache) for name, info in signatures.items()}
-        logits = next(tensor for tensor in signatures[decoding.DECODE].outputs if tensor.name == "logits")
-        self._vocabulary_size = logits.shape[-1]
+        self.process, self.lock = os.getpid(), threading.Lock()
+        self.place, self._content, self._signatures = place if content is None else None, content, signatures
+        self.vocabulary_size = _output(signatures[decoding.DECODE], "logits").shape[-1]
+        self.free = []  # buffers of texts that are over
+        # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
+        shared = ":memory" if sys.platform == "linux" else ""
+        options = Options(cpu_options=CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=shared))
+        with quiet_runtime():
+            try:
+                if content is None:
+                    self.model = CompiledModel.from_file(str(place.path), options=options)
+                else:
+                    self.model = CompiledModel.from_buffer(content, options=options)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"LiteRT does not open {place.path}: {error}") from error
+            if self.place is not None and Place.of(place.path) != place:
+                raise ValueError(f"{place.path} is no longer the file that was checked: open it again.")
+            self.free.append(self._buffers())
+
+    def _buffers(self) -> dict:
+        """{signature: (inputs, outputs)} for one text, each buffer of its cache both read and written."""
+        decode = self._signatures[decoding.DECODE]
+        cache = {}
+        for tensor in decode.inputs:
+            if tensor.name.startswith(decoding.CACHE):
+                cache[tensor.name] = self.model.create_input_buffer_by_name(decode.name, tensor.name)
+                cache[tensor.name].write(np.zeros(tensor.shape, tensor.dtype))  # 0 * NaN would be NaN
+        return {name: self._bind(info, cache) for name, info in self._signatures.items()}
 
     def _bind(self, info, cache: dict) -> tuple[dict, dict]:
-        make_input, make_output = self._model.create_input_buffer_by_name, self._model.create_output_buffer_by_name
+        make_input, make_output = self.model.create_input_buffer_by_name, self.model.create_output_buffer_by_name
         inputs = {t.name: cache.get(t.name) or make_input(info.name, t.name) for t in info.inputs}
         outputs = {t.name: cache.get(t.name) or make_output(info.name, t.name) for t in info.outputs}
         return inputs, outputs
 
+    def text(self) -> _Text:
+        """What runs a new text."""
+        with self.lock:
+            return _Text(self, self.free.pop() if self.free else self._buffers())
+
+
+class _Text:
+    """One text in the buffers of a runtime."""
+
+    def __init__(self, runtime: _Runtime, buffers: dict):
+        self._runtime, self._buffers = runtime, buffers
+
+    def release(self) -> None:
+        """Lets another text have the buffers."""
+        self._runtime.free.append(self._buffers)
+
     def run(self, signature: str, tokens, positions):
         """One call; see `decoding.Steps`."""
+        runtime = self._runtime
+        if runtime.process != os.getpid():
+            raise RuntimeError("This text was begun in the parent process, whose threads are not here: begin it anew.")
         inputs, outputs = self._buffers[signature]
-        inputs["tokens"].write(tokens)
-        inputs["input_pos"].write(positions)
-        self._model.run_by_name(signature, inputs, outputs)
-        return outputs["logits"].read(self._vocabulary_size, np.float32) if "logits" in outputs else None
+        with runtime.lock:
+            if runtime.place is not None:
+                runtime.place.is_there()
+            inputs["tokens"].write(tokens)
+            inputs["input_pos"].write(positions)
+            runtime.model.run_by_name(signature, inputs, outputs)
+            return outputs["logits"].read(runtime.vocabulary_size, np.float32) if "logits" in outputs else None

@@ -1,4 +1,4 @@
-"""What is inside a .tflite file."""
+"""What is inside a .tflite file, alone or in a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tfxformer.export import flatbuffer, metadata
-from tfxformer.export.quiet import quiet
+from tfxformer.export.model_file import open_file
+from tfxformer.export.quiet import quiet_runtime
 
 NOT_DELEGATED = -1  # the default delegate refused the file
 
@@ -68,26 +69,23 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Looks into a .tflite file, ours or any.
+    """Looks into a .tflite file, ours or any, or the one inside a .litertlm bundle.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no .tflite file.
+        FileNotFoundError: there is no such file. ValueError: it is no .tflite file, or a damaged one.
     """
-    content = Path(path).read_bytes()
-    model = flatbuffer.read(content)
-    signatures = flatbuffer.signatures(model)
-    own = flatbuffer.get_metadata(model, metadata.OWN_ENTRY)
+    file = open_file(path)
     return Inspection(
         path=str(path),
-        bytes=len(content),
-        zipped_bytes=len(zlib.compress(content, 6)),
-        signatures=signatures,
-        operators=dict(flatbuffer.operators(model).most_common()),
-        bytes_by_type=flatbuffer.bytes_by_type(model),
-        partitions={name: count_partitions(content, name) for name in signatures},
-        metadata=json.loads(own) if own else {},
-        files={name: len(data) for name, data in metadata.associated_files(content).items()},
-        mediapipe=flatbuffer.get_metadata(model, metadata.MEDIAPIPE_ENTRY) is not None,
+        bytes=file.place.stamp[2],
+        zipped_bytes=len(zlib.compress(file.whole, 6)),
+        signatures=file.signatures,
+        operators=dict(flatbuffer.operators(file.model).most_common()),
+        bytes_by_type=flatbuffer.bytes_by_type(file.model),
+        partitions={name: count_partitions(file.content, name) for name in file.signatures},
+        metadata=file.own,
+        files=file.associated_files(),
+        mediapipe=flatbuffer.get_metadata(file.model, metadata.MEDIAPIPE_ENTRY) is not None,
     )
 
 
@@ -98,7 +96,7 @@ def count_partitions(content: bytes, signature: str) -> int:
     model = flatbuffer.read(content)
     flatbuffer.keep_signature(model, signature)  # an interpreter tells of its first subgraph only
     try:
-        with quiet():
+        with quiet_runtime():
             interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=min(4, os.cpu_count() or 1))
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError):  # operators of another runtime: a file we did not write

@@ -308,6 +308,7 @@ def finish(model, content: bytes, job: plan.Job, mode) -> tuple[bytes, str]:
         labels=labels,
         quantization=mode.name,
         signatures={p.signature.name: p.length for p in plans},
+        limits=metadata.input_limits(model.backbone.config, plans[0].signature.inputs) if task else None,
         **job.facts,
     )
     entries, files, edit = {metadata.OWN_ENTRY: own}, {}, None

@@ -5,8 +5,6 @@ Shape letters: B texts, S sequence length, C labels, D model width.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,10 @@ from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.masking import best_fillings
 from tfxformer.data.spans import best_answers, encode_windows
 from tfxformer.data.word_labels import word_predictions
-from tfxformer.export import flatbuffer, metadata
-from tfxformer.export.quiet import quiet
-from tfxformer.text import Tokenizer
+from tfxformer.export import decoding
+from tfxformer.export.interpreters import Interpreters
+from tfxformer.export.model_file import open_file
+from tfxformer.export.signature_inputs import checked
 
 
 class LiteRTModel:
@@ -35,34 +34,34 @@ class LiteRTModel:
         signatures: {name: flatbuffer.SignatureInfo}.
         tokenizer: `text.Tokenizer` or None.
 
+    Any number of threads may use one object: calls at the same time run in interpreters of their own (`interpreters`).
+    Pickled, it is its path: whoever unpickles it opens the file anew.
+
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no .tflite file.
+        FileNotFoundError: there is no such file. ValueError: it is no .tflite file, a damaged one, or that of a causal
+            language model.
     """
 
     def __init__(self, path: str | Path, num_threads: int | None = None):
-        from ai_edge_litert.interpreter import Interpreter
-
-        content = Path(path).read_bytes()
-        model = flatbuffer.read(content)
-        own = json.loads(flatbuffer.get_metadata(model, metadata.OWN_ENTRY) or b"{}")
-        self.path = Path(path)
+        file = open_file(path)
+        if file.bundled or decoding.DECODE in file.signatures:
+            raise ValueError(f"{path} is of a causal language model, which reads and writes: LiteRTGenerator runs it.")
+        own = file.own
+        self.path = file.path
         self.task = own.get("task")
         self.labels = own.get("labels")
         self.problem_type = own.get("problem_type")
         self.quantization = own.get("quantization")
-        self.signatures = flatbuffer.signatures(model)
-        self._lengths = sorted((length, name) for name, length in own.get("signatures", {}).items() if length)
-        files = metadata.associated_files(content)
-        self.tokenizer = None
-        if metadata.TOKENIZER in files:
-            self.tokenizer = Tokenizer.from_json(files[metadata.TOKENIZER].decode("utf-8"))
-        threads = num_threads or min(4, os.cpu_count() or 1)
-        with quiet():
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            # One delegate per signature, made in its first call.
-            self._runners = {name: self._interpreter.get_signature_runner(name) for name in self.signatures}
-        self._warmed: set[str] = set()
+        self.signatures = file.signatures
+        self.tokenizer = file.tokenizer
+        self._lengths = sorted((length, name) for name, length in (own.get("signatures") or {}).items() if length)
+        self._limits = own.get("limits") or {}
+        self._num_threads = num_threads
+        self._interpreters = Interpreters(file, num_threads)
         self._warned = False
+
+    def __reduce__(self):
+        return type(self), (self.path.absolute(), self._num_threads)
 
     @property
     def sequence_length(self) -> int | None:
@@ -74,24 +73,17 @@ class LiteRTModel:
 
         Args:
             signature: a name of `signatures`.
-            batch: {input name: array}, batch size 1.
+            batch: {input name: array}, batch size 1; ids as integers of any kind.
 
         Returns:
             {output name: array}.
+
+        Raises:
+            ValueError: for an input that is missing, unknown, of another shape or kind, or out of its range.
         """
-        if signature not in self._runners:
-            raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self._runners)}.")
-        inputs = {}
-        for tensor in self.signatures[signature].inputs:
-            if tensor.name not in batch:
-                raise ValueError(f"Signature {signature!r} wants {tensor.name!r}; the batch has {sorted(batch)}.")
-            inputs[tensor.name] = np.ascontiguousarray(batch[tensor.name], tensor.dtype)
-        if signature not in self._warmed:
-            with quiet():
-                outputs = self._runners[signature](**inputs)
-            self._warmed.add(signature)
-            return outputs
-        return self._runners[signature](**inputs)
+        if signature not in self.signatures:
+            raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self.signatures)}.")
+        return self._interpreters.run(signature, checked(self.signatures[signature], batch, self._limits))
 
     def predict(self, texts, pairs=None, *, truncation=True, **options):
         """What the task makes of texts, in the form of the task's own `predict`.

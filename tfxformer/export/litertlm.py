@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import tfxformer
-from tfxformer.export import decoding, flatbuffer
+from tfxformer.export import checksum, decoding
+from tfxformer.export.model_file import open_file
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.text import Tokenizer
 
@@ -63,11 +64,15 @@ def bundle_litertlm(
         bundle = builder.LitertLmFileBuilder()
         author = f"tfxformer {tfxformer.__version__}"
         bundle.add_system_metadata(builder.Metadata(key="Authors", value=author, dtype=builder.DType.STRING))
+        digest = builder.Metadata(key="Checksum", value=checksum.PLACEHOLDER, dtype=builder.DType.STRING)
+        bundle.add_system_metadata(digest)
         bundle.add_llm_metadata(str(described))
         bundle.add_hf_tokenizer(str(words))
         bundle.add_tflite_model(str(tflite), builder.TfLiteModelType.PREFILL_DECODE)
         bundle.build(output)
-    write_bytes(path, output.getvalue())
+    content = bytearray(output.getbuffer())
+    checksum.sign(content)
+    write_bytes(path, bytes(content))
 
 
 def _builder():
@@ -82,7 +87,7 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     """What LiteRT-LM must know of a file, as its protocol buffer."""
     from litert_lm_builder.runtime.proto import llm_metadata_pb2, llm_model_type_pb2, sampler_params_pb2
 
-    found = flatbuffer.signatures(flatbuffer.read(tflite.read_bytes()))
+    found = open_file(tflite).signatures
     if decoding.DECODE not in found:
         raise ValueError(f"{tflite} has no signature decode, only {', '.join(found)}: it is no language model.")
     decode = found[decoding.DECODE]

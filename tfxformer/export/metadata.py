@@ -6,17 +6,23 @@ https://github.com/google-ai-edge/mediapipe/tree/master/mediapipe/tasks/metadata
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
+import zlib
 
 import flatbuffers
 
-from tfxformer.export import flatbuffer
+from tfxformer.export import checksum, flatbuffer
 
 MEDIAPIPE_ENTRY, OWN_ENTRY = "TFLITE_METADATA", "tfxformer"
 MEDIAPIPE_INPUTS = {"token_ids": "ids", "padding_mask": "mask", "segment_ids": "segment_ids"}
+CHECKSUM = "checksum"  # in our entry
 LABELS, VOCABULARY, TOKENIZER = "labels.txt", "vocab.txt", "tokenizer.json"
+MOST_FILE_BYTES = 256 * 2**20  # of an associated file; the largest tokenizers have 35 MB
+# What zipfile raises for archives that are damaged or of a kind it does not read.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
 
 # table: (number of fields, {field: slot})
 _MODEL = (8, {"name": 0, "description": 1, "version": 2, "subgraphs": 3, "min_parser_version": 7})
@@ -94,7 +100,7 @@ def attach(content: bytes, entries: dict[str, bytes], files: dict[str, str], edi
 
     Args:
         content: the .tflite file; quantizers drop what is appended, so they come first.
-        entries: metadata by name.
+        entries: metadata by name; our own says what the digest of the whole file is.
         files: text files by name; uncompressed, as MediaPipe maps them.
         edit: None, or a function changing the unpacked model in place.
     """
@@ -110,18 +116,56 @@ def attach(content: bytes, entries: dict[str, bytes], files: dict[str, str], edi
             for name, text in files.items():
                 # A fixed date: the same model gives the same bytes.
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text.encode("utf-8"))
-    return output.getvalue()
+    whole = bytearray(output.getbuffer())
+    if OWN_ENTRY in entries:
+        checksum.sign(whole)
+    return bytes(whole)
 
 
-def associated_files(content) -> dict[str, bytes]:
-    """The files appended to a .tflite file (its bytes or its path), by name."""
-    source = io.BytesIO(content) if isinstance(content, bytes) else content
-    if not zipfile.is_zipfile(source):
-        return {}
-    with zipfile.ZipFile(source) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+def associated_files(source) -> dict[str, int]:
+    """Sizes of the files appended to a .tflite file (its path, bytes or file object), by name."""
+    with _archive(source) as archive:
+        return {} if archive is None else {entry.filename: entry.file_size for entry in archive.infolist()}
+
+
+def associated_file(source, name: str) -> bytes | None:
+    """One of the files appended to a .tflite file (its path, bytes or file object), or None.
+
+    Raises:
+        ValueError: if it is damaged, or inflates to more than `MOST_FILE_BYTES`.
+    """
+    with _archive(source) as archive:
+        if archive is None or name not in archive.namelist():
+            return None
+        size = archive.getinfo(name).file_size
+        if size > MOST_FILE_BYTES:
+            raise ValueError(f"its file {name} inflates to {size:,} bytes; more than {MOST_FILE_BYTES:,} are not read")
+        try:
+            return archive.read(name)
+        except _ZIP_ERRORS as error:
+            raise ValueError(f"its file {name} is damaged: {error}") from error
+
+
+@contextlib.contextmanager
+def _archive(source):
+    """The zip behind a file, or None."""
+    with contextlib.ExitStack() as stack:
+        source = io.BytesIO(source) if isinstance(source, bytes) else source
+        archive = None
+        if zipfile.is_zipfile(source):
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(source))
+            except _ZIP_ERRORS as error:
+                raise ValueError(f"the list of its associated files is damaged: {error}") from error
+        yield archive
+
+
+def input_limits(config, inputs) -> dict[str, int]:
+    """The first integer that is too large, for those inputs that a model of ours reads from a table or as a switch."""
+    limits = {"token_ids": config.vocabulary_size, "padding_mask": 2, "segment_ids": config.token_types}
+    return {name: limits[name] for name in inputs if name in limits}
 
 
 def own_entry(**values) -> bytes:
-    """Our metadata entry as JSON bytes."""
-    return json.dumps(values, ensure_ascii=False).encode("utf-8")
+    """Our metadata entry as JSON bytes, with the place of the digest first."""
+    return json.dumps({CHECKSUM: checksum.PLACEHOLDER, **values}, ensure_ascii=False).encode("utf-8")

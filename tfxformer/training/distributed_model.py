@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from tfxformer.keras_files import SavedModel
 from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.positions import Epochs, describe
@@ -35,7 +34,7 @@ class _Accumulation:
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class DistributedModel(SavedModel):
+class DistributedModel(keras.Model):
     """A `keras.Model`, made and used like any, that trains alike on one device and on many.
 
     `fit`, `evaluate`, `train_on_batch` and `test_on_batch` give the weights and metrics of one device on the same

@@ -1,0 +1,130 @@
+"""The interpreters of one .tflite file, as many as calls run at the same time.
+
+An interpreter holds one text: two threads in one get each other's answers. Two roads were measured
+(benchmarks/threads.py): a lock around one interpreter, and a pool. This is the pool. A call that finds another one
+running takes a second interpreter, with one thread of its own: on two cores they answer nearly twice as many texts a
+second (int8) as callers that wait for one interpreter of two threads, whose threads wait for each other at every
+operator. Each costs the memory of its packed weights and activations; the file is mapped once for all. A program that
+never calls from two threads at the same time has one interpreter, with all its threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from tfxformer.export.model_file import ModelFile, Place
+from tfxformer.export.quiet import announce_delegate
+
+MOST = 8  # interpreters at work on a file; where more are wanted, processes serve better
+# Of a parent process: their threads are not in this one, and closing them would wait for those.
+_left_by_parents = []
+
+
+def thread_count(num_threads: int | None) -> int:
+    """How many threads an interpreter takes: the number asked for, or the machine's cores, at most 4.
+
+    Raises:
+        ValueError: unless it is a positive integer or None.
+    """
+    if num_threads is None:
+        return min(4, os.cpu_count() or 1)
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise ValueError(f"num_threads={num_threads!r} must be a positive integer, or None for the machine's cores.")
+    return num_threads
+
+
+def of_this_process(made: dict, make):
+    """What `make` makes, kept in `made` by process: threads of a runtime do not live on in a forked child."""
+    process = os.getpid()
+    if process not in made:
+        _left_by_parents.extend(made.values())
+        made.setdefault(process, make())  # of two threads, one's is kept
+    return made[process]
+
+
+class Interpreters:
+    """Runs the signatures of a file from any number of threads, and in children of the process.
+
+    Args:
+        file: checked. It may be replaced on the disk, as a whole, by another file of its name; its own bytes must stay.
+        num_threads: of every interpreter; None gives the cores, at most 4, to one that runs alone, and one thread to
+            those that run together.
+    """
+
+    def __init__(self, file: ModelFile, num_threads: int | None):
+        self._place, self._names = file.place, tuple(file.signatures)
+        self._num_threads = num_threads
+        thread_count(num_threads)
+        announce_delegate()
+        self._pools = {}
+        of_this_process(self._pools, self._pool)
+
+    def run(self, signature: str, inputs: dict) -> dict:
+        """Runs a signature on checked inputs; returns copies that no later call writes to.
+
+        Raises:
+            ValueError: if the file was overwritten after it was opened.
+        """
+        self._place.is_there()
+        return of_this_process(self._pools, self._pool).run(signature, inputs)
+
+    def _pool(self) -> _Pool:
+        return _Pool(self._place, self._names, self._num_threads)
+
+
+class _Pool:
+    """The interpreters of one process: the first one, for a call that runs alone, and others for several at once."""
+
+    def __init__(self, place: Place, names: tuple[str, ...], num_threads: int | None):
+        self._place, self._names = place, names
+        self._threads_together = num_threads or 1
+        self._most = min(MOST, max(1, (os.cpu_count() or 1) // self._threads_together))
+        self._change = threading.Condition()
+        self._running = 0
+        self._first = self._open(thread_count(num_threads))
+        self._idle = []  # of the others
+        if num_threads is not None:
+            self._first, self._idle = None, [self._first]  # all are the same
+
+    def _open(self, num_threads: int) -> dict:
+        """Signature runners by name; the delegate of each is made in its first call."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = self._place.path
+        try:
+            interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+            runners = {name: interpreter.get_signature_runner(name) for name in self._names}
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"LiteRT does not open {path}: {error}") from error
+        if Place.of(path) != self._place:
+            raise ValueError(f"{path} is no longer the file that was checked: open it again.")
+        return runners
+
+    def run(self, signature: str, inputs: dict) -> dict:
+        """See `Interpreters.run`."""
+        runners = self._take()
+        try:
+            runners = self._open(self._threads_together) if runners is None else runners
+            return runners[signature](**inputs)
+        finally:
+            self._give_back(runners)
+
+    def _take(self) -> dict | None:
+        """The runners for a call; None where some are to be opened for it."""
+        with self._change:
+            while True:
+                if self._running == 0 and self._first is not None:
+                    self._running = 1
+                    return self._first
+                if self._running < self._most and (self._idle or self._place.is_there()):
+                    self._running += 1
+                    return self._idle.pop() if self._idle else None
+                self._change.wait()
+
+    def _give_back(self, runners: dict | None) -> None:
+        with self._change:
+            self._running -= 1
+            if runners is not None and runners is not self._first:
+                self._idle.append(runners)
+            self._change.notify()
