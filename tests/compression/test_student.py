@@ -14,10 +14,10 @@ from tfxformer.layers import padding_bias
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [
-        ({"num_layers": 3}, [2, 4, 6]),
-        ({"num_layers": 2}, [3, 6]),
-        ({"layers": [1, 6]}, [1, 6]),
-        ({"num_layers": 6}, list(range(1, 7))),
+        ({"num_layers": 3}, [1, 3, 5]),
+        ({"num_layers": 2}, [2, 5]),
+        ({"layers": [0, 5]}, [0, 5]),
+        ({"num_layers": 6}, list(range(6))),
     ],
 )
 def test_computes_what_the_kept_blocks_of_the_teacher_compute(arguments, kept):
@@ -27,7 +27,7 @@ def test_computes_what_the_kept_blocks_of_the_teacher_compute(arguments, kept):
     x = teacher.backbone.forward(batch)["hidden_states"][0]
     bias = padding_bias(batch["padding_mask"], -1e9)
     for number in kept:
-        x = teacher.backbone.get_layer(f"encoder_block_{number - 1}")(x, bias=bias)
+        x = teacher.backbone.get_layer(f"encoder_block_{number}")(x, bias=bias)
     pooled = teacher.backbone.get_layer("pooler")(x[:, 0])
     wanted = teacher.heads["classifier"](pooled)
     np.testing.assert_allclose(student.logits(batch, verbose=0), np.asarray(wanted), atol=1e-5)
@@ -61,8 +61,8 @@ def test_windows_go_with_their_layers():
     teacher = tiny.backbone(
         "mistral", decoder__num_layers=4, decoder__sliding_window=4, decoder__windowed_layers=(True, False, True, False)
     )
-    assert student_from(teacher, layers=[1, 4]).config.decoder.windowed_layers == (True, False)
-    assert student_from(teacher, num_layers=2).config.decoder.sliding_window is None  # blocks 2 and 4 have none
+    assert student_from(teacher, layers=[0, 3]).config.decoder.windowed_layers == (True, False)
+    assert student_from(teacher, num_layers=2).config.decoder.sliding_window is None  # layers 1 and 3 have none
 
 
 def test_shared_blocks():
@@ -83,15 +83,15 @@ def test_bad_arguments_say_what_is_wrong():
     teacher = tiny.backbone()
     for arguments, message in (
         ({}, "one of the two"),
-        ({"num_layers": 1, "layers": [1]}, "one of the two"),
+        ({"num_layers": 1, "layers": [0]}, "one of the two"),
         ({"num_layers": 3}, "a teacher of 2: give 1 to 2"),
         ({"num_layers": 0}, "give 1 to 2"),
-        ({"layers": [2, 1]}, "each once and in their order"),
-        ({"layers": [0, 1]}, "blocks 1 to 2"),
-        ({"layers": []}, "blocks 1 to 2"),
+        ({"layers": [1, 0]}, "in ascending order, each once"),
+        ({"layers": [1, 2]}, "layers of 0 to 1"),
+        ({"layers": []}, "layers of 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             student_from(teacher, **arguments)
-    with pytest.raises(TypeError, match="tfxformer's tasks, Encoders and Decoders; got Sequential"):
+    with pytest.raises(TypeError, match="from tfxformer's models: an Encoder, a Decoder.*got .*Sequential"):
         student_from(keras.Sequential([keras.Input((2,))]), num_layers=1)
     assert isinstance(student_from(teacher, num_layers=1), tfxformer.models.Encoder)

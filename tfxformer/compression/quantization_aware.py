@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tfxformer.compression.kept_forms import KeptForms
 from tfxformer.layers import DecoderBlock, EncoderBlock
 from tfxformer.layers.fake_quantization import rounding
 from tfxformer.layers.numerics import STATIC_INT8
@@ -26,7 +27,9 @@ class QuantizationAware(keras.callbacks.Callback):
 
     In the fit of a `compression.Distiller` it is the student that rounds, and the teacher that does not. It works
     under distribution strategies, XLA, gradient accumulation, gradient checkpointing and mixed precision (where the
-    numbers that are rounded are bfloat16 first), and beside `compression.Prune`.
+    numbers that are rounded are bfloat16 first), and beside `compression.Prune` and `compression.Cluster`.
+
+    What earlier fits with these two have left stays: zeros are zero after it, and weights that shared a value share one.
 
     Args:
         representative: texts or (text, pair) tuples as the task reads them, or a batch, a dict of int32 [B, S].
@@ -44,22 +47,27 @@ class QuantizationAware(keras.callbacks.Callback):
                 "meet. They say in which ranges activations are rounded."
             )
         self.representative = representative
-        self._remove = None
+        self._remove = self._kept = None
 
     def on_train_begin(self, logs=None):
         _check(self._rounding_model)
-        self._remove = None
+        self._remove = self._kept = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not in on_train_begin: there a callback after this one (BackupAndRestore) may still load weights.
+        # Not in on_train_begin: there a callback after this one may still load weights (BackupAndRestore), or begin to
+        # hold kernels itself (Prune).
         if self._remove is not None:
             self._remove()
+        if self._kept is None:
+            self._kept = KeptForms(self.model)
         self._remove = _train_rounded(self.model, observe(self._rounding_model, self.representative))
 
     def on_train_end(self, logs=None):
         if self._remove is not None:
             self._remove()
-        self._remove = None
+        if self._kept is not None:
+            self._kept.release()
+        self._remove = self._kept = None
 
     @property
     def _rounding_model(self) -> keras.Model:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -45,6 +46,49 @@ def stack_changes(backbone: Backbone, **changes) -> TransformerConfig:
     return backbone.config.replace(**{f"{kind}__{name}": value for name, value in changes.items()})
 
 
+def named_layers(name: str, argument: str, layers, there: int) -> list[int]:
+    """Numbers of layers that a function was given, checked: ascending, from 0 to `there` - 1.
+
+    Args:
+        name, argument: what was called, for messages.
+
+    Raises:
+        TypeError: for what is no list of numbers. ValueError: for none, one that is not there, or another order.
+    """
+    layers = None if isinstance(layers, str) or not isinstance(layers, Iterable) else list(layers)
+    if layers is None or not all(isinstance(one, Integral) and not isinstance(one, bool) for one in layers):
+        raise TypeError(f"{name}: {argument} are the numbers of layers, such as (0, 2, 4); got {layers!r}.")
+    kept = [int(layer) for layer in layers]
+    if not kept or sorted(set(kept)) != kept or kept[0] < 0 or kept[-1] >= there:
+        raise ValueError(
+            f"{name}: {argument}={tuple(kept)} must name layers of 0 to {there - 1} in ascending order, each once, "
+            "and at least one."
+        )
+    return kept
+
+
+def keep_layers(model, kept: list[int], name: str, argument: str):
+    """A new model of some layers of another, in their order; none may share its weights.
+
+    Args:
+        kept: their numbers, from 0, ascending.
+        name, argument: what was called, for messages.
+
+    Raises:
+        ValueError: for layers whose scores are scaled by their number and would get another; else as `rebuild` says.
+    """
+    backbone = backbone_of(model)
+    stack = backbone.config.stack
+    if stack.scale_attention_by_layer and kept != list(range(len(kept))):
+        raise ValueError(
+            f"{name}: this model scales attention by the number of the layer, which layers {kept} would not keep; "
+            f"only its last layers can go: {argument}={tuple(range(len(kept)))}."
+        )
+    windowed = None if stack.windowed_layers is None else tuple(stack.windowed_layers[i] for i in kept)
+    config = stack_changes(backbone, num_layers=len(kept), windowed_layers=windowed)
+    return rebuild(model, config, {}, blocks=kept)
+
+
 def rebuild(
     model,
     config: TransformerConfig,
@@ -81,11 +125,20 @@ def rebuild(
         described["tokenizer"] = tokenizer.to_json()
         for task in described.get("tasks", {}).values():
             task["config"]["tokenizer"] = described["tokenizer"]
-    new = type(model).from_config(described)
+    if described.get("adapters") or inner.get("adapters"):
+        raise ValueError(
+            "The model has adapters, which stand beside weights that would be cut: merge() or remove() them first."
+        )
+    with model.distribute_strategy.scope():
+        return _rebuilt(model, described, cuts, blocks, values or {})
+
+
+def _rebuilt(model, described: dict, cuts, blocks, values):
+    backbone, new = backbone_of(model), type(model).from_config(described)
     there = range(len(backbone._parts.blocks))
     names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
     removed = {block_prefix(backbone, i) for i in there} - set(names.values())
-    _fill(new, model, cuts, names, removed, values or {})
+    _fill(new, model, cuts, names, removed, values)
     return new
 
 

@@ -8,13 +8,13 @@ differ from layer to layer would save a little more at the same accuracy, and fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 
 import numpy as np
 
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
-from tfxformer.compression.rebuilding import backbone_of, rebuild, stack_changes
+from tfxformer.compression.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
 from tfxformer.compression.structures import HEADS, NEURONS, Structure
 
 
@@ -102,20 +102,14 @@ def remove_layers(model, keep: int | Sequence[int], importance="activation", dat
             "remove_layers: layers that share their weights (ALBERT) take no space that could be saved. Build the "
             "model with a lower num_layers, or use remove_heads and remove_neurons."
         )
-    kept = _named_layers(keep, stack.num_layers) if not isinstance(keep, Integral) else None
+    named = not isinstance(keep, Integral)
+    kept = named_layers("remove_layers", "keep", keep, stack.num_layers) if named else None
     if kept is None:
         _check_keep("remove_layers", keep, stack.num_layers, "layers")
         if isinstance(importance, str):
             importance = layer_importance(model, importance, data, batch_size)
         kept = _best(_scores(importance, (stack.num_layers,)), keep).tolist()
-    if stack.scale_attention_by_layer and kept != list(range(len(kept))):
-        raise ValueError(
-            f"remove_layers: this model scales attention by the number of the layer, which layers {kept} would not "
-            f"keep; only its last layers can go: keep={tuple(range(len(kept)))}."
-        )
-    windowed = None if stack.windowed_layers is None else tuple(stack.windowed_layers[i] for i in kept)
-    config = stack_changes(backbone, num_layers=len(kept), windowed_layers=windowed)
-    return rebuild(model, config, {}, blocks=kept)
+    return keep_layers(model, kept, "remove_layers", "keep")
 
 
 def shrink_gradually(
@@ -193,15 +187,3 @@ def _check_keep(name: str, keep, there: int, what: str) -> None:
         raise ValueError(f"{name}: keep={keep} would leave none of the {there} {what}; keep at least 1.")
     if keep > there:
         raise ValueError(f"{name}: there are {there} {what}, keep={keep} is more; keep 1 to {there}.")
-
-
-def _named_layers(keep, there: int) -> list[int]:
-    if isinstance(keep, str) or not isinstance(keep, Iterable):
-        raise TypeError(f"remove_layers: keep is an int, or the numbers of layers such as (0, 2, 4); got {keep!r}.")
-    kept = [int(layer) for layer in keep]
-    if not kept or sorted(set(kept)) != kept or kept[0] < 0 or kept[-1] >= there:
-        raise ValueError(
-            f"remove_layers: keep={tuple(kept)} must name layers of 0 to {there - 1} in ascending order, each once, "
-            "and at least one."
-        )
-    return kept

@@ -1,0 +1,140 @@
+"""One thing after another: what an earlier step has made, a later one keeps or refuses; layers count from 0."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from tfxformer import compression, tasks
+
+pytestmark = pytest.mark.usefixtures("plain_kernels")
+HALF = compression.ConstantSparsity(0.5, begin_step=0)
+
+
+def classifier(tokenizer=None, family="bert", seed=1, **changes):
+    """A classifier of one layer, every weight random."""
+    changes = {"encoder__num_layers": 1, **changes}
+    model = tasks.TextClassifier(tiny.backbone(family, **changes), ["negative", "positive"], tokenizer=tokenizer)
+    model.sequence_length = 16
+    return tiny.perturb(model, seed)
+
+
+def fit(model, *callbacks, rate=0.05, **options):
+    model.compile(keras.optimizers.SGD(rate))
+    return model.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, verbose=0, callbacks=list(callbacks), **options)
+
+
+def zeros(model):
+    """{path: which weights are exactly zero} of the kernels that `Prune` prunes by default."""
+    return {row.path: np.asarray(weight) == 0 for row, weight in rows(model)}
+
+
+def rows(model):
+    by_path = {weight.path: weight for weight in model.weights}
+    return [(row, by_path[row.path]) for row in compression.sparsity_report(model).rows]
+
+
+def distinct(model):
+    return max(len(np.unique(np.asarray(weight))) for _, weight in rows(model))
+
+
+# ---- zeros and clusters -----------------------------------------------------------------------------------------
+
+
+def test_prune_fit_then_quantization_aware_fit(tiny_tokenizer):
+    """Row 1. The right value is by definition: half of every kernel, the very same places, and the others trained."""
+    model = classifier(tiny_tokenizer)
+    fit(model, compression.Prune(HALF, m_by_n=(2, 4)))
+    before, weights = zeros(model), tiny.weights(model)
+    assert compression.sparsity_report(model).kernels.sparsity == 0.5
+    fit(model, compression.QuantizationAware(tiny.TEXTS), epochs=2)
+    for path, there in zeros(model).items():
+        np.testing.assert_array_equal(there, before[path])
+        assert np.any(tiny.weights(model)[path] != weights[path])
+    assert all(weight.constraint is None for weight in model.weights)  # and nothing is left
+    fit(model)  # a plain fit trains them again: what Prune's documentation says
+    assert compression.sparsity_report(model).kernels.sparsity < 0.1
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_cluster_fit_then_quantization_aware_fit(tiny_tokenizer, pruned):
+    """Kernels as `Cluster` leaves them, made by numpy: 7 values, and where `Prune` was before it zeros in any place."""
+    model = classifier(tiny_tokenizer)
+    for _, kernel in rows(model):
+        values = np.clip(np.round(np.asarray(kernel) * 10 + 0.5), -3, 4) / 10 - 0.05  # no zero among them
+        there = np.random.default_rng(0).random(values.shape) < 0.5
+        kernel.assign(np.where(there & pruned, 0.0, values))
+    before, weights = zeros(model), tiny.weights(model)
+    fit(model, compression.QuantizationAware(tiny.TEXTS))
+    assert distinct(model) <= 9
+    for path, there in zeros(model).items():
+        np.testing.assert_array_equal(there, before[path])
+        assert np.any(tiny.weights(model)[path] != weights[path])
+
+
+def test_quantization_aware_beside_the_callbacks_that_prune(tiny_tokenizer):
+    """In whichever order: `Prune` holds its own kernels, and of the one that it was not given the zeros stay."""
+    model = classifier(tiny_tokenizer)
+    head = model.heads["classifier"].output_projection.kernel
+    head.assign(np.where(np.arange(64).reshape(32, 2) % 3, np.asarray(head), 0.0))
+    fit(model, compression.QuantizationAware(tiny.TEXTS), compression.Prune(HALF))
+    assert compression.sparsity_report(model).kernels.sparsity == 0.5
+    assert (np.asarray(head) == 0).sum() == 22
+    assert "make_train_function" not in vars(model) and "call" not in vars(model)
+
+
+def test_shared_values_move_by_the_mean_of_their_updates(tiny_tokenizer):
+    """One step of gradient descent on values that members share is that of their mean gradient (numpy)."""
+    from tfxformer.compression.kept_forms import KeptForms
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(40, use_bias=False)])
+    kernel = model.layers[0].kernel
+    values = np.random.default_rng(0).choice([0.0, -0.5, 0.25], (6, 40)).astype("float32")
+    kernel.assign(values)
+    x, y = np.eye(6, dtype="float32"), np.random.default_rng(1).normal(size=(6, 40)).astype("float32")
+    gradient = 2 * (values - y) / y.size  # of the mean squared error
+    wanted = np.zeros_like(values)
+    for value in (-0.5, 0.25):
+        wanted[values == value] = value - gradient[values == value].mean()
+    model = keras.Model(model.inputs, model.outputs)
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+
+    class Kept(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.kept = KeptForms(self.model)
+
+        def on_train_end(self, logs=None):
+            self.kept.release()
+
+    model.fit(x, y, batch_size=6, verbose=0, callbacks=[Kept()])
+    np.testing.assert_allclose(np.asarray(kernel), wanted, atol=1e-6)
+
+
+# ---- numbers of layers ------------------------------------------------------------------------------------------
+
+
+def test_student_from_and_remove_layers_count_alike(tiny_tokenizer):
+    """Row 3. Layers are numbered from 0, as in `encoder_block_0` and in transformers' `encoder.layer.0`."""
+    teacher = classifier(tiny_tokenizer, encoder__num_layers=4)
+    student = compression.student_from(teacher, layers=(2, 3))
+    removed = compression.remove_layers(teacher, keep=(2, 3))
+    there, batch = tiny.weights(teacher), tiny.inputs_for(teacher)
+    for path, value in tiny.weights(student).items():
+        there_path = path.replace("block_1/", "block_3/").replace("block_0/", "block_2/")
+        np.testing.assert_array_equal(value, there[there_path])
+    np.testing.assert_array_equal(student.logits(batch, verbose=0), removed.logits(batch, verbose=0))
+    for function, name in ((compression.student_from, "layers"), (compression.remove_layers, "keep")):
+        for wrong in ((1, 4), (-1, 2), (2, 1), ()):
+            with pytest.raises(ValueError, match="layers of 0 to 3 in ascending order"):
+                function(teacher, **{name: wrong})
+        for wrong in ("12", [1.5], [True]):
+            with pytest.raises(TypeError, match="numbers of layers, such as"):
+                function(teacher, **{name: wrong})
+
+
+def test_student_from_of_a_model_with_adapters_says_what_to_do(tiny_tokenizer):
+    teacher = classifier(tiny_tokenizer)
+    compression.Adapters(teacher).add("reviews", compression.LoRA(rank=2))
+    for make in (lambda: compression.student_from(teacher, 1), lambda: compression.remove_heads(teacher, 2)):
+        with pytest.raises(ValueError, match=r"has adapters.*merge\(\) or remove\(\)"):
+            make()
