@@ -26,15 +26,15 @@ def other(**changes):
     [
         ({"encoder__hidden_size": 64}, HiddenStateLoss(), r"student is 64 wide, its teacher 32\. Pass projection=True"),
         ({"encoder__hidden_size": 16}, HiddenStateLoss(), r"student is 16 wide, its teacher 32\. Pass projection=True"),
-        ({}, HiddenStateLoss(layers={1: 5}), r"blocks 1 to 4 \(0: the embeddings\); the layer map names 5"),
-        ({}, HiddenStateLoss(layers={3: 4}), r"blocks 1 to 2 \(0: the embeddings\); the layer map names 3"),
+        ({}, HiddenStateLoss(layers={1: 5}), r"hidden states 0 to 4 \(0: the embeddings\); the layer map names 5"),
+        ({}, HiddenStateLoss(layers={3: 4}), r"hidden states 0 to 2 \(0: the embeddings\); the layer map names 3"),
         ({}, HiddenStateLoss(layers={}), "with one or more"),
         ({}, HiddenStateLoss(layers={"nothing": 1}), "0 layers 'nothing'"),
-        ({}, AttentionLoss(layers={0: 1}), "blocks 1 to 2; the layer map names 0"),
+        ({}, AttentionLoss(layers={2: 1}), "layers 0 to 1; the layer map names 2"),
         ({}, AttentionLoss(layers={"encoder_block_0": 1}), "the layer map names 'encoder_block_0'"),
-        ({}, RelationLoss(layers={2: 7}), "blocks 1 to 4; the layer map names 7"),
+        ({}, RelationLoss(layers={1: 7}), "layers 0 to 3; the layer map names 7"),
         ({}, RelationLoss(heads=5), "a relation needs one width, which heads=5 divides"),
-        ({"encoder__num_heads": 2}, AttentionLoss(), "has 2 heads, the teacher's block 2 4. RelationLoss compares"),
+        ({"encoder__num_heads": 2}, AttentionLoss(), "has 2 heads, the teacher's layer 1 4. RelationLoss compares"),
         ({}, EmbeddingLoss(projection=True), None),
         ({"vocabulary_size": 120}, LogitsLoss(), "vocabulary of 120, its teacher one of 110"),
     ],
@@ -49,7 +49,7 @@ def test_losses_that_do_not_fit(changes, loss, message):
 
 
 def test_a_student_of_more_blocks_than_its_teacher():
-    with pytest.raises(ValueError, match="A student of 4 blocks has no even map to a teacher of 2"):
+    with pytest.raises(ValueError, match="A student of 4 layers has no even map to a teacher of 2"):
         Distiller(classifier(), other(), [HiddenStateLoss()])
 
 

@@ -50,10 +50,10 @@ def test_queries_keys_and_values_give_the_attention_of_the_block(family):
     backbone = tiny.backbone(family)
     batch = tiny.inputs_for(backbone)
     taps = Taps(as_functional(backbone))
-    found = taps.reader([1], [(2, "value")])(batch)
-    block, attention = taps.blocks[1].operation, taps.attention(2)
-    seen = probabilities(backbone, batch, 2)
-    value = np.asarray(found[projection_key(2, "value")], "float64")
+    found = taps.reader([1], [(1, "value")])(batch)
+    block, attention = taps.blocks[1].operation, taps.attention(1)
+    seen = probabilities(backbone, batch, 1)
+    value = np.asarray(found[projection_key(1, "value")], "float64")
     value = value.reshape(*value.shape[:2], attention.num_key_value_heads, -1).transpose(0, 2, 1, 3)
     value = np.repeat(value, attention.num_heads // attention.num_key_value_heads, axis=1)
     context = (seen @ value).transpose(0, 2, 1, 3).reshape(*batch["token_ids"].shape, -1)
@@ -61,11 +61,11 @@ def test_queries_keys_and_values_give_the_attention_of_the_block(family):
     if attention.output_projection.use_bias:
         projected = projected + np.asarray(attention.output_projection.bias)
 
-    whole = taps.reader(projections=[(2, "query")])(batch)
+    whole = taps.reader(projections=[(1, "query")])(batch)
     function = keras.Model(taps.model.input, taps.blocks[1].arguments.kwargs["rotary"]) if family == "llama" else None
     rotary = {"rotary": function(batch)} if function else {}
     x = found[state_key(1)] if block.norm_position == "post" else block.attention_norm(found[state_key(1)])
-    wanted = np.asarray(attention(x, bias=whole[bias_key(2)], **rotary))
+    wanted = np.asarray(attention(x, bias=whole[bias_key(1)], **rotary))
     np.testing.assert_allclose(projected, wanted, atol=2e-5)
 
 
@@ -85,22 +85,22 @@ def test_attention_probabilities_are_transformers(family, tmp_path):
         outputs = reference(**inputs, output_attentions=True, output_hidden_states=True)
     real = batch["padding_mask"] == 1
     states = Taps(as_functional(backbone)).reader([0, 1])(batch)
-    for number in (1, 2):
+    for number in (0, 1):
         found = probabilities(backbone, batch, number).transpose(0, 2, 1, 3)[real]
-        wanted = outputs.attentions[number - 1].numpy().transpose(0, 2, 1, 3)[real]
+        wanted = outputs.attentions[number].numpy().transpose(0, 2, 1, 3)[real]
         np.testing.assert_allclose(found, wanted, atol=2e-5)
-        state = np.asarray(states[state_key(number - 1)])[real]
-        np.testing.assert_allclose(state, outputs.hidden_states[number - 1].numpy()[real], atol=2e-4)
+        state = np.asarray(states[state_key(number)])[real]
+        np.testing.assert_allclose(state, outputs.hidden_states[number].numpy()[real], atol=2e-4)
 
 
 def test_a_classifiers_last_state_is_its_first_token():
     classifier = tasks.TextClassifier(tiny.backbone(), ["a", "b"])
     batch = tiny.inputs_for(classifier)
-    found = Taps(classifier).reader([1, 2], [(2, "query"), (2, "key")])(batch)
+    found = Taps(classifier).reader([1, 2], [(1, "query"), (1, "key")])(batch)
     whole = classifier.backbone.forward(batch)["hidden_states"]
     assert found[state_key(2)].shape == (3, 1, 32)
     np.testing.assert_allclose(np.asarray(found[state_key(2)]), np.asarray(whole[2])[:, :1], atol=2e-6)
-    assert found[projection_key(2, "query")].shape == (3, 12, 32)  # of all tokens
+    assert found[projection_key(1, "query")].shape == (3, 12, 32)  # of all tokens
 
 
 def test_what_is_read_is_of_the_pass_that_gives_the_outputs():
@@ -125,10 +125,10 @@ def test_layers_by_name_and_what_is_not_there():
     with pytest.raises(ValueError, match="plain has no Transformer block"):
         taps.state(1)
     of_bert = Taps(as_functional(tiny.backbone()))
-    with pytest.raises(ValueError, match=r"blocks 1 to 2 \(0: the embeddings\); the layer map names 3"):
+    with pytest.raises(ValueError, match=r"hidden states 0 to 2 \(0: the embeddings\); the layer map names 3"):
         of_bert.state(3)
-    with pytest.raises(ValueError, match="blocks 1 to 2; the layer map names 0"):
-        of_bert.attention(0)
+    with pytest.raises(ValueError, match="layers 0 to 1; the layer map names 2"):
+        of_bert.attention(2)
 
 
 def test_token_mask():

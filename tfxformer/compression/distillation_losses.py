@@ -154,8 +154,9 @@ class HiddenStateLoss(DistillationLoss):
     token exists, and is learned.
 
     Attributes:
-        layers: {student's layer: teacher's layer}, counted from 1, with 0 for the embeddings; or names of layers, of
-            any functional model. None maps the student's blocks evenly to the teacher's, the last to the last.
+        layers: {student's hidden state: teacher's hidden state}, numbered as transformers numbers them: 0 is the
+            embeddings, i + 1 what layer i gives; or names of layers, of any functional model. None maps the student's
+            layers evenly to the teacher's, the last to the last.
         distance: "mse" or "cosine".
         projection: whether one learned matrix brings the student's states, of all layers, to the teacher's width. It
             is thrown away after training.
@@ -170,7 +171,7 @@ class HiddenStateLoss(DistillationLoss):
         _check_choice(self, "distance", DISTANCES)
 
     def bind(self, student, teacher):
-        pairs = _layer_pairs(self.layers, student, teacher)
+        pairs = _layer_pairs(self.layers, student, teacher, states=True)
         learned = None
         for own, others in pairs:
             widths = student.state(own).shape[-1], teacher.state(others).shape[-1]
@@ -193,7 +194,7 @@ class AttentionLoss(DistillationLoss):
     They are computed from queries and keys, of the mapped layers alone: in training the model's own are never formed.
 
     Attributes:
-        layers: {student's block: teacher's block}, counted from 1. None maps them evenly, the last to the last.
+        layers: {student's layer: teacher's layer}, counted from 0. None maps them evenly, the last to the last.
         distance: "mse" of the scores before the softmax, over the keys that a token sees (Jiao et al., 2020,
             arXiv:1909.10351, equation 7), or "kl" of the probabilities.
     """
@@ -206,13 +207,13 @@ class AttentionLoss(DistillationLoss):
         _check_choice(self, "distance", ("mse", "kl"))
 
     def bind(self, student, teacher):
-        pairs = _layer_pairs(self.layers, student, teacher, first=1)
+        pairs = _layer_pairs(self.layers, student, teacher, states=False)
         attentions = {(own, others): (student.attention(own), teacher.attention(others)) for own, others in pairs}
         for (own, others), (first, second) in attentions.items():
             if first.num_heads != second.num_heads:
                 raise ValueError(
-                    f"AttentionLoss compares head by head; the student's block {own} has {first.num_heads} heads, the "
-                    f"teacher's block {others} {second.num_heads}. RelationLoss compares any numbers of them."
+                    f"AttentionLoss compares head by head; the student's layer {own} has {first.num_heads} heads, the "
+                    f"teacher's layer {others} {second.num_heads}. RelationLoss compares any numbers of them."
                 )
         compare = divergences.score_distance if self.distance == "mse" else divergences.probability_divergence
 
@@ -234,7 +235,7 @@ class RelationLoss(DistillationLoss):
     ("query-query", "key-key", "value-value") of the student's last and a layer of the teacher (arXiv:2012.15828).
 
     Attributes:
-        layers: {student's block: teacher's block}, counted from 1. None is the last to the last.
+        layers: {student's layer: teacher's layer}, counted from 0. None is the last to the last.
         relations: names of what is multiplied with what.
         heads: int, relation heads that both widths divide by; None for the teacher's heads (of keys and values).
     """
@@ -253,8 +254,9 @@ class RelationLoss(DistillationLoss):
 
     def bind(self, student, teacher):
         for taps in (student, teacher):
-            taps.check_number(1)
-        pairs = _layer_pairs(self.layers or {len(student): len(teacher)}, student, teacher, first=1)
+            taps.check_number(0)
+        last = {len(student) - 1: len(teacher) - 1}
+        pairs = _layer_pairs(self.layers or last, student, teacher, states=False)
         sides = [tuple(relation.split("-")) for relation in self.relations]
         heads = self.heads or min(teacher.attention(others).num_key_value_heads for _, others in pairs)
         used = list(dict.fromkeys(name for side in sides for name in side))
@@ -278,30 +280,33 @@ class RelationLoss(DistillationLoss):
 
 
 def even_layers(student: int, teacher: int) -> dict[int, int]:
-    """{student's block: teacher's block}, counted from 1: evenly spread, the last to the last.
+    """{student's layer: teacher's layer}, counted from 0: evenly spread, the last to the last.
 
     Raises:
-        ValueError: for a student of more blocks than its teacher.
+        ValueError: for a student of more layers than its teacher.
     """
     if not 1 <= student <= teacher:
         raise ValueError(
-            f"A student of {student} blocks has no even map to a teacher of {teacher}: give 1 to {teacher}, or say "
-            "layers={student's block: teacher's block}."
+            f"A student of {student} layers has no even map to a teacher of {teacher}: give 1 to {teacher}, or say "
+            "layers={student's layer: teacher's layer}."
         )
-    return {number: round(number * teacher / student) for number in range(1, student + 1)}
+    return {number: round((number + 1) * teacher / student) - 1 for number in range(student)}
 
 
-def _layer_pairs(layers, student: Taps, teacher: Taps, first: int = 0) -> list[tuple]:
+def _layer_pairs(layers, student: Taps, teacher: Taps, *, states: bool) -> list[tuple]:
+    """Pairs (of the student, of the teacher) of hidden states, or of layers, checked."""
     if layers is None:
         for taps in (student, teacher):
-            taps.check_number(1)
-        return list(even_layers(len(student), len(teacher)).items())
+            taps.check_number(0)
+        return [(own + states, other + states) for own, other in even_layers(len(student), len(teacher)).items()]
     if not isinstance(layers, Mapping) or not layers:
         raise ValueError(f"layers is {{student's layer: teacher's layer}}, with one or more; got {layers!r}.")
     for pair in layers.items():
         for taps, which in zip((student, teacher), pair, strict=True):
-            if not isinstance(which, str) or first:
-                taps.check_number(which, first)
+            if states:
+                taps.state(which)
+            else:
+                taps.check_number(which)
     return list(layers.items())
 
 
@@ -356,7 +361,7 @@ def _check_relation(taps: Taps, number: int, sides, heads: int) -> None:
     for first, second in sides:
         if widths[first] % heads or widths[first] != widths[second]:
             raise ValueError(
-                f"RelationLoss: block {number} of {taps.model.name} has a {first} {widths[first]} and a {second} "
+                f"RelationLoss: layer {number} of {taps.model.name} has a {first} {widths[first]} and a {second} "
                 f"{widths[second]} wide; a relation needs one width, which heads={heads} divides. Give other "
                 "heads=, or other relations."
             )

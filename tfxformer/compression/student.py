@@ -33,7 +33,7 @@ def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] |
     if (num_layers is None) == (layers is None):
         raise ValueError(f"Give num_layers or layers, one of the two; got {num_layers!r} and {layers!r}.")
     if layers is None:
-        kept = [number - 1 for number in even_layers(num_layers, stack.num_layers).values()]
+        kept = list(even_layers(num_layers, stack.num_layers).values())
     else:
         kept = named_layers("student_from", "layers", layers, stack.num_layers)
     if (stack.layer_groups or 1) > 1 or stack.layers_per_group > 1:

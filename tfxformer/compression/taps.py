@@ -18,8 +18,8 @@ PROJECTIONS = ("query", "key", "value")
 class Taps:
     """Where the tensors of a functional model can be read.
 
-    Blocks are counted from 1, as hidden states are: state 0 is the embeddings, state i what block i gives. Weights
-    that run several times (ALBERT) count each time. What is read comes from the pass that gives the outputs, so that
+    Blocks are counted from 0, as everywhere; hidden states as in transformers: state 0 is the embeddings, state i + 1
+    what block i gives. Weights that run several times (ALBERT) count each time. What is read comes from the pass that gives the outputs, so that
     dropout is the same.
 
     Args:
@@ -48,26 +48,27 @@ class Taps:
                     f"with weights: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
                 )
             return found[0].outputs[0]
-        self.check_number(which, first=0)
+        self.check_number(which, "hidden states", len(self.blocks) + 1)
         return self.blocks[0].arguments.args[0] if which == 0 else self.blocks[which - 1].outputs[0]
 
-    def check_number(self, number: int, first: int = 1) -> None:
-        """Refuses a block, or with first=0 a hidden state, that the model does not have."""
+    def check_number(self, number: int, what: str = "layers", there: int | None = None) -> None:
+        """Refuses a block that the model does not have; or what else is counted from 0, and how many are there."""
         if not self.blocks:
             raise ValueError(
                 f"{self.model.name} has no Transformer block of tfxformer in its graph, so its layers have no numbers: "
                 "name the layers (HiddenStateLoss), or learn its outputs (LogitsLoss)."
             )
-        if not isinstance(number, int) or not first <= number <= len(self.blocks):
+        there = len(self.blocks) if there is None else there
+        if not isinstance(number, int) or not 0 <= number < there:
+            embeddings = " (0: the embeddings)" if there > len(self.blocks) else ""
             raise ValueError(
-                f"{self.model.name} has blocks 1 to {len(self.blocks)}{' (0: the embeddings)' if not first else ''}; "
-                f"the layer map names {number!r}."
+                f"{self.model.name} has {what} 0 to {there - 1}{embeddings}; the layer map names {number!r}."
             )
 
     def attention(self, number: int):
         """The `layers.Attention` of block `number`."""
         self.check_number(number)
-        return self.blocks[number - 1].operation.self_attention
+        return self.blocks[number].operation.self_attention
 
     def reader(self, states: Iterable = (), projections: Iterable = (), outputs=True, biases=True) -> Callable:
         """A function (batch, training) -> dict of tensors.
@@ -85,7 +86,7 @@ class Taps:
             wanted[OUTPUT] = self.model.output
         blocks = {}
         for number in dict.fromkeys(number for number, _ in projections):
-            arguments = self.blocks[number - 1].arguments
+            arguments = self.blocks[number].arguments
             found = {"input": arguments.args[0], **{name: arguments.kwargs.get(name) for name in ("bias", "rotary")}}
             blocks[number] = {name: value for name, value in found.items() if value is not None}
         function = keras.Model(self.model.input, {**wanted, "blocks": {str(n): found for n, found in blocks.items()}})
@@ -105,7 +106,7 @@ class Taps:
         return read
 
     def _project(self, number: int, which: str, x, rotary=None):
-        block = self.blocks[number - 1].operation
+        block = self.blocks[number].operation
         attention = block.self_attention
         x = x if block.norm_position == "post" else block.attention_norm(x)
         x = getattr(attention, which)(x)
