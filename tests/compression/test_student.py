@@ -92,6 +92,6 @@ def test_bad_arguments_say_what_is_wrong():
     ):
         with pytest.raises(ValueError, match=message):
             student_from(teacher, **arguments)
-    with pytest.raises(TypeError, match="from tfxformer's models: an Encoder, a Decoder.*got .*Sequential"):
+    with pytest.raises(TypeError, match=r"from tfxformer's models: an Encoder, a Decoder.*got .*Sequential"):
         student_from(keras.Sequential([keras.Input((2,))]), num_layers=1)
     assert isinstance(student_from(teacher, num_layers=1), tfxformer.models.Encoder)

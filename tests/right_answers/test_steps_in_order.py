@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tfxformer import compression, tasks
+from tfxformer import compression, export, tasks
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 HALF = compression.ConstantSparsity(0.5, begin_step=0)
@@ -138,3 +138,31 @@ def test_student_from_of_a_model_with_adapters_says_what_to_do(tiny_tokenizer):
     for make in (lambda: compression.student_from(teacher, 1), lambda: compression.remove_heads(teacher, 2)):
         with pytest.raises(ValueError, match=r"has adapters.*merge\(\) or remove\(\)"):
             make()
+
+
+# ---- adapters and files -----------------------------------------------------------------------------------------
+
+
+def test_an_active_lora_of_any_rank_exports_as_when_merged(tmp_path):
+    """Row 4. Rank 64 of kernels 32 wide: the same bytes, and the adapter is beside its kernels as before."""
+    model = classifier()
+    adapters = compression.Adapters(model)
+    adapters.add("reviews", compression.LoRA(rank=64))
+    before = tiny.weights(tiny.perturb(model, 3))
+    export.export_litert(model, tmp_path / "active.tflite", "float32", sequence_length=16)
+    after = tiny.weights(model)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(value, after[path]) for path, value in before.items())
+    adapters.merge()
+    export.export_litert(model, tmp_path / "merged.tflite", "float32", sequence_length=16)
+    assert (tmp_path / "active.tflite").read_bytes() == (tmp_path / "merged.tflite").read_bytes()
+
+
+def test_keras_own_lora_exports_too(tmp_path):
+    layer, inputs = keras.layers.Dense(32), keras.Input((16,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(layer(inputs)))
+    layer.enable_lora(64)
+    wanted = tiny.perturb(model, 3)(np.ones((1, 16), "float32"))
+    assert export.export_litert(model, tmp_path / "m.tflite", "float32").error < 1e-5
+    assert layer.lora_enabled
+    np.testing.assert_array_equal(model(np.ones((1, 16), "float32")), wanted)

@@ -49,7 +49,7 @@ def _form(kernel: keras.Variable):
     zeros = values == 0
     if zeros.all():
         return None
-    if 1 < _few_values(values):
+    if _few_values(values) > 1:
         return _Shared(kernel, values)
     return _Sparse(kernel, ~zeros) if zeros.any() else None
 

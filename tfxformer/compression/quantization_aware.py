@@ -29,7 +29,7 @@ class QuantizationAware(keras.callbacks.Callback):
     under distribution strategies, XLA, gradient accumulation, gradient checkpointing and mixed precision (where the
     numbers that are rounded are bfloat16 first), and beside `compression.Prune` and `compression.Cluster`.
 
-    What earlier fits with these two have left stays: zeros are zero after it, and weights that shared a value share one.
+    What earlier fits with these two have left stays: zeros are zero after it, weights that shared a value share one.
 
     Args:
         representative: texts or (text, pair) tuples as the task reads them, or a batch, a dict of int32 [B, S].

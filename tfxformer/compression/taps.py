@@ -19,8 +19,8 @@ class Taps:
     """Where the tensors of a functional model can be read.
 
     Blocks are counted from 0, as everywhere; hidden states as in transformers: state 0 is the embeddings, state i + 1
-    what block i gives. Weights that run several times (ALBERT) count each time. What is read comes from the pass that gives the outputs, so that
-    dropout is the same.
+    what block i gives. Weights that run several times (ALBERT) count each time. What is read comes from the pass that
+    gives the outputs, so that dropout is the same.
 
     Args:
         model: functional keras.Model.

@@ -11,6 +11,7 @@ from pathlib import Path
 import tfxformer
 from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata, plan, quantize, verify
 from tfxformer.export.accuracy_gate import AccuracyGate
+from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.files import check_writable, write_bytes
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
@@ -126,7 +127,7 @@ def export_litert(
 def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
     """Converts, verifies and writes what was checked."""
     start, scores = time.perf_counter(), ()
-    with plan.float32_layers(model):
+    with plan.float32_layers(model), merged_adapters(model):
         job = prepare()
         mode = job.mode or mode
         tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")

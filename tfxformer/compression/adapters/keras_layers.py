@@ -66,6 +66,11 @@ def detach(kernel: Kernel) -> LayerAdapter:
     return adapter
 
 
+def kernel_of(layer) -> Kernel:
+    """The kernel that the adapter of a Dense or EinsumDense layer stands beside."""
+    return Kernel(layer, layer._kernel, (0,)) if isinstance(layer, OURS) else layer._adapted
+
+
 def merged(kernel: Kernel, adapter: LayerAdapter) -> list[tuple[keras.Variable, object]]:
     """The variables of a layer without its adapter, each with the value that makes it compute as with it."""
     values = [(kernel.variable, _adapted_kernel(kernel, adapter, ops.convert_to_tensor(kernel.variable)))]
