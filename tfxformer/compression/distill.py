@@ -213,67 +213,40 @@ class Distiller(ScheduledModel):
 
     # ---- training ---------------------------------------------------------------------------------------------
 
-    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, *, weighted_metrics=None, **kwargs):
-        """Keras' compile, of labels; the parts that the teacher teaches are there already.
+    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, *args, **kwargs):
+        """See `ScheduledModel.compile`; the parts that the teacher teaches are there already.
 
-        Args:
-            optimizer: "auto" is that of our tasks, with its arguments (`training.ScheduledModel.compile`). Or any Keras
-                optimizer.
-            loss, metrics, weighted_metrics: on the student's outputs and the labels. "auto" are those of a task of
-                ours, and none of another model; without a loss labels are refused.
-            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and those of the optimizer.
+        The loss and the metrics are on the student's outputs and the labels. "auto" are those of a task of ours, and
+        none of another model; without a loss labels are refused.
         """
-        if isinstance(loss, str) and loss == AUTO:
-            loss = self.student.default_loss() if hasattr(self.student, "default_loss") else None
-        if isinstance(metrics, str) and metrics == AUTO:
-            metrics = self.student.default_metrics() if hasattr(self.student, "default_metrics") else None
-        if weighted_metrics is None and hasattr(self.student, "default_weighted_metrics"):
-            weighted_metrics = self.student.default_weighted_metrics()
-        loss = loss if self.label_weight else None
-        super().compile(optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
+        super().compile(optimizer, loss if self.label_weight else None, metrics, *args, **kwargs)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, *, validation_data=None, sample_weight=None, **kwargs):
-        """Keras' `fit`, on what the student's takes; without `y` it learns from the teacher alone.
+    def default_loss(self):
+        return self._default_of_student("default_loss")
 
-        Returns:
-            keras.callbacks.History.
+    def default_metrics(self):
+        return self._default_of_student("default_metrics")
+
+    def default_weighted_metrics(self):
+        return self._default_of_student("default_weighted_metrics")
+
+    def _default_of_student(self, name: str):
+        return getattr(self.student, name)() if isinstance(self.student, ScheduledModel) else None
+
+    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False):
+        """What Keras trains on, of what the student's `fit` takes, with the teacher's answers where they are kept.
+
+        Without targets it learns from the teacher alone.
         """
-        if not self.compiled:
-            self.compile()
-        x, y, sample_weight = self._arrays(x, y, sample_weight, fitting=True)
-        if validation_data is not None:
-            parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
-            validation_x, validation_y, validation_weight = self._arrays(*parts)
-            whole = len(parts) == 1 and validation_y is None and validation_weight is None  # a dataset, or no labels
-            validation_data = validation_x if whole else (validation_x, validation_y, validation_weight)
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_data=validation_data,
-            sample_weight=sample_weight,
-            **kwargs,
-        )
-
-    def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
-        """Keras' `evaluate`: the loss and its parts, and the metrics of the student."""
-        if not self.compiled:
-            self.compile()
-        x, y, sample_weight = self._arrays(x, y, sample_weight)
-        return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        """The student's `predict`."""
-        return self.student.predict(x, *args, **kwargs)
-
-    def _arrays(self, x, y=None, sample_weight=None, *, fitting=False):
-        """What Keras trains on, with the teacher's answers where they are kept."""
-        if hasattr(self.student, "to_arrays"):
+        if isinstance(self.student, ScheduledModel):
             x, y, sample_weight = self.student.to_arrays(x, y, sample_weight, fitting=fitting)
         if has_answers(x):
             return x, y, sample_weight  # what `fit` evaluates on is prepared already
         return self._answering.with_answers(x, self.cache_bytes), y, sample_weight
+
+    def predict(self, x, *args, **kwargs):
+        """The student's `predict`."""
+        return self.student.predict(x, *args, **kwargs)
 
     # ---- files ------------------------------------------------------------------------------------------------
 

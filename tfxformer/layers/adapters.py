@@ -8,6 +8,8 @@ import contextvars
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
+
 _seed = contextvars.ContextVar("adapter_seed", default=None)
 
 
@@ -29,7 +31,7 @@ def current_seed():
     return _seed.get()
 
 
-class LayerAdapter(keras.layers.Layer):
+class LayerAdapter(KnownKeywords, keras.layers.Layer):
     """What an adapter does to a Dense layer, [..., in] -> [..., out]; this one does nothing.
 
     Built with the kernel's shape as a matrix (in, out), it has attributes `kind`, its name in configs, `merges`,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels, low_rank
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
@@ -87,7 +88,7 @@ def cache_spec(cache) -> tuple:
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Attention(keras.layers.Layer):
+class Attention(KnownKeywords, keras.layers.Layer):
     """Multi-head attention from plain Dense layers (Vaswani et al., 2017, arXiv:1706.03762).
 
     Dense kernels stay two-dimensional, so that pruning, adapters and LiteRT's FULLY_CONNECTED see them.

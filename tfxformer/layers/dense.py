@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels, low_rank
 from tfxformer.layers.fake_quantization import rounded, rounded_kernel, rounds
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Dense(keras.layers.Dense):
+class Dense(KnownKeywords, keras.layers.Dense):
     """`keras.layers.Dense`, [..., in] -> [..., out].
 
     In training the bias is added by `kernels.add_bias`: TensorFlow sums the gradient of a bfloat16 bias in bfloat16,

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels, random_bits
 
 
@@ -59,7 +60,7 @@ def split_seed(seed, index):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Dropout(keras.layers.Layer):
+class Dropout(KnownKeywords, keras.layers.Layer):
     """`dropout` as a layer, with its own seed generator.
 
     Args:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.equalization import scaled
 from tfxformer.layers.kernels import embedding_lookup
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class TokenEmbedding(keras.layers.Layer):
+class TokenEmbedding(KnownKeywords, keras.layers.Layer):
     """A table of embeddings: ids to vectors, or with `reverse=True` vectors to logits over the ids.
 
     Args:
@@ -81,7 +82,7 @@ class TokenEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class ConstantSegmentEmbedding(keras.layers.Layer):
+class ConstantSegmentEmbedding(KnownKeywords, keras.layers.Layer):
     """The one segment row that a model with a single token type adds to every token (RoBERTa).
 
     Call: [B, S, D] -> [B, S, D].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized, equalized_product, sum_of_parts
@@ -12,7 +13,7 @@ from tfxformer.layers.numerics import DEFAULT, Numerics
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class FeedForward(keras.layers.Layer):
+class FeedForward(KnownKeywords, keras.layers.Layer):
     """Two Dense layers around an activation, or three where the activation gates (Shazeer, arXiv:2002.05202).
 
     Args:

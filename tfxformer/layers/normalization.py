@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels
 from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.numerics import DEFAULT, Numerics
@@ -20,7 +21,7 @@ def make_norm(kind: str, epsilon: float, dtype, name: str):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class LayerNormalization(keras.layers.LayerNormalization):
+class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
     Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
@@ -101,7 +102,7 @@ def _inner_product(first, second):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class RMSNormalization(keras.layers.Layer):
+class RMSNormalization(KnownKeywords, keras.layers.Layer):
     """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467).
 
     Args:

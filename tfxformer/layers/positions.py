@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels import embedding_lookup
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
@@ -31,7 +32,7 @@ def positions_seen(visible):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class PositionEmbedding(keras.layers.Layer):
+class PositionEmbedding(KnownKeywords, keras.layers.Layer):
     """Learned absolute position embeddings.
 
     Args:

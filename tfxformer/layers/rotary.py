@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
+
 ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
 
@@ -121,7 +123,7 @@ def rotate(x, cosine, sine):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class RotaryPositions(keras.layers.Layer):
+class RotaryPositions(KnownKeywords, keras.layers.Layer):
     """The cosines and sines that `rotate` takes, computed once for all blocks.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels
 from tfxformer.layers.adapters import adapted_layers
 from tfxformer.layers.attention import Attention
@@ -14,7 +15,7 @@ from tfxformer.layers.normalization import make_norm
 NORM_POSITIONS = ("post", "pre", "parallel")
 
 
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(KnownKeywords, keras.layers.Layer):
     """Halves with dropout, a residual sum and a norm each; its subclasses say how they are put together.
 
     Args:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.keywords import FUNCTIONAL, KnownKeywords
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 
 
-class Backbone(keras.Model):
+class Backbone(KnownKeywords, keras.Model):
     """A functional model made from a `TransformerConfig`; see `Encoder` and `Decoder`.
 
     Attributes:
@@ -17,6 +18,8 @@ class Backbone(keras.Model):
         gradient_checkpointing: bool.
         reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
     """
+
+    keras_keywords = FUNCTIONAL
 
     def _describe(self, config, layers, gradient_checkpointing, reference_config, dtype) -> None:
         """Takes down what the model was made of, once the functional model exists."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import DEFAULT, Dense, Dropout, LayerNormalization, Numerics
 from tfxformer.layers.activations import activation
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class ClassificationHead(keras.layers.Layer):
+class ClassificationHead(KnownKeywords, keras.layers.Layer):
     """Dropout and a Dense layer to the labels, with an optional hidden Dense in front.
 
     Args:
@@ -77,7 +78,7 @@ class ClassificationHead(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class MaskedLMTransform(keras.layers.Layer):
+class MaskedLMTransform(KnownKeywords, keras.layers.Layer):
     """What a masked-language head does before the tied table: Dense, activation, norm.
 
     Args:
@@ -121,7 +122,7 @@ class MaskedLMTransform(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class LogitsBias(keras.layers.Layer):
+class LogitsBias(KnownKeywords, keras.layers.Layer):
     """Adds one bias per token of the vocabulary.
 
     Call: [B, S, V] -> [B, S, V] in float32.
@@ -135,7 +136,7 @@ class LogitsBias(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class ReplacedTokenHead(keras.layers.Layer):
+class ReplacedTokenHead(KnownKeywords, keras.layers.Layer):
     """Whether each token was replaced: Dense, activation, Dense to one logit.
 
     Args:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfxformer.data.sentence_pairs import OBJECTIVES, sentence_pairs
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
@@ -112,6 +113,7 @@ class BertPretraining(MaskedLM):
         ones = np.ones(len(sentences), "float32")
         return inputs, {TOKENS: labels, SENTENCES: sentences}, {TOKENS: weights, SENTENCES: ones}
 
+    @checked
     def logits(self, x, batch_size=None, **kwargs):
         """The logits of tokens; those of sentences are in the model's call."""
         return super().logits(x, batch_size, **kwargs)[TOKENS]

@@ -9,11 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer import generation
 from tfxformer.data import language
 from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks import generating
@@ -169,14 +171,10 @@ class CausalLM(Task):
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
-    def compile(self, *args, weighted_metrics=None, **kwargs):
-        """See `Task.compile`; the default metric is `training.Perplexity`."""
-        weighted_metrics = self.default_weighted_metrics() if weighted_metrics is None else weighted_metrics
-        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
-
     def default_weighted_metrics(self):
         return [Perplexity()]
 
+    @checked
     def fit(self, x=None, y=None, batch_size=None, *args, sequence_length=None, **kwargs):
         """Fits on texts, prompts with answers, conversations, ids, arrays or datasets; see `CausalLM` and `Task.fit`.
 
@@ -193,6 +191,7 @@ class CausalLM(Task):
             self.sequence_length = sequence_length
         return super().fit(x, y, _batch_size(x, batch_size), *args, **kwargs)
 
+    @checked
     def evaluate(self, x=None, y=None, batch_size=None, *, stride=None, return_dict=False, **kwargs):
         """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens that count.
 
@@ -211,6 +210,7 @@ class CausalLM(Task):
             results["loss"] = math.log(results["perplexity"])
         return results if return_dict else list(results.values())
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs):
         """Keras' `predict`: logits of arrays. Texts are continued by `generate` and measured by `score`."""
         if is_raw(x):
@@ -262,6 +262,7 @@ class CausalLM(Task):
 
     # ---- generation -------------------------------------------------------------------------------------------
 
+    @checked(to=generation.generate)
     def generate(
         self, prompts, max_new_tokens: int = 128, *, stop=None, num_return_sequences: int = 1, **options
     ) -> list[str]:
@@ -281,6 +282,7 @@ class CausalLM(Task):
         """
         return generating.generate(self, prompts, max_new_tokens, stop, num_return_sequences, **options)
 
+    @checked(to=generation.stream)
     def stream(self, prompt, max_new_tokens: int = 128, *, stop=None, **options) -> Iterator[str]:
         """Continues one prompt piece by piece; together the pieces are the text of `generate`.
 
@@ -293,6 +295,7 @@ class CausalLM(Task):
         """
         return generating.stream(self, prompt, max_new_tokens, stop, **options)
 
+    @checked(to="generate")
     def chat(self, messages, max_new_tokens: int = 256, *, template: str | None = None, **options) -> str:
         """The assistant's next message in a conversation.
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.data.examples import is_raw
+from tfxformer.keywords import checked
 from tfxformer.tasks.text_embedder import TextEmbedder
 
 
@@ -42,6 +43,7 @@ class ContrastiveEmbedder(TextEmbedder):
     def default_metrics(self):
         return None
 
+    @checked
     def fit(self, x=None, y=None, *args, **kwargs):
         """Fits on pairs of texts, texts alone, arrays [B, K, S] or datasets of any; see `ContrastiveEmbedder`."""
         if y is not None:
@@ -52,6 +54,7 @@ class ContrastiveEmbedder(TextEmbedder):
             kwargs["validation_data"] = (self._pairs(validation),)
         return super().fit(self._pairs(x), None, *args, **kwargs)
 
+    @checked
     def evaluate(self, x=None, *args, **kwargs):
         """Loss and accuracy of pairs; a text paired with itself is always found, since nothing is dropped here."""
         return super().evaluate(self._pairs(x), *args, **kwargs)

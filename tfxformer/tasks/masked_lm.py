@@ -18,6 +18,7 @@ from tfxformer.data.masking import (
     mask_tokens,
     most_places,
 )
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
@@ -89,18 +90,13 @@ class MaskedLM(Task):
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
-    def compile(self, *args, weighted_metrics=None, **kwargs):
-        """See `Task.compile`; the default metric counts hidden tokens only."""
-        if weighted_metrics is None:
-            weighted_metrics = self.default_weighted_metrics()
-        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
-
     def default_weighted_metrics(self):
         """The metrics of compile(weighted_metrics=None)."""
         return [keras.metrics.SparseCategoricalAccuracy(name="masked_accuracy")]
 
     # ---- training ---------------------------------------------------------------------------------------------
 
+    @checked
     def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
         """Fits on texts (`y` stays None), arrays or datasets; see `MaskedLM` and `Task.fit`.
 
@@ -114,6 +110,7 @@ class MaskedLM(Task):
             x, batch_size = hidden, None
         return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
 
+    @checked
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """The loss on hidden tokens of texts, arrays or datasets."""
         if (hidden := self._hidden(x, batch_size)) is not None:
@@ -210,6 +207,7 @@ class MaskedLM(Task):
 
     # ---- filling ----------------------------------------------------------------------------------------------
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, *, top_k=5, **kwargs):
         """The `top_k` best fillings of each mask of each text: list (texts) of list (masks) of list of `Filling`."""
         texts = self.read(x)

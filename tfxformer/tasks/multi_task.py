@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.data.mixing import mixed_order, mixing_rates
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.adapters import restore_adapters, take_adapters
 from tfxformer.tasks.task import Task
@@ -70,15 +71,14 @@ class MultiTask(Task):
             loss.reduction = "sum_over_batch_size"  # each example once; the weights of its tokens have their own mean
         return losses
 
-    def compile(self, *args, weighted_metrics=None, **kwargs):
-        """See `Task.compile`; the metrics are the tasks' own, over their examples."""
-        if weighted_metrics is None:
-            weighted_metrics = {
-                name: task.default_metrics() or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-                for name, task in self.tasks.items()
-            }
-        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
+    def default_weighted_metrics(self) -> dict:
+        """The tasks' own metrics, over their examples."""
+        return {
+            name: task.default_metrics() or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+            for name, task in self.tasks.items()
+        }
 
+    @checked
     def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
         """Fits on {name: (x, y)}, each as its task takes them; an epoch has as many examples as all sets together."""
         if _is_mixture(x):
@@ -87,12 +87,14 @@ class MultiTask(Task):
             validation_data = self._mixed(validation_data, batch_size)
         return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
 
+    @checked
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """The losses and metrics of {name: (x, y)}, every example once."""
         if _is_mixture(x):
             x, batch_size = self._mixed(x, batch_size), None
         return super().evaluate(x, y, batch_size, **kwargs)
 
+    @checked(to="logits")
     def predict(self, x, *args, **kwargs):
         """Not here: a text is one task's."""
         raise ValueError(f"Predict with one of the tasks: model.tasks[name], name one of {', '.join(self.tasks)}.")

@@ -9,6 +9,7 @@ from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import label_keys
 from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
@@ -112,6 +113,7 @@ class QuestionAnswering(Task):
         targets = span_targets(windows, answer_spans(examples.labels, examples.pairs))
         return windows.batch, np.stack(targets, axis=-1), sample_weight
 
+    @checked(to="logits")
     def predict(
         self,
         x,

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.files import replacing_folder
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import Encoder
 from tfxformer.models.heads import ReplacedTokenHead
@@ -140,6 +141,7 @@ class ReplacedTokenDetection(MaskedLM):
             {GENERATOR: weights, DISCRIMINATOR: real},
         )
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> list[np.ndarray]:
         """For each text the probability that each of its tokens was replaced: float32 [tokens], special ones too."""
         batch = self._encode(self.read(x))
@@ -156,6 +158,7 @@ class ReplacedTokenDetection(MaskedLM):
         """The discriminator alone."""
         return keras.Model(self.inputs, self.outputs)
 
+    @checked
     def save_pretrained(self, folder, **kwargs) -> Path:
         """Writes the discriminator, and the generator, where there is one, into the folder "generator" inside."""
         with replacing_folder(folder, (GENERATOR,)) as new:

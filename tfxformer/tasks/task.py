@@ -14,6 +14,7 @@ from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.files import replacing_folder
+from tfxformer.keywords import FUNCTIONAL, checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
@@ -21,7 +22,7 @@ from tfxformer.models.adapters import describe_adapters, restore_adapters, take_
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
-from tfxformer.training.scheduled_model import AUTO, ScheduledModel
+from tfxformer.training.scheduled_model import ScheduledModel
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
@@ -41,6 +42,7 @@ class Task(ScheduledModel):
     A subclass says `task_name` and `graph`, and how examples become arrays (`prepare`, `encode_labels`).
     """
 
+    keras_keywords = FUNCTIONAL
     task_name = ""
     head_name = ""  # of its head in checkpoints, where that is another task's
 
@@ -183,64 +185,7 @@ class Task(ScheduledModel):
         """
         return self._examples(x, y, sample_weight, fitting=fitting)
 
-    # ---- training ---------------------------------------------------------------------------------------------
-
-    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, **kwargs):
-        """Keras' compile with this task's defaults.
-
-        Args:
-            optimizer: "auto" is AdamW on a schedule; its arguments are learning_rate (5e-5), warmup (0.1),
-                weight_decay (0.01) and global_clipnorm (1.0), see `training.ScheduledModel.compile`. Or any Keras
-                optimizer.
-            loss, metrics: "auto" are the task's own.
-            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and those of the optimizer.
-        """
-        super().compile(
-            optimizer,
-            loss=self.default_loss() if isinstance(loss, str) and loss == AUTO else loss,
-            metrics=self.default_metrics() if isinstance(metrics, str) and metrics == AUTO else metrics,
-            **kwargs,
-        )
-
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, *, validation_data=None, sample_weight=None, **kwargs):
-        """Keras' `fit`, on texts and labels, arrays, or datasets of either.
-
-        With the default optimizer every fit from epoch 0 has a schedule of its own; `initial_epoch` > 0 goes on with
-        the one that an interrupted fit left. With a `training.Resume` among the callbacks the same call goes on where
-        it was, with the same schedule.
-
-        Returns:
-            keras.callbacks.History.
-        """
-        if not self.compiled:
-            self.compile()
-        x, y, sample_weight = self._examples(x, y, sample_weight, fitting=True)
-        if validation_data is not None:
-            validation_data = self._validation(validation_data)
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_data=validation_data,
-            sample_weight=sample_weight,
-            **kwargs,
-        )
-
-    def _validation(self, validation_data):
-        if is_dataset(validation_data) or hasattr(validation_data, "num_batches"):
-            if not is_raw(validation_data):
-                return validation_data
-            validation_data = (validation_data,)
-        return self._examples(*validation_data)
-
-    def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
-        """Keras' `evaluate`, on texts and labels, arrays, or datasets of either."""
-        if not self.compiled:
-            self.compile()
-        x, y, sample_weight = self._examples(x, y, sample_weight)
-        return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
-
+    @checked(to=keras.Model.predict)
     def logits(self, x, batch_size=None, **kwargs):
         """Keras' own `predict`: the logits of arrays, or of a dataset of batches."""
         return super().predict(x, batch_size=batch_size, **kwargs)
@@ -248,6 +193,7 @@ class Task(ScheduledModel):
     # ---- saving -----------------------------------------------------------------------------------------------
 
     @classmethod
+    @checked(to="__init__")
     def from_pretrained(
         cls, folder_or_hub_id, *, tokenizer=None, dtype=None, gradient_checkpointing=False, revision=None, **arguments
     ):

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
@@ -102,6 +103,7 @@ class TextClassifier(Task):
     def encode_labels(self, labels):
         return encode_labels(labels, self.labels, self.problem_type)
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
         """Probabilities of texts, pairs, arrays or datasets: float32 [B, C] in the order of `labels`."""
         if is_raw(x):

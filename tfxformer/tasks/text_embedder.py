@@ -14,6 +14,7 @@ from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.files import replacing_folder, write_json
+from tfxformer.keywords import KnownKeywords, checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.tasks.task import SETTINGS_KEY, Task
 
@@ -24,7 +25,7 @@ MODULES = "sentence_transformers.models."
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Pooling(keras.layers.Layer):
+class Pooling(KnownKeywords, keras.layers.Layer):
     """One vector per text, from one per token.
 
     Args:
@@ -116,11 +117,13 @@ class TextEmbedder(Task):
         return {SETTINGS_KEY: {**settings, "pooling": self.pooling, "normalize": self.normalize}}
 
     @classmethod
+    @checked
     def from_pretrained(cls, folder_or_hub_id, *, pooling=None, **arguments):
         """See `Task.from_pretrained`; the pooling is the folder's own where it says one (sentence-transformers)."""
         folder = resolve(folder_or_hub_id)
         return super().from_pretrained(folder, pooling=pooling or _stated_pooling(folder), **arguments)
 
+    @checked
     def save_pretrained(self, folder, **kwargs) -> Path:
         modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
         modules += [("2_Normalize", "Normalize")] if self.normalize else []
@@ -160,6 +163,7 @@ class TextEmbedder(Task):
     def choose_sequence_length(self, examples: Examples) -> None:
         super().choose_sequence_length(Examples([*examples.texts, *(examples.pairs or [])], None, None))
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
         """Vectors of texts, arrays or datasets, float32 [B, D]; of pairs of texts their cosines, float32 [B]."""
         if not is_raw(x):

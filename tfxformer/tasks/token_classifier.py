@@ -9,6 +9,7 @@ from tfxformer.data.batches import Examples, read_examples, to_batch
 from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.data.lengths import round_length
 from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
+from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
@@ -66,12 +67,6 @@ class TokenClassifier(Task):
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
-    def compile(self, *args, weighted_metrics=None, **kwargs):
-        """See `Task.compile`; the default metric counts labelled pieces only."""
-        if weighted_metrics is None:
-            weighted_metrics = self.default_weighted_metrics()
-        super().compile(*args, weighted_metrics=weighted_metrics, **kwargs)
-
     def default_weighted_metrics(self):
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
@@ -112,6 +107,7 @@ class TokenClassifier(Task):
             weights = weights * np.asarray(sample_weight, "float32")[:, None]
         return batch, targets.labels, weights
 
+    @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> list[list[str]]:
         """The labels of each text's words; a word that was cut off gets the first label, said in a warning."""
         examples = self.read(x)
@@ -122,6 +118,7 @@ class TokenClassifier(Task):
         ids = word_predictions(logits.argmax(-1), encoding.word_ids, counts, missing=0)
         return [[self.labels[i] for i in row] for row in ids]
 
+    @checked(to="predict")
     def evaluate_entities(self, x, y, batch_size=None, **kwargs) -> dict:
         """Entity-level precision, recall and F1 by seqeval; see `data.word_labels.entity_scores`."""
         names = [[label if isinstance(label, str) else self.labels[label] for label in row] for row in y]

@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.training.accumulation import Accumulator
+from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.positions import Epochs, describe
 from tfxformer.training.replica_step import batch_size, call, compiled, values
@@ -34,7 +36,7 @@ class _Accumulation:
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class DistributedModel(keras.Model):
+class DistributedModel(KnownKeywords, keras.Model):
     """A `keras.Model`, made and used like any, that trains alike on one device and on many.
 
     `fit`, `evaluate`, `train_on_batch` and `test_on_batch` give the weights and metrics of one device on the same
@@ -64,12 +66,22 @@ class DistributedModel(keras.Model):
     """
 
     compares_samples = False
+    keras_keywords = ("inputs", "outputs", *SUBCLASSED)
+
+    def __new__(cls, *args, **kwargs):
+        if "inputs" in kwargs:
+            refuse_unknown(kwargs, ("inputs", "outputs", *FUNCTIONAL), cls.__name__)
+        return super().__new__(cls, *args, **kwargs)
 
     # ---- compile ----------------------------------------------------------------------------------------------
 
     def compile(self, *args, **kwargs):
         """Keras' compile; an accumulation that the optimizer asks for is the model's from here on."""
         super().compile(*args, **kwargs)
+        self.take_over_accumulation()
+
+    def take_over_accumulation(self) -> None:
+        """Makes the accumulation that the optimizer asks for the model's, and begins it anew."""
         object.__setattr__(self, "_accumulation", _Accumulation())
         optimizer = updating_optimizer(self.optimizer)
         if optimizer is None or not optimizer.gradient_accumulation_steps or self._has_own("train_step"):
@@ -155,9 +167,9 @@ class DistributedModel(keras.Model):
         """Makes all variables and the train function, from the spec of a strategy's batches: no batch is read."""
         if not self._keras_step_is_right(True):
             self._check_strategy()
-        spec = _local_spec(element_spec)
+        spec = local_spec(element_spec)
         with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=tree.map_structure(_symbolic, spec))
+            self._symbolic_build(data_batch=tree.map_structure(symbolic, spec))
         self.make_train_function()
         if isinstance(self.train_function, _Execution):
             self.train_function.prepare(spec)
@@ -191,7 +203,7 @@ class DistributedModel(keras.Model):
             return
         self._check_strategy()
         if iterator is not None:
-            data_batch = tree.map_structure(_symbolic, _local_spec(iterator._distributed_dataset.element_spec))
+            data_batch = tree.map_structure(symbolic, local_spec(iterator._distributed_dataset.element_spec))
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
@@ -301,13 +313,13 @@ class _Execution:
         """
         strategy = self.model.distribute_strategy
         whole = not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
-        batch = _to_tensors(next(iter(iterator))) if whole else None
+        batch = to_tensors(next(iter(iterator))) if whole else None
         with strategy.scope():
             if self.step is None:
-                self.step = self.make_step(_spec_of_whole(batch) if whole else _local_spec(iterator.element_spec))
+                self.step = self.make_step(spec_of_whole(batch) if whole else local_spec(iterator.element_spec))
             if whole:
-                self.step.expect(_spec_of_whole(batch))
-                return self.on_batch(_split(batch, strategy))
+                self.step.expect(spec_of_whole(batch))
+                return self.on_batch(split(batch, strategy))
             found, logs = self.on_iterator(iterator)
             if not found:
                 raise StopIteration
@@ -325,7 +337,7 @@ class _Execution:
 
     def _on_iterator(self, iterator):
         """(whether there was a batch, logs)."""
-        self.step.expect(_local_spec(iterator.element_spec))  # another fit may have another batch size
+        self.step.expect(local_spec(iterator.element_spec))  # another fit may have another batch size
         steps = self.model.steps_per_execution
         if steps == 1:
             return True, self._on_batch(iterator.get_next())
@@ -347,47 +359,3 @@ class _Execution:
     def _step_in_branch(self, batch) -> tf.Tensor:
         self.step(batch.get_value())
         return tf.constant(0)
-
-
-def _local_spec(spec):
-    """The spec of one replica's batch, of that of all; None for what a dataset does not have."""
-
-    def local(leaf):
-        if isinstance(leaf, tf.OptionalSpec):
-            return None
-        return next(iter(tf.nest.flatten(leaf, expand_composites=True)), None)
-
-    return tf.nest.map_structure(local, spec)
-
-
-def _spec_of_whole(batch):
-    """The spec of a batch in memory, whose size the next one need not have."""
-    return tf.nest.map_structure(
-        lambda leaf: None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), batch
-    )
-
-
-def _symbolic(spec):
-    """A tensor spec as a Keras input."""
-    return None if spec is None else keras.KerasTensor(tuple(spec.shape), spec.dtype.name)
-
-
-def _to_tensors(batch):
-    return tf.nest.map_structure(lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), batch)
-
-
-def _split(batch, strategy):
-    """A whole batch as the strategy's replicas share it, the first ones one sample more where it does not divide."""
-    replicas = strategy.num_replicas_in_sync
-    if replicas == 1:
-        return batch
-    samples = int(next(leaf for leaf in tf.nest.flatten(batch) if leaf is not None).shape[0])
-
-    def part(context):
-        share, rest = divmod(samples, replicas)
-        index = context.replica_id_in_sync_group
-        begin = index * share + min(index, rest)
-        end = begin + share + (index < rest)
-        return tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[begin:end], batch)
-
-    return strategy.experimental_distribute_values_from_function(part)

@@ -7,61 +7,81 @@ import math
 import keras
 from keras import tree
 
+from tfxformer.keywords import checked
+from tfxformer.training.chosen_optimizer import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.optimizers import adamw
-
-AUTO = "auto"
 
 
 class ScheduledModel(DistributedModel):
-    """A `DistributedModel` that knows how Transformers are tuned: what tasks and the Distiller have in common."""
+    """A `DistributedModel` that knows how Transformers are tuned: what tasks and the Distiller have in common.
 
-    _default_optimizer = None  # the arguments of the default one, while compile(optimizer="auto") holds
+    A subclass says its default loss and metrics, and what arrays it makes of the texts that `fit` is given.
+    """
 
-    def compile(
-        self,
-        optimizer=AUTO,
-        *,
-        learning_rate=5e-5,
-        warmup=0.1,
-        weight_decay=0.01,
-        global_clipnorm=1.0,
-        **kwargs,
-    ):
-        """Keras' compile, with a default optimizer.
+    _plan = None  # of an optimizer whose schedule ends where a fit ends; see `choose_optimizer`
+
+    # ---- what a subclass says ---------------------------------------------------------------------------------
+
+    def default_loss(self):
+        """The loss of compile(loss="auto")."""
+        return
+
+    def default_metrics(self):
+        """The metrics of compile(metrics="auto")."""
+        return
+
+    def default_weighted_metrics(self):
+        """The metrics of compile(weighted_metrics="auto")."""
+        return
+
+    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
+        """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are."""
+        return x, y, sample_weight
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, weighted_metrics=AUTO, **kwargs):
+        """Keras' compile, with the model's own defaults.
 
         Args:
             optimizer: "auto" is AdamW without decay on norms and biases, its rate warming up and then falling
-                linearly to zero at the end of each `fit`; the four arguments below are its. Or any Keras optimizer.
-            learning_rate: float, the highest rate of the schedule.
-            warmup: float, share of the steps in which the rate rises.
-            weight_decay: float.
-            global_clipnorm: float or None, limit of the norm of all gradients together.
-            kwargs: Keras' further arguments (loss, metrics, jit_compile, steps_per_execution, ...).
+                linearly to zero at the end of each `fit`. Or the name of any Keras optimizer, which then is Keras',
+                or an optimizer.
+            loss, metrics, weighted_metrics: "auto" are the model's own; None is none.
+            kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and beside "auto" or a name those
+                of the optimizer: learning_rate (5e-5), weight_decay (0.01) and global_clipnorm (1.0; None for no
+                limit) of "auto", for a name Keras' defaults; no_decay, layer_decay, beta_1,
+                gradient_accumulation_steps, ...; and warmup (0.1), the share of the steps in which the rate rises
+                (or an int, their number), with which a name's rate follows the same schedule to the end of each fit.
+
+        Raises:
+            TypeError: for an argument that neither Keras nor the optimizer takes, and for any of the optimizer's
+                beside an optimizer that is made already.
+            ValueError: for a value that cannot be used, such as a learning rate of 0.
         """
-        default = None
-        if isinstance(optimizer, str) and optimizer == AUTO:
-            default = {
-                "learning_rate": learning_rate,
-                "warmup": warmup,
-                "weight_decay": weight_decay,
-                "global_clipnorm": global_clipnorm,
-            }
-            optimizer = adamw(total_steps=1, **default)  # `fit` knows the steps and makes the real one
-        super().compile(optimizer=optimizer, **kwargs)
-        self._default_optimizer = default
+        arguments = {name: kwargs.pop(name) for name in list(kwargs) if name not in KERAS_COMPILE}
+        optimizer, plan = choose_optimizer(optimizer, arguments, f"{type(self).__name__}.compile")
+        super().compile(
+            optimizer=optimizer,
+            loss=self.default_loss() if _is_auto(loss) else loss,
+            metrics=self.default_metrics() if _is_auto(metrics) else metrics,
+            weighted_metrics=self.default_weighted_metrics() if _is_auto(weighted_metrics) else weighted_metrics,
+            **kwargs,
+        )
+        self._plan = plan
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return {**config, "default_optimizer": self._default_optimizer} if config else config
+        return {**config, "default_optimizer": self._plan} if config else config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
-        default = config.pop("default_optimizer", None)
+        plan = config.pop("default_optimizer", None)
         self.compile(**config)
-        self._default_optimizer = default
+        self._plan = plan
         self.optimizer.build(self.trainable_variables)
 
+    @checked
     def fit(
         self,
         x=None,
@@ -70,18 +90,27 @@ class ScheduledModel(DistributedModel):
         epochs=1,
         *,
         validation_split=0.0,
+        validation_data=None,
+        sample_weight=None,
         initial_epoch=0,
         steps_per_epoch=None,
         **kwargs,
     ):
-        """Keras' `fit`, with a schedule of its own where the optimizer is the default one.
+        """Keras' `fit`, on what `to_arrays` takes: texts and labels, arrays, or datasets of either.
 
-        `initial_epoch` > 0 goes on with the schedule that an interrupted fit left.
+        Where the rate follows a schedule of the fit's steps, every fit from epoch 0 has one of its own;
+        `initial_epoch` > 0 goes on with the one that an interrupted fit left. With a `training.Resume` among the
+        callbacks the same call goes on where it was, with the same schedule.
 
         Returns:
             keras.callbacks.History.
         """
-        if self._default_optimizer and (initial_epoch == 0 or not int(self.optimizer.iterations)):
+        if not self.compiled:
+            self.compile()
+        x, y, sample_weight = self.to_arrays(x, y, sample_weight, fitting=True)
+        if validation_data is not None:
+            validation_data = self._validation(validation_data)
+        if self._plan and (initial_epoch == 0 or not int(self.optimizer.iterations)):
             steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
             self._restart_optimizer(steps * epochs)
         if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
@@ -93,18 +122,42 @@ class ScheduledModel(DistributedModel):
             batch_size=batch_size,
             epochs=epochs,
             validation_split=validation_split,
+            validation_data=validation_data,
+            sample_weight=sample_weight,
             initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,
             **kwargs,
         )
 
+    def _validation(self, validation_data):
+        """Validation data as Keras takes it, of what `fit` takes."""
+        parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
+        x, y, sample_weight = self.to_arrays(*parts)
+        alone = len(parts) == 1 and y is None and sample_weight is None  # a dataset, or no labels
+        return x if alone else (x, y, sample_weight)
+
+    @checked
+    def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
+        """Keras' `evaluate`, on what `fit` takes."""
+        if not self.compiled:
+            self.compile()
+        x, y, sample_weight = self.to_arrays(x, y, sample_weight)
+        return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
+
     def _restart_optimizer(self, total_steps: int) -> None:
+        """Makes the planned optimizer for a number of batches."""
+        updates = max(1, total_steps // self.gradient_accumulation_steps)
         with self.distribute_strategy.scope():
-            optimizer = adamw(total_steps=total_steps, **self._default_optimizer)
+            optimizer = planned_optimizer(self._plan, updates)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             self.optimizer = optimizer
+        self.take_over_accumulation()
         self.make_train_function(force=True)  # the traced step holds the old optimizer
+
+
+def _is_auto(value) -> bool:
+    return isinstance(value, str) and value == AUTO
 
 
 def count_steps(x, batch_size: int | None, validation_split: float = 0.0) -> int:

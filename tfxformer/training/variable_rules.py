@@ -7,6 +7,8 @@ import re
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
+
 # Leaf names of variables that keep their scale: biases, and the gains and shifts of norms.
 NO_DECAY = ("bias", "beta", "gamma", "scale")
 # The layers of our models from the inputs up; all that is named here nowhere (final norm, pooler, head) is the top.
@@ -44,7 +46,7 @@ def layer_depths(paths: list[str]) -> tuple[list[int], int]:
     return depths, top
 
 
-class VariableRules:
+class VariableRules(KnownKeywords):
     """Put in front of a Keras optimizer: rules by variable that are part of its config, and dense gradients.
 
     - Which variables do not decay is part of the config: Keras forgets it when a compiled model is saved. Decay is

@@ -1,0 +1,276 @@
+"""The one way in which keywords that nothing takes are refused: by name, with the nearest one that there is.
+
+Keras' functional models drop every keyword that they do not know, so a typo or another library's word for an option
+would change nothing and say nothing. Here each call knows what its `**kwargs` can become:
+
+- `KnownKeywords` is the base of classes: their constructors take what an `__init__` of theirs or of their bases names.
+- `checked` is for functions and methods that pass keywords on.
+- `refuse_unknown` is what both say it with, and what is left to call where neither fits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Iterable
+
+# What transformers, sentence-transformers, KerasHub and others call an option -> what it is here, the first that the
+# call takes. "name=value" shows how it is said.
+OUR_WORDS = {
+    # labels
+    "num_labels": ("labels",),
+    "num_classes": ("labels",),
+    "classes": ("labels",),
+    "class_names": ("labels",),
+    "label_names": ("labels",),
+    "label_list": ("labels",),
+    "id2label": ("labels",),
+    "label2id": ("labels",),
+    # lengths
+    "max_length": ("sequence_length", "max_new_tokens"),
+    "max_seq_length": ("sequence_length",),
+    "max_sequence_length": ("sequence_length",),
+    "model_max_length": ("sequence_length",),
+    "max_seq_len": ("sequence_length",),
+    "maxlen": ("sequence_length",),
+    "max_len": ("sequence_length",),
+    "seq_len": ("sequence_length",),
+    "seq_length": ("sequence_length",),
+    "block_size": ("sequence_length",),
+    "chunk_size": ("sequence_length",),
+    "doc_stride": ("stride",),
+    "max_answer_len": ("max_answer_length",),
+    "handle_impossible_answer": ("allow_no_answer",),
+    "null_score_diff_threshold": ("no_answer_threshold",),
+    "n_best_size": ("n_best",),
+    # tasks
+    "mlm_probability": ("masking_rate",),
+    "mask_selection_rate": ("masking_rate",),
+    "mask_rate": ("masking_rate",),
+    "pooling_mode": ("pooling",),
+    "normalize_embeddings": ("normalize",),
+    "temp": ("temperature",),
+    "preprocessor": ("tokenizer",),
+    "encoder": ("backbone",),
+    "model": ("backbone",),
+    # models
+    "torch_dtype": ("dtype",),
+    "precision": ("dtype",),
+    "fp16": ("dtype='mixed_float16'",),
+    "bf16": ("dtype='mixed_bfloat16'",),
+    "use_gradient_checkpointing": ("gradient_checkpointing",),
+    "hidden_dim": ("hidden_size",),
+    "d_model": ("hidden_size",),
+    "dim": ("hidden_size",),
+    "n_embd": ("hidden_size",),
+    "intermediate_size": ("feed_forward_size",),
+    "intermediate_dim": ("feed_forward_size",),
+    "ffn_dim": ("feed_forward_size",),
+    "d_ff": ("feed_forward_size",),
+    "num_hidden_layers": ("num_layers",),
+    "n_layer": ("num_layers",),
+    "n_layers": ("num_layers",),
+    "num_attention_heads": ("num_heads",),
+    "num_query_heads": ("num_heads",),
+    "n_head": ("num_heads",),
+    "n_heads": ("num_heads",),
+    "head_dim": ("head_size",),
+    "hidden_act": ("activation",),
+    "activation_function": ("activation",),
+    "hidden_dropout_prob": ("dropout",),
+    "hidden_dropout": ("dropout",),
+    "dropout_rate": ("dropout",),
+    "attention_probs_dropout_prob": ("attention_dropout",),
+    "classifier_dropout": ("heads__classifier_dropout",),
+    "layer_norm_eps": ("norm_epsilon",),
+    "layer_norm_epsilon": ("norm_epsilon",),
+    "rms_norm_eps": ("norm_epsilon",),
+    "vocab_size": ("vocabulary_size",),
+    "max_position_embeddings": ("max_positions",),
+    "n_positions": ("max_positions",),
+    "type_vocab_size": ("token_types",),
+    "num_segments": ("token_types",),
+    "pad_token_id": ("padding_id",),
+    "tie_word_embeddings": ("heads__tied",),
+    # training
+    "lr": ("learning_rate",),
+    "warmup_ratio": ("warmup",),
+    "warmup_steps": ("warmup",),
+    "warmup_proportion": ("warmup",),
+    "num_warmup_steps": ("warmup",),
+    "max_grad_norm": ("global_clipnorm",),
+    "adam_beta1": ("beta_1",),
+    "adam_beta2": ("beta_2",),
+    "adam_epsilon": ("epsilon",),
+    "accumulation_steps": ("gradient_accumulation_steps",),
+    "num_epochs": ("epochs",),
+    "num_train_epochs": ("epochs",),
+    "nb_epoch": ("epochs",),
+    "per_device_train_batch_size": ("batch_size",),
+    "train_batch_size": ("batch_size",),
+    "eval_dataset": ("validation_data",),
+    "eval_data": ("validation_data",),
+    "train_dataset": ("x",),
+    "sample_weights": ("sample_weight",),
+    "class_weights": ("class_weight",),
+    # generation
+    "max_tokens": ("max_new_tokens",),
+    "max_generate_tokens": ("max_new_tokens",),
+    "do_sample": ("sampler=generation.Random()",),
+    "temperature": ("sampler=generation.Random(temperature=0.8)",),
+    "top_k": ("sampler=generation.TopK(50)",),
+    "top_p": ("sampler=generation.TopP(0.9)",),
+    "min_p": ("sampler=generation.MinP(0.1)",),
+    "typical_p": ("sampler=generation.Typical(0.9)",),
+    "num_beams": ("sampler=generation.Beams(4)",),
+    "beam_size": ("sampler=generation.Beams(4)",),
+    "repetition_penalty": ("processors=[generation.RepetitionPenalty(1.2)]",),
+    "logits_processor": ("processors",),
+    "assistant_model": ("speculation",),
+    "prompt_lookup_num_tokens": ("speculation=generation.PromptLookup()",),
+    "eos_token_id": ("stop", "stop_ids"),
+    "stop_token_ids": ("stop", "stop_ids"),
+    "stop_strings": ("stop",),
+    "stop_words": ("stop",),
+    "chat_template": ("template",),
+    # adapters and export
+    "r": ("rank",),
+    "lora_alpha": ("alpha",),
+    "lora_dropout": ("dropout",),
+    "target_modules": ("targets",),
+    "num_virtual_tokens": ("length",),
+    "quantize": ("quantization",),
+    "representative_dataset": ("representative",),
+    "max_shard_size": ("max_shard_bytes",),
+}
+
+# What a functional keras.Model reads of its keywords beside inputs and outputs, and what any other reads.
+FUNCTIONAL = ("name", "trainable")
+SUBCLASSED = (*FUNCTIONAL, "dtype", "autocast", "activity_regularizer")
+
+
+def refuse_unknown(given: Iterable[str], accepted: Iterable[str], owner: str) -> None:
+    """Raises TypeError for keywords that are not among the accepted ones.
+
+    Args:
+        given: the keywords that came; one counts as said whatever its value is, None too.
+        accepted: all that can be taken.
+        owner: what was called, for the message.
+
+    Raises:
+        TypeError: naming each unknown keyword, our word for it or the nearest name, and all that there are.
+    """
+    accepted = list(dict.fromkeys(accepted))
+    unknown = [name for name in given if name not in accepted]
+    if unknown:
+        said = ", ".join(f"{name!r}{_hint(name, accepted)}" for name in unknown)
+        raise TypeError(f"{owner} takes no {said}. It takes {', '.join(accepted) or 'no keywords'}.")
+
+
+def nearest(name: str, accepted: Iterable[str]) -> str | None:
+    """Our word for what another library calls an option, or the nearest name; None where nothing is near.
+
+    A name inside of a part of a config is found by its last part: "dropout" is near to "encoder__dropout".
+    """
+    accepted = list(accepted)
+    by_last = {one.rpartition("__")[2]: one for one in reversed(accepted)}
+    for word in (name, *OUR_WORDS.get(name, ())):
+        ours, equals, value = word.partition("=")
+        if ours != name and ours in accepted:
+            return word
+        if ours in by_last and by_last[ours] != name:
+            return f"{by_last[ours]}{equals}{value}"
+    close = difflib.get_close_matches(name, by_last, n=1, cutoff=0.7)
+    return by_last[close[0]] if close else None
+
+
+def _hint(name: str, accepted: list[str]) -> str:
+    found = nearest(name, accepted)
+    return f" (did you mean {found}?)" if found else ""
+
+
+class KnownKeywords:
+    """A base of classes that refuse, before anything is made, keywords which no `__init__` of theirs takes.
+
+    What counts as taken is collected over the class and its bases, as far as each hands `**kwargs` on; a class with
+    `keras_keywords` says what its last `super().__init__(**kwargs)` really reads. Subclasses need nothing of their own.
+    """
+
+    keras_keywords: tuple[str, ...]
+
+    def __new__(cls, *args, **kwargs):
+        if kwargs:
+            refuse_unknown(kwargs, keywords_of(cls), cls.__name__)
+        new = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+
+
+def keywords_of(cls: type, method: str = "__init__") -> tuple[str, ...]:
+    """The keywords that a method of a class takes, with those of the bases that it hands `**kwargs` to."""
+    found = {}
+    for owner in cls.__mro__:
+        function = vars(owner).get(method)
+        if function is not None:
+            function = getattr(function, "__func__", function)  # of a classmethod
+            names, more = _parameters(function)
+            found |= dict.fromkeys(names if isinstance(vars(owner)[method], staticmethod) else names[1:])
+            if (to := getattr(function, "keywords_go_to", None)) is not None:
+                return (*found, *(name for name in _keywords(to, cls) if name not in found))
+            if not more:
+                break
+        if method == "__init__" and "keras_keywords" in vars(owner):
+            found |= dict.fromkeys(owner.keras_keywords)
+            break
+    return tuple(found)
+
+
+def checked(function=None, *, to=None):
+    """Makes a function or method that passes keywords on refuse those that nothing takes, before it does anything.
+
+    Args:
+        to: where its `**kwargs` go: None for the same method of the next class, the name of another method of the
+            object ("__init__" for its constructor), or a function or class.
+    """
+    if function is None:
+        return functools.partial(checked, to=to)
+    names, _ = _parameters(function)
+    is_method = bool(names) and names[0] in ("self", "cls")
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        said = [name for name in kwargs if not name.startswith("_")]  # Keras tells itself things by such names
+        if said:
+            refuse_unknown(said, accepted(args), function.__qualname__)
+        return function(*args, **kwargs)
+
+    def accepted(args) -> tuple:
+        if is_method:
+            cls = args[0] if isinstance(args[0], type) else type(args[0])
+            return (*names[1:], *keywords_of(cls, function.__name__))
+        return (*names, *(() if to is None else _keywords(to, None)))
+
+    wrapper.keywords_go_to = to
+    return wrapper
+
+
+def _keywords(target, cls: type | None) -> tuple[str, ...]:
+    """Those of what `checked(to=...)` names."""
+    if isinstance(target, str):
+        return keywords_of(cls, target)
+    if isinstance(target, type):
+        return keywords_of(target)
+    names, more = _parameters(target)
+    further = getattr(target, "keywords_go_to", None)
+    return (*names, *(_keywords(further, cls) if more and further is not None else ()))
+
+
+def _parameters(function) -> tuple[list[str], bool]:
+    """The names that a function can be given by keyword, and whether it takes any others."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # written in C: object.__init__
+        return [], False
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [one.name for one in parameters if one.kind in by_name]
+    return names, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
