@@ -98,14 +98,14 @@ def _class_of(name: str, arguments: dict, owner: str) -> type:
 
 def _check(arguments: dict) -> None:
     """Raises ValueError for numbers that no optimizer can train with."""
-    for name, lowest in (("learning_rate", "above 0"), ("weight_decay", "0 or more"), ("warmup", "0 or more")):
+    for name in ("learning_rate", "weight_decay", "warmup"):
         value = arguments.get(name)
         if not isinstance(value, Real) or isinstance(value, bool):
             if value is None or (name == "learning_rate" and callable(value)):
                 continue
             raise ValueError(f"{name}={value!r} is no number.")
-        if not math.isfinite(value) or value < 0 or (name == "learning_rate" and value == 0):
-            raise ValueError(f"{name}={value!r}: wanted a finite number, {lowest}.")
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name}={value!r}: wanted a finite number of 0 or more.")
     for name in CLIPS:
         value = arguments.get(name)
         if value is not None and not (isinstance(value, Real) and value > 0 and math.isfinite(value)):

@@ -57,7 +57,7 @@ class ScheduledModel(DistributedModel):
         Raises:
             TypeError: for an argument that neither Keras nor the optimizer takes, and for any of the optimizer's
                 beside an optimizer that is made already.
-            ValueError: for a value that cannot be used, such as a learning rate of 0.
+            ValueError: for a value that cannot be used, such as a learning rate below 0.
         """
         arguments = {name: kwargs.pop(name) for name in list(kwargs) if name not in KERAS_COMPILE}
         optimizer, plan = choose_optimizer(optimizer, arguments, f"{type(self).__name__}.compile")
