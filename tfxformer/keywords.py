@@ -52,8 +52,6 @@ OUR_WORDS = {
     "normalize_embeddings": ("normalize",),
     "temp": ("temperature",),
     "preprocessor": ("tokenizer",),
-    "encoder": ("backbone",),
-    "model": ("backbone",),
     # models
     "torch_dtype": ("dtype",),
     "precision": ("dtype",),
@@ -241,17 +239,23 @@ def checked(function=None, *, to=None):
     def wrapper(*args, **kwargs):
         said = [name for name in kwargs if not name.startswith("_")]  # Keras tells itself things by such names
         if said:
-            refuse_unknown(said, accepted(args), function.__qualname__)
+            refuse_unknown(said, accepted(args), called(args))
         return function(*args, **kwargs)
 
     def accepted(args) -> tuple:
         if is_method:
-            cls = args[0] if isinstance(args[0], type) else type(args[0])
-            return (*names[1:], *keywords_of(cls, function.__name__))
+            return (*names[1:], *keywords_of(_class_of(args[0]), function.__name__))
         return (*names, *(() if to is None else _keywords(to, None)))
+
+    def called(args) -> str:
+        return f"{_class_of(args[0]).__name__}.{function.__name__}" if is_method else function.__qualname__
 
     wrapper.keywords_go_to = to
     return wrapper
+
+
+def _class_of(one) -> type:
+    return one if isinstance(one, type) else type(one)
 
 
 def _keywords(target, cls: type | None) -> tuple[str, ...]:
@@ -261,6 +265,7 @@ def _keywords(target, cls: type | None) -> tuple[str, ...]:
     if isinstance(target, type):
         return keywords_of(target)
     names, more = _parameters(target)
+    names = names[1:] if names[:1] == ["self"] else names
     further = getattr(target, "keywords_go_to", None)
     return (*names, *(_keywords(further, cls) if more and further is not None else ()))
 
@@ -272,5 +277,5 @@ def _parameters(function) -> tuple[list[str], bool]:
     except (TypeError, ValueError):  # written in C: object.__init__
         return [], False
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [one.name for one in parameters if one.kind in by_name]
+    names = [one.name for one in parameters if one.kind in by_name and not one.name.startswith("_")]
     return names, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
