@@ -39,6 +39,7 @@ setup(
         "pyyaml>=6",
         "typer>=0.15",
         "rich>=13",
+        "unearth>=0.17",
     ],
     extras_require={
         "test": TEST,

