@@ -13,7 +13,8 @@ from tfxformer import checkpoints, export, samples, tasks
 from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.recipes import sweep
 from tfxformer.recipes.sweep import results
-from tfxformer.recipes.sweep.recipe import Choose, make_recipe
+from tfxformer.recipes.sweep.reading import make_recipe
+from tfxformer.recipes.sweep.recipe import Choose
 from tfxformer.text import Tokenizer
 
 WORDS = ["good", "bad", "film", "a", "the", "was", "it", "dull", "fine", "we", "saw", "is", "never", "said"]

@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.recipes.sweep.recipe import Distil, Point, Prune, Structure, Tune, make_recipe, read_recipe
+from tfxformer.recipes.sweep.reading import make_recipe, read_recipe
+from tfxformer.recipes.sweep.recipe import Distil, Point, Prune, Structure, Tune
 
 SMALL = {"name": "small", "model": "minilm", "data": "vader_movies", "sweep": {"quantize": ["dynamic_int8"]}}
 
 
 def test_a_recipe_is_read(tmp_path):
     path = tmp_path / "recipe.yaml"
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.csv").touch()
     path.write_text(
         """
 name: small
@@ -73,19 +76,25 @@ def test_a_stage_depends_on_what_came_before_it_alone(axis):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sweeps": 1}, "unknown 'sweeps'; known: name, model, data, sweep"),
-        ({"sweep": {"quantise": ["int8"]}}, "sweep: unknown 'quantise'; known: tune, vocabulary"),
+        ({"sweeps": 1}, r"unknown 'sweeps' \(did you mean sweep\?\); known: name, model, data, sweep"),
+        (
+            {"sweep": {"quantise": ["int8"]}},
+            r"sweep: unknown 'quantise' \(did you mean quantize\?\); known: tune, vocabulary",
+        ),
         ({"sweep": {"quantize": "int8"}}, "sweep.quantize: wanted a list of settings, got 'int8'"),
-        ({"sweep": {"structure": [{"head": 6}]}}, r"sweep.structure\[0\]: unknown 'head'; known: layers, heads"),
+        (
+            {"sweep": {"structure": [{"head": 6}]}},
+            r"sweep.structure\[0\]: unknown 'head' \(did you mean heads\?\); known: layers, heads",
+        ),
         ({"sweep": {"structure": [{}]}}, r"sweep.structure\[0\]: says nothing: give layers, heads or neurons"),
-        ({"sweep": {"structure": [{"heads": 1.5}]}}, r"structure\[0\].heads: wanted an integer of 0 or more, got 1.5"),
+        ({"sweep": {"structure": [{"heads": 1.5}]}}, r"structure\[0\].heads: wanted an integer, got 1.5"),
         ({"sweep": {"prune": [{"sparsity": "half"}]}}, r"prune\[0\].sparsity: wanted a number, got 'half'"),
         ({"sweep": {"prune": [{"sparsity": 1}]}}, "sparsity=1.0 must be a share between 0 and 1"),
-        ({"sweep": {"vocabulary": ["cut"]}}, "sweep.vocabulary: 'cut' is neither whole nor trimmed"),
+        ({"sweep": {"vocabulary": ["cut"]}}, r"sweep.vocabulary\[0\]='cut' must be one of whole, trimmed"),
         ({"sweep": []}, "sweep: wanted a mapping of tune, vocabulary"),
         ({"validation": 0}, "validation=0.0 must be a share"),
-        ({"task": "fill-mask"}, "task='fill-mask': sweeps are for text-classification and token-classification"),
-        ({"choose": {"smallest": "size"}}, "choose: smallest='size' is none of bytes, zipped_bytes, median_ms"),
+        ({"task": "fill-mask"}, "task='fill-mask' must be one of text-classification, token-classification"),
+        ({"choose": {"smallest": "size"}}, "choose.smallest='size' must be one of bytes, zipped_bytes, median_ms"),
         ({"data": {"train": "a.csv"}}, "data: files are {train: FILE, test: FILE}"),
         ({"name": "a/b"}, "must be a file's name without folders"),
         ({"seed": True}, "seed: wanted an integer"),
@@ -105,4 +114,17 @@ def test_what_is_missing_is_named(tmp_path):
         read_recipe(path)
     path.write_text("- name", encoding="utf-8")
     with pytest.raises(ValueError, match=r"recipe\.yaml: the recipe: wanted a mapping"):
+        read_recipe(path)
+
+
+def test_what_a_yaml_file_says_twice_or_too_deep_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: a\nmodel: b\nname: c\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1: name stands there twice"):
+        read_recipe(path)
+    path.write_text("name: " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match="nested deeper than 20 levels"):
+        read_recipe(path)
+    path.write_text("name: " + "x" * (1 << 20), encoding="utf-8")
+    with pytest.raises(ValueError, match="a recipe has at most 1,048,576"):
         read_recipe(path)

@@ -1,6 +1,7 @@
 """The compression sweep: a recipe names ways to make a model small; each is gone, measured, and the best is chosen."""
 
-from tfxformer.recipes.sweep.recipe import Recipe, read_recipe
+from tfxformer.recipes.sweep.reading import read_recipe
+from tfxformer.recipes.sweep.recipe import Recipe
 from tfxformer.recipes.sweep.running import run
 
 __all__ = ["Recipe", "read_recipe", "run"]

@@ -5,22 +5,60 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import types
-import typing
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import yaml
+from tfxformer.export.quantize import MODES
 
 WHOLE, TRIMMED = "whole", "trimmed"
 BASELINE_MODE = "float32"
 SIZES = ("bytes", "zipped_bytes", "median_ms")
 TASKS = ("text-classification", "token-classification")
+DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+MOST_POINTS = 1000  # a sweep of more would not end in anyone's life
+
+
+def _rule(default, holds, words: str):
+    """A field and what holds of its values; `words` finish the sentence "NAME=VALUE must be ..."."""
+    metadata = {"rule": (holds, words)}
+    return field(metadata=metadata) if default is dataclasses.MISSING else field(default=default, metadata=metadata)
+
+
+def _least(default, least: int = 1):
+    return _rule(default, lambda value: value is None or value >= least, f"{least} or more")
+
+
+def _number(default, zero: bool = False):
+    words = "a finite number of 0 or more" if zero else "a finite number above 0"
+    return _rule(default, lambda value: math.isfinite(value) and (value > 0 or (zero and value == 0)), words)
+
+
+def _share(default):
+    return _rule(default, lambda value: 0 < value < 1, "a share between 0 and 1")
+
+
+def _one_of(default, known, none: bool = False):
+    return _rule(default, lambda value: value in known or (none and value is None), f"one of {', '.join(known)}")
+
+
+def broken_rule(one: dataclasses.Field, value) -> str | None:
+    """What is wrong with a field's value, as the end of a sentence; None where nothing is."""
+    holds, words = one.metadata.get("rule", (lambda value: True, ""))
+    return None if holds(value) else f"={value!r} must be {words}"
+
+
+class _Checked:
+    """A dataclass whose values are checked by the rules of its fields."""
+
+    def __post_init__(self):
+        broken = [f"{one.name}{wrong}" for one in fields(self) if (wrong := broken_rule(one, getattr(self, one.name)))]
+        if broken:
+            raise ValueError("; ".join(broken))
 
 
 @dataclass(frozen=True)
-class Tune:
+class Tune(_Checked):
     """How the checkpoint learns the task.
 
     Attributes:
@@ -29,16 +67,16 @@ class Tune:
         lora: int rank, to train LoRA factors beside every kernel and merge them; None to train all weights.
     """
 
-    epochs: int = 2
-    learning_rate: float = 1e-4
-    lora: int | None = None
+    epochs: int = _least(2)
+    learning_rate: float = _number(1e-4)
+    lora: int | None = _least(None)
 
     def __str__(self):
         return "all weights tuned" if self.lora is None else f"LoRA of rank {self.lora}"
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(_Checked):
     """What is left of each size of the model; None leaves it as it is.
 
     Attributes:
@@ -46,11 +84,12 @@ class Structure:
         heads, neurons: int of each layer, the most important ones by the first-order Taylor criterion.
     """
 
-    layers: int | None = None
-    heads: int | None = None
-    neurons: int | None = None
+    layers: int | None = _least(None)
+    heads: int | None = _least(None)
+    neurons: int | None = _least(None)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.layers is self.heads is self.neurons is None:
             raise ValueError("says nothing: give layers, heads or neurons, how many are left")
 
@@ -60,7 +99,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Distil:
+class Distil(_Checked):
     """How the smaller model learns from the tuned one, on the training texts and their labels.
 
     Attributes:
@@ -70,10 +109,10 @@ class Distil:
         hidden_states: bool, whether the teacher's hidden states are learned too.
     """
 
-    epochs: int = 3
-    learning_rate: float = 1e-4
-    label_weight: float = 1.0
-    temperature: float = 2.0
+    epochs: int = _least(3)
+    learning_rate: float = _number(1e-4)
+    label_weight: float = _number(1.0, zero=True)
+    temperature: float = _number(2.0)
     hidden_states: bool = False
 
     def __str__(self):
@@ -81,7 +120,7 @@ class Distil:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(_Checked):
     """Magnitude pruning in a further fit, which learns from the teacher where the point is distilled.
 
     Attributes:
@@ -89,20 +128,16 @@ class Prune:
         epochs, learning_rate: as of `Tune`.
     """
 
-    sparsity: float = 0.5
-    epochs: int = 1
-    learning_rate: float = 1e-4
-
-    def __post_init__(self):
-        if not 0 < self.sparsity < 1:
-            raise ValueError(f"sparsity={self.sparsity!r} must be a share between 0 and 1")
+    sparsity: float = _share(0.5)
+    epochs: int = _least(1)
+    learning_rate: float = _number(1e-4)
 
     def __str__(self):
         return f"{self.sparsity:.0%} zeros"
 
 
 @dataclass(frozen=True)
-class Choose:
+class Choose(_Checked):
     """Which point is exported.
 
     Attributes:
@@ -111,28 +146,20 @@ class Choose:
         smallest: "bytes", "zipped_bytes" or "median_ms": of those, the one with the least.
     """
 
-    within_points: float = 1.0
-    smallest: str = "bytes"
-
-    def __post_init__(self):
-        if self.smallest not in SIZES:
-            raise ValueError(f"smallest={self.smallest!r} is none of {', '.join(SIZES)}")
+    within_points: float = _number(1.0, zero=True)
+    smallest: str = _one_of("bytes", SIZES)
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(_Checked):
     """One combination of settings, in the order in which a model goes through them."""
 
     tune: Tune = Tune()
-    vocabulary: str = WHOLE
+    vocabulary: str = _one_of(WHOLE, (WHOLE, TRIMMED))
     structure: Structure | None = None
     distil: Distil | None = None
     prune: Prune | None = None
-    quantize: str = "dynamic_int8"
-
-    def __post_init__(self):
-        if self.vocabulary not in (WHOLE, TRIMMED):
-            raise ValueError(f"vocabulary: {self.vocabulary!r} is neither {WHOLE} nor {TRIMMED}")
+    quantize: str = _one_of("dynamic_int8", tuple(MODES))
 
     def __str__(self):
         parts = [self.structure, self.distil, self.prune, self.quantize]
@@ -157,7 +184,7 @@ AXES = tuple(one.name for one in fields(Point))
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Checked):
     """A sweep.
 
     Attributes:
@@ -175,28 +202,24 @@ class Recipe:
         choose: Choose.
     """
 
-    name: str
+    name: str = _rule(
+        dataclasses.MISSING,
+        lambda name: bool(name) and Path(name).name == name,
+        "a file's name without folders",
+    )
     model: str
     data: str | dict
     sweep: tuple
-    task: str = "text-classification"
-    sequence_length: int = 128
-    validation: float = 0.1
-    train_texts: int | None = None
-    test_texts: int | None = None
-    batch_size: int = 32
-    dtype: str | None = None
-    seed: int = 0
-    latency_rounds: int = 50
+    task: str = _one_of("text-classification", TASKS)
+    sequence_length: int = _least(128)
+    validation: float = _share(0.1)
+    train_texts: int | None = _least(None)
+    test_texts: int | None = _least(None)
+    batch_size: int = _least(32)
+    dtype: str | None = _one_of(None, DTYPES, none=True)
+    seed: int = _least(0, 0)
+    latency_rounds: int = _least(50)
     choose: Choose = field(default_factory=Choose)
-
-    def __post_init__(self):
-        if self.task not in TASKS:
-            raise ValueError(f"task={self.task!r}: sweeps are for {' and '.join(TASKS)}")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation={self.validation!r} must be a share of the training texts between 0 and 1")
-        if not self.name or Path(self.name).name != self.name:
-            raise ValueError(f"name={self.name!r} must be a file's name without folders")
 
     def to_dict(self) -> dict:
         """The recipe as JSON values."""
@@ -205,115 +228,11 @@ class Recipe:
     @property
     def points(self) -> list[Point]:
         """The baseline (tuned as the first point is, nothing made smaller, float32), then all points, each once."""
-        found = [Point(**settings) for grid in self.sweep for settings in _combinations(grid)]
+        found = [Point(**settings) for grid in self.sweep for settings in combinations(grid)]
         baseline = Point(tune=found[0].tune, quantize=BASELINE_MODE)
         return list(dict.fromkeys([baseline, *found]))
 
 
-def read_recipe(path) -> Recipe:
-    """The recipe of a YAML file.
-
-    Raises:
-        ValueError: naming the file, the key, and what is wanted there. OSError: where it cannot be read.
-    """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    try:
-        recipe = make_recipe(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}.") from error
-    if isinstance(recipe.data, dict):  # files are named from the recipe's own folder
-        files = {part: str(path.parent / name) for part, name in recipe.data.items()}
-        recipe = dataclasses.replace(recipe, data=files)
-    return recipe
-
-
-def make_recipe(content) -> Recipe:
-    """A recipe of plain values, as YAML has them.
-
-    Raises:
-        ValueError: naming the key and what is wanted there.
-    """
-    content = _mapping(content, "the recipe", Recipe)
-    if isinstance(content.get("data"), dict) and set(content["data"]) != {"train", "test"}:
-        raise ValueError("data: files are {train: FILE, test: FILE}")
-    grids = content.get("sweep")
-    grids = grids if isinstance(grids, list) else [grids]
-    if not grids or not all(isinstance(grid, dict) and grid for grid in grids):
-        raise ValueError(f"sweep: wanted a mapping of {', '.join(AXES)} to lists of settings, or a list of such")
-    grids = tuple(_grid(grid, f"sweep[{index}]" if len(grids) > 1 else "sweep") for index, grid in enumerate(grids))
-    choose = _made(Choose, content.get("choose", {}), "choose")
-    return _made(Recipe, {**content, "sweep": grids, "choose": choose}, "the recipe")
-
-
-def _grid(grid: dict, place: str) -> dict:
-    _known(grid, AXES, place)
-    kinds = typing.get_type_hints(Point)
-    found = {}
-    for axis, settings in grid.items():
-        if not isinstance(settings, list) or not settings:
-            raise ValueError(f"{place}.{axis}: wanted a list of settings, got {settings!r}")
-        made = [_value(kinds[axis], one, f"{place}.{axis}[{index}]") for index, one in enumerate(settings)]
-        found[axis] = tuple(made)
-    for settings in _combinations(found):
-        try:
-            Point(**settings)
-        except ValueError as error:
-            raise ValueError(f"{place}.{error}") from error
-    return found
-
-
-def _combinations(grid: dict):
+def combinations(grid: dict):
+    """The settings of each point of a grid: dict by axis."""
     return (dict(zip(grid, settings, strict=True)) for settings in itertools.product(*grid.values()))
-
-
-def _made(cls, content, place: str):
-    """A dataclass of plain values, each of the kind that its field has."""
-    content = _mapping(content, place, cls)
-    kinds = typing.get_type_hints(cls)
-    inside = "" if cls is Recipe else f"{place}."
-    values = {name: _value(kinds[name], value, f"{inside}{name}") for name, value in content.items()}
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        missing = [one.name for one in fields(cls) if one.name not in values and _required(one)]
-        raise ValueError(f"{place}: {f'lacks {missing}' if missing else error}") from error
-
-
-def _value(kind, value, place: str):
-    """A value as its field wants it; YAML reads 1e-4 as a text, which is taken for the number it means."""
-    if isinstance(kind, types.UnionType):
-        if value is None and type(None) in kind.__args__:
-            return None
-        kinds = [one for one in kind.__args__ if one is not type(None)]
-        kind = next((one for one in kinds if one in (str, dict) and isinstance(value, one)), kinds[0])
-    if dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else _made(kind, value, place)
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            value = float(value)
-        except ValueError as error:
-            raise ValueError(f"{place}: wanted a number, got {value!r}") from error
-    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
-        names = {float: "a number", int: "an integer of 0 or more", str: "a text", bool: "true or false"}
-        raise ValueError(f"{place}: wanted {names.get(kind, kind.__name__)}, got {value!r}")
-    return value
-
-
-def _mapping(content, place: str, cls) -> Mapping:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{place}: wanted a mapping of {', '.join(one.name for one in fields(cls))}, got {content!r}")
-    _known(content, [one.name for one in fields(cls)], place)
-    return content
-
-
-def _known(content: Mapping, names, place: str) -> None:
-    if unknown := [name for name in content if name not in names]:
-        raise ValueError(f"{place}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(names)}")
-
-
-def _required(one) -> bool:
-    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
