@@ -1,7 +1,10 @@
 """Arguments that vanished: unknown keywords, an optimizer's arguments, names of batches, values of recipes."""
 
 import pytest
+from typer.testing import CliRunner
 
+from tfxformer.cli.data_files import read_rows
+from tfxformer.cli.main import app
 from tfxformer.recipes.sweep import read_recipe
 
 RECIPE = "name: small\nmodel: minilm\ndata: vader_movies\n"
@@ -70,3 +73,40 @@ def test_recipe_files_must_be_there(tmp_path):
     )
     with pytest.raises(ValueError, match=r"2 errors: data.train: there is no file .*no\.csv; data.test"):
         read_recipe(path)
+
+
+# ---- the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["finetune", "m", "d", "--learning-rate", "nan"],
+        ["finetune", "m", "d", "--learning-rate", "-1"],
+        ["finetune", "m", "d", "--epochs", "0"],
+        ["finetune", "m", "d", "--batch-size", "0"],
+        ["finetune", "m", "d", "--dtype", "float1"],
+        ["finetune", "m", "d", "--validation", "1.5"],
+        ["prune", "m", "d", "--sparsity", "2"],
+        ["train-lm", "d", "--learning-rate", "inf"],
+        ["export", "m", "o.tflite", "--quantization", "int3"],
+        ["generate", "m", "hello", "--top-p", "1.5"],
+    ],
+    ids=lambda options: " ".join(options[-2:]),
+)
+def test_command_line_values_are_refused_by_the_name_of_their_option(options):
+    output = [] if options[0] in ("export", "generate") else ["--output", "o"]
+    result = CliRunner().invoke(app, [*options, *output])
+    assert result.exit_code == 2  # as every wrong use of a command; nothing was opened
+    assert f"'{options[-2]}'" in result.output
+
+
+def test_a_column_near_to_a_known_one_is_not_left_out(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("text,textpair\na,b\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="column 'textpair' is not read; did you mean 'text_pair'"):
+        read_rows(path, labelled=False)
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2: it has a 'text_pair'"):
+        read_rows(path, labelled=False)

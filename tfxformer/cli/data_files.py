@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -61,13 +62,24 @@ def read_rows(path, labelled: bool) -> Rows:
         if name not in first:
             raise ValueError(f"{path}: there is no column {name!r}; there is {', '.join(map(repr, first))}.")
     columns = {name: [] for name in COLUMNS if name in first}
+    _check_columns(path, first, [name for name in ("text_pair", "label") if labelled or name == "text_pair"])
     for line, record in records:
+        if "text_pair" in record and "text_pair" not in columns:
+            raise ValueError(f"{path}, line {line}: it has a 'text_pair', the first row has none: give each row one.")
         for name, values in columns.items():
             if fault := _fault(record, name):
                 raise ValueError(f"{path}, line {line}, column {name!r}: {fault}.")
             values.append(record[name])
     lines = [line for line, _ in records]
     return Rows(path, lines, columns["text"], columns.get("text_pair"), columns.get("label"))
+
+
+def _check_columns(path: Path, found, wanted: list[str]) -> None:
+    """Refuses a column that would be left out although its name is near to one that is wanted and not there."""
+    missing = [name for name in wanted if name not in found]
+    for name in found:
+        if name not in COLUMNS and (near := difflib.get_close_matches(name.strip().lower(), missing, 1, 0.75)):
+            raise ValueError(f"{path}: the column {name!r} is not read; did you mean {near[0]!r}?")
 
 
 def read_utf8(path: Path) -> str:

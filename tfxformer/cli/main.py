@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from tfxformer.cli import values
+
 app = typer.Typer(
     name="tfxformer",
     help="From a Transformer checkpoint to a phone: fine-tune, prune, quantize, run.",
@@ -32,21 +34,32 @@ Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
-LearningRate = Annotated[float, typer.Option(help="Peak, after 10 % warmup; then linear to zero.")]
+LearningRate = Annotated[
+    float, typer.Option(callback=values.positive, help="Peak, after 10 % warmup; then linear to zero.")
+]
 Length = Annotated[int | None, typer.Option(min=1, help="Tokens per text (default: the model's, or by the texts).")]
 Validation = Annotated[
     str | None,
-    typer.Option(help="A data file, or a share of DATA such as 0.1, to validate on after each epoch."),
+    typer.Option(
+        callback=values.held_out, help="A data file, or a share of DATA such as 0.1, to validate on after each epoch."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of new weights, order and dropout.")]
-Dtype = Annotated[str | None, typer.Option(help="Policy of training, such as mixed_bfloat16.")]
+Dtype = Annotated[str | None, typer.Option(callback=values.policy, help="Policy of training, such as mixed_bfloat16.")]
 Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
 Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
 Draw = Annotated[int | None, typer.Option("--seed", help="Of the draw (default: another one each time).")]
-Temperature = Annotated[float | None, typer.Option(help="Below 1 safer, above 1 more surprising.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from the K most probable tokens.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens with this probability.")]
-MinP = Annotated[float | None, typer.Option(help="Draw from tokens this probable, in shares of the best.")]
+Temperature = Annotated[
+    float | None, typer.Option(callback=values.positive, help="Below 1 safer, above 1 more surprising.")
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Draw from the K most probable tokens.")]
+TopP = Annotated[
+    float | None, typer.Option(callback=values.probability, help="Draw from the fewest tokens with this probability.")
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(callback=values.probability, help="Draw from tokens this probable, in shares of the best."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -120,7 +133,9 @@ def prune(
     model: Model,
     data: Data,
     output: Output,
-    sparsity: Annotated[float, typer.Option(help="Share of the kernels' weights to make zero.")] = 0.5,
+    sparsity: Annotated[
+        float, typer.Option(callback=values.share, help="Share of the kernels' weights to make zero.")
+    ] = 0.5,
     epochs: Epochs = 2,
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = 5e-5,
@@ -157,7 +172,7 @@ def export(
     model: Model,
     file: Annotated[Path, typer.Argument(metavar="OUT.tflite", help="The file to write.")],
     quantization: Annotated[
-        str, typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or int4.")
+        str, typer.Option(callback=values.quantization, help="float32, float16, dynamic_int8, int8, int16x8 or int4.")
     ] = "dynamic_int8",
     sequence_length: Length = None,
     sequence_lengths: Annotated[
@@ -182,7 +197,7 @@ def export(
         str | None, typer.Option(help="Of a language model, by commas: tokens read at once (default: 16,128).")
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest relative error against Keras (default: the quantization's own).")
+        float | None, typer.Option(callback=values.positive, help="Largest relative error (default: the mode's own).")
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -225,7 +240,7 @@ def train_lm(
     epochs: Epochs = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Blocks per step.")] = 8,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak, after 10 % warmup; default 1e-3 for a new model, else 5e-5.")
+        float | None, typer.Option(callback=values.positive, help="Peak; default 1e-3 for a new model, else 5e-5.")
     ] = None,
     sequence_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a block (default: the model's).")
@@ -291,7 +306,12 @@ Checked = Annotated[str, typer.Option("--model", help="A preset such as bert-bas
 CheckedTask = Annotated[str | None, typer.Option("--task", help="Such as masked-lm (default: the model's).")]
 CheckedLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens per text.")]
 CheckedDtype = Annotated[
-    str | None, typer.Option("--dtype", help="Policy of training (default: mixed_bfloat16, or a .keras file's own).")
+    str | None,
+    typer.Option(
+        "--dtype",
+        callback=values.policy,
+        help="Policy of training (default: mixed_bfloat16, or a .keras file's own).",
+    ),
 ]
 Accumulation = Annotated[int, typer.Option(min=1, help="Batches per update.")]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")]
@@ -306,7 +326,7 @@ def fit_estimate(
     dtype: CheckedDtype = None,
     gradient_accumulation_steps: Accumulation = 1,
     gradient_checkpointing: Checkpointing = False,
-    memory_gib: Annotated[float | None, typer.Option(help="Of the GPU: does it fit?")] = None,
+    memory_gib: Annotated[float | None, typer.Option(callback=values.positive, help="Of the GPU: does it fit?")] = None,
     json: Json = False,
     debug: Debug = False,
 ):
