@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from tfxformer.registered import announce
+
 __version__ = "0.4.0"
 
 _SUBMODULES = (
@@ -31,3 +33,6 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+
+announce()  # so that Keras opens files with our classes after `import tfxformer` alone

@@ -1,11 +1,15 @@
 """One thing after another: what an earlier step has made, a later one keeps or refuses; layers count from 0."""
 
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tiny
 
-from tfxformer import compression, export, tasks
+from tfxformer import compression, export, registered, tasks, training
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 HALF = compression.ConstantSparsity(0.5, begin_step=0)
@@ -166,3 +170,40 @@ def test_keras_own_lora_exports_too(tmp_path):
     assert export.export_litert(model, tmp_path / "m.tflite", "float32").error < 1e-5
     assert layer.lora_enabled
     np.testing.assert_array_equal(model(np.ones((1, 16), "float32")), wanted)
+
+
+# ---- Keras' own files -------------------------------------------------------------------------------------------
+
+
+def test_load_model_after_importing_tfxformer_alone(tmp_path):
+    """Row 6, in a fresh process: a task, a model around a backbone, and a plain one with an optimizer of ours."""
+    task = classifier()
+    task.compile()
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in task.backbone.input}
+    around = keras.Model(inputs, keras.layers.Dense(3)(task.backbone(inputs)["sequence_output"]))
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    plain.compile(training.AdamW(training.WarmupLinear(1e-3, 100, 10)), "mse", metrics=[training.Perplexity()])
+    models, batch = {"task": task, "around": around, "plain": plain}, tiny.inputs_for(task)
+    wanted = {}
+    for name, model in models.items():
+        model.save(tmp_path / f"{name}.keras")
+        wanted[name] = float(np.abs(np.asarray(model(batch if name != "plain" else np.ones((1, 4))))).sum())
+    np.savez(tmp_path / "batch.npz", **batch)
+    code = f"""
+import json, keras, tfxformer
+import numpy as np
+found, batch = {{}}, dict(np.load({str(tmp_path / "batch.npz")!r}))
+for name in ("plain", "around", "task"):
+    model = keras.models.load_model({str(tmp_path)!r} + f"/{{name}}.keras")
+    found[name] = float(np.abs(np.asarray(model(batch if name != "plain" else np.ones((1, 4))))).sum())
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_keras_is_told_every_name_that_is_registered():
+    registered.announce()
+    ours = {name.partition(">")[2] for name in keras.saving.get_custom_objects() if name.startswith("tfxformer>")}
+    assert ours == {*registered.CLASSES, *registered.FUNCTIONS}
