@@ -221,6 +221,13 @@ class Distiller(ScheduledModel):
         """
         super().compile(optimizer, loss if self.label_weight else None, metrics, *args, **kwargs)
 
+    @property
+    def output_kinds(self):
+        return self.student.output_kinds if isinstance(self.student, ScheduledModel) else None
+
+    def weigh_classes(self, *arguments):
+        return self.student.weigh_classes(*arguments)
+
     def default_loss(self):
         return self._default_of_student("default_loss")
 

@@ -87,7 +87,7 @@ def scores(model, texts: Sequence, labels: Sequence, batch_size: int = 32) -> di
 
 
 def class_scores(predictions: np.ndarray, targets: np.ndarray, problem_type: str) -> dict:
-    """Scores of probabilities [B, C] against ids [B], 0/1 rows [B, C] or (regression) values [B, C]."""
+    """Scores of probabilities [B, C] against ids [B] or soft labels [B, C], 0/1 rows [B, C], or scores [B, C]."""
     if problem_type == "regression":
         return {
             "pearson": _correlation(predictions.ravel(), targets.ravel()),
@@ -100,6 +100,7 @@ def class_scores(predictions: np.ndarray, targets: np.ndarray, problem_type: str
             "exact_match": float((chosen == wanted).all(axis=1).mean()),
         }
     chosen = predictions.argmax(axis=-1)
+    targets = targets.argmax(axis=-1) if targets.ndim == 2 else targets  # soft labels
     by_label = [
         _f1((chosen == i).sum(), (targets == i).sum(), ((chosen == i) & (targets == i)).sum())
         for i in np.unique(targets)

@@ -64,10 +64,11 @@ def _in_order(names: Mapping) -> list[str]:
 
 
 def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -> np.ndarray:
-    """Targets as arrays: int32 [B], float32 [B, C] of 0 and 1, or float32 [B, C] scores.
+    """Targets as arrays: int32 [B], float32 [B, C] of probabilities or of 0 and 1, or float32 [B, C] scores.
 
     Args:
-        targets: label names or ids; lists of them (or 0/1 rows) for several labels; floats (or rows) for regression.
+        targets: label names or ids, or for each a row of the labels' probabilities (soft labels); lists of them (or
+            0/1 rows) for several labels; floats (or rows) for regression.
         labels: the names in the order of the columns.
         problem_type: "single_label_classification", "multi_label_classification" or "regression".
 
@@ -78,6 +79,8 @@ def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -
         return _rows(targets, len(labels), "scores")
     ids = {label: i for i, label in enumerate(labels)}
     if problem_type == "single_label_classification":
+        if are_probability_rows(targets, len(labels)):
+            return _distributions(targets, len(labels))
         return np.asarray([_label_id(target, ids, i) for i, target in enumerate(targets)], "int32")
     if all(_is_binary_row(target, len(labels)) for target in targets):
         return _rows(targets, len(labels), "labels")
@@ -86,6 +89,39 @@ def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -
         for label in target:
             rows[i, _label_id(label, ids, i)] = 1.0
     return rows
+
+
+def are_probability_rows(targets, width: int) -> bool:
+    """Whether targets of one label are rows of numbers, one for each label, rather than names or ids."""
+    first = next(iter(targets), None)
+    return np.shape(first) == (width,) and np.asarray(first).dtype.kind in "biuf"
+
+
+def _distributions(targets, width: int) -> np.ndarray:
+    rows = _rows(targets, width, "probabilities")
+    wrong = np.flatnonzero((rows < 0).any(axis=1) | (np.abs(rows.sum(axis=1) - 1.0) > 1e-3))
+    if len(wrong):
+        raise ValueError(
+            f"Target {wrong[0]} is the row {rows[wrong[0]].tolist()}: the probabilities of a text's one label are at "
+            'least 0 and sum to 1. For texts of several labels the task is problem_type="multi_label_classification".'
+        )
+    return rows
+
+
+def cosine_targets(scores) -> np.ndarray:
+    """Scores of pairs as float32 [B].
+
+    Raises:
+        ValueError: for a score that is no cosine, with the way to make it one.
+    """
+    scores = np.asarray(scores, "float32")
+    wrong = np.flatnonzero(~(np.abs(scores) <= 1.0))
+    if len(wrong):
+        raise ValueError(
+            f"Score {wrong[0]} is {scores.ravel()[wrong[0]]}; a cosine is from -1 to 1, so scores must be too. Divide "
+            "them by the highest there is: scores from 0 to 5 by 5."
+        )
+    return scores
 
 
 def _is_binary_row(target, width: int) -> bool:

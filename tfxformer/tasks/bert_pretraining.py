@@ -11,6 +11,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
+from tfxformer.training.outputs import OF_TOKENS, Output
 
 TOKENS, SENTENCES = "tokens", "sentences"
 SENTENCE_LABELS = "sentence_labels"
@@ -68,6 +69,10 @@ class BertPretraining(MaskedLM):
     @classmethod
     def wants_pooler(cls, config):
         return True
+
+    @property
+    def output_kinds(self):
+        return {TOKENS: OF_TOKENS, SENTENCES: Output("softmax")}
 
     def default_loss(self):
         sentences = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -22,6 +22,8 @@ from tfxformer.tasks import generating
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.training import Perplexity
+from tfxformer.training.compiling import is_token_cross_entropy
+from tfxformer.training.outputs import OF_TOKENS
 
 LONGEST_DEFAULT_BLOCK = 512  # tokens; checkpoints that serve 8192 would fill the memory with their logits
 LONGEST_DEFAULT_WINDOW = 1024
@@ -133,7 +135,7 @@ class CausalLM(Task):
 
     def _examples(self, x, y=None, sample_weight=None, *, fitting=False, stride=None):
         if not (_is_one_text(x) or is_raw(x)):
-            return x, y, sample_weight
+            return self._ready(x, y, sample_weight)
         if sample_weight is not None:
             raise ValueError("sample_weight is for arrays: texts are packed into blocks, their tokens count alike.")
         documents, whole = self._documents(x, y)
@@ -167,6 +169,10 @@ class CausalLM(Task):
         return _inputs(blocks), blocks.targets
 
     # ---- training ---------------------------------------------------------------------------------------------
+
+    @property
+    def output_kinds(self):
+        return OF_TOKENS
 
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
@@ -205,7 +211,7 @@ class CausalLM(Task):
         if stride is not None:
             x, y, kwargs["sample_weight"] = self._examples(x, y, stride=stride)
         results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
-        if isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy) and "perplexity" in results:
+        if is_token_cross_entropy(self.loss) and "perplexity" in results:
             # Keras averages the batches, whose tokens that count may be fewer or more.
             results["loss"] = math.log(results["perplexity"])
         return results if return_dict else list(results.values())

@@ -8,6 +8,7 @@ from keras import ops
 from tfxformer.data.examples import is_raw
 from tfxformer.keywords import checked
 from tfxformer.tasks.text_embedder import TextEmbedder
+from tfxformer.training.scheduled_model import AUTO
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -37,11 +38,16 @@ class ContrastiveEmbedder(TextEmbedder):
         self.temperature = temperature
         self.in_batch_accuracy = keras.metrics.Mean(name="in_batch_accuracy")
 
-    def default_loss(self):
-        return None
-
-    def default_metrics(self):
-        return None
+    def compile(self, optimizer=AUTO, loss=AUTO, metrics=AUTO, *, weighted_metrics=None, **kwargs):
+        """See `Task.compile`; the loss is the class' own, and there are no labels for others."""
+        given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
+        for name, value in given.items():
+            if value and not (isinstance(value, str) and value == AUTO):
+                raise ValueError(
+                    f"{name}={value!r}: a ContrastiveEmbedder has its own loss and metric, and no labels to compare "
+                    "with. Leave it out, or use TextEmbedder.fit(pairs, scores)."
+                )
+        super().compile(optimizer, None, None, **kwargs)
 
     @checked
     def fit(self, x=None, y=None, *args, **kwargs):

@@ -23,6 +23,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.task import Task
+from tfxformer.training.outputs import OF_TOKENS
 
 POSITIONS = "masked_positions"
 
@@ -87,11 +88,15 @@ class MaskedLM(Task):
             return super().call(inputs, training=training, mask=mask)
         return self.graph(self.backbone, self.heads, inputs)
 
+    @property
+    def output_kinds(self):
+        return OF_TOKENS
+
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
     def default_weighted_metrics(self):
-        """The metrics of compile(weighted_metrics=None)."""
+        """Of hidden tokens only."""
         return [keras.metrics.SparseCategoricalAccuracy(name="masked_accuracy")]
 
     # ---- training ---------------------------------------------------------------------------------------------

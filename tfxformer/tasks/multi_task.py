@@ -28,8 +28,8 @@ class MultiTask(Task):
         seed: int, of its order.
         sequence_length: tokens of every example; None for the longest that a task chooses by its own.
 
-    `fit({name: (x, y), ...})`, `evaluate` likewise. What was learned is in the tasks: `model.tasks[name].predict(...)`,
-    `.save_pretrained(...)`, and export are theirs. Logits: dict of theirs by name.
+    `fit({name: (x, y), ...})`, or (x, y, sample_weight); `evaluate` likewise. What was learned is in the tasks:
+    `model.tasks[name].predict(...)`, `.save_pretrained(...)`, and export are theirs. Logits: dict of theirs by name.
 
     Example:
         encoder = tfxformer.from_pretrained(folder)
@@ -71,12 +71,16 @@ class MultiTask(Task):
             loss.reduction = "sum_over_batch_size"  # each example once; the weights of its tokens have their own mean
         return losses
 
-    def default_weighted_metrics(self) -> dict:
-        """The tasks' own metrics, over their examples."""
-        return {
-            name: task.default_metrics() or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-            for name, task in self.tasks.items()
-        }
+    @property
+    def output_kinds(self):
+        # Each row has the labels of one task, and weights of 0 for the others'.
+        counted = {"partial": True, "reduction": "sum_over_batch_size"}
+        kinds = {name: task.output_kinds for name, task in self.tasks.items()}
+        return None if None in kinds.values() else {name: kind._replace(**counted) for name, kind in kinds.items()}
+
+    def default_weighted_metrics(self):
+        """The tasks' own, over their examples."""
+        return {name: task.default_metrics() or task.default_weighted_metrics() for name, task in self.tasks.items()}
 
     @checked
     def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
@@ -102,14 +106,14 @@ class MultiTask(Task):
     def _mixed(self, mixture: Mapping, batch_size, changing=False):
         if set(mixture) != set(self.tasks):
             raise ValueError(f"Examples of {', '.join(mixture)}; the tasks are {', '.join(self.tasks)}.")
-        examples = {name: task.read(*mixture[name]) for name, task in self.tasks.items()}
+        examples = {name: task.read(*mixture[name][:2]) for name, task in self.tasks.items()}
         if self.sequence_length is None:
             for name, task in self.tasks.items():
                 task.choose_sequence_length(examples[name])
             self.sequence_length = max(task.sequence_length for task in self.tasks.values())
         for task in self.tasks.values():
             task.sequence_length = self.sequence_length
-        sets = {name: _rows(*task.prepare(examples[name])) for name, task in self.tasks.items()}
+        sets = {name: _rows(*task.prepare(examples[name], *mixture[name][2:])) for name, task in self.tasks.items()}
         sizes = [len(weights) for _, _, weights in sets.values()]
         rates = mixing_rates(sizes, self.temperature, self.limit) if changing else mixing_rates(sizes)
         return _MixedBatches(sets, rates, self.seed, batch_size or 32, changing)

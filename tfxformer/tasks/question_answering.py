@@ -9,10 +9,12 @@ from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import label_keys
 from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
+from tfxformer.data.weights import example_weights
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.training.outputs import Output
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -85,6 +87,10 @@ class QuestionAnswering(Task):
         # The reference gives its span head one row a label: a classifier's labels, left over, would misshape it.
         return {SETTINGS_KEY: settings, **label_keys(["LABEL_0", "LABEL_1"])}
 
+    @property
+    def output_kinds(self):
+        return Output("spans")
+
     def default_loss(self):
         return SpanLoss()
 
@@ -107,7 +113,7 @@ class QuestionAnswering(Task):
     def prepare(self, examples: Examples, sample_weight=None):
         windows = self.windows(examples)
         if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight, "float32")[windows.example_ids]
+            sample_weight = example_weights(sample_weight, len(examples.texts))[windows.example_ids]
         if examples.labels is None:
             return windows.batch, None, sample_weight
         targets = span_targets(windows, answer_spans(examples.labels, examples.pairs))

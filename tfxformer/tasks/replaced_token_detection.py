@@ -16,6 +16,7 @@ from tfxformer.models.heads import ReplacedTokenHead
 from tfxformer.models.positions import place_at
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
 from tfxformer.tasks.task import Task
+from tfxformer.training.outputs import OF_TOKENS, Output
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -118,6 +119,10 @@ class ReplacedTokenDetection(MaskedLM):
         length = ops.shape(token_ids)[1]
         placed = place_at(ops.ones_like(positions), positions, length)
         return ops.where(placed > 0, place_at(drawn, positions, length), token_ids)
+
+    @property
+    def output_kinds(self):
+        return {GENERATOR: OF_TOKENS, DISCRIMINATOR: Output("replaced", partial=True)}
 
     def default_loss(self):
         return {GENERATOR: super().default_loss(), DISCRIMINATOR: ReplacedTokenLoss()}

@@ -13,6 +13,7 @@ from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_exam
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.data.weights import example_weights, weigh_tokens
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import FUNCTIONAL, checked
 from tfxformer.layers import DEFAULT, Numerics
@@ -20,8 +21,10 @@ from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
+from tfxformer.tasks.class_weights import weigh_classes
 from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
+from tfxformer.training.outputs import Output
 from tfxformer.training.scheduled_model import ScheduledModel
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
@@ -91,6 +94,15 @@ class Task(ScheduledModel):
     def default_metrics(self) -> list:
         """The metrics of compile(metrics="auto")."""
         return []
+
+    def default_weighted_metrics(self):
+        """The weighted metrics beside them."""
+        return []
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The labels of which each row (or token) has one, as `class_weight` names them; None where it has none."""
+        return None
 
     # ---- graph ------------------------------------------------------------------------------------------------
 
@@ -164,6 +176,8 @@ class Task(ScheduledModel):
     def prepare(self, examples: Examples, sample_weight=None):
         """Examples as what Keras fits on: (inputs, targets or None, sample weights or None)."""
         labels = None if examples.labels is None else self.encode_labels(examples.labels)
+        if sample_weight is not None:
+            sample_weight = example_weights(sample_weight, len(examples.texts))
         return self._encode(examples), labels, sample_weight
 
     def encode_labels(self, labels):
@@ -172,11 +186,19 @@ class Task(ScheduledModel):
 
     def _examples(self, x, y=None, sample_weight=None, *, fitting=False):
         if not is_raw(x):
-            return x, y, sample_weight
+            return self._ready(x, y, sample_weight)
         examples = self.read(x, y)
         if fitting:
             self.choose_sequence_length(examples)
         return self.prepare(examples, sample_weight)
+
+    def _ready(self, x, y, sample_weight) -> tuple:
+        """Arrays or batches as Keras takes them: weights may be lists, and padded tokens weigh nothing."""
+        if not isinstance(self.output_kinds, Output):
+            return x, y, sample_weight
+        if isinstance(sample_weight, (list, tuple)):
+            sample_weight = np.asarray(sample_weight, "float32")
+        return weigh_tokens(x, y, sample_weight) if self.output_kinds.tokens else (x, y, sample_weight)
 
     def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
         """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are.
@@ -184,6 +206,21 @@ class Task(ScheduledModel):
         With `fitting` it also chooses `sequence_length`, as `fit` does.
         """
         return self._examples(x, y, sample_weight, fitting=fitting)
+
+    def weigh_classes(self, class_weight, x, y=None, sample_weight=None) -> tuple:
+        """What Keras trains on with the weights of classes; see `tasks.class_weights.weigh_classes`."""
+        return weigh_classes(self, class_weight, x, y, sample_weight)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Keras' `train_on_batch`, on what `fit` takes."""
+        x, y, sample_weight = self.to_arrays(x, y, sample_weight, fitting=True)
+        if class_weight is not None:
+            x, y, sample_weight = self.weigh_classes(class_weight, x, y, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Keras' `test_on_batch`, on what `evaluate` takes."""
+        return super().test_on_batch(*self.to_arrays(x, y, sample_weight), return_dict=return_dict)
 
     @checked(to=keras.Model.predict)
     def logits(self, x, batch_size=None, **kwargs):

@@ -11,8 +11,14 @@ from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
+from tfxformer.training.outputs import Output
 
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+OUTPUT_KINDS = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "scores",
+}
+PROBLEM_TYPES = tuple(OUTPUT_KINDS)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -85,6 +91,14 @@ class TextClassifier(Task):
             changes["pad_token_id"] = self.backbone.config.padding_id
         return changes
 
+    @property
+    def class_names(self):
+        return self.labels if self.problem_type == "single_label_classification" else None
+
+    @property
+    def output_kinds(self):
+        return Output(OUTPUT_KINDS[self.problem_type])
+
     def default_loss(self):
         return {
             "single_label_classification": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -95,8 +109,7 @@ class TextClassifier(Task):
     def default_metrics(self):
         return {
             "single_label_classification": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-            # A logit above zero is a probability above one half.
-            "multi_label_classification": [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            "multi_label_classification": [keras.metrics.BinaryAccuracy(name="accuracy")],
             "regression": [keras.metrics.MeanAbsoluteError(name="mean_absolute_error")],
         }[self.problem_type]
 

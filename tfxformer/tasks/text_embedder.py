@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -13,10 +14,13 @@ from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
+from tfxformer.data.labels import cosine_targets
+from tfxformer.data.weights import example_weights
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.keywords import KnownKeywords, checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.training.outputs import Output
 
 POOLINGS = ("mean", "cls")
 POOLING_FOLDER = "1_Pooling"  # where sentence-transformers keeps it
@@ -142,6 +146,10 @@ class TextEmbedder(Task):
             write_json(new / MODULES_FILE, listed, indent=2)
         return Path(folder).expanduser()
 
+    @property
+    def output_kinds(self):
+        return Output("scores")
+
     def default_loss(self):
         return keras.losses.MeanSquaredError()
 
@@ -151,14 +159,21 @@ class TextEmbedder(Task):
     def prepare(self, examples: Examples, sample_weight=None):
         if examples.pairs is None:
             return super().prepare(examples, sample_weight)
+        if sample_weight is not None:
+            sample_weight = example_weights(sample_weight, len(examples.texts))
         # Both texts at one length, side by side: [B, S] twice -> [B, 2, S].
         first = Examples(examples.texts, None, None)
         second = Examples(examples.pairs, None, None)
         length = self.sequence_length or max(self._longest(first), self._longest(second))
         batches = [self._encode(part, length) for part in (first, second)]
         inputs = {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
-        labels = None if examples.labels is None else np.asarray(examples.labels, "float32")
+        labels = None if examples.labels is None else cosine_targets(examples.labels)
         return inputs, labels, sample_weight
+
+    def _ready(self, x, y, sample_weight):
+        if y is not None and isinstance(x, Mapping) and np.ndim(x["token_ids"]) == 3:
+            y = cosine_targets(y)
+        return super()._ready(x, y, sample_weight)
 
     def choose_sequence_length(self, examples: Examples) -> None:
         super().choose_sequence_length(Examples([*examples.texts, *(examples.pairs or [])], None, None))

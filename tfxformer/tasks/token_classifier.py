@@ -8,12 +8,14 @@ import numpy as np
 from tfxformer.data.batches import Examples, read_examples, to_batch
 from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.data.lengths import round_length
+from tfxformer.data.weights import on_first_pieces, word_weights
 from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
+from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -25,8 +27,9 @@ class TokenClassifier(Task):
         labels: list of str, the names of the columns.
         tokenizer, sequence_length: see `Task`.
 
-    Examples are lists of words, targets lists of as many labels. Logits: float32 [B, S, C], one row per piece.
-    `predict` gives each text's labels, one per word.
+    Examples are lists of words, targets lists of as many labels, -100 for words that have none, or rows of the labels'
+    probabilities. `sample_weight` has a number for each text, or a list with one for each word.
+    Logits: float32 [B, S, C], one row per piece. `predict` gives each text's labels, one per word.
 
     Example:
         tagger = TokenClassifier.from_pretrained(folder, labels=["O", "B-PER", "I-PER"])
@@ -64,10 +67,19 @@ class TokenClassifier(Task):
     def reference_changes(self):
         return {**super().reference_changes(), **label_keys(self.labels)}
 
+    @property
+    def class_names(self):
+        return self.labels
+
+    @property
+    def output_kinds(self):
+        return OF_TOKENS
+
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
     def default_weighted_metrics(self):
+        """Of labelled pieces only."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def read(self, x, y=None) -> Examples:
@@ -100,12 +112,28 @@ class TokenClassifier(Task):
         batch = to_batch(encoding, self._has_segments)
         if examples.labels is None:
             return batch, None, None
-        ids = [encode_labels(labels, self.labels, "single_label_classification") for labels in examples.labels]
-        targets = piece_targets(encoding.word_ids, ids)
-        weights = targets.weights
+        ids = [self._word_labels(labels) for labels in examples.labels]
+        soft = any(labels.ndim == 2 for labels in ids)
+        if soft and not all(labels.ndim == 2 for labels in ids if len(labels)):
+            raise ValueError("Some texts have soft labels (rows of probabilities) and others names or ids.")
+        targets = piece_targets(encoding.word_ids, [labels.argmax(-1) for labels in ids] if soft else ids)
+        labels, weights = targets.labels, targets.weights * (targets.labels != IGNORED)
+        if soft:
+            labels = on_first_pieces(encoding.word_ids, ids)
         if sample_weight is not None:
-            weights = weights * np.asarray(sample_weight, "float32")[:, None]
-        return batch, targets.labels, weights
+            weights = weights * on_first_pieces(encoding.word_ids, word_weights(sample_weight, examples.texts))
+        return batch, labels, weights.astype("float32")
+
+    def _word_labels(self, labels) -> np.ndarray:
+        """Label ids of words, int32 [words], `IGNORED` for those without; or rows of probabilities [words, C]."""
+        labels = list(labels)
+        without = [not isinstance(label, str) and np.shape(label) == () and label == IGNORED for label in labels]
+        if not any(without):
+            return encode_labels(labels, self.labels, "single_label_classification")
+        ids = np.full(len(labels), IGNORED, "int32")
+        known = [label for label, none in zip(labels, without, strict=True) if not none]
+        ids[~np.asarray(without)] = encode_labels(known, self.labels, "single_label_classification")
+        return ids
 
     @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> list[list[str]]:

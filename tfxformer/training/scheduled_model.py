@@ -9,6 +9,7 @@ from keras import tree
 
 from tfxformer.keywords import checked
 from tfxformer.training.chosen_optimizer import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
+from tfxformer.training.compiling import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
 
 
@@ -21,6 +22,15 @@ class ScheduledModel(DistributedModel):
     _plan = None  # of an optimizer whose schedule ends where a fit ends; see `choose_optimizer`
 
     # ---- what a subclass says ---------------------------------------------------------------------------------
+
+    @property
+    def output_kinds(self):
+        """What the logits are: an `outputs.Output`, a dict of them by name, or None for what is no task's."""
+        return
+
+    def weigh_classes(self, class_weight, x, y=None, sample_weight=None) -> tuple:
+        """(x, y, sample_weight) with the weights of classes; of models with `output_kinds`."""
+        raise NotImplementedError("A model that says its output_kinds weighs their classes.")
 
     def default_loss(self):
         """The loss of compile(loss="auto")."""
@@ -47,7 +57,11 @@ class ScheduledModel(DistributedModel):
             optimizer: "auto" is AdamW without decay on norms and biases, its rate warming up and then falling
                 linearly to zero at the end of each `fit`. Or the name of any Keras optimizer, which then is Keras',
                 or an optimizer.
-            loss, metrics, weighted_metrics: "auto" are the model's own; None is none.
+            loss, metrics, weighted_metrics: "auto" are the model's own (weighted metrics: beside metrics="auto" only);
+                None is none. Losses and metrics of Keras, by name or as objects, compare what a task's `predict`
+                gives, such as probabilities; functions and classes of yours get the logits, unless a `from_logits`
+                attribute says False. Where tokens have labels, metrics count the labelled ones, weighted metrics by
+                their weights; see `training.compiling`.
             kwargs: Keras' further arguments (jit_compile, steps_per_execution, ...), and beside "auto" or a name those
                 of the optimizer: learning_rate (5e-5), weight_decay (0.01) and global_clipnorm (1.0; None for no
                 limit) of "auto", for a name Keras' defaults; no_decay, layer_decay, beta_1,
@@ -61,13 +75,16 @@ class ScheduledModel(DistributedModel):
         """
         arguments = {name: kwargs.pop(name) for name in list(kwargs) if name not in KERAS_COMPILE}
         optimizer, plan = choose_optimizer(optimizer, arguments, f"{type(self).__name__}.compile")
-        super().compile(
-            optimizer=optimizer,
-            loss=self.default_loss() if _is_auto(loss) else loss,
-            metrics=self.default_metrics() if _is_auto(metrics) else metrics,
-            weighted_metrics=self.default_weighted_metrics() if _is_auto(weighted_metrics) else weighted_metrics,
-            **kwargs,
-        )
+        if _is_auto(weighted_metrics):
+            weighted_metrics = self.default_weighted_metrics() if _is_auto(metrics) else None
+        given = {
+            "loss": self.default_loss() if _is_auto(loss) else loss,
+            "metrics": self.default_metrics() if _is_auto(metrics) else metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        if self.output_kinds is not None:
+            given = compile_arguments(self.output_kinds, **given)
+        super().compile(optimizer=optimizer, **given, **kwargs)
         self._plan = plan
 
     def get_compile_config(self):
@@ -91,6 +108,7 @@ class ScheduledModel(DistributedModel):
         *,
         validation_split=0.0,
         validation_data=None,
+        class_weight=None,
         sample_weight=None,
         initial_epoch=0,
         steps_per_epoch=None,
@@ -102,6 +120,8 @@ class ScheduledModel(DistributedModel):
         `initial_epoch` > 0 goes on with the one that an interrupted fit left. With a `training.Resume` among the
         callbacks the same call goes on where it was, with the same schedule.
 
+        A task's `class_weight` is by label name or id, and multiplies `sample_weight`.
+
         Returns:
             keras.callbacks.History.
         """
@@ -110,6 +130,12 @@ class ScheduledModel(DistributedModel):
         x, y, sample_weight = self.to_arrays(x, y, sample_weight, fitting=True)
         if validation_data is not None:
             validation_data = self._validation(validation_data)
+        if class_weight is not None and self.output_kinds is not None:
+            if validation_split and validation_data is None:  # validation is not weighed by class
+                (x, y, sample_weight), validation_data = _hold_out(validation_split, x, y, sample_weight)
+                validation_split = 0.0
+            x, y, sample_weight = self.weigh_classes(class_weight, x, y, sample_weight)
+            class_weight = None
         if self._plan and (initial_epoch == 0 or not int(self.optimizer.iterations)):
             steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
             self._restart_optimizer(steps * epochs)
@@ -123,6 +149,7 @@ class ScheduledModel(DistributedModel):
             epochs=epochs,
             validation_split=validation_split,
             validation_data=validation_data,
+            class_weight=class_weight,
             sample_weight=sample_weight,
             initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,
@@ -182,3 +209,16 @@ def count_steps(x, batch_size: int | None, validation_split: float = 0.0) -> int
         return steps
     rows = len(tree.flatten(x)[0])
     return max(1, math.ceil(math.floor(rows * (1.0 - validation_split)) / (batch_size or 32)))
+
+
+def _hold_out(validation_split: float, x, y, sample_weight) -> tuple:
+    """The rows to train on and the last ones, which Keras' `validation_split` validates on: two (x, y, weights)."""
+    rows = len(tree.flatten(x)[0])
+    split = math.floor(rows * (1.0 - validation_split))
+    if not 0 < split < rows:
+        raise ValueError(f"validation_split={validation_split} of {rows} rows leaves none for one of the two sides.")
+    whole = (x, y, sample_weight)
+    return tuple(
+        tree.map_structure(lambda array, part=part: None if array is None else array[part], whole)
+        for part in (slice(0, split), slice(split, None))
+    )
