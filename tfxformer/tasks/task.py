@@ -95,10 +95,6 @@ class Task(ScheduledModel):
         """The metrics of compile(metrics="auto")."""
         return []
 
-    def default_weighted_metrics(self):
-        """The weighted metrics beside them."""
-        return []
-
     @property
     def class_names(self) -> list[str] | None:
         """The labels of which each row (or token) has one, as `class_weight` names them; None where it has none."""

@@ -49,7 +49,7 @@ def compile_arguments(outputs, loss=None, metrics=None, weighted_metrics=None) -
     if isinstance(outputs, Output):
         return {
             "loss": _map(loss, lambda one: loss_on(outputs, one)),
-            **_metrics_of({"": outputs}, {"": metrics}, {"": weighted_metrics}, lambda found: found.get("")),
+            **_metrics_of({"": outputs}, {"": metrics}, {"": weighted_metrics}, lambda found: found.get("", [])),
         }
     if loss is not None and not _is_by_name(loss):
         loss = dict.fromkeys(outputs, loss)
@@ -61,7 +61,7 @@ def compile_arguments(outputs, loss=None, metrics=None, weighted_metrics=None) -
             )
     if loss is not None:
         loss = {name: _map(one, lambda part, name=name: loss_on(outputs[name], part)) for name, one in loss.items()}
-    return {"loss": loss, **_metrics_of(outputs, metrics, weighted_metrics, lambda found: found or None)}
+    return {"loss": loss, **_metrics_of(outputs, metrics, weighted_metrics, lambda found: found)}
 
 
 def _metrics_of(outputs: dict, metrics: dict, weighted: dict, packed) -> dict:
