@@ -1,4 +1,4 @@
-"""The one way in which keywords that nothing takes are refused: by name, with the nearest one that there is.
+"""The one way in which keywords, and arrays of a batch, that nothing takes are refused: by name, with the nearest one.
 
 Keras' functional models drop every keyword that they do not know, so a typo or another library's word for an option
 would change nothing and say nothing. Here each call knows what its `**kwargs` can become:
@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # What transformers, sentence-transformers, KerasHub and others call an option -> what it is here, the first that the
 # call takes. "name=value" shows how it is said.
@@ -143,6 +143,16 @@ OUR_WORDS = {
     "max_shard_size": ("max_shard_bytes",),
 }
 
+# What transformers (and TensorFlow Hub's BERT) call the arrays of a batch -> what they are called here.
+INPUT_NAMES = {
+    "input_ids": "token_ids",
+    "attention_mask": "padding_mask",
+    "token_type_ids": "segment_ids",
+    "input_word_ids": "token_ids",
+    "input_mask": "padding_mask",
+    "input_type_ids": "segment_ids",
+}
+
 # What a functional keras.Model reads of its keywords beside inputs and outputs, and what any other reads.
 FUNCTIONAL = ("name", "trainable")
 SUBCLASSED = (*FUNCTIONAL, "dtype", "autocast", "activity_regularizer")
@@ -173,19 +183,83 @@ def nearest(name: str, accepted: Iterable[str]) -> str | None:
     """
     accepted = list(accepted)
     by_last = {one.rpartition("__")[2]: one for one in reversed(accepted)}
-    for word in (name, *OUR_WORDS.get(name, ())):
+    last = name.rpartition("__")[2]
+    for word in (last, *OUR_WORDS.get(last, ())):
         ours, equals, value = word.partition("=")
-        if ours != name and ours in accepted:
-            return word
         if ours in by_last and by_last[ours] != name:
             return f"{by_last[ours]}{equals}{value}"
-    close = difflib.get_close_matches(name, by_last, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name, accepted, n=1, cutoff=0.7)
+    if close:
+        return close[0]
+    close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.7)
     return by_last[close[0]] if close else None
 
 
 def _hint(name: str, accepted: list[str]) -> str:
     found = nearest(name, accepted)
     return f" (did you mean {found}?)" if found else ""
+
+
+def our_inputs(batch: Mapping) -> Mapping:
+    """A batch by our names, of one by ours or by transformers'; the same object where nothing is to be renamed.
+
+    Raises:
+        ValueError: for two names of one array.
+    """
+    if not any(name in INPUT_NAMES for name in batch):
+        return batch
+    named = {}
+    for name, value in batch.items():
+        ours = INPUT_NAMES.get(name, name)
+        if ours in named:
+            raise ValueError(f"The batch has {ours!r} twice, once by transformers' name: {', '.join(batch)}. Give one.")
+        named[ours] = value
+    return named
+
+
+def named_inputs(batch, wanted: Iterable[str], further: Iterable[str], owner: str) -> dict:
+    """What a model reads, by our names, of a batch by ours or by transformers'.
+
+    Args:
+        batch: mapping of name -> array or anything that stands for one.
+        wanted: the names that must be there.
+        further: those that may.
+        owner: the model, for the message.
+
+    Raises:
+        ValueError: naming what is missing, and what the model does not read; Keras would pair arrays and inputs by
+            the order of their names. For what is no mapping.
+    """
+    wanted, further = list(wanted), list(further)
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"{owner} takes a batch as a dict of {', '.join(wanted)}; got a {type(batch).__name__}.")
+    batch = our_inputs(batch)
+    missing = [name for name in wanted if name not in batch]
+    unknown = [name for name in batch if name not in wanted and name not in further]
+    if missing or unknown:
+        lacks = f"lacks {', '.join(missing)}" if missing else ""
+        has = f"has {', '.join(map(str, unknown))}, which it does not read" if unknown else ""
+        raise ValueError(
+            f"The batch of {owner} {lacks}{' and ' if lacks and has else ''}{has}: wanted {', '.join(wanted)} (or "
+            "transformers' names of them), int32 [B, S]."
+        )
+    return dict(batch)
+
+
+class NamedInputs:
+    """Put in front of a functional model whose inputs have names: it understands transformers' and refuses others.
+
+    Done while the step is traced, so that a traced step costs nothing more and its graph is the same.
+    """
+
+    further_inputs: tuple[str, ...] = ()  # what a batch may have beside the inputs of the graph
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.named_inputs(inputs), *args, **kwargs)
+
+    def named_inputs(self, batch) -> dict:
+        """A batch by our names; ValueError names what is missing or not read."""
+        return named_inputs(batch, self.input, self.further_inputs, type(self).__name__)
 
 
 class KnownKeywords:

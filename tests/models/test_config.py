@@ -26,9 +26,6 @@ def test_replace_reaches_nested_switches():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder__droput": 0.1}, "StackConfig has no droput; it has: .*dropout"),
-        ({"decoder__dropout": 0.1}, "no part 'decoder'|has no decoder"),
-        ({"familly": "bert"}, "TransformerConfig has no familly"),
         ({"vocabulary_size": 0}, "vocabulary_size must be positive"),
         ({"token_types": -1}, "token_types must not be negative"),
         ({"padding_id": 110}, r"padding_id \(110\) must be an id of the vocabulary"),
@@ -51,6 +48,24 @@ def test_replace_reaches_nested_switches():
 def test_wrong_values(changes, message):
     with pytest.raises(ValueError, match=message):
         tiny.config().replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("encoder__droput", r"'encoder__droput' \(did you mean encoder__dropout\?\)"),
+        ("decoder__dropout", r"'decoder__dropout' \(did you mean encoder__dropout\?\)"),
+        ("familly", r"'familly' \(did you mean family\?\)"),
+        ("num_hidden_layers", r"\(did you mean encoder__num_layers\?\)"),
+        ("hidden_dropout_prob", r"\(did you mean encoder__dropout\?\)"),
+    ],
+)
+def test_unknown_switches_are_refused_as_keywords(name, message):
+    with pytest.raises(TypeError, match=message):
+        tiny.config().replace(**{name: 0.1})
+    values = tiny.config().to_dict()
+    with pytest.raises(ValueError, match=r"StackConfig has no num_hidden_layers .*did you mean num_layers"):
+        TransformerConfig.from_dict({**values, "encoder": {**values["encoder"], "num_hidden_layers": 2}})
 
 
 def test_unknown_preset():

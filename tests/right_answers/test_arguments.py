@@ -1,8 +1,14 @@
 """Arguments that vanished: unknown keywords, an optimizer's arguments, names of batches, values of recipes."""
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from typer.testing import CliRunner
 
+import tfxformer
+from tests import tiny
+from tfxformer import compression, tasks, training
 from tfxformer.cli.data_files import read_rows
 from tfxformer.cli.main import app
 from tfxformer.recipes.sweep import read_recipe
@@ -110,3 +116,175 @@ def test_a_column_near_to_a_known_one_is_not_left_out(tmp_path):
     path.write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: it has a 'text_pair'"):
         read_rows(path, labelled=False)
+
+
+# ---- keywords ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return tiny.backbone("bert")
+
+
+@pytest.fixture(scope="module")
+def classifier(encoder, tmp_path_factory):
+    tokenizer = tiny.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return tasks.TextClassifier(encoder, ["negative", "positive"], tokenizer=tokenizer, sequence_length=8)
+
+
+def test_misspelt_keyword_of_a_task_is_refused_with_the_near_name(encoder):
+    with pytest.raises(TypeError, match=r"takes no 'sequence_lenght' \(did you mean sequence_length\?\)"):
+        tasks.TextClassifier(encoder, ["a", "b"], sequence_lenght=8)
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "ours"),
+    [
+        ("TextClassifier", {"num_labels": 3}, "did you mean labels"),
+        ("TextClassifier", {"max_length": 128}, "did you mean sequence_length"),
+        ("TextClassifier", {"problem_typ": "regression"}, "did you mean problem_type"),
+        ("TextClassifier", {"dropout": 0.5}, "'dropout'"),
+        ("TextClassifier", {"num_labels": None}, "did you mean labels"),
+        ("QuestionAnswering", {"doc_stride": 64}, "did you mean stride"),
+        ("MaskedLM", {"mlm_probability": 0.4}, "did you mean masking_rate"),
+        ("CausalLM", {"torch_dtype": "bfloat16"}, "did you mean dtype"),
+        ("TextEmbedder", {"pooling_mode": "cls"}, "did you mean pooling"),
+    ],
+)
+def test_from_pretrained_names_our_word_before_it_opens_anything(task, said, ours):
+    with pytest.raises(TypeError, match=ours):  # of a folder that is not there: it was not opened
+        getattr(tasks, task).from_pretrained("no-folder", **said)
+
+
+def test_build_names_the_path_of_a_switch():
+    with pytest.raises(TypeError, match=r"hidden_size. \(did you mean encoder__hidden_size"):
+        tfxformer.build("bert-base", hidden_size=64)
+    with pytest.raises(TypeError, match=r"num_hidden_layers. \(did you mean decoder__num_layers"):
+        tfxformer.build("gpt2", num_hidden_layers=2)
+    with pytest.raises(TypeError, match=r"dropuot. \(did you mean encoder__dropout"):
+        tfxformer.build("bert-base", encoder__dropuot=0.5)
+
+
+# ---- compile ----------------------------------------------------------------------------------------------------
+
+
+def test_optimizer_arguments_beside_a_name_are_used(classifier):
+    classifier.compile("adam", learning_rate=2e-5, weight_decay=0.1, global_clipnorm=0.5)
+    optimizer = classifier.optimizer
+    assert type(optimizer) is keras.optimizers.Adam  # a name means what it means in Keras
+    assert float(optimizer.learning_rate) == pytest.approx(2e-5)
+    assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.1, 0.5)
+    classifier.compile("adamw", learning_rate=1e-3, layer_decay=0.5)  # a rule that only ours has
+    assert classifier.optimizer.layer_decay == 0.5
+
+
+def test_warmup_beside_a_name_is_a_schedule_of_the_fit(classifier, plain_kernels, tmp_path):
+    classifier.compile("adam", learning_rate=2e-3, warmup=0.5, jit_compile=False)
+    classifier.fit(tiny.TEXTS, tiny.LABELS, batch_size=12, epochs=2, verbose=0)
+    # 24 texts, 12 a batch, 2 epochs: 4 updates. transformers' linear schedule with 2 of them rising, at update 3: 1/2.
+    rate = classifier.optimizer._learning_rate
+    assert [float(rate(step)) for step in range(5)] == pytest.approx([0, 1e-3, 2e-3, 1e-3, 0])
+    classifier.save(tmp_path / "model.keras")
+    opened = keras.models.load_model(tmp_path / "model.keras")
+    assert opened.optimizer._learning_rate.get_config() == rate.get_config()
+    assert opened._plan == {"optimizer": "adam", "learning_rate": 2e-3, "warmup": 0.5}
+
+
+def test_optimizer_arguments_beside_an_object_are_refused(classifier):
+    for arguments in ({"learning_rate": 2e-5}, {"weight_decay": 0.1}, {"global_clipnorm": 0.5}, {"warmup": None}):
+        with pytest.raises(TypeError, match=f"{next(iter(arguments))} beside optimizer=<Adam>.*set them on the object"):
+            classifier.compile(keras.optimizers.Adam(1e-3), **arguments)
+    with pytest.raises(TypeError, match="takes no 'relative_step'"):
+        classifier.compile("adam", relative_step=True)
+    with pytest.raises(TypeError, match=r"takes no 'learning_rat' \(did you mean learning_rate\?\)"):
+        classifier.compile(learning_rat=1e-3)
+    with pytest.raises(ValueError, match="learning_rate=nan"):
+        classifier.compile(learning_rate=float("nan"))
+
+
+def test_distiller_uses_or_refuses_optimizer_arguments_alike(classifier):
+    distiller = compression.Distiller(compression.student_from(classifier, num_layers=1), classifier)
+    distiller.compile("adam", learning_rate=2e-5, global_clipnorm=0.5)
+    assert distiller.optimizer.global_clipnorm == 0.5
+    assert float(distiller.optimizer.learning_rate) == pytest.approx(2e-5)
+    with pytest.raises(TypeError, match="learning_rate beside optimizer=<SGD>"):
+        distiller.compile(keras.optimizers.SGD(), learning_rate=2e-5)
+    with pytest.raises(TypeError, match=r"Distiller.fit takes no 'epoch' \(did you mean epochs\?\)"):
+        distiller.fit(tiny.TEXTS, epoch=3)
+
+
+@pytest.mark.parametrize(
+    "callback", [keras.callbacks.ReduceLROnPlateau("loss"), keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3)]
+)
+def test_callbacks_that_set_the_rate_are_told_the_way_out_of_a_schedule(classifier, callback):
+    classifier.compile(run_eagerly=True)
+    with pytest.raises(ValueError, match=rf"{type(callback).__name__} sets .*compile\('adamw', learning_rate=5e-5\)"):
+        classifier.fit(tiny.TEXTS, tiny.LABELS, batch_size=24, callbacks=[callback], verbose=0)
+    with pytest.raises(TypeError, match=r"compile\('adamw', learning_rate=5e-5\)"):
+        classifier.optimizer.learning_rate = 1e-3
+    classifier.compile("adamw", learning_rate=5e-5, run_eagerly=True)  # the way that the message names
+    classifier.fit(tiny.TEXTS, tiny.LABELS, batch_size=24, callbacks=[callback], verbose=0)
+
+
+def test_optimizers_and_schedules_by_name_refuse_what_they_do_not_take():
+    with pytest.raises(ValueError, match="peak"):
+        training.WarmupLinear(float("nan"), 10)
+    with pytest.raises(TypeError, match=r"takes no 'flor' \(did you mean floor\?\)"):
+        training.schedule("cosine", 1e-3, 10, flor=0.1)
+    with pytest.raises(TypeError, match=r"takes no 'weigth_decay' \(did you mean weight_decay\?\)"):
+        training.optimizer("adamw", 1e-3, weigth_decay=0.1)
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+OF_TRANSFORMERS = {"token_ids": "input_ids", "padding_mask": "attention_mask", "segment_ids": "token_type_ids"}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return tiny.batch()
+
+
+@pytest.fixture(scope="module")
+def of_transformers(batch):
+    return {OF_TRANSFORMERS[name]: array for name, array in batch.items()}
+
+
+def test_batch_by_transformers_names_is_the_same_batch(encoder, classifier, batch, of_transformers, plain_kernels):
+    wanted = np.asarray(encoder(batch)["sequence_output"])
+    np.testing.assert_array_equal(encoder(of_transformers)["sequence_output"], wanted)
+    traced = tf.function(lambda inputs: encoder(inputs)["sequence_output"])
+    np.testing.assert_allclose(traced(of_transformers), wanted, atol=1e-5)
+    np.testing.assert_array_equal(classifier(of_transformers), classifier(batch))
+    classifier.compile(run_eagerly=True)
+    labels = np.array([0, 1, 0])
+    np.testing.assert_array_equal(classifier.predict(of_transformers, verbose=0), classifier.predict(batch, verbose=0))
+    dataset = tf.data.Dataset.from_tensor_slices((of_transformers, labels)).batch(3)
+    assert classifier.evaluate(dataset, verbose=0) == classifier.evaluate(batch, labels, verbose=0)
+    lm = tasks.CausalLM(tiny.backbone("gpt2"))
+    ours = {name: batch[name] for name in ("token_ids", "padding_mask")}
+    theirs = {OF_TRANSFORMERS[name]: array for name, array in ours.items()}
+    np.testing.assert_array_equal(lm(theirs), lm(ours))
+
+
+def test_unknown_or_missing_key_of_a_batch_is_named(encoder, classifier, batch):
+    labels, short = np.array([0, 1, 0]), {name: batch[name] for name in ("token_ids", "padding_mask")}
+    both = tasks.MultiTask({"one": classifier, "two": tasks.TextClassifier(encoder, ["a", "b"], name="two")})
+    for model in (encoder, classifier, both, tasks.MaskedLM(encoder), tf.function(encoder)):
+        with pytest.raises(ValueError, match="has labels, which it does not read"):
+            model({**batch, "labels": labels})
+        with pytest.raises(ValueError, match="lacks segment_ids"):
+            model(short)
+        with pytest.raises(ValueError, match="a dict of token_ids, padding_mask, segment_ids; got a list"):
+            model(list(batch.values()))
+    for call in (classifier.fit, classifier.evaluate):
+        with pytest.raises(ValueError, match="lacks segment_ids"):
+            call(short, labels)
+        with pytest.raises(ValueError, match="lacks segment_ids"):
+            call(tf.data.Dataset.from_tensor_slices((short, labels)).batch(3))
+    with pytest.raises(ValueError, match="has speaker, which"):
+        classifier.predict({**batch, "speaker": labels})
+    with pytest.raises(ValueError, match="has segment_ids, which it does not read"):
+        tiny.backbone("gpt2")(batch)
+    with pytest.raises(ValueError, match="'token_ids' twice"):
+        encoder({**batch, "input_ids": batch["token_ids"]})

@@ -245,10 +245,10 @@ class Distiller(ScheduledModel):
 
         Without targets it learns from the teacher alone.
         """
-        if isinstance(self.student, ScheduledModel):
-            x, y, sample_weight = self.student.to_arrays(x, y, sample_weight, fitting=fitting)
         if has_answers(x):
             return x, y, sample_weight  # what `fit` evaluates on is prepared already
+        if isinstance(self.student, ScheduledModel):
+            x, y, sample_weight = self.student.to_arrays(x, y, sample_weight, fitting=fitting)
         return self._answering.with_answers(x, self.cache_bytes), y, sample_weight
 
     def predict(self, x, *args, **kwargs):

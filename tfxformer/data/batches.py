@@ -54,10 +54,10 @@ def is_text_dataset(dataset: Any) -> bool:
 
     Raises TypeError for elements that are neither.
     """
-    first = _first(dataset.element_spec)
+    first = first_of(dataset.element_spec)
     specs = list(first.values()) if isinstance(first, dict) else [first]
-    if isinstance(first, dict) and "token_ids" in first:
-        return False
+    if isinstance(first, dict) and not any(map(_is_string, specs)):
+        return False  # what it has beside or in place of token_ids, the model says
     if isinstance(first, tuple):
         specs = list(first)
     if specs and len(specs) <= 2 and all(_is_string(spec) for spec in specs) and not isinstance(first, dict):
@@ -80,7 +80,7 @@ def read_dataset(dataset: Any) -> Examples:
         raise ValueError(f"Elements of {len(dataset.element_spec)} parts; wanted a text, or a text and a label.")
     inputs, labels = [], []
     for element in dataset.as_numpy_iterator():
-        first, label = element if labelled else (_first(element), None)
+        first, label = element if labelled else (first_of(element), None)
         columns = [_decoded(part) for part in (first if isinstance(first, tuple) else (first,))]
         batched = isinstance(columns[0], list)
         rows = list(zip(*columns, strict=True)) if batched else [tuple(columns)]
@@ -103,7 +103,7 @@ def to_batch(encoding: Encoding, segment_ids: bool, warn: bool = True) -> dict[s
     return batch | {"segment_ids": encoding.segment_ids} if segment_ids else batch
 
 
-def _first(element: Any) -> Any:
+def first_of(element: Any) -> Any:
     """The inputs of a dataset element: the first of (inputs, labels), or of a tuple of one."""
     return element[0] if isinstance(element, tuple) else element
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+from tfxformer.keywords import KnownKeywords, nearest, refuse_unknown
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.layers.normalization import NORMS
 from tfxformer.layers.positions import POSITION_MODES
@@ -26,7 +27,7 @@ def _require_number(value, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class StackConfig:
+class StackConfig(KnownKeywords):
     """The switches of one stack of blocks.
 
     Attributes:
@@ -197,7 +198,7 @@ class StackConfig:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(KnownKeywords):
     """The switches of the heads that a family puts on its encoder or decoder.
 
     Attributes:
@@ -224,7 +225,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(KnownKeywords):
     """A whole model as data, JSON both ways.
 
     Attributes:
@@ -306,6 +307,11 @@ class TransformerConfig:
 
     def replace(self, **changes) -> TransformerConfig:
         """A copy with other values; a nested switch is named by its path, `encoder__dropout=0.0`."""
+        parts = {name: getattr(self, name) for name in ("encoder", "decoder", "heads")}
+        paths = [
+            f"{part}__{one.name}" for part, config in parts.items() if config for one in dataclasses.fields(config)
+        ]
+        refuse_unknown(changes, [*(one.name for one in dataclasses.fields(self)), *paths], "TransformerConfig.replace")
         nested: dict[str, dict] = {}
         flat = {}
         for name, value in changes.items():
@@ -337,7 +343,8 @@ def construct(cls, values: dict):
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}.")
+        near = "".join(f" ({name}: did you mean {ours}?)" for name in unknown if (ours := nearest(name, known)))
+        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}{near}; it has: {', '.join(sorted(known))}.")
     return cls(**values)
 
 

@@ -18,7 +18,7 @@ from tfxformer.data.masking import (
     mask_tokens,
     most_places,
 )
-from tfxformer.keywords import checked
+from tfxformer.keywords import checked, our_inputs
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
@@ -49,6 +49,7 @@ class MaskedLM(Task):
 
     task_name = "masked-lm"
     input_spec = None  # a batch may have positions too
+    further_inputs = (POSITIONS,)
 
     def __init__(self, backbone, masking_rate=0.15, masking="tokens", seed=0, tokenizer=None, **kwargs):
         if masking not in MASKINGS:
@@ -135,7 +136,7 @@ class MaskedLM(Task):
         if x is None:
             return None
         if is_dataset(x) and isinstance(x.element_spec, Mapping):
-            return self.hide_batches(x, changing=changing)
+            return self.hide_batches(x.map(our_inputs), changing=changing)
         return self._hiding(x, batch_size, changing) if is_raw(x) else None
 
     def _hiding(self, texts, batch_size, fitting=False):

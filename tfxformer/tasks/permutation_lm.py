@@ -32,6 +32,7 @@ class PermutationLM(MaskedLM):
 
     task_name = "permutation-lm"
     head_name = MaskedLM.task_name
+    further_inputs = (POSITIONS, RANKS)
 
     def __init__(self, backbone, masking_rate=1 / 6, masking="spans", mask_id=None, tokenizer=None, **kwargs):
         super().__init__(backbone, masking_rate=masking_rate, masking=masking, tokenizer=tokenizer, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -9,13 +10,13 @@ import numpy as np
 
 from tfxformer.checkpoints.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
-from tfxformer.data.batches import Examples, is_dataset, read_dataset, read_examples, to_batch
+from tfxformer.data.batches import Examples, first_of, is_dataset, read_dataset, read_examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.weights import example_weights, weigh_tokens
 from tfxformer.files import replacing_folder
-from tfxformer.keywords import FUNCTIONAL, checked
+from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, our_inputs
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.models import make_backbone
@@ -30,7 +31,7 @@ from tfxformer.training.scheduled_model import ScheduledModel
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
 
-class Task(ScheduledModel):
+class Task(NamedInputs, ScheduledModel):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
 
     `fit`, `evaluate` and `predict` accept texts, arrays (dicts of int32 [B, S]) and datasets of either. Texts are
@@ -201,7 +202,17 @@ class Task(ScheduledModel):
 
         With `fitting` it also chooses `sequence_length`, as `fit` does.
         """
-        return self._examples(x, y, sample_weight, fitting=fitting)
+        x, y, sample_weight = self._examples(x, y, sample_weight, fitting=fitting)
+        return self._by_our_names(x), y, sample_weight
+
+    def _by_our_names(self, x):
+        """Arrays, or a dataset of batches, by our names; refused before the first step where they do not fit."""
+        if isinstance(x, Mapping):
+            return self.named_inputs(x)
+        first = first_of(x.element_spec) if is_dataset(x) else None
+        if not isinstance(first, Mapping) or self.named_inputs(first).keys() == first.keys():
+            return x
+        return x.map(lambda batch, *others: (our_inputs(batch), *others) if others else our_inputs(batch))
 
     def weigh_classes(self, class_weight, x, y=None, sample_weight=None) -> tuple:
         """What Keras trains on with the weights of classes; see `tasks.class_weights.weigh_classes`."""
@@ -221,7 +232,7 @@ class Task(ScheduledModel):
     @checked(to=keras.Model.predict)
     def logits(self, x, batch_size=None, **kwargs):
         """Keras' own `predict`: the logits of arrays, or of a dataset of batches."""
-        return super().predict(x, batch_size=batch_size, **kwargs)
+        return super().predict(self._by_our_names(x), batch_size=batch_size, **kwargs)
 
     # ---- saving -----------------------------------------------------------------------------------------------
 

@@ -7,10 +7,12 @@ import math
 from numbers import Real
 
 import keras
+from keras import tree
 
 from tfxformer.keywords import keywords_of, refuse_unknown
-from tfxformer.training.optimizers import OPTIMIZERS, AdamW
+from tfxformer.training.optimizers import OPTIMIZERS, AdamW, updating_optimizer
 from tfxformer.training.schedules import WarmupLinear
+from tfxformer.training.variable_rules import WAY_OUT
 
 AUTO = "auto"
 # AdamW without decay on norms and biases, its rate warming up and then falling linearly to zero.
@@ -77,6 +79,23 @@ def planned_optimizer(plan: dict, total_steps: int):
         peak = float(_made({"optimizer": plan["optimizer"]}, "").learning_rate)
     rate = WarmupLinear(peak, total_steps, plan.pop("warmup"))
     return _made({**plan, "learning_rate": rate}, "")
+
+
+def check_rate_callbacks(callbacks, optimizer) -> None:
+    """Refuses callbacks that set the learning rate beside an optimizer whose rate is a schedule.
+
+    Raises:
+        ValueError: naming the callback; Keras would fail where the rate is first set, after an epoch or more.
+    """
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else tree.flatten(callbacks)
+    setting = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
+    rate = getattr(updating_optimizer(optimizer), "_learning_rate", None)
+    for callback in listed:
+        if isinstance(callback, setting) and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            raise ValueError(
+                f"{type(callback).__name__} sets the learning rate, which is a {type(rate).__name__} of the steps: "
+                f"one of the two. {WAY_OUT} trains with a constant rate that it can set."
+            )
 
 
 def _made(plan: dict, owner: str):

@@ -9,6 +9,7 @@ from keras import tree
 from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
+from tfxformer.training.chosen_optimizer import check_rate_callbacks
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.positions import Epochs, describe
 from tfxformer.training.replica_step import batch_size, call, compiled, values
@@ -156,6 +157,7 @@ class DistributedModel(KnownKeywords, keras.Model):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._assert_compile_called("fit")
         check_batch_size(self.distribute_strategy, x, batch_size)
+        check_rate_callbacks(callbacks, self.optimizer)
         if resume_among(callbacks) is not None or isinstance(x, Epochs):
             return resumable_fit(self, **arguments)
         data = describe(x, y, sample_weight, batch_size) if is_cluster(self.distribute_strategy) else {}

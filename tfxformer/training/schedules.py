@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import keras
 from keras import ops
+
+from tfxformer.keywords import keywords_of, refuse_unknown
 
 
 def _count(name, value, total_steps):
@@ -13,6 +16,12 @@ def _count(name, value, total_steps):
     if not 0 <= value <= (total_steps if isinstance(value, int) else 1.0):
         raise ValueError(f"{name} must be a share from 0 to 1 or a count up to {total_steps}, got {value!r}.")
     return value if isinstance(value, int) else int(value * total_steps)
+
+
+def _check_peak(peak):
+    if isinstance(peak, bool) or not isinstance(peak, Real) or not math.isfinite(peak) or peak < 0:
+        raise ValueError(f"peak must be a finite rate of 0 or more, got {peak!r}.")
+    return float(peak)
 
 
 def _check_floor(floor, peak):
@@ -40,7 +49,7 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak, total_steps, warmup=0.1):
         if total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}.")
-        self.peak = float(peak)
+        self.peak = _check_peak(peak)
         self.total_steps = int(total_steps)
         self.warmup = warmup
         self.warmup_steps = _count("warmup", warmup, total_steps)
@@ -229,4 +238,5 @@ def schedule(name, peak, total_steps, warmup=0.1, **kwargs):
     """
     if name not in SCHEDULES:
         raise ValueError(f"No schedule is named {name!r}; there are {', '.join(SCHEDULES)}.")
+    refuse_unknown(kwargs, keywords_of(SCHEDULES[name]), f"schedule({name!r})")
     return SCHEDULES[name](peak, total_steps, warmup, **kwargs)

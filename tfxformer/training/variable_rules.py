@@ -46,6 +46,9 @@ def layer_depths(paths: list[str]) -> tuple[list[int], int]:
     return depths, top
 
 
+WAY_OUT = "compile('adamw', learning_rate=5e-5)"  # of a schedule, to a rate that can be set
+
+
 class VariableRules(KnownKeywords):
     """Put in front of a Keras optimizer: rules by variable that are part of its config, and dense gradients.
 
@@ -69,6 +72,23 @@ class VariableRules(KnownKeywords):
         self.no_decay = tuple(no_decay)
         self.layer_decay = float(layer_decay)
         self._layer_rates = ()
+
+    @property
+    def learning_rate(self):
+        """The rate of the next update; to set it, it must not be a schedule."""
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        if isinstance(self._learning_rate, schedule) and not (
+            isinstance(learning_rate, schedule) or callable(learning_rate)
+        ):
+            raise TypeError(
+                f"learning_rate is a {type(self._learning_rate).__name__} of the steps, which cannot be set to a "
+                f"number: {WAY_OUT} trains with a constant rate that can."
+            )
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     def build(self, variables):
         if not self.built:
