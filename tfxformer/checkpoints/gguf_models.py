@@ -217,6 +217,10 @@ def open_gguf(path) -> tuple[dict[str, Any], GGUFTensors]:
     return _config(file, architecture, tensors), tensors
 
 
+# How llama.cpp draws tokens of a file unless it is told otherwise.
+_SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+
+
 def _config(file: GGUFFile, architecture: Architecture, tensors: GGUFTensors) -> dict[str, Any]:
     read = _Reader(file, architecture)
     if "token_embd.weight" not in file:
@@ -241,19 +245,24 @@ def _config(file: GGUFFile, architecture: Architecture, tensors: GGUFTensors) ->
     if not read("attention.causal", True, bool):
         config["is_causal"] = False
     read.finish()
-    return config | _special_ids(file.metadata)
+    sampling = {key: file.metadata.get(f"general.sampling.{name}") for key, name in _SAMPLING.items()}
+    return config | _special_ids(file.metadata) | {key: value for key, value in sampling.items() if value is not None}
 
 
 def _special_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Ids of begin, end and padding, where the file has them; a chat model may have two that end a turn."""
+    """Ids of begin, end and padding, where the file has them; a chat model may have several that end a turn."""
     keys = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
     ids = {theirs: metadata.get(f"tokenizer.ggml.{ours}_token_id") for ours, theirs in keys.items()}
-    turn = metadata.get("tokenizer.ggml.eot_token_id")
-    for index in (*ids.values(), turn):
+    # Of a turn, and of a message that calls a tool: llama.cpp ends a text at either.
+    turns = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
+    for index in (*ids.values(), *turns):
         if index is not None and type(index) is not int:
             raise CheckpointError(f"The GGUF file has {index!r} as the id of a special token.")
-    if turn is not None and turn != ids["eos_token_id"]:
-        ids["eos_token_id"] = [index for index in (ids["eos_token_id"], turn) if index is not None]
+    ends = list(dict.fromkeys(index for index in (ids["eos_token_id"], *turns) if index is not None))
+    if len(ends) > 1:
+        ids["eos_token_id"] = ends
+    elif ends:
+        ids["eos_token_id"] = ends[0]
     return ids
 
 

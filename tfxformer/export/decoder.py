@@ -63,10 +63,16 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, sa
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
-        end = None if model.tokenizer is None else model.tokenizer.eos_id
-        return Job(plans, check, len(rows), facts={"stop_ids": [] if end is None else [end]})
+        return Job(plans, check, len(rows), facts=generation_facts(model))
 
     return make
+
+
+def generation_facts(model) -> dict:
+    """What a file says of how texts are generated: the ids that end them, and the checkpoint's settings."""
+    tokenizer, vocabulary = model.tokenizer, model.backbone.config.vocabulary_size
+    settings = model.generation_config.with_end(None if tokenizer is None else tokenizer.eos_id)
+    return {"stop_ids": list(settings.ends_in(vocabulary)), "generation_config": model.generation_config.to_dict()}
 
 
 def check_mode(mode: Mode) -> None:

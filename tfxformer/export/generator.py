@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,14 @@ from tfxformer.export.interpreters import of_this_process, thread_count
 from tfxformer.export.model_file import Place, open_file
 from tfxformer.export.quiet import quiet_runtime
 from tfxformer.export.sampling import Sampler
-from tfxformer.text.inputs import as_texts
-from tfxformer.text.stopping import StopStrings
+from tfxformer.text import Tokenizer
+from tfxformer.text.generation_config import GenerationConfig
+from tfxformer.text.inputs import as_texts, check_one_prompt
+from tfxformer.text.stopping import StopStrings, read_stops
 from tfxformer.text.streaming import TextStream
+from tfxformer.text.token_rules import NOT_FINITE, Rows
+
+STREAM_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "seed", "stop")
 
 
 class LiteRTGenerator:
@@ -42,6 +48,8 @@ class LiteRTGenerator:
         cache_length: int T, prompt and answer together.
         prefill_lengths: tuple of int, how many tokens of a prompt one call reads.
         quantization: str or None.
+        generation_config: `text.generation_config.GenerationConfig`, what the checkpoint says of its texts; assign
+            another one (`dataclasses.replace`) to change it.
 
     Raises:
         FileNotFoundError: there is no such file. ValueError: it is no file of a causal language model, or a damaged
@@ -63,7 +71,9 @@ class LiteRTGenerator:
         caches = [tensor for tensor in found[decoding.DECODE].inputs if tensor.name.startswith(decoding.CACHE)]
         self.cache_length = caches[0].shape[2]  # keys [1, G, T, H]
         self.tokenizer = file.tokenizer
-        self._stop_ids = frozenset(own.get("stop_ids") or ())
+        self._stop_ids = tuple(own.get("stop_ids") or ())
+        settings = GenerationConfig.from_dict(own.get("generation_config") or {}, f"{path}")
+        self.generation_config = settings if settings.eos_token_id else replace(settings, eos_token_id=self._stop_ids)
         self._vocabulary_size = _output(found[decoding.DECODE], "logits").shape[-1]
         self._num_threads = num_threads
         threads, content = thread_count(num_threads), file.content if file.bundled else None
@@ -80,12 +90,47 @@ class LiteRTGenerator:
         return "".join(self.stream(prompt, max_new_tokens, **options))
 
     def chat(self, messages: Iterable[Mapping[str, str]], max_new_tokens: int | None = None, **options) -> str:
-        """The answer to a conversation: dicts with "role" and "content"; other arguments as in `stream`."""
-        return self.generate(list(messages), max_new_tokens, **options)
+        """The answer to a conversation.
+
+        Args:
+            messages: dicts with "role" and "content".
+            options: as `stream` has them; all others are those of `chat_prompt`.
+        """
+        template = {name: options.pop(name) for name in list(options) if name not in STREAM_OPTIONS}
+        ids = self.chat_prompt(messages, **template)
+        return "".join(self._stream(ids, max_new_tokens, chat=True, **options))
+
+    def chat_prompt(self, messages: Iterable[Mapping[str, str]], **variables) -> list[int]:
+        """The ids after which the answer to a conversation comes: `stream(chat_prompt(messages))` streams it.
+
+        Args:
+            messages: dicts with "role" and "content".
+            variables: template, tools, documents, and what else the template reads (`enable_thinking=False`); see
+                `text.Tokenizer.apply_chat_template`.
+        """
+        rendered = self._tokenizer().apply_chat_template(messages, **variables)
+        return self._tokenizer().ids([rendered], special_tokens=False)[0]
+
+    def default_sampling(self) -> dict:
+        """How the checkpoint wants tokens drawn: `generate(prompt, **generator.default_sampling())`.
+
+        Nothing where it draws none by chance, which is the default here too.
+
+        Raises:
+            ValueError: for a way to draw that there is none for here.
+        """
+        settings = self.generation_config
+        values = settings.sampling() if settings.do_sample and settings.temperature != 0 else {}
+        if settings.num_beams != 1 or "typical_p" in values:
+            raise ValueError(
+                f"The checkpoint generates by num_beams={settings.num_beams}, typical_p={settings.typical_p}, which a "
+                "file does not: name temperature, top_k, top_p or min_p yourself."
+            )
+        return values
 
     def stream(
         self,
-        prompt: str | list[Mapping[str, str]],
+        prompt: str | list[int] | list[Mapping[str, str]],
         max_new_tokens: int | None = None,
         *,
         temperature: float = 0.0,
@@ -93,32 +138,46 @@ class LiteRTGenerator:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int | None = None,
-        stop: str | Iterable[str] = (),
+        stop: str | int | Iterable[str | int] = (),
     ) -> Iterator[str]:
         """Pieces of text as they become certain; together they are the text.
 
+        What the checkpoint says in `generation_config` counts, but for how tokens are drawn: see `default_sampling`.
+
         Args:
-            prompt: a text, or the messages of a conversation, for the model's chat template.
-            max_new_tokens: int, or None to go on until an end token or the end of the cache.
+            prompt: a text, ids of tokens, or the messages of a conversation, for the model's chat template.
+            max_new_tokens: int; None for what the checkpoint says, else until an end token or the end of the cache.
             temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the
                 most likely token.
-            stop: texts before which the answer ends.
+            stop: texts before which the answer ends, or ids of tokens; besides the checkpoint's.
 
         Raises:
-            ValueError: an empty prompt, one longer than the cache, or arguments out of their range.
+            TypeError, ValueError: an empty prompt, one longer than the cache, several, or arguments out of their range.
         """
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+        if isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], Mapping):
+            return self._stream(self.chat_prompt(prompt), max_new_tokens, stop, chat=True, **options)
+        check_one_prompt(prompt)
+        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else prompt
+        return self._stream(ids, max_new_tokens, stop, **options)
+
+    def _stream(self, ids, max_new_tokens, stop=(), chat: bool = False, **sampling) -> Iterator[str]:
+        tokenizer = self._tokenizer()
+        sampler = Sampler(**sampling)
+        # A turn ends with the tokenizer's end token, whatever else ends a text.
+        ends = (*self._stop_ids, *([tokenizer.eos_id] if chat and tokenizer.eos_id is not None else []))
+        stops = read_stops(tokenizer, stop, ends, self.generation_config.stop_strings)
+        return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, stops)
+
+    def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise ValueError(f"{self.path} carries no tokenizer: call generate_ids(ids) with token ids.")
-        ids = self._prompt_ids(prompt)
-        sampler = Sampler(temperature, top_k, top_p, min_p, seed)
-        stops = [stop] if isinstance(stop, str) else list(stop)
-        if any(not isinstance(text, str) or not text for text in stops):
-            raise ValueError(f"stop={stop!r}: stop texts are not empty.")
-        return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, StopStrings(stops))
+        return self.tokenizer
 
     def generate_ids(self, ids, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> list[int]:
-        """The tokens that follow the ids of a prompt, the end token left out."""
-        return list(self._tokens(self._checked(ids, max_new_tokens), max_new_tokens, sampler or Sampler()))
+        """The tokens that follow the ids of a prompt, the end token left out; other arguments as in `stream`."""
+        ids = self._checked(ids, max_new_tokens)
+        return list(self._tokens(ids, max_new_tokens, sampler or Sampler(), self._stop_ids))
 
     def score(self, texts: Iterable[str]) -> np.ndarray:
         """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts]; see `CausalLM.score`.
@@ -139,6 +198,7 @@ class LiteRTGenerator:
         steps, likelihoods = self.steps(), []
         for token, following in itertools.pairwise(ids):
             logits = steps.decode(token).astype(np.float64)
+            _require_finite(logits)
             likelihoods.append(logits[following] - np.logaddexp.reduce(logits))
         return float(np.mean(likelihoods))
 
@@ -149,14 +209,12 @@ class LiteRTGenerator:
         weakref.finalize(steps, text.release).atexit = False
         return steps
 
-    def _prompt_ids(self, prompt) -> list[int]:
-        if isinstance(prompt, str):
-            (ids,) = self.tokenizer.ids([prompt])
-            if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id:
-                ids = ids[:-1]  # of a tokenizer that ends every text: there is nothing to say after the end
-            begin = self.tokenizer.bos_id
-            return [begin] if not ids and begin is not None else ids
-        return self.tokenizer.ids([self.tokenizer.apply_chat_template(prompt)], special_tokens=False)[0]
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        (ids,) = self._tokenizer().ids([prompt])
+        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id:
+            ids = ids[:-1]  # of a tokenizer that ends every text: there is nothing to say after the end
+        begin = self.tokenizer.bos_id
+        return [begin] if not ids and begin is not None else ids
 
     def _checked(self, ids, max_new_tokens) -> list[int]:
         ids = self._whole_ids(ids)
@@ -179,25 +237,40 @@ class LiteRTGenerator:
             raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {self._vocabulary_size - 1}.")
         return [int(index) for index in ids]
 
-    def _tokens(self, ids: list[int], max_new_tokens, sampler) -> Iterator[int]:
+    def _tokens(self, ids: list[int], max_new_tokens, sampler, stop_ids) -> Iterator[int]:
         # The last token is chosen but need not be written: one more than there are free slots.
-        room = self.cache_length - len(ids) + 1
+        room, settings = self.cache_length - len(ids) + 1, self.generation_config
+        if max_new_tokens is None:
+            max_new_tokens = settings.new_tokens(len(ids), room, room)
+        rules, written = settings.rules, list(ids)
+        end = len(ids) + min(room, max_new_tokens)
         steps = self.steps()
         steps.prefill(ids[:-1])
-        token = ids[-1]
-        for _ in range(min(room, max_new_tokens or room)):
-            token = sampler(steps.decode(token))
-            if token in self._stop_ids:
+        while len(written) < end:
+            logits = steps.decode(written[-1])
+            _require_finite(logits)
+            if not rules.change_nothing:
+                rows = Rows(np.array([written], np.int32), len(written), np.zeros(1, np.int32), len(ids), end)
+                logits = rules.apply(logits[None], rows)[0]
+            token = sampler(logits)
+            if token in stop_ids:
                 return
+            written.append(token)
             yield token
 
     def _pieces(self, ids, max_new_tokens, sampler, stops) -> Iterator[str]:
-        text = TextStream(self.tokenizer)
-        for token in self._tokens(ids, max_new_tokens, sampler):
-            yield from filter(None, [stops.feed(text.feed(token))])
-            if stops.stopped:
+        text, strings = TextStream(self.tokenizer), StopStrings(stops.strings)
+        for token in self._tokens(ids, max_new_tokens, sampler, stops.ids):
+            yield from filter(None, [strings.feed(text.feed(token))])
+            if strings.stopped:
                 return
-        yield from filter(None, [stops.feed(text.end()) + stops.end()])
+        yield from filter(None, [strings.feed(text.end()) + strings.end()])
+
+
+def _require_finite(logits) -> None:
+    """Refuses logits of which no next token can be chosen."""
+    if not np.isfinite(logits).all():
+        raise ValueError(NOT_FINITE)
 
 
 def _is_whole(value) -> bool:

@@ -9,6 +9,8 @@ import contextlib
 import io
 import json
 import tempfile
+import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import tfxformer
@@ -16,6 +18,9 @@ from tfxformer.export import checksum, decoding
 from tfxformer.export.model_file import open_file
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.text import Tokenizer
+from tfxformer.text.generation_config import GenerationConfig
+from tfxformer.text.stopping import read_stops
+from tfxformer.text.token_rules import TokenRules
 
 # LiteRT-LM hands the content of a message over as a list of parts; the templates of checkpoints expect text, and would
 # write that list out as JSON. In front of a template this makes text of the parts.
@@ -87,7 +92,8 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     """What LiteRT-LM must know of a file, as its protocol buffer."""
     from litert_lm_builder.runtime.proto import llm_metadata_pb2, llm_model_type_pb2, sampler_params_pb2
 
-    found = open_file(tflite).signatures
+    file = open_file(tflite)
+    found = file.signatures
     if decoding.DECODE not in found:
         raise ValueError(f"{tflite} has no signature decode, only {', '.join(found)}: it is no language model.")
     decode = found[decoding.DECODE]
@@ -103,13 +109,31 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     metadata = llm_metadata_pb2.LlmMetadata()
     if begins_with_bos(tokenizer):  # the runtime puts it in front, and the tokenizer adds nothing there
         metadata.start_token.token_ids.ids.append(tokenizer.bos_id)
-    metadata.stop_tokens.add().token_ids.ids.append(tokenizer.eos_id)
+    settings = GenerationConfig.from_dict(file.own.get("generation_config") or {}, str(tflite))
+    stops = read_stops(tokenizer, tokenizer.eos_id, file.own.get("stop_ids") or (), settings.stop_strings)
+    for index in stops.ids:
+        metadata.stop_tokens.add().token_ids.ids.append(index)
+    for text in stops.strings:
+        metadata.stop_tokens.add().token_str = text
+    _say_what_is_left_out(settings)
     metadata.max_num_tokens = cache.shape[2]  # keys [1, G, T, H]
     metadata.llm_model_type.CopyFrom(llm_model_type_pb2.LlmModelType(generic_model=llm_model_type_pb2.GenericModel()))
     metadata.jinja_prompt_template = JOIN_PARTS + template
     metadata.sampler_params.type = sampler_params_pb2.SamplerParameters.TOP_P
     metadata.sampler_params.k, metadata.sampler_params.p, metadata.sampler_params.temperature = 1, 1.0, 1.0
     return metadata
+
+
+def _say_what_is_left_out(settings: GenerationConfig) -> None:
+    """Warns of a checkpoint's rules for the next token, which no bundle can hold."""
+    plain = TokenRules()
+    rules = [one.name for one in fields(plain) if getattr(settings, one.name) != getattr(plain, one.name)]
+    if left := [name for name in rules if name != "eos_token_id"]:
+        warnings.warn(
+            f"The checkpoint sets {', '.join(left)}, which LiteRT-LM has no place for: it will generate without. "
+            "LiteRTGenerator applies them.",
+            stacklevel=3,
+        )
 
 
 def begins_with_bos(tokenizer: Tokenizer) -> bool:

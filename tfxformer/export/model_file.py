@@ -158,6 +158,7 @@ _KINDS = {
     "limits": _is_dict_of(int),
     "signatures": _is_dict_of(int | None),
     "stop_ids": _is_list_of(int),
+    "generation_config": _is_dict_of(object),
 }
 
 

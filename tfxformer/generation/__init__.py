@@ -3,19 +3,24 @@
 from tfxformer.generation.beams import Beam, Beams, beam_search
 from tfxformer.generation.generate import generate, stream
 from tfxformer.generation.processors import RepetitionPenalty
-from tfxformer.generation.samplers import Greedy, MinP, Random, Sampler, TopK, TopP, Typical
+from tfxformer.generation.samplers import Filtered, Greedy, MinP, Random, Sampler, TopK, TopP, Typical
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
+from tfxformer.text.generation_config import GenerationConfig
+from tfxformer.text.token_rules import TokenRules
 
 __all__ = [
     "Beam",
     "Beams",
     "DraftModel",
+    "Filtered",
+    "GenerationConfig",
     "Greedy",
     "MinP",
     "PromptLookup",
     "Random",
     "RepetitionPenalty",
     "Sampler",
+    "TokenRules",
     "TopK",
     "TopP",
     "Typical",

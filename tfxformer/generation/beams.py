@@ -11,10 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.generation.engine import Engine, State, has_penalty, last_logits, mark_seen
+from tfxformer.generation.engine import (
+    Engine,
+    State,
+    all_finite,
+    has_penalty,
+    last_logits,
+    mark_seen,
+    require_finite,
+)
 from tfxformer.generation.processors import check_processors, process, static_part, values_of
 from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
 from tfxformer.layers.cache import reordered
+from tfxformer.text.token_rules import Rows
 
 _WORST = -1e9  # the score of what is no candidate
 
@@ -131,6 +140,7 @@ def beam_search(
     search = engine.function(key, lambda: _loop(engine, kinds, settings))
     state = engine.start(rows, length, beams.num_beams, has_penalty(kinds))
     found = search(_begin(state, len(rows.token_ids), beams.num_beams), limits)
+    require_finite(found.state.finite)
     tokens, scores = found.finished.numpy(), found.finished_scores.numpy()
     ends = rows.length + found.finished_lengths.numpy()
     return [
@@ -145,7 +155,7 @@ def _loop(engine: Engine, kinds: tuple, settings: tuple):
 
     def search(search, limits):
         return tf.while_loop(
-            lambda search: tf.reduce_any(search.open) & ~search.ended,
+            lambda search: tf.reduce_any(search.open) & ~search.ended & search.state.finite,
             lambda search: (_advance(engine, search, limits, kinds, settings),),
             (search,),
         )[0]
@@ -166,22 +176,24 @@ def _candidates(engine, search: Search, limits: Limits, kinds, beams: int, count
     """The best next tokens over all beams of a prompt.
 
     Returns:
-        sums of log probabilities [B, C], beams [B, C], tokens [B, C], and the new cache.
+        sums of log probabilities [B, C], beams [B, C], tokens [B, C], the new cache, and whether all logits so far
+        were finite.
     """
     state = search.state
     logits, cache = last_logits(engine.model, state.tokens, state.slot, limits.padding, state.cache, engine.context)
-    logarithms = process(tf.nn.log_softmax(logits, axis=-1), state.seen, kinds, limits.processors)
+    rows = Rows(state.tokens, state.slot, limits.padding, limits.first, limits.limit)
+    logarithms = process(tf.nn.log_softmax(logits, axis=-1), state.seen, kinds, limits.processors, rows)
     vocabulary = logits.shape[-1]
     sums = tf.reshape(logarithms, (-1, beams, vocabulary)) + search.scores[:, :, None]  # [B * K, V] -> [B, K, V]
     best, indices = tf.math.top_k(tf.reshape(sums, (-1, beams * vocabulary)), count)  # [B, K, V] -> [B, K * V]
-    return best, indices // vocabulary, indices % vocabulary, cache
+    return best, indices // vocabulary, indices % vocabulary, cache, state.finite & all_finite(logits)
 
 
 def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
     """One more token in each beam."""
     beams, count, early, never = settings
     state = search.state
-    sums, sources, tokens, cache = _candidates(engine, search, limits, kinds, beams, count)
+    sums, sources, tokens, cache, finite = _candidates(engine, search, limits, kinds, beams, count)
     length = state.slot - limits.first + 1  # new tokens of a candidate
     stops = tf.reduce_any(tokens[:, :, None] == limits.stop_ids, axis=-1) | (state.slot + 1 >= limits.limit)
 
@@ -202,6 +214,7 @@ def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
         slot=state.slot + 1,
         done=state.done,
         seen=seen,
+        finite=finite,
         cache=reordered(cache, rows),
     )
 

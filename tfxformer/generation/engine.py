@@ -15,6 +15,7 @@ from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
 from tfxformer.layers.cache import reordered
+from tfxformer.text.token_rules import NOT_FINITE, Rows
 
 PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
 KEPT_FUNCTIONS = 16  # the compiled functions that a model keeps, the last ones used
@@ -28,6 +29,7 @@ class State(NamedTuple):
         slot: int32 scalar, where the next token goes; the one before it is not in the cache yet.
         done: bool [B], rows that have their stop id.
         seen: bool [B, V], tokens that a row has, where a repetition penalty asks for them; else [B, 0].
+        finite: bool scalar, whether all logits so far were finite numbers; the loop ends where they are not.
         cache: `layers.Cache` of T slots.
     """
 
@@ -35,6 +37,7 @@ class State(NamedTuple):
     slot: object
     done: object
     seen: object
+    finite: object
     cache: Cache
 
 
@@ -44,6 +47,7 @@ class Request(NamedTuple):
     Attributes:
         padding: int32 [B], padded slots on the left of each row.
         first: int32 scalar, the slot of the first new token.
+        end: int32 scalar, the slot at which texts end unfinished.
         seed: uint32 scalar.
         stop_ids: int32 [K], -1 where there is none.
         sampler: dict of float32 scalars.
@@ -52,6 +56,7 @@ class Request(NamedTuple):
 
     padding: object
     first: object
+    end: object
     seed: object
     stop_ids: object
     sampler: dict
@@ -82,6 +87,21 @@ def last_logits(model, tokens, slot, padding, cache, context: int):
 def mark_seen(seen, token_ids):
     """bool [B, V] with one more token of each row, int32 [B]."""
     return ops.logical_or(seen, ops.equal(np.arange(seen.shape[1], dtype="int32")[None], token_ids[:, None]))
+
+
+def all_finite(logits):
+    """Whether no logit is NaN or infinite, as a bool scalar."""
+    return ops.all(ops.isfinite(logits))
+
+
+def require_finite(finite) -> None:
+    """Refuses logits of which no next token can be chosen.
+
+    Raises:
+        ValueError: where `finite` is False.
+    """
+    if not bool(finite):
+        raise ValueError(NOT_FINITE)
 
 
 def has_penalty(kinds: tuple) -> bool:
@@ -148,7 +168,7 @@ class Engine:
             for row, ids, padding in zip(seen, rows.token_ids, rows.padding, strict=True):
                 row[ids[padding:][ids[padding:] >= 0]] = True  # a prompt of embeddings has no tokens
         done = np.zeros(len(tokens), bool)
-        return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen)), cache)
+        return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen, np.bool_(True))), cache)
 
     def read(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
         """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.
@@ -198,7 +218,7 @@ class Engine:
         def make():
             def loop(state, request, limit):
                 return tf.while_loop(
-                    lambda state: (state.slot < limit) & ~tf.reduce_all(state.done),
+                    lambda state: (state.slot < limit) & ~tf.reduce_all(state.done) & state.finite,
                     lambda state: (self._append(state, request, sampler, kinds),),
                     (state,),
                 )[0]
@@ -210,27 +230,37 @@ class Engine:
     def _append(self, state: State, request: Request, sampler: type, kinds: tuple) -> State:
         """One more token in each row."""
         logits, cache = last_logits(self.model, state.tokens, state.slot, request.padding, state.cache, self.context)
-        logits = process(logits, state.seen, kinds, request.processors)
+        finite = state.finite & all_finite(logits)
+        rows = Rows(state.tokens, state.slot, request.padding, request.first, request.end)
+        logits = process(logits, state.seen, kinds, request.processors, rows)
         seed = tf.stack([request.seed, tf.cast(state.slot - request.first, tf.uint32)])
         chosen = sampler.choose(logits, request.sampler, seed)
         tokens = ops.slice_update(state.tokens, (0, state.slot), chosen[:, None])
         done = state.done | tf.reduce_any(chosen[:, None] == request.stop_ids[None], axis=1)
         seen = mark_seen(state.seen, chosen) if has_penalty(kinds) else state.seen
-        return State(tokens, state.slot + 1, done, seen, cache)
+        return State(tokens, state.slot + 1, done, seen, finite, cache)
 
     # ---- drafts -----------------------------------------------------------------------------------------------
 
-    def verify(self, token_ids, slot: int, cache: Cache):
-        """The most probable token after each of some: int32 [1, S] from `slot` on -> (int32 [1, S], new cache)."""
+    def verify(self, token_ids, slot: int, cache: Cache, whole: bool = False):
+        """The most probable token after each of some, int32 [1, S] from `slot` on.
+
+        Args:
+            whole: bool, all logits instead.
+
+        Returns:
+            (int32 [1, S], or float32 [1, S, V]; whether all logits were finite; new cache).
+        """
         padding = np.zeros(1, "int32")
 
         def make():
             def predict(ids, slot, cache):
                 inputs = step_inputs(ids, slot, padding, cache.length, self.context)
                 logits, cache = self.model.step(inputs, cache, logits="all")
-                return ops.cast(ops.argmax(logits, axis=-1), "int32"), cache
+                best = logits if whole else ops.cast(ops.argmax(logits, axis=-1), "int32")
+                return best, all_finite(logits), cache
 
             return tf.function(predict, jit_compile=self.jit_compile)
 
-        function = self.function(("verify", token_ids.shape[1], cache.length), make)
+        function = self.function(("verify", whole, token_ids.shape[1], cache.length), make)
         return function(token_ids, np.int32(slot), cache)

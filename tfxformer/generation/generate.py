@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfxformer.generation.beams import Beams, beam_search
-from tfxformer.generation.engine import Engine, Request, has_penalty
+from tfxformer.generation.engine import Engine, Request, has_penalty, require_finite
 from tfxformer.generation.processors import check_processors, static_part, values_of
 from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
 from tfxformer.generation.samplers import Greedy, Sampler
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
+from tfxformer.text.token_rules import TokenRules
 
 
 def generate(
@@ -36,8 +37,8 @@ def generate(
         prompts: list of lists of ids, of any lengths.
         max_new_tokens: int.
         sampler: `Greedy()` (None), `Random`, `TopK`, `TopP`, `MinP`, `Typical`, or `Beams` for beam search.
-        processors: what changes the logits before the sampler, in this order: `RepetitionPenalty`, or functions of
-            logits float32 [B, V] in keras or tensorflow operations, traced into the loop.
+        processors: what changes the logits before the sampler, in this order: `RepetitionPenalty`, `TokenRules`, or
+            functions of logits float32 [B, V] in keras or tensorflow operations, traced into the loop.
         stop_ids: ids that end a row; its last id is then the stop id.
         seed: int, the same for the same tokens; None for another one each time.
         num_return_sequences: int, continuations of each prompt, one after the other in the result.
@@ -49,17 +50,20 @@ def generate(
         list of B * num_return_sequences lists of new ids.
 
     Raises:
-        ValueError: for a prompt that is empty or does not fit with the new tokens, and for unknown ids.
+        ValueError: for a prompt that is empty or does not fit with the new tokens, for unknown ids, and for logits
+            that are not finite.
     """
     sampler = Greedy() if sampler is None else sampler
     shared = {"stop_ids": stop_ids, "cache_length": cache_length, "jit_compile": jit_compile}
     if speculation is not None:
-        if type(sampler) is not Greedy or tuple(processors) or num_return_sequences != 1:
+        rules = check_processors(processors)
+        others = [one for one in rules if not isinstance(one, TokenRules)]
+        if type(sampler) is not Greedy or others or num_return_sequences != 1:
             raise ValueError(
-                "Speculation gives the greedy tokens of one continuation: leave out sampler, processors and "
-                "num_return_sequences, or speculation."
+                "Speculation gives the greedy tokens of one continuation: leave out sampler, processors (but for "
+                "TokenRules) and num_return_sequences, or speculation."
             )
-        return speculate(model, prompts, max_new_tokens, speculation, **shared)
+        return speculate(model, prompts, max_new_tokens, speculation, rules=rules, **shared)
     shared |= {"processors": processors, "num_return_sequences": num_return_sequences}
     if isinstance(sampler, Beams):
         return [beam.ids for beam in beam_search(model, prompts, max_new_tokens, beams=sampler, **shared)]
@@ -104,6 +108,7 @@ def stream(
     request = Request(
         padding=rows.repeated(copies).padding,
         first=np.int32(rows.length),
+        end=np.int32(rows.length + new),
         seed=np.uint32((secrets.randbits(32) if seed is None else int(seed)) % 2**32),
         stop_ids=read_stop_ids(stop_ids, vocabulary),
         sampler=sampler.values(),
@@ -119,6 +124,7 @@ def _pieces(engine, prompts, request, new, length, copies, stride, sampler, kind
     open_rows = np.ones(len(request.padding), bool)
     while shown < end and open_rows.any():
         state = engine.decode(state, request, min(shown + stride, end), sampler, kinds)
+        require_finite(state.finite)
         slot, tokens = int(state.slot), state.tokens.numpy()
         pieces = zip(tokens[:, shown:slot], open_rows, strict=True)
         yield [until_stop(piece, request.stop_ids) if is_open else [] for piece, is_open in pieces]

@@ -1,4 +1,4 @@
-"""What changes the logits before a token is chosen: a repetition penalty, and functions of the user's.
+"""What changes the logits before a token is chosen: a checkpoint's rules, a repetition penalty, the user's functions.
 
 Shape letters: B rows, V vocabulary.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
+
+from tfxformer.text.token_rules import Rows, TokenRules
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,21 @@ class RepetitionPenalty:
 
 
 def check_processors(processors) -> tuple:
-    """The processors as a tuple; TypeError for what is neither a `RepetitionPenalty` nor a function."""
+    """The processors as a tuple; TypeError for what is no `RepetitionPenalty`, no `TokenRules` and no function."""
+    if isinstance(processors, (RepetitionPenalty, TokenRules)) or callable(processors):
+        raise TypeError(f"processors is a list of them, not one: pass [{processors!r}].")
     processors = tuple(processors)
     for processor in processors:
-        if not isinstance(processor, RepetitionPenalty) and not callable(processor):
+        if not isinstance(processor, (RepetitionPenalty, TokenRules)) and not callable(processor):
             raise TypeError(
-                f"A processor is a RepetitionPenalty or a function from logits [B, V] to logits, not {processor!r}."
+                "A processor is a RepetitionPenalty or a function from logits [B, V] to logits, or TokenRules, not "
+                f"{processor!r}."
             )
     return processors
 
 
 def static_part(processors: tuple) -> tuple:
-    """What a compiled loop is traced for: the functions, and where penalties stand among them."""
+    """What a compiled loop is traced for: the functions and rules, and where penalties stand among them."""
     return tuple(RepetitionPenalty if isinstance(one, RepetitionPenalty) else one for one in processors)
 
 
@@ -52,8 +57,11 @@ def values_of(processors: tuple) -> tuple:
     return tuple(np.float32(getattr(one, "penalty", 0.0)) for one in processors)
 
 
-def process(logits, seen, kinds: tuple, values):
+def process(logits, seen, kinds: tuple, values, rows: Rows):
     """Logits float32 [B, V] through all processors; `kinds` by `static_part`, `values` by `values_of`."""
     for kind, value in zip(kinds, values, strict=True):
-        logits = kind.apply(logits, seen, value) if kind is RepetitionPenalty else kind(logits)
+        if kind is RepetitionPenalty:
+            logits = kind.apply(logits, seen, value)
+        else:
+            logits = kind.apply(logits, rows, ops) if isinstance(kind, TokenRules) else kind(logits)
     return logits

@@ -183,3 +183,42 @@ class Typical(Sampler):
         terms = ops.where(probabilities > 0, probabilities * logarithms, 0.0)
         distance = ops.abs(logarithms - ops.sum(terms, axis=-1, keepdims=True))
         return keep_best(-distance, probabilities, values["p"])
+
+
+@dataclass(frozen=True)
+class Filtered(Sampler):
+    """One of the tokens that several limits leave, each read on what the one before it left, in this order.
+
+    As transformers draws where a checkpoint names more than one.
+
+    Attributes:
+        k: of `TopK`; 0 for none.
+        top_p, min_p, typical_p: of `TopP`, `MinP` and `Typical`; 1, 0 and 1 for none.
+    """
+
+    k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(isinstance(self.k, int) and self.k >= 0, f"k must be an int of at least 0, not {self.k!r}.")
+        for name in ("top_p", "min_p", "typical_p"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} must be of 0 to 1, not {value!r}.")
+
+    @classmethod
+    def kept(cls, logits, values):
+        count = np.float32(logits.shape[-1])
+        limits = (
+            (TopK, "k", ops.where(values["k"] > 0, values["k"], count)),
+            (TopP, "p", ops.maximum(values["top_p"], np.float32(1e-9))),
+            (MinP, "p", values["min_p"]),
+            (Typical, "p", ops.maximum(values["typical_p"], np.float32(1e-9))),
+        )
+        none = (values["k"] <= 0, values["top_p"] >= 1, values["min_p"] <= 0, values["typical_p"] >= 1)
+        for (limit, name, value), is_none in zip(limits, none, strict=True):
+            kept = ops.logical_or(limit.kept(logits, {name: value}), is_none)
+            logits = ops.where(kept, logits, -np.inf)
+        return logits > -np.inf

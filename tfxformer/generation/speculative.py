@@ -6,12 +6,13 @@ was read of a refused draft is overwritten by the next step, before any token se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.generation.engine import Engine, Request, State
+from tfxformer.generation.engine import Engine, Request, State, require_finite
 from tfxformer.generation.prompts import (
     Prompts,
     check_count,
@@ -22,6 +23,7 @@ from tfxformer.generation.prompts import (
     until_stop,
 )
 from tfxformer.generation.samplers import Greedy
+from tfxformer.text.token_rules import Rows, TokenRules
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class _Drafts:
         self.read: list[int] = []  # the ids in the cache
         zero = np.zeros(1, "int32")
         values = Greedy().values()
-        self.request = Request(zero, np.int32(0), np.uint32(0), read_stop_ids((), 0), values, ())
+        self.request = Request(zero, np.int32(0), np.int32(0), np.uint32(0), read_stop_ids((), 0), values, ())
 
     def __call__(self, ids: list[int], count: int) -> list[int]:
         same = next((at for at, pair in enumerate(zip(ids, self.read, strict=False)) if pair[0] != pair[1]), None)
@@ -102,10 +104,11 @@ class _Drafts:
             self.cache = self.engine.read(missing, at, self.request.padding, self.cache)
         tokens = np.zeros((1, self.length), "int32")
         tokens[0, : len(ids)] = ids
-        parts = (tokens, np.int32(len(ids)), np.zeros(1, bool), np.zeros((1, 0), bool))
+        parts = (tokens, np.int32(len(ids)), np.zeros(1, bool), np.zeros((1, 0), bool), np.bool_(True))
         state = State(*map(tf.constant, parts), self.cache)
         end = len(ids) + count
         state = self.engine.decode(state, self.request, end, Greedy, ())
+        require_finite(state.finite)
         drafted = state.tokens.numpy()[0, :end].tolist()
         self.cache, self.read = state.cache, drafted[:-1]  # the last one was drawn but not read
         return drafted[len(ids) :]
@@ -117,6 +120,7 @@ def speculate(
     max_new_tokens: int,
     speculation: PromptLookup | DraftModel,
     *,
+    rules: Sequence[TokenRules] = (),
     stop_ids=(),
     cache_length: int | None = None,
     jit_compile: bool = True,
@@ -135,11 +139,11 @@ def speculate(
     results = []
     for ids, padding in zip(rows.token_ids, rows.padding, strict=True):
         prompt = Prompts(ids[padding:][None], np.zeros(1, "int32"))
-        results.append(_one(engine, prompt, new, speculation, stops, cache_length))
+        results.append(_one(engine, prompt, new, speculation, rules, stops, cache_length))
     return results
 
 
-def _one(engine: Engine, prompt: Prompts, new: int, speculation, stops, cache_length) -> list[int]:
+def _one(engine: Engine, prompt: Prompts, new: int, speculation, rules, stops, cache_length) -> list[int]:
     # The slots of a draft that is filled up past the end come on top: the write would be clamped, not refused.
     needed = slots_for(prompt.length, new, engine.context, cache_length)
     length = slots_for(needed, speculation.draft + 1, needed + speculation.draft + 1)
@@ -153,11 +157,27 @@ def _one(engine: Engine, prompt: Prompts, new: int, speculation, stops, cache_le
         draft = draft_tokens(ids, room) if room else []
         chunk = np.zeros((1, speculation.draft + 1), "int32")
         chunk[0, : len(draft) + 1] = [ids[-1], *draft]
-        best, cache = engine.verify(chunk, len(ids) - 1, cache)
-        best = best.numpy()[0].tolist()
+        best, finite, cache = engine.verify(chunk, len(ids) - 1, cache, bool(rules))
+        require_finite(finite)
+        best = best.numpy()[0]
+        best = _ruled(best, ids, draft, rules, prompt.length, end) if rules else best.tolist()
         right = next((at for at, token in enumerate(draft) if token != best[at]), len(draft))
         accepted = until_stop(best[: right + 1], stops)
         ids += accepted
         if accepted[-1] in stops:
             break
     return ids[prompt.length :]
+
+
+def _ruled(logits, ids: list[int], draft: list[int], rules, first: int, end: int) -> list[int]:
+    """The best tokens by logits float32 [S, V] under rules, up to the first that the draft has not."""
+    tokens, best = np.array([*ids, *draft], "int32")[None], []
+    for at in range(len(draft) + 1):
+        slot = len(ids) + at
+        rows, row = Rows(tokens[:, :slot], slot, np.zeros(1, "int32"), first, end), logits[at][None]
+        for one in rules:
+            row = one.apply(row, rows)
+        best.append(int(row[0].argmax()))
+        if at < len(draft) and best[-1] != draft[at]:
+            break
+    return best

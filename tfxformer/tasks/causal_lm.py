@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfxformer import generation
 from tfxformer.data import language
 from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
@@ -19,6 +17,7 @@ from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks import generating
+from tfxformer.tasks.generation_methods import GenerationMethods
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.training import Perplexity
@@ -31,7 +30,7 @@ DEFAULT_BATCH = 8  # blocks
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class CausalLM(Task):
+class CausalLM(GenerationMethods, Task):
     """Predicts each next token (Radford et al., 2019).
 
     `fit` takes texts; prompts with answers, or conversations (lists of {"role", "content"}), of which only the answers
@@ -47,13 +46,15 @@ class CausalLM(Task):
         tokenizer: see `Task`.
         sequence_length: tokens of a block; None until the first `fit` chooses it: of texts the model's longest, at
             most 512; of prompts with answers the 95th percentile of their lengths.
+        generation_config: `generation.GenerationConfig`, or a dict of its keys: what ends a text, which tokens may
+            come, how long texts are. Of a checkpoint it is what its generation_config.json says.
 
     Logits: float32 [B, S, V], those of token s + 1 at position s.
     """
 
     task_name = "causal-lm"
 
-    def __init__(self, backbone, tokenizer=None, **kwargs):
+    def __init__(self, backbone, tokenizer=None, generation_config=None, **kwargs):
         config = backbone.config
         check_causal(config)
         heads = {}
@@ -65,7 +66,9 @@ class CausalLM(Task):
                 dtype=backbone.dtype_policy,
                 name="language_model_head",
             )
+        settings = generating.as_generation_config(generation_config, config.vocabulary_size)
         super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
+        self.generation_config = settings
 
     @staticmethod
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
@@ -265,63 +268,6 @@ class CausalLM(Task):
             # Not an attribute: Keras would track the task as a part of itself.
             self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
         return self.__dict__["_scoring"]
-
-    # ---- generation -------------------------------------------------------------------------------------------
-
-    @checked(to=generation.generate)
-    def generate(
-        self, prompts, max_new_tokens: int = 128, *, stop=None, num_return_sequences: int = 1, **options
-    ) -> list[str]:
-        """Continues prompts: the new text only, up to the end token, a stop, or `max_new_tokens`.
-
-        Args:
-            prompts: list of texts, or of lists of ids, of any lengths.
-            max_new_tokens: int.
-            stop: strings, or ids of tokens, at the first of which a text ends, without it.
-            num_return_sequences: int, continuations of each prompt, one after the other in the result.
-            options: of `generation.generate`: sampler (`generation.TopP(0.9)`, ...; None for greedy), seed,
-                processors, speculation, cache_length, jit_compile.
-
-        Raises:
-            TypeError, ValueError: for a prompt that is empty without a begin token, or does not fit into the context
-                with the new tokens; for a stop that the tokenizer cannot write.
-        """
-        return generating.generate(self, prompts, max_new_tokens, stop, num_return_sequences, **options)
-
-    @checked(to=generation.stream)
-    def stream(self, prompt, max_new_tokens: int = 128, *, stop=None, **options) -> Iterator[str]:
-        """Continues one prompt piece by piece; together the pieces are the text of `generate`.
-
-        Args:
-            prompt: a text, or a list of ids.
-            others: as `generate` has them; `stride`, the tokens between two pieces.
-
-        Returns:
-            an iterator of str; what is wrong with the arguments is said at once, not at the first piece.
-        """
-        return generating.stream(self, prompt, max_new_tokens, stop, **options)
-
-    @checked(to="generate")
-    def chat(self, messages, max_new_tokens: int = 256, *, template: str | None = None, **options) -> str:
-        """The assistant's next message in a conversation.
-
-        Args:
-            messages: list of {"role": "system", "user" or "assistant", "content": text}.
-            template: jinja source of a chat template; None for the checkpoint's.
-            others: as `generate` has them.
-
-        Raises:
-            ValueError: for a tokenizer without chat template or end token; see `text.Tokenizer.apply_chat_template`.
-        """
-        return self.generate([self.chat_prompt(messages, template=template)], max_new_tokens, **options)[0]
-
-    def chat_prompt(self, messages, *, template: str | None = None) -> list[int]:
-        """The ids after which the assistant's next message comes: `stream(lm.chat_prompt(messages))` streams it."""
-        tokenizer = self._tokenizer()
-        if tokenizer.eos_id is None:
-            raise ValueError("The tokenizer has no end token, so no message would ever end: it is not one for chats.")
-        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, template=template)
-        return tokenizer.ids([rendered], special_tokens=False)[0]  # the template writes the special tokens
 
 
 def language_logits(backbone, heads: dict, x, numerics: Numerics = DEFAULT):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tfxformer import generation
+from tfxformer.generation import GenerationConfig
+from tfxformer.generation.processors import check_processors
 from tfxformer.text import StopStrings, TextStream, Tokenizer
-from tfxformer.text.inputs import as_list
+from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt
+from tfxformer.text.stopping import Stops, read_stops
 
 PIECE = 4  # tokens between two looks at the text
-
-
-class Stops(NamedTuple):
-    """What ends a text: ids of tokens, and strings that may be made of several."""
-
-    ids: tuple[int, ...]
-    strings: tuple[str, ...]
 
 
 def read_prompts(tokenizer: Tokenizer | None, prompts) -> list[list[int]]:
@@ -25,11 +22,12 @@ def read_prompts(tokenizer: Tokenizer | None, prompts) -> list[list[int]]:
     A text gets the begin token where the tokenizer writes one; an empty text is the begin token alone.
 
     Raises:
-        TypeError, ValueError: for a single text, and for an empty text where there is no begin token.
+        TypeError, ValueError: for a single text, for messages, and for an empty text where there is no begin token.
     """
     rows = []
     for index, prompt in enumerate(as_list(prompts, "prompts")):
         if not isinstance(prompt, str):
+            check_prompt(prompt, f"prompts[{index}]")
             rows.append(prompt)
             continue
         if tokenizer is None:
@@ -45,40 +43,36 @@ def read_prompts(tokenizer: Tokenizer | None, prompts) -> list[list[int]]:
     return rows
 
 
-def read_stops(tokenizer: Tokenizer | None, stop: Iterable[str | int] | str | int | None) -> Stops:
-    """The end token, where there is one, and what the caller wants to stop at: strings, or ids of tokens.
+def read_settings(model, given: GenerationConfig | Mapping | None, processors=()) -> GenerationConfig:
+    """How a model generates: its checkpoint's settings, or those given in their place.
+
+    Args:
+        model: `CausalLM`.
+        given: None, or what one call wants instead of `model.generation_config`.
+        processors: the caller's; a `RepetitionPenalty` among them counts instead of the checkpoint's.
+    """
+    vocabulary = model.backbone.config.vocabulary_size
+    settings = model.generation_config if given is None else as_generation_config(given, vocabulary)
+    settings = settings.with_end(None if model.tokenizer is None else model.tokenizer.eos_id)
+    if any(isinstance(one, generation.RepetitionPenalty) for one in processors):
+        settings = dataclasses.replace(settings, repetition_penalty=1.0)
+    return settings
+
+
+def as_generation_config(given, vocabulary_size: int) -> GenerationConfig:
+    """Settings as a user gives them: a `GenerationConfig`, a dict of its keys, or None for none; checked.
 
     Raises:
-        TypeError, ValueError: for an empty string, one that the tokenizer cannot write, and what is neither.
+        TypeError, ValueError: for what is none of these, and ids that are not in the vocabulary.
     """
-    ids = [] if tokenizer is None or tokenizer.eos_id is None else [tokenizer.eos_id]
-    strings = []
-    for one in [stop] if isinstance(stop, (str, int)) else stop or ():
-        if isinstance(one, int):
-            ids.append(one)
-        elif not isinstance(one, str):
-            raise TypeError(f"stop holds {one!r}: wanted strings, or ids of tokens.")
-        elif tokenizer is None:
-            raise ValueError("This model has no tokenizer, so it cannot stop at strings: give ids of tokens.")
-        else:
-            token = _special_token(tokenizer, one)
-            strings.extend([one] if token is None else [])
-            ids.extend([] if token is None else [token])
-    return Stops(tuple(dict.fromkeys(ids)), tuple(strings))
-
-
-def _special_token(tokenizer: Tokenizer, stop: str) -> int | None:
-    """The id of a stop that is one special token, which no text shows."""
-    (ids,) = tokenizer.ids([stop], special_tokens=False)
-    if not stop or not ids:
-        raise ValueError("A stop string is empty: every text would stop before its first character.")
-    written, shown = (tokenizer.decode([ids], skip_special_tokens=skip)[0] for skip in (False, True))
-    if stop.strip() not in written or tokenizer.unknown_id in ids:
-        raise ValueError(
-            f"The stop {stop!r} is unknown to the tokenizer, which would write it as {written!r}: no text could ever "
-            "stop there."
-        )
-    return ids[0] if len(ids) == 1 and not shown else None
+    if given is None:
+        return GenerationConfig()
+    if isinstance(given, Mapping):
+        given = GenerationConfig.from_dict(given, "generation_config")
+    if not isinstance(given, GenerationConfig):
+        raise TypeError(f"generation_config is a generation.GenerationConfig or a dict of its keys, not {given!r}.")
+    given.check(vocabulary_size)
+    return given
 
 
 class Writer:
@@ -107,16 +101,68 @@ class Writer:
         return self._strings.feed(self._stream.end()) + self._strings.end()
 
 
-def generate(model, prompts, max_new_tokens: int, stop, num_return_sequences: int, **options) -> list[str]:
-    """See `CausalLM.generate`; `options` are those of `generation.generate`."""
+# Of `generate`: what else `chat` is given is read by the chat template.
+OPTIONS = (
+    *("sampler", "seed", "processors", "speculation", "stop_ids", "cache_length", "jit_compile"),
+    "generation_config",
+)
+
+
+def split_options(options: dict) -> tuple[dict, dict]:
+    """What `chat` is given: options of `generate`, and variables of the chat template."""
+    chosen = {name: value for name, value in options.items() if name in OPTIONS}
+    return chosen, {name: value for name, value in options.items() if name not in OPTIONS}
+
+
+class Request(NamedTuple):
+    """What `CausalLM.generate` and its like are asked for.
+
+    Attributes:
+        prompts: texts or lists of ids; one of them where one is continued.
+        max_new_tokens: int or None.
+        default: new tokens, where neither caller nor checkpoint says how many.
+        stop: strings or ids, besides the checkpoint's.
+        generation_config: in place of the model's, or None.
+        options: of `generation.generate`.
+    """
+
+    prompts: object
+    max_new_tokens: int | None
+    default: int
+    stop: object
+    generation_config: object
+    options: dict
+
+
+def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
+    """A request with the checkpoint's settings under it: prompts as ids, new tokens, stops, options of `generation`."""
+    options = dict(request.options)
+    processors = check_processors(options.pop("processors", ()))
+    settings = read_settings(model, request.generation_config, processors)
+    rows = read_prompts(model.tokenizer, request.prompts)
+    new = request.max_new_tokens
+    if new is None:
+        longest = max((len(row) for row in rows), default=0)
+        new = settings.new_tokens(longest, model.backbone.longest_text - longest, request.default)
+    rules = () if settings.rules.change_nothing else (settings.rules,)
+    given = options.pop("stop_ids", ())
+    ends = (*settings.ends_in(model.backbone.config.vocabulary_size), *([given] if isinstance(given, int) else given))
+    stops = read_stops(model.tokenizer, request.stop, ends, settings.stop_strings)
+    return rows, new, stops, {**options, "processors": (*rules, *processors), "stop_ids": stops.ids}
+
+
+def generate(model, request: Request, num_return_sequences: int = 1) -> list[str]:
+    """See `CausalLM.generate`."""
     tokenizer = model._tokenizer()
-    rows, stops = read_prompts(tokenizer, prompts), read_stops(tokenizer, stop)
+    rows, new, stops, options = read_request(model, request)
     writers = [Writer(tokenizer, row, stops) for row in rows for _ in range(num_return_sequences)]
-    shared = {"stop_ids": stops.ids, "num_return_sequences": num_return_sequences, **options}
-    if stops.strings and "speculation" not in options and not isinstance(options.get("sampler"), generation.Beams):
-        pieces = generation.stream(model, rows, max_new_tokens, **shared)  # may end as soon as all have stopped
+    options["num_return_sequences"] = num_return_sequences
+    beams = isinstance(options.get("sampler"), generation.Beams)
+    if stops.strings and options.get("speculation") is None and not beams:
+        options.pop("speculation", None)
+        pieces = generation.stream(model, rows, new, **options)  # may end as soon as all have stopped
     else:
-        pieces = iter([generation.generate(model, rows, max_new_tokens, **shared)])
+        pieces = iter([generation.generate(model, rows, new, **options)])
     texts = [""] * len(writers)
     for piece in pieces:
         for index, (writer, ids) in enumerate(zip(writers, piece, strict=True)):
@@ -126,12 +172,13 @@ def generate(model, prompts, max_new_tokens: int, stop, num_return_sequences: in
     return [text + writer.end() for text, writer in zip(texts, writers, strict=True)]
 
 
-def stream(model, prompt, max_new_tokens: int, stop, **options) -> Iterator[str]:
-    """See `CausalLM.stream`; `options` are those of `generation.stream`."""
+def stream(model, request: Request) -> Iterator[str]:
+    """See `CausalLM.stream`."""
     tokenizer = model._tokenizer()
-    (row,), stops = read_prompts(tokenizer, [prompt]), read_stops(tokenizer, stop)
-    pieces = generation.stream(model, [row], max_new_tokens, stop_ids=stops.ids, **{"stride": PIECE, **options})
-    return _texts(Writer(tokenizer, row, stops), pieces)
+    check_one_prompt(request.prompts)
+    rows, new, stops, options = read_request(model, request._replace(prompts=[request.prompts]))
+    pieces = generation.stream(model, rows, new, **{"stride": PIECE, **options})
+    return _texts(Writer(tokenizer, rows[0], stops), pieces)
 
 
 def _texts(writer: Writer, pieces) -> Iterator[str]:

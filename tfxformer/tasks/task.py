@@ -79,6 +79,11 @@ class Task(NamedInputs, ScheduledModel):
         return False
 
     @classmethod
+    def arguments_in(cls, folder) -> dict:
+        """Constructor arguments from other files of a checkpoint than config.json, under those the caller gave."""
+        return {}
+
+    @classmethod
     def arguments_from(cls, reference: dict, arguments: dict) -> dict:
         """Constructor arguments from a config.json, under those the caller gave."""
         settings = reference.get(SETTINGS_KEY) or {}
@@ -258,12 +263,13 @@ class Task(NamedInputs, ScheduledModel):
         folder = resolve(folder_or_hub_id, revision)
         tokenizer = tokenizer or find_tokenizer(folder)
         given = {name: value for name, value in arguments.items() if value is not None}
+        stated = cls.arguments_in(folder)
 
         def make(config, reference):
             backbone = make_backbone(
                 config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
             )
-            return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, given))
+            return cls(backbone, tokenizer=tokenizer, **cls.arguments_from(reference, {**stated, **given}))
 
         model, report = load_model(folder, make, task=cls.head_name or cls.task_name, wants_pooler=cls.wants_pooler)
         if "labels" in given and not report.new:

@@ -7,44 +7,82 @@ strings. Source: transformers, utils/chat_template_utils.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from tfxformer.keywords import refuse_unknown
 from tfxformer.text.inputs import check_unicode
 
 # For models that learned turns without any role, as DialoGPT did (Zhang et al. 2019, arXiv:1911.00536): every message
 # is followed by the end token. `tokenizer.apply_chat_template(messages, template=chat.TURNS)`.
 TURNS = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
 
+DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates
+LONGEST = 1_000_000  # characters of a template; the longest known has 30,000
 
-def chosen_template(config: Mapping[str, Any]) -> str | None:
-    """The template of a tokenizer_config.json; of several the one called "default"; None where there is none.
+
+def templates(config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates of a tokenizer_config.json by name; one without a name is "default".
 
     Raises:
-        ValueError: for several without a default, or something that is no template.
+        ValueError: for something that is no template.
     """
     stated = config.get("chat_template")
+    if stated is None:
+        return {}
     if isinstance(stated, list):  # the older spelling of several
         try:
             stated = {entry["name"]: entry["template"] for entry in stated}
         except (TypeError, KeyError) as error:
             raise ValueError("tokenizer_config.json lists chat templates without name and template.") from error
-    if isinstance(stated, Mapping):
-        if "default" not in stated:
+    if not isinstance(stated, Mapping):
+        stated = {DEFAULT: stated}
+    for template in stated.values():
+        if not isinstance(template, str):
+            raise ValueError(f"The tokenizer's chat template is a {type(template).__name__}, not a string.")
+    return dict(stated)
+
+
+def chosen_template(config: Mapping[str, Any], wanted: str | None = None, with_tools: bool = False) -> str | None:
+    """The template to render with; None where there is none.
+
+    As in transformers: of several the one that was asked for by its name; with tools the one called "tool_use", where
+    there is one; else "default".
+
+    Args:
+        config: of tokenizer_config.json.
+        wanted: a name, or jinja source.
+        with_tools: whether tools are given.
+
+    Raises:
+        ValueError: for several without a default, or something that is no template.
+    """
+    known = templates(config)
+    if wanted is not None:
+        if wanted not in known and "{" not in wanted:
             raise ValueError(
-                f"The tokenizer has the chat templates {', '.join(sorted(stated))} and no default: pass the text of "
-                "one as `template`."
+                f"There is no chat template called {wanted!r}; the tokenizer has {', '.join(sorted(known)) or 'none'}."
             )
-        stated = stated["default"]
-    if stated is not None and not isinstance(stated, str):
-        raise ValueError(f"The tokenizer's chat template is a {type(stated).__name__}, not a string.")
-    return stated
+        return known.get(wanted, wanted)
+    if with_tools and TOOL_USE in known:
+        return known[TOOL_USE]
+    if known and DEFAULT not in known:
+        raise ValueError(
+            f"The tokenizer has the chat templates {', '.join(sorted(known))} and no default: pass the name of one as "
+            "`template`, or its text."
+        )
+    return known.get(DEFAULT)
 
 
 def render(
-    template: str, messages: Iterable[Mapping[str, str]], special_tokens: Mapping[str, str], add_generation_prompt: bool
+    template: str,
+    messages: Iterable[Mapping[str, Any]],
+    special_tokens: Mapping[str, str],
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """A conversation as one text.
 
@@ -53,27 +91,68 @@ def render(
         messages: dicts with "role" and "content", first to last.
         special_tokens: what a template calls "bos_token", "eos_token", ...
         add_generation_prompt: whether to end with the beginning of the assistant's next message.
+        variables: what else the template reads ("tools", "documents", ...), as JSON has it.
 
     Raises:
-        TypeError, ValueError: for messages in a wrong form, a template that is not readable, that refuses these
-            messages, or that reaches for what its sandbox forbids.
+        TypeError, ValueError: for messages or variables in a wrong form, a variable that the template does not read, a
+            template that is not readable, that refuses these messages, that reaches for what its sandbox forbids, or
+            that would take more steps or memory than any conversation needs (`template_sandbox`).
     """
-    checked = _messages(messages)
+    if len(template) > LONGEST:
+        raise ValueError(f"The chat template has {len(template):,} characters; {LONGEST:,} are the most.")
+    checked = {"messages": _messages(messages), **_variables(template, variables or {})}
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.exceptions import SecurityError
 
+    from tfxformer.text.template_sandbox import TooMuchError, budgeted
+
+    values = {"tools": None, "documents": None, **special_tokens, **checked}
     try:
-        return _compiled(template).render(
-            messages=checked, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **special_tokens
-        )
+        with budgeted(len(json.dumps(checked))):
+            return _compiled(template).render(add_generation_prompt=add_generation_prompt, **values)
     except TemplateSyntaxError as error:
         raise ValueError(f"The chat template is not readable: {error.message} (line {error.lineno}).") from error
     except SecurityError as error:
         raise ValueError(f"The chat template tries to leave its sandbox, and was stopped: {error}.") from error
+    except TooMuchError as error:
+        raise ValueError(f"The chat template was stopped: {error}, more than a conversation needs.") from error
     except TemplateError as error:
         raise ValueError(f"The chat template refuses these messages: {error}.") from error
     except Exception as error:  # a template can raise whatever an expression can
         raise ValueError(f"The chat template fails on these messages: {type(error).__name__}: {error}.") from error
+
+
+def _variables(template: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables as fresh plain values, each one that the template reads."""
+    given = {name: value for name, value in given.items() if name not in ("tools", "documents") or value is not None}
+    for index, tool in enumerate(given.get("tools") or ()):
+        if callable(tool):
+            raise TypeError(
+                f"tools[{index}] is a function: give its JSON schema, a dict with its name, description and parameters "
+                "(transformers.utils.get_json_schema(function) writes it)."
+            )
+    for name in ("tools", "documents"):
+        value = given.get(name, [])
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+            raise TypeError(f"{name} is a list of dicts, not {value!r}.")
+    if given:
+        refuse_unknown(given, sorted(read_variables(template)), "The chat template")
+    try:
+        return json.loads(json.dumps(given))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Variables of a chat template hold plain strings, numbers and lists only: {error}.") from error
+
+
+def read_variables(template: str) -> frozenset[str]:
+    """The names that a chat template reads and the caller may give; none for a template that is not readable."""
+    from jinja2 import TemplateSyntaxError, meta
+
+    environment = _environment()
+    try:
+        names = meta.find_undeclared_variables(environment.parse(template))
+    except TemplateSyntaxError:
+        return frozenset()
+    return frozenset(names - environment.globals.keys() - {"messages", "add_generation_prompt"})
 
 
 def _messages(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -90,6 +169,8 @@ def _messages(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
         if not isinstance(message, Mapping):
             raise TypeError(f"messages[{index}] is a {type(message).__name__}; a conversation is {wanted}.")
         for key in ("role", "content"):
+            if key == "content" and message.get(key) is None and message.get("tool_calls"):
+                continue  # a message that calls tools need not say anything
             if key not in message:
                 raise ValueError(
                     f"messages[{index}] has no {key!r}, only {sorted(map(str, message))}; wanted {wanted}."
@@ -98,7 +179,8 @@ def _messages(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
                 raise TypeError(f"messages[{index}][{key!r}] is {type(message[key]).__name__}, not str.")
             check_unicode(message[key], f"messages[{index}][{key!r}]")
     try:
-        return json.loads(json.dumps([dict(message) for message in messages]))
+        kept = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        return json.loads(json.dumps(kept))
     except (TypeError, ValueError) as error:
         raise TypeError(f"Messages hold plain strings, numbers and lists only: {error}.") from error
 
@@ -111,18 +193,8 @@ def _compiled(template: str):
 @lru_cache(maxsize=1)
 def _environment():
     import jinja2
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(Extension):
-        """`{% generation %}` marks what an assistant wrote; it changes nothing of the text."""
-
-        tags = {"generation"}  # noqa: RUF012  (jinja's own interface)
-
-        def parse(self, parser):
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.Scope(body).set_lineno(line)
+    from tfxformer.text.template_sandbox import BoundedEnvironment
 
     def raise_exception(message):
         raise jinja2.TemplateError(message)
@@ -131,10 +203,13 @@ def _environment():
         # jinja's own escapes what HTML reserves.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
+    def strftime_now(form):
+        if len(form) > 200 or re.search(r"%[^a-zA-Z%]*\d{2,}", form):  # widths, as C libraries have them
+            raise jinja2.TemplateError(f"the form {form[:50]!r} of a date is too long")
+        return datetime.now().strftime(form)
+
+    environment = BoundedEnvironment()
+    environment.add_filter("tojson", tojson)
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = strftime_now
     return environment

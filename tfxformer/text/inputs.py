@@ -34,6 +34,37 @@ def as_words(values: Iterable, name: str = "texts") -> list[list[str]]:
     return [as_texts(words, f"{name}[{index}]") for index, words in enumerate(as_list(values, name))]
 
 
+def check_prompt(prompt: object, name: str) -> None:
+    """Refuses what is neither one text nor one list of ids, by saying what it is.
+
+    Raises:
+        TypeError: naming what came and what to call for it.
+    """
+    wanted = "wanted a text, or a list of ids of tokens"
+    parts = prompt if isinstance(prompt, (list, tuple)) else ()
+    if isinstance(prompt, str):
+        return
+    if isinstance(prompt, Mapping) or any(isinstance(part, Mapping) for part in parts):
+        raise TypeError(
+            f"{name} holds messages of a conversation: pass them to chat(messages), or chat_prompt(messages)."
+        )
+    if isinstance(prompt, (bytes, bytearray)):
+        raise TypeError(_refusal(prompt, name))
+    if any(isinstance(part, (str, list, tuple)) for part in parts):
+        raise TypeError(f"{name} is itself a {type(prompt).__name__} of several: {wanted}.")
+    if not hasattr(prompt, "__len__"):
+        raise TypeError(f"{name} is {type(prompt).__name__} ({prompt!r}): {wanted}.")
+
+
+def check_one_prompt(prompt: object) -> None:
+    """`check_prompt` for what continues one prompt only; TypeError for a list of them."""
+    if isinstance(prompt, (list, tuple)) and any(isinstance(part, (str, list, tuple)) for part in prompt):
+        raise TypeError(
+            f"One prompt is continued here, got a {type(prompt).__name__} of {len(prompt)}: pass one of them."
+        )
+    check_prompt(prompt, "prompt")
+
+
 def _refusal(text: object, where: str) -> str:
     if isinstance(text, (bytes, bytearray)):
         return f'{where} is {type(text).__name__}, not str: decode it first, as in text.decode("utf-8").'

@@ -1,8 +1,59 @@
-"""Stop strings: where a text that comes in pieces ends."""
+"""Stops: where a text that comes in pieces ends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Stops(NamedTuple):
+    """What ends a text: ids of tokens, and strings that may be made of several."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+
+
+def read_stops(tokenizer, stop: Iterable[str | int] | str | int | None, ids=(), strings=()) -> Stops:
+    """What a caller wants to stop at, besides what ends texts anyway.
+
+    Args:
+        tokenizer: `Tokenizer`, or None where there is none: then only ids can be wanted.
+        stop: strings, or ids of tokens.
+        ids, strings: what ends texts anyway.
+
+    Raises:
+        TypeError, ValueError: for an empty string, one that the tokenizer cannot write, and what is neither.
+    """
+    wanted = [stop] if isinstance(stop, (str, int, np.integer)) else list(() if stop is None else stop)
+    found, texts = list(ids), []
+    for one in (*strings, *wanted):
+        if isinstance(one, (int, np.integer)) and not isinstance(one, bool):
+            found.append(int(one))
+        elif not isinstance(one, str):
+            raise TypeError(f"stop holds {one!r}: wanted strings, or ids of tokens.")
+        elif tokenizer is None:
+            raise ValueError("This model has no tokenizer, so it cannot stop at strings: give ids of tokens.")
+        else:
+            token = _special_token(tokenizer, one)
+            texts.extend([one] if token is None else [])
+            found.extend([] if token is None else [token])
+    return Stops(tuple(dict.fromkeys(found)), tuple(texts))
+
+
+def _special_token(tokenizer, stop: str) -> int | None:
+    """The id of a stop that is one special token, which no text shows."""
+    (ids,) = tokenizer.ids([stop], special_tokens=False)
+    if not stop or not ids:
+        raise ValueError("A stop string is empty: every text would stop before its first character.")
+    written, shown = (tokenizer.decode([ids], skip_special_tokens=skip)[0] for skip in (False, True))
+    if stop.strip() not in written or tokenizer.unknown_id in ids:
+        raise ValueError(
+            f"The stop {stop!r} is unknown to the tokenizer, which would write it as {written!r}: no text could ever "
+            "stop there."
+        )
+    return ids[0] if len(ids) == 1 and not shown else None
 
 
 class StopStrings:

@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from tfxformer.files import replacing_folder, write_json, write_text
+from tfxformer.keywords import refuse_unknown
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run, check_lengths
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
@@ -183,28 +184,41 @@ class Tokenizer:
         return chat.chosen_template(self._config)
 
     def apply_chat_template(
-        self, messages: Iterable[Mapping[str, str]], add_generation_prompt: bool = True, template: str | None = None
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        **variables,
     ) -> str:
         """A conversation as one text, ready for `ids([text], special_tokens=False)`: it has its special tokens.
 
         Args:
             messages: dicts with "role" and "content", first to last.
             add_generation_prompt: end with the beginning of the assistant's next message.
-            template: jinja source; None takes the checkpoint's. `text.TURNS` is for models without roles (DialoGPT).
+            template: name of one of the checkpoint's templates, or jinja source; None takes the checkpoint's.
+                `text.TURNS` is for models without roles (DialoGPT).
+            tools: JSON schemas of functions that the model may call.
+            documents: dicts, what the model may quote, by "title" and "text".
+            variables: what else the template reads, such as `enable_thinking=False`.
 
         Raises:
-            TypeError, ValueError: for messages in a wrong form, no template, one that refuses these messages or
-                reaches for what its sandbox forbids.
+            TypeError, ValueError: for messages in a wrong form, variables that the template does not read, no template,
+                one that refuses these messages, reaches for what its sandbox forbids, or makes too much.
         """
-        template = self.chat_template if template is None else template
-        if template is None:
+        chosen = chat.chosen_template(self._config, template, tools is not None)
+        if chosen is None:
+            refuse_unknown(variables, (), "A conversation without a chat template")
             raise ValueError(
                 "This tokenizer has no chat template: it is that of a model without chat training. Pass the template "
                 "it was trained with as `template`, or text.TURNS, with which every message ends in the end token."
             )
         tokens = files.special_tokens(self._backend, self._config)
         known = {role: token for role, token in tokens.items() if token is not None}
-        return chat.render(template, messages, known, add_generation_prompt)
+        given = {"tools": tools, "documents": documents, **variables}
+        return chat.render(chosen, messages, known, add_generation_prompt, given)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -1,0 +1,27 @@
+"""How a checkpoint wants tokens drawn, as a sampler."""
+
+from __future__ import annotations
+
+from tfxformer.generation.beams import Beams
+from tfxformer.generation.samplers import Filtered, Greedy, Sampler
+from tfxformer.text.generation_config import GenerationConfig
+
+
+def checkpoint_sampler(settings: GenerationConfig) -> Sampler | Beams:
+    """How a checkpoint wants tokens drawn, as transformers reads it.
+
+    Raises:
+        ValueError: for a way to draw that there is no sampler for.
+    """
+    if not settings.do_sample or settings.temperature == 0:
+        if settings.num_beams == 1:
+            return Greedy()
+        return Beams(settings.num_beams, settings.length_penalty, settings.early_stopping)
+    if settings.num_beams != 1:
+        raise ValueError(
+            f"The checkpoint draws by chance within a search of {settings.num_beams} beams, for which there is no "
+            "sampler: choose one of yours."
+        )
+    named = settings.sampling()
+    names = {"temperature": "temperature", "top_k": "k", "top_p": "top_p", "min_p": "min_p", "typical_p": "typical_p"}
+    return Filtered(**{names[name]: value for name, value in named.items()})
