@@ -77,6 +77,19 @@ def chosen_template(config: Mapping[str, Any], wanted: str | None = None, with_t
     return known.get(DEFAULT)
 
 
+def apply(config, special_tokens, messages, template, add_generation_prompt, variables) -> str:
+    """See `Tokenizer.apply_chat_template`: `config` is its tokenizer_config.json, `special_tokens` {role: token}."""
+    chosen = chosen_template(config, template, variables.get("tools") is not None)
+    if chosen is None:
+        refuse_unknown(variables, ("tools", "documents"), "A conversation without a chat template")
+        raise ValueError(
+            "This tokenizer has no chat template: it is that of a model without chat training. Pass the template "
+            "it was trained with as `template`, or text.TURNS, with which every message ends in the end token."
+        )
+    known = {role: token for role, token in special_tokens.items() if token is not None}
+    return render(chosen, messages, known, add_generation_prompt, variables)
+
+
 def render(
     template: str,
     messages: Iterable[Mapping[str, Any]],

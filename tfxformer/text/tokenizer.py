@@ -15,7 +15,6 @@ import tokenizers
 from tokenizers import normalizers
 
 from tfxformer.files import replacing_folder, write_json, write_text
-from tfxformer.keywords import refuse_unknown
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run, check_lengths
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
@@ -208,17 +207,9 @@ class Tokenizer:
             TypeError, ValueError: for messages in a wrong form, variables that the template does not read, no template,
                 one that refuses these messages, reaches for what its sandbox forbids, or makes too much.
         """
-        chosen = chat.chosen_template(self._config, template, tools is not None)
-        if chosen is None:
-            refuse_unknown(variables, (), "A conversation without a chat template")
-            raise ValueError(
-                "This tokenizer has no chat template: it is that of a model without chat training. Pass the template "
-                "it was trained with as `template`, or text.TURNS, with which every message ends in the end token."
-            )
         tokens = files.special_tokens(self._backend, self._config)
-        known = {role: token for role, token in tokens.items() if token is not None}
         given = {"tools": tools, "documents": documents, **variables}
-        return chat.render(chosen, messages, known, add_generation_prompt, given)
+        return chat.apply(self._config, tokens, messages, template, add_generation_prompt, given)
 
     @functools.cached_property
     def fingerprint(self) -> str:
