@@ -6,7 +6,6 @@ Shape letters: S tokens of a call, T slots of the cache, V vocabulary.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 import weakref
@@ -292,7 +291,7 @@ class _Runtime:
     def __init__(self, place: Place, content: bytes | None, signatures: dict, num_threads: int):
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
-        self.process, self.lock = os.getpid(), threading.Lock()
+        self.lock = threading.Lock()
         self.place, self._content, self._signatures = place if content is None else None, content, signatures
         self.vocabulary_size = _output(signatures[decoding.DECODE], "logits").shape[-1]
         self.free = []  # buffers of texts that are over
@@ -327,6 +326,10 @@ class _Runtime:
         outputs = {t.name: cache.get(t.name) or make_output(info.name, t.name) for t in info.outputs}
         return inputs, outputs
 
+    def is_idle(self) -> bool:
+        """Whether no call is running."""
+        return not self.lock.locked()
+
     def text(self) -> _Text:
         """What runs a new text."""
         with self.lock:
@@ -346,8 +349,6 @@ class _Text:
     def run(self, signature: str, tokens, positions):
         """One call; see `decoding.Steps`."""
         runtime = self._runtime
-        if runtime.process != os.getpid():
-            raise RuntimeError("This text was begun in the parent process, whose threads are not here: begin it anew.")
         inputs, outputs = self._buffers[signature]
         with runtime.lock:
             if runtime.place is not None:

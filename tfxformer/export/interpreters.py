@@ -17,8 +17,7 @@ from tfxformer.export.model_file import ModelFile, Place
 from tfxformer.export.quiet import announce_delegate
 
 MOST = 8  # interpreters at work on a file; where more are wanted, processes serve better
-# Of a parent process: their threads are not in this one, and closing them would wait for those.
-_left_by_parents = []
+_abandoned = []  # in the middle of a parent's call: nobody may close them
 
 
 def thread_count(num_threads: int | None) -> int:
@@ -35,11 +34,17 @@ def thread_count(num_threads: int | None) -> int:
 
 
 def of_this_process(made: dict, make):
-    """What `make` makes, kept in `made` by process: threads of a runtime do not live on in a forked child."""
+    """A runtime (a `_Pool`, ...) that `make` makes, kept in `made` by process.
+
+    A forked child goes on with its parent's, whose memory it shares, unless a thread that is not in the child was in
+    it at that moment.
+    """
     process = os.getpid()
     if process not in made:
-        _left_by_parents.extend(made.values())
-        made.setdefault(process, make())  # of two threads, one's is kept
+        ours = [runtime for runtime in made.values() if runtime.is_idle()]
+        if not ours:
+            _abandoned.extend(made.values())
+        made.setdefault(process, ours[-1] if ours else make())  # of two threads, one's is kept
     return made[process]
 
 
@@ -100,6 +105,15 @@ class _Pool:
         if Place.of(path) != self._place:
             raise ValueError(f"{path} is no longer the file that was checked: open it again.")
         return runners
+
+    def is_idle(self) -> bool:
+        """Whether no call is running, nor any thread here."""
+        if not self._change.acquire(blocking=False):
+            return False
+        try:
+            return self._running == 0
+        finally:
+            self._change.release()
 
     def run(self, signature: str, inputs: dict) -> dict:
         """See `Interpreters.run`."""
