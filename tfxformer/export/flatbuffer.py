@@ -80,8 +80,12 @@ def read(content: bytes) -> schema.ModelT:
         if buffer.offset > 1:  # 0 and 1 are the schema's "inside"
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         model.buffers[index] = AlignedBuffer(buffer.data)
+    nothing = np.zeros(0, np.int32)
     for graph in model.subgraphs:
         graph.tensors = graph.tensors or []
+        for part in (graph, *(graph.operators or ())):  # absent vectors are empty ones
+            part.inputs = nothing if part.inputs is None else part.inputs
+            part.outputs = nothing if part.outputs is None else part.outputs
     return model
 
 
