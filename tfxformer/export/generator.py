@@ -328,7 +328,10 @@ class _Runtime:
 
     def is_idle(self) -> bool:
         """Whether no call is running."""
-        return not self.lock.locked()
+        if not self.lock.acquire(blocking=False):
+            return False
+        self.lock.release()
+        return True
 
     def text(self) -> _Text:
         """What runs a new text."""

@@ -17,6 +17,7 @@ from tokenizers import normalizers
 from tfxformer.files import replacing_folder, write_json, write_text
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run, check_lengths
+from tfxformer.text.forks import renew_in_children
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
 
 
@@ -45,6 +46,7 @@ class Tokenizer:
         self._backend = backend
         self._word_backend: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()  # truncation is state of the backend
+        renew_in_children(self)
 
         roles = files.special_tokens(backend, self._config)
         ids = {role: None if token is None else backend.token_to_id(token) for role, token in roles.items()}
@@ -345,7 +347,11 @@ class Tokenizer:
     def decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
         """Texts of rows of token ids [B,S]."""
         rows = [np.asarray(row).tolist() for row in ids]
-        return self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+        with self._lock:
+            return self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+
+    def _renew(self) -> None:
+        self.__init__(self._tokenizer_json, self._config)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and json.loads(self.to_json()) == json.loads(other.to_json())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
+sys.path.insert(0, str(Path(__file__).parent / "export"))
 
 from export_cases import WORDS, backbone, perturb, vocabulary
 from language_cases import causal_lm, chat_tokenizer
