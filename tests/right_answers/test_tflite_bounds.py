@@ -11,13 +11,14 @@ import keras
 import litert_files
 import numpy as np
 import pytest
+import tiny
 from ai_edge_litert import schema_py_generated as schema
 from export_cases import keras_probabilities
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litert_files import as_written_by_0_4_0
 
-from tfxformer import export
+from tfxformer import export, tasks
 from tfxformer.export import flatbuffer, metadata
 
 FLIPS = 500  # of each of four files
@@ -25,7 +26,7 @@ FLIPS = 500  # of each of four files
 DAMAGE = """
 import collections, json, sys, warnings
 import numpy as np
-from tfxformer import export
+from tfxformer import export, tasks
 
 path, damaged, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 warnings.simplefilter("ignore")
@@ -318,3 +319,11 @@ def test_a_bundle_opens_as_the_file_in_it():
     assert export.inspect(litert_files.bundle()).signatures == export.inspect(litert_files.decoder()).signatures
     with pytest.raises(ValueError, match="LiteRTGenerator runs it"):
         export.LiteRTModel(litert_files.bundle())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_models_at_export(tmp_path, dtype):
+    task = tasks.TextClassifier(tiny.backbone(dtype=dtype, encoder__num_layers=1), ["a", "b"])
+    with pytest.raises(export.ExportError, match=f'dtype="mixed_{dtype}".*dtype="float32"'):
+        export.export_litert(task, tmp_path / "half.tflite", "float32", sequence_length=16)
+    assert not list(tmp_path.iterdir())

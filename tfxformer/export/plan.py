@@ -14,6 +14,7 @@ import numpy as np
 
 from tfxformer.export import sensitivity
 from tfxformer.export.convert import Signature, batches
+from tfxformer.export.errors import ExportError
 from tfxformer.export.quantize import Mode
 from tfxformer.layers import observing
 from tfxformer.layers.equalization import Observer
@@ -317,10 +318,11 @@ def drawn_samples(model, inputs: dict, count: int = 4, seed: int = 0) -> list[di
 
 @contextlib.contextmanager
 def float32_layers(model):
-    """Lets every layer compute in float32 while the block runs; the (float32) variables stay.
+    """Lets every layer compute in float32 while the block runs; the variables stay.
 
     Raises:
-        ValueError: if a layer is quantized by Keras, whose graphs LiteRT misreads or refuses.
+        ValueError: if a layer is quantized by Keras, whose graphs LiteRT misreads or refuses. ExportError: if the block
+            fails and the weights themselves are half precision, which is why.
     """
     layers = list(model._flatten_layers())
     quantized = [layer.name for layer in layers if getattr(layer, "quantization_mode", None)]
@@ -334,6 +336,15 @@ def float32_layers(model):
         for layer, _ in halves:
             layer.dtype_policy = keras.DTypePolicy("float32")
         yield
+    except ExportError as error:
+        half = sorted({weight.dtype for weight in model.weights if weight.dtype in ("float16", "bfloat16")})
+        if not half:
+            raise
+        raise ExportError(
+            f"The model's weights are {half[0]}, and LiteRT lacks operators for them. Load or build it with "
+            f'dtype="mixed_{half[0]}", which computes in {half[0]} on float32 weights, or with dtype="float32"; '
+            f'quantization="float16" makes a file of half the size. ({error})'
+        ) from error
     finally:
         for layer, policy in halves:
             layer.dtype_policy = policy
