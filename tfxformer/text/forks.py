@@ -9,7 +9,7 @@ _locked_things = weakref.WeakValueDictionary()  # by id: they need not have a ha
 
 
 def renew_in_children(thing) -> None:
-    """In children of this process, an object whose `_lock` was held at the fork is made anew, by its `_renew()`."""
+    """In children of this process, an object whose `_lock` was held at the fork is made anew, as if unpickled."""
     _locked_things[id(thing)] = thing
 
 
@@ -18,7 +18,7 @@ def _after_fork() -> None:
         if thing._lock.acquire(blocking=False):  # `locked()` is not true yet of a thread that has just got it
             thing._lock.release()
         else:
-            thing._renew()
+            thing.__init__(*thing.__reduce__()[1])
 
 
 if hasattr(os, "register_at_fork"):

@@ -350,9 +350,6 @@ class Tokenizer:
         with self._lock:
             return self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
 
-    def _renew(self) -> None:
-        self.__init__(self._tokenizer_json, self._config)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and json.loads(self.to_json()) == json.loads(other.to_json())
 
