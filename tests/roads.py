@@ -208,7 +208,9 @@ ROADS = {
             "save_pretrained of a tokenizer",
             "folder",
             lambda state, folder: tokenizer(state).save_pretrained(folder),
-            lambda folder: Tokenizer.from_folder(folder).encode(["good film"], sequence_length=6).token_ids.tolist(),
+            lambda folder: (
+                Tokenizer.from_pretrained(folder).encode(["good film"], sequence_length=6).token_ids.tolist()
+            ),
             lambda state: tokenizer(state).encode(["good film"], sequence_length=6).token_ids.tolist(),
         ),
         Road(

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "samples": (),
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
-GROUND = ("registered", "keywords", "json_files", "files", "figures")
+GROUND = ("registered", "keywords", "json_files", "files", "figures", "keras_files")
 ENGINE = "compression/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (
     "tfmot",

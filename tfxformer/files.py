@@ -274,18 +274,21 @@ def _commit(new: Path, place: Path, ours: list[str]) -> None:
 
 def _move_in(committed: Path, place: Path) -> None:
     """The second half of `_commit`, from whatever point on."""
-    stale = [PurePath(name) for name in json.loads((committed / "stale.json").read_text(encoding="utf-8"))]
-    (new,) = (path for path in committed.iterdir() if path.is_dir())
-    files = _files(new)
-    for path in (*files, *stale):  # first away with the old ones: another reader finds nothing rather than a mixture
-        if (place / path).is_dir() and not (place / path).is_symlink():
-            shutil.rmtree(place / path)
-        elif os.path.lexists(place / path):
-            (place / path).unlink()
-    for path in reversed(files):  # config.json after model.safetensors
-        (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (new / path).replace(place / path)
-    _sync_folders(place)
+    listed = committed / "stale.json"
+    if listed.is_file():  # else all is done but the cleaning
+        stale = [PurePath(name) for name in json.loads(listed.read_text(encoding="utf-8"))]
+        (new,) = (path for path in committed.iterdir() if path.is_dir())
+        files = _files(new)
+        for path in (*files, *stale):  # first away with the old: other readers find nothing rather than a mixture
+            if (place / path).is_dir() and not (place / path).is_symlink():
+                shutil.rmtree(place / path)
+            elif os.path.lexists(place / path):
+                (place / path).unlink()
+        for path in reversed(files):  # config.json after model.safetensors
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            (new / path).replace(place / path)
+        _sync_folders(place)
+        listed.unlink()
     shutil.rmtree(committed, ignore_errors=True)
 
 

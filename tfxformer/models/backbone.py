@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 
 
-class Backbone(NamedInputs, KnownKeywords, keras.Model):
+class Backbone(NamedInputs, KnownKeywords, SavedModel):
     """A functional model made from a `TransformerConfig`; see `Encoder` and `Decoder`.
 
     Attributes:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
@@ -37,7 +38,7 @@ class _Accumulation:
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class DistributedModel(KnownKeywords, keras.Model):
+class DistributedModel(KnownKeywords, SavedModel):
     """A `keras.Model`, made and used like any, that trains alike on one device and on many.
 
     `fit`, `evaluate`, `train_on_batch` and `test_on_batch` give the weights and metrics of one device on the same

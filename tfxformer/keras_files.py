@@ -1,0 +1,104 @@
+"""The Keras model below ours: what it saves appears whole or not at all, and what it loads is checked."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+from tfxformer.files import replacing, replacing_folder
+
+_KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
+
+
+class SavedModel(keras.Model):
+    """A `keras.Model` whose files an interrupt or a full disk never leaves half-written, nor damage changes unseen.
+
+    What lies elsewhere than on this machine's disks ("hf://...", "gs://...") is left to Keras.
+    """
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Keras' `save` in one step: an older file or folder stays until the new one is complete.
+
+        Args:
+            filepath: a .keras file, or with `zipped=False` a folder.
+            overwrite: False refuses a path that is there.
+
+        Raises:
+            ValueError: for the legacy .h5 files, which models of ours cannot be read from.
+            FileExistsError: for a path that is there, with `overwrite=False`.
+            OSError: where it cannot be written, naming it and the reason.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"{filepath}: a model cannot be read back from the legacy HDF5 format. Save it as a .keras file, or "
+                "its weights alone by save_weights('NAME.weights.h5')."
+            )
+        if not _is_local(filepath):
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            return
+        _check_overwrite(filepath, overwrite)
+        target = replacing_folder(filepath, _KERAS_FOLDER) if zipped is False else replacing(filepath)
+        with target as part:
+            super().save(part, zipped=zipped, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """Keras' `save_weights` in one step; see `save`.
+
+        Of shards, the .json that lists them is removed first and written last: half of them cannot be loaded.
+        """
+        if not _is_local(filepath):
+            super().save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
+            return
+        _check_overwrite(filepath, overwrite)
+        if max_shard_size is not None:
+            path = Path(filepath).expanduser()
+            path.with_suffix(".json").unlink(missing_ok=True)
+            super().save_weights(path, max_shard_size=max_shard_size)
+            return
+        with replacing(filepath) as part:
+            super().save_weights(part)
+
+    def load_own_variables(self, store):
+        """The first that Keras asks of a model when it loads: refuses a .keras file whose bytes have changed.
+
+        Raises:
+            ValueError: naming the file and its damaged member.
+        """
+        check_archive(store)
+        super().load_own_variables(store)
+
+
+def check_archive(store) -> None:
+    """Refuses what Keras reads from an archive whose checksums do not agree.
+
+    Keras reads the weights at once, whereupon zip compares their checksum. Where that fails, Keras goes on by reading
+    the archive piece by piece, which compares nothing; `load_weights` always does. Both show by the store's archive.
+
+    Args:
+        store: of `load_own_variables`.
+
+    Raises:
+        ValueError: naming the file and what is wrong with it.
+    """
+    archive = getattr(store, "archive", None)
+    if not isinstance(archive, zipfile.ZipFile):
+        return
+    try:
+        damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        store.h5_file.close()  # nothing further is read from it
+        raise ValueError(f"{archive.filename or 'The .keras file'} is damaged ({damaged}): copy or save it again.")
+
+
+def _is_local(filepath) -> bool:
+    return isinstance(filepath, (str, os.PathLike)) and "://" not in str(filepath)
+
+
+def _check_overwrite(filepath, overwrite: bool) -> None:
+    if not overwrite and Path(filepath).expanduser().exists():
+        raise FileExistsError(f"{filepath} exists already and overwrite=False: name another, or remove it.")
