@@ -22,11 +22,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import tiny
+from ai_edge_litert.interpreter import Interpreter
 
 from tfxformer import files, tasks
 from tfxformer.compression import Adapters, LoRA
 from tfxformer.data import Records, write_records
-from tfxformer.export import LiteRTModel, export_litert
+from tfxformer.export import export_litert
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes import pipeline
 from tfxformer.text import Tokenizer
@@ -60,8 +61,8 @@ def tokenizer(state: str) -> Tokenizer:
 
 
 @functools.cache
-def model(kind: str, state: str):
-    """A tiny task; the old and the new one differ in weights, tokenizer and, where they have them, labels."""
+def model(kind: str, state: str, road: str = ""):
+    """A tiny task of one road; the old and the new one differ in weights, tokenizer and, if they have any, labels."""
     backbone = tiny.backbone("electra" if kind == "ReplacedTokenDetection" else "bert", encoder__num_layers=1)
     labels = {"labels": ["a", "b", "c"] if state == "old" else ["no", "yes"]} if kind == "TextClassifier" else {}
     part = {"generator_size": 0.5} if kind == "ReplacedTokenDetection" else {}
@@ -71,7 +72,6 @@ def model(kind: str, state: str):
 
 def logits(task) -> bytes:
     """What a task answers, to the last bit."""
-    task.compile(jit_compile=False)
     return np.asarray(task(task.encode(["good film", "a bad plot"], sequence_length=16))).tobytes()
 
 
@@ -99,6 +99,10 @@ def adapters(state: str) -> Adapters:
     return held
 
 
+def _ids(opened: Tokenizer) -> list:
+    return opened.encode(["good film"], sequence_length=6).token_ids.tolist()
+
+
 def _adapter_values(held: Adapters) -> list[bytes]:
     return sorted(np.asarray(v.value).tobytes() for v in held.model.trainable_variables)
 
@@ -118,8 +122,9 @@ def exportable(state: str) -> keras.Model:
 
 
 def _run_litert(path: Path) -> list[float]:
-    found = LiteRTModel(path).run({"x": np.ones((1, 4), "float32")})
-    return np.round(next(iter(found.values())), 4).tolist()
+    opened = Interpreter(model_path=str(path))  # the plain one: the file has no task
+    runner = opened.get_signature_runner(*opened.get_signature_list())
+    return np.round(next(iter(runner(x=np.ones((1, 4), "float32")).values())), 4).tolist()
 
 
 def _rows(state: str) -> list[dict]:
@@ -152,7 +157,7 @@ def _figure(state: str, path: Path):
 
 def _fit_result(state: str, folder: Path):
     numbers = {"epoch": [1, 2], "loss": [1.0, 0.5 + STATES.index(state)]}
-    return pipeline.write_fit(model("TextClassifier", state), folder, {"state": state}, numbers)
+    return pipeline.write_fit(model("TextClassifier", state, "recipe"), folder, {"state": state}, numbers)
 
 
 def _as_model(kind: str):
@@ -165,13 +170,9 @@ def _weights(path: Path) -> bytes:
     return logits(fresh)
 
 
-def _two_labels(state: str):
-    """Models of one shape, whose weights can be exchanged."""
-    return _two(state)
-
-
 @functools.cache
 def _two(state: str):
+    """Models of one shape, whose weights can be exchanged."""
     made = tasks.TextClassifier(tiny.backbone(encoder__num_layers=1), ["no", "yes"], tokenizer=tokenizer("new"))
     return tiny.perturb(made, STATES.index(state))
 
@@ -208,10 +209,8 @@ ROADS = {
             "save_pretrained of a tokenizer",
             "folder",
             lambda state, folder: tokenizer(state).save_pretrained(folder),
-            lambda folder: (
-                Tokenizer.from_pretrained(folder).encode(["good film"], sequence_length=6).token_ids.tolist()
-            ),
-            lambda state: tokenizer(state).encode(["good film"], sequence_length=6).token_ids.tolist(),
+            lambda folder: _ids(Tokenizer.from_pretrained(folder)),
+            lambda state: _ids(tokenizer(state)),
         ),
         Road(
             "Adapters.save",

@@ -34,9 +34,8 @@ try:
 except ImportError:  # Windows has no such locks: what is left there is removed by its age
     fcntl = None
 
-_HEX = r"\.[0-9a-f]{16}"
 _TEMPORARY, _COMMITTED = ".tfxformer-tmp", ".tfxformer-commit"
-_OF_OURS = re.compile(rf"\..*{_HEX}\.tfxformer-(tmp|commit)", re.DOTALL)
+_OF_OURS = re.compile(r"\..*\.[0-9a-f]{16}\.tfxformer-(tmp|commit)", re.DOTALL)
 _UNLOCKED_AGE = 86_400  # seconds after which a leftover is removed where no lock tells whether its writer lives
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -276,10 +275,10 @@ def _move_in(committed: Path, place: Path) -> None:
     """The second half of `_commit`, from whatever point on."""
     listed = committed / "stale.json"
     if listed.is_file():  # else all is done but the cleaning
-        stale = [PurePath(name) for name in json.loads(listed.read_text(encoding="utf-8"))]
         (new,) = (path for path in committed.iterdir() if path.is_dir())
         files = _files(new)
-        for path in (*files, *stale):  # first away with the old: other readers find nothing rather than a mixture
+        # First away with the old ones: other readers find nothing rather than a mixture.
+        for path in (*files, *json.loads(listed.read_text(encoding="utf-8"))):
             if (place / path).is_dir() and not (place / path).is_symlink():
                 shutil.rmtree(place / path)
             elif os.path.lexists(place / path):
@@ -293,14 +292,13 @@ def _move_in(committed: Path, place: Path) -> None:
 
 
 def _holds_current_folder(folder: Path) -> bool:
-    try:
+    with contextlib.suppress(FileNotFoundError):  # it has been removed
         return Path.cwd().is_relative_to(folder)
-    except FileNotFoundError:  # it has been removed
-        return False
+    return False
 
 
 def _holds_mounts(folder: Path) -> bool:
-    """Whether a folder is a mount point, or another disk is mounted in it: renaming would fail, or take it along."""
+    """Whether a folder is a mount point, or has one inside: renaming would fail, or take that along."""
     mounts = Path("/proc/self/mountinfo")
     if not mounts.is_file():
         return folder.is_mount()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import keras
 from tfxformer.files import replacing, replacing_folder
 
 _KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
+_HDF5_OVERHEAD = 8192  # bytes for each variable's groups and names, more than they take
 
 
 class SavedModel(keras.Model):
@@ -42,6 +46,8 @@ class SavedModel(keras.Model):
         _check_overwrite(filepath, overwrite)
         target = replacing_folder(filepath, _KERAS_FOLDER) if zipped is False else replacing(filepath)
         with target as part:
+            if zipped is False:
+                self._check_space(part.parent)
             super().save(part, zipped=zipped, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):
@@ -59,7 +65,17 @@ class SavedModel(keras.Model):
             super().save_weights(path, max_shard_size=max_shard_size)
             return
         with replacing(filepath) as part:
+            self._check_space(part.parent)
             super().save_weights(part)
+
+    def _check_space(self, folder: Path) -> None:
+        """Says that a disk is full before HDF5 meets it: the process would not survive that (HDF5 1.14)."""
+        optimizer = getattr(self, "optimizer", None)
+        variables = [*self.variables, *(optimizer.variables if optimizer is not None else ())]
+        needed = sum(math.prod(v.shape) * _item_bytes(v.dtype) for v in variables)
+        free = shutil.disk_usage(folder).free
+        if free < needed * 1.02 + _HDF5_OVERHEAD * len(variables):
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes are needed, {free:,} are left)")
 
     def load_own_variables(self, store):
         """The first that Keras asks of a model when it loads: refuses a .keras file whose bytes have changed.
@@ -102,3 +118,8 @@ def _is_local(filepath) -> bool:
 def _check_overwrite(filepath, overwrite: bool) -> None:
     if not overwrite and Path(filepath).expanduser().exists():
         raise FileExistsError(f"{filepath} exists already and overwrite=False: name another, or remove it.")
+
+
+def _item_bytes(dtype: str) -> int:
+    bits = "".join(filter(str.isdigit, dtype.partition("_")[0]))  # "float32", "float8_e4m3fn"; "bool" has none
+    return max(1, int(bits or 8) // 8)
