@@ -95,7 +95,8 @@ def load_model(
     config = config.replace(heads__pooler=pooler, heads__tied=is_tied(config, tensors, family))
     with deferred():
         model = make(config, reference)
-    return model, load_weights(model, tensors, family, config, task)
+    held = model.checkpoint_model() if hasattr(model, "checkpoint_model") else model
+    return model, load_weights(held, tensors, family, config, task)
 
 
 def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False, revision=None) -> Backbone:
@@ -124,15 +125,24 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
     return model
 
 
-def reference_tensors(model, config: TransformerConfig, task: str | None, dtype: str = "float32") -> dict:
-    """A model's weights as the reference names and lays them out: name -> array."""
-    if dtype not in SAVE_DTYPES:
-        raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
+def check_no_adapters(model) -> None:
+    """Refuses to write a model with an adapter.
+
+    Raises:
+        CheckpointError: naming it and the way out.
+    """
     if adapters := {layer.adapter.name for layer in adapted_layers(model)}:
         raise CheckpointError(
             f"The model has the adapter {', '.join(sorted(adapters))}, which a checkpoint cannot hold beside its base: "
             "merge() it first, or save it alone (compression.Adapters)."
         )
+
+
+def reference_tensors(model, config: TransformerConfig, task: str | None, dtype: str = "float32") -> dict:
+    """A model's weights as the reference names and lays them out: name -> array."""
+    if dtype not in SAVE_DTYPES:
+        raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
+    check_no_adapters(model)
     family = family_of(config.family)
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
     arrays = {

@@ -86,7 +86,8 @@ def export_litert(
         path: the .tflite file; missing folders are made.
         quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8", "int4" or "int4_block32" (a scale for
             every 32 weights: for decoders).
-        sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
+        sequence_length: int S; every input is int32 [1, S]. None takes the task's own, an embedder's
+            longest text (up to 512), or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
@@ -250,7 +251,7 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
     elif sequence_length is not None or not plan.is_task(model):
         lengths = [sequence_length]
     else:
-        lengths = [model.sequence_length or plan.DEFAULT_LENGTH]
+        lengths = [model.sequence_length or model.file_length or plan.DEFAULT_LENGTH]
     if not lengths or any(
         length is not None and (isinstance(length, bool) or int(length) != length or length < 1) for length in lengths
     ):
@@ -310,6 +311,7 @@ def finish(model, content: bytes, job: plan.Job, mode) -> tuple[bytes, str]:
         quantization=mode.name,
         signatures={p.signature.name: p.length for p in plans},
         limits=metadata.input_limits(model.backbone.config, plans[0].signature.inputs) if task else None,
+        **(model.file_facts() if task else {}),
         **job.facts,
     )
     entries, files, edit = {metadata.OWN_ENTRY: own}, {}, None

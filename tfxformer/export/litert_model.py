@@ -11,6 +11,7 @@ import numpy as np
 
 from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.masking import best_fillings
+from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
 from tfxformer.data.spans import best_answers, encode_windows
 from tfxformer.data.word_labels import word_predictions
 from tfxformer.export import decoding
@@ -56,6 +57,10 @@ class LiteRTModel:
         self.tokenizer = file.tokenizer
         self._lengths = sorted((length, name) for name, length in (own.get("signatures") or {}).items() if length)
         self._limits = own.get("limits") or {}
+        self._max_length = own.get("max_length")
+        self._prompts = Prompts(
+            own.get("prompts") or {}, own.get("default_prompt_name"), own.get("include_prompt", True)
+        )
         self._num_threads = num_threads
         self._interpreters = Interpreters(file, num_threads)
         self._warned = False
@@ -93,7 +98,8 @@ class LiteRTModel:
                 answers (question, context) pairs.
             pairs: B second texts (contexts), where `texts` holds the first ones only.
             truncation: whether a longer text is cut (said in one warning per file) or an error.
-            options: of answers, `stride` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
+            options: of embeddings, `prompt_name` or `prompt` as `tasks.TextEmbedder.predict` has them; of answers,
+                `stride` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
 
         Returns:
             "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
@@ -117,11 +123,16 @@ class LiteRTModel:
         output = "logits" if self.problem_type == "regression" else "probabilities"
         return self._first_axis(texts, pairs, truncation, output)
 
-    def _embed(self, texts, pairs, truncation):
-        return self._first_axis(texts, pairs, truncation, "embedding")
+    def _embed(self, texts, pairs, truncation, prompt_name=None, prompt=None):
+        prompt = self._prompts.choose(prompt_name, prompt)
+        if pairs is None:
+            texts, pairs, _ = read_examples(texts)
+        return self._first_axis(in_front(prompt, texts), pairs, truncation, "embedding", prompt)
 
-    def _first_axis(self, texts, pairs, truncation, output):
+    def _first_axis(self, texts, pairs, truncation, output, prompt=""):
         _, batch = self._encode(texts, pairs, truncation)
+        if not self._prompts.pooled:
+            batch[POOLED_MASK] = self._prompts.pooled_mask(batch["padding_mask"], self.tokenizer, prompt)
         return np.concatenate([row[output] for row in self._rows(batch)])
 
     def _tag(self, texts, pairs, truncation):
@@ -162,7 +173,11 @@ class LiteRTModel:
         if pairs is None and not options:
             texts, pairs, _ = read_examples(texts)
         encoding = self.tokenizer.encode(
-            texts, pairs, sequence_length=self.sequence_length, truncation=truncation, **options
+            texts,
+            pairs,
+            sequence_length=min(self.sequence_length, self._max_length or self.sequence_length),
+            truncation=truncation,
+            **options,
         )
         batch = to_batch(encoding, self._has_segments, warn=not self._warned)
         self._warned |= encoding.truncated > 0
@@ -172,7 +187,13 @@ class LiteRTModel:
         """Runs each row of a batch [B, S] on the smallest signature that holds it."""
         for row, needed in enumerate(batch["padding_mask"].sum(axis=1)):
             length, name = next(pair for pair in self._lengths if pair[0] >= needed)
-            yield self.run(name, {key: array[row : row + 1, :length] for key, array in batch.items()})
+            yield self.run(name, {key: self._of_length(key, array[row], length) for key, array in batch.items()})
+
+    def _of_length(self, key: str, values: np.ndarray, length: int) -> np.ndarray:
+        """One row [S] without or with more padding: [1, length]."""
+        padding = self.tokenizer.padding_id or 0 if key == "token_ids" else 0
+        missing = max(0, length - len(values))
+        return np.pad(values[:length], (0, missing), constant_values=padding)[None]
 
     def _token_outputs(self, batch: dict, output: str) -> np.ndarray:
         """One output of all rows, those of shorter signatures padded with zeros: [B, S, C]."""

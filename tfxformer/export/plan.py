@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 
+from tfxformer.data.prompts import POOLED_MASK
 from tfxformer.export import sensitivity
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.errors import ExportError
@@ -164,7 +165,14 @@ def encode_batches(model, length: int, data) -> list[dict]:
     if any(pair is None for pair in pairs) and any(pair is not None for pair in pairs):
         raise ValueError("Samples are texts or (text, pair) tuples, not both.")
     encoding = model.tokenizer.encode(texts, None if not data or pairs[0] is None else pairs, sequence_length=length)
-    return batches([{name: getattr(encoding, name) for name in names}])
+    return batches([{name: _of_encoding(encoding, name) for name in names}])
+
+
+def _of_encoding(encoding, name: str) -> np.ndarray:
+    """An input of an encoding; the tokens of which a vector is made are all but the first, to be seen in the check."""
+    if name != POOLED_MASK:
+        return getattr(encoding, name)
+    return encoding.padding_mask * (np.arange(encoding.padding_mask.shape[1]) > 0)
 
 
 def _checked(rows: list[dict], names: list[str], length: int | None) -> list[dict]:

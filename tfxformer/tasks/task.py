@@ -56,7 +56,7 @@ class Task(NamedInputs, ScheduledModel):
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
         if tokenizer is not None:
             check_tokenizer(tokenizer, backbone.config)
-        inputs = backbone.make_inputs()
+        inputs = self.make_inputs(backbone)
         super().__init__(inputs=inputs, outputs=self.graph(backbone, heads, inputs), **kwargs)
         self.backbone = backbone
         self.heads = heads
@@ -67,6 +67,18 @@ class Task(NamedInputs, ScheduledModel):
             backbone.get_layer("pooler").trainable = False  # no output reads it, so it has no gradient
 
     # ---- what a subclass says ---------------------------------------------------------------------------------
+
+    def make_inputs(self, backbone: Backbone) -> dict:
+        """New symbolic inputs of the task: int32 [B, S] by name."""
+        return backbone.make_inputs()
+
+    file_length = (
+        None  # tokens that an exported file reads where `sequence_length` is not chosen; None for export's own
+    )
+
+    def file_facts(self) -> dict:
+        """What an exported file must know, beside labels and tokenizer, to read texts as the task does: JSON-ready."""
+        return {}
 
     @staticmethod
     def graph(backbone: Backbone, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):

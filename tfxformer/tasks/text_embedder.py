@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,69 +9,50 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.checkpoints.hub import read_json, resolve
+from tfxformer.checkpoints import sentence_transformers
+from tfxformer.checkpoints.hub import resolve
+from tfxformer.checkpoints.pretrained import check_no_adapters
 from tfxformer.checkpoints.safetensors import CheckpointError
-from tfxformer.data.batches import Examples
+from tfxformer.checkpoints.variables import initialize
+from tfxformer.data.batches import Examples, read_examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import cosine_targets
+from tfxformer.data.prompts import POOLED_MASK, UNSTATED, Prompts, in_front
 from tfxformer.data.weights import example_weights
-from tfxformer.files import replacing_folder, write_json
-from tfxformer.keywords import KnownKeywords, checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.files import replacing_folder
+from tfxformer.keywords import checked
+from tfxformer.layers import DEFAULT, Dense, Numerics
+from tfxformer.layers.activations import activation
+from tfxformer.models.pooling import Pooling, UnitLength
 from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.tasks.tokenizer import has_tokenizer, open_tokenizer
+from tfxformer.text.files import lowercased
 from tfxformer.training.outputs import Output
 
-POOLINGS = ("mean", "cls")
-POOLING_FOLDER = "1_Pooling"  # where sentence-transformers keeps it
-MODULES_FILE = "modules.json"  # its list of the parts of a model
-MODULES = "sentence_transformers.models."
-
-
-@keras.saving.register_keras_serializable("tfxformer")
-class Pooling(KnownKeywords, keras.layers.Layer):
-    """One vector per text, from one per token.
-
-    Args:
-        pooling: "mean" over the real tokens, or "cls", the first token.
-        normalize: bool, vectors of length one.
-
-    Call: sequence [B, S, D], padding_mask [B, S] -> float32 [B, D].
-    """
-
-    def __init__(self, pooling="mean", normalize=True, **kwargs):
-        super().__init__(**kwargs)
-        if pooling not in POOLINGS:
-            raise ValueError(f"Unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}.")
-        self.pooling = pooling
-        self.normalize = normalize
-
-    def call(self, sequence, padding_mask):
-        sequence = ops.cast(sequence, "float32")
-        if self.pooling == "cls":
-            pooled = sequence[:, 0]
-        else:
-            weights = ops.expand_dims(ops.cast(padding_mask, "float32"), -1)  # [B, S] -> [B, S, 1]
-            pooled = ops.sum(sequence * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)
-        if self.normalize:
-            pooled = pooled * ops.rsqrt(ops.maximum(ops.sum(pooled * pooled, axis=-1, keepdims=True), 1e-24))
-        return pooled
-
-    def get_config(self):
-        return {**super().get_config(), "pooling": self.pooling, "normalize": self.normalize}
+LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: attention grows with their square
 
 
 @keras.saving.register_keras_serializable("tfxformer")
 class TextEmbedder(Task):
-    """Embeds texts (Reimers and Gurevych, 2019, arXiv:1908.10084).
+    """Embeds texts (Reimers and Gurevych, 2019, arXiv:1908.10084), as sentence-transformers does.
 
     Args:
-        backbone: `models.Encoder`.
-        pooling: "mean" over real tokens, or "cls", the first one.
+        backbone: `models.Encoder` or `models.Decoder`.
+        pooling: how a text's tokens become one vector, a name of `models.pooling.POOLINGS` or several: "mean" over real
+            tokens, "cls", the first one, ...
         normalize: bool, vectors of length one.
+        modules: what stands between the two, each a dict: {"kind": "dense", "units": 256, "activation": "tanh",
+            "use_bias": True} or {"kind": "normalize"}.
+        prompts: dict, what may stand in front of every text, by name ("query", "document", ...).
+        default_prompt_name: the one that stands there unless another is asked for, in `fit` too; None for none.
+        include_prompt: bool, whether a prompt's tokens are part of the vector.
+        max_length: tokens of the longest text that is read whole where `sequence_length` does not say; None for the
+            model's positions.
         tokenizer, sequence_length: see `Task`.
 
     Output: float32 [B, D]; for pairs (inputs [B, 2, S]) their cosines, float32 [B], which `fit(pairs, scores)`
-    regresses on scores in [-1, 1].
+    regresses on scores in [-1, 1]. Without `include_prompt` a batch may have `pooled_mask`, int32 [B, S], 0 at tokens
+    that are no part of the vector.
 
     Example:
         embedder = TextEmbedder.from_pretrained(folder)
@@ -82,22 +62,55 @@ class TextEmbedder(Task):
 
     task_name = "text-embedding"
 
-    def __init__(self, backbone, pooling="mean", normalize=True, tokenizer=None, **kwargs):
-        heads = {"pooling": Pooling(pooling, normalize, dtype="float32", name="pooling")}
+    def __init__(
+        self,
+        backbone,
+        pooling="mean",
+        normalize=True,
+        tokenizer=None,
+        *,
+        modules=(),
+        prompts=None,
+        default_prompt_name=None,
+        include_prompt=True,
+        max_length=None,
+        described_by=None,
+        **kwargs,
+    ):
+        if max_length is not None and (type(max_length) is not int or max_length < 1):
+            raise ValueError(f"max_length={max_length!r} must be a positive number of tokens, or None.")
+        self.prompts = Prompts(prompts or {}, default_prompt_name, include_prompt)
+        heads = make_heads(pooling, modules, normalize)
         super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
-        self.pooling = pooling
+        self.pooling = pooling if isinstance(pooling, str) else list(pooling)
         self.normalize = normalize
+        self.embedding_modules = [dict(module) for module in modules]
+        self.max_length = max_length
+        self.described_by = dict(described_by or {})  # the files of the folder it was read from, to be written as read
+
+    def make_inputs(self, backbone):
+        inputs = backbone.make_inputs()
+        if not self.prompts.pooled:
+            inputs[POOLED_MASK] = keras.Input((None,), dtype="int32", name=POOLED_MASK)
+        return inputs
 
     @staticmethod
     def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        outputs = backbone.forward(inputs, numerics, first_only=heads["pooling"].pooling == "cls")
-        return heads["pooling"](outputs["sequence_output"], inputs["padding_mask"])
+        first_only = heads["pooling"].first_only and POOLED_MASK not in inputs
+        x = backbone.forward(inputs, numerics, first_only=first_only)["sequence_output"]
+        x = heads["pooling"](x, inputs["padding_mask"], inputs.get(POOLED_MASK))
+        for name, layer in heads.items():
+            if name != "pooling":
+                x = layer(x)
+        return x
 
     # A pair is one example of rank 3, so that shuffling and batching keep it together; the functional graph has
     # rank 2, and would refuse it.
     input_spec = None
 
     def call(self, inputs, training=None, mask=None):
+        if not self.prompts.pooled:
+            inputs = {POOLED_MASK: inputs["padding_mask"], **inputs}
         if len(inputs["token_ids"].shape) == 2:
             return super().call(inputs, training=training, mask=mask)
         length = ops.shape(inputs["token_ids"])[2]
@@ -109,6 +122,11 @@ class TextEmbedder(Task):
     @classmethod
     def wants_pooler(cls, config):
         return None
+
+    @property
+    def _maximum(self) -> int:
+        longest = super()._maximum
+        return longest if self.max_length is None else min(longest, self.max_length)
 
     @classmethod
     def arguments_from(cls, reference, arguments):
@@ -122,33 +140,81 @@ class TextEmbedder(Task):
 
     @classmethod
     @checked
-    def from_pretrained(cls, folder_or_hub_id, *, pooling=None, **arguments):
-        """See `Task.from_pretrained`; the pooling is the folder's own where it says one (sentence-transformers)."""
-        folder = resolve(folder_or_hub_id)
-        return super().from_pretrained(folder, pooling=pooling or _stated_pooling(folder), **arguments)
+    def from_pretrained(cls, folder_or_hub_id, *, tokenizer=None, revision=None, **arguments):
+        """See `Task.from_pretrained`; a folder of sentence-transformers says the other arguments itself."""
+        folder = resolve(folder_or_hub_id, revision)
+        if folder.is_file():  # GGUF
+            return super().from_pretrained(folder, tokenizer=tokenizer, **arguments)
+        files = sentence_transformers.read_files(folder)
+        said = sentence_transformers.describe(files, folder)
+        encoder = sentence_transformers.encoder_folder(folder)
+        if tokenizer is None and has_tokenizer(encoder):
+            tokenizer = open_tokenizer(encoder)
+            tokenizer = tokenizer.changed(lowercased) if said.lowercase else tokenizer
+        stated = _stated_arguments(files, said, tokenizer)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        model = super().from_pretrained(encoder, tokenizer=tokenizer, **{**stated, **given})
+        as_stated = "modules" not in given and "pooling" not in given
+        model._fill_modules(sentence_transformers.read_dense(folder, files) if as_stated else None)
+        return model
+
+    def _fill_modules(self, dense: list[dict] | None) -> None:
+        """Gives the layers after the pooling their weights: those read, or new ones."""
+        layers = self._dense_layers()
+        read = dense if dense is not None and len(dense) == len(layers) else [{}] * len(layers)
+        for layer, arrays in zip(layers, read, strict=True):
+            for variable in layer.variables:
+                array = arrays.get(variable.name)
+                if array is not None and array.shape != tuple(variable.shape):
+                    raise CheckpointError(
+                        f"The dense layer {layer.name!r} of the folder has a {variable.name} of shape "
+                        f"{list(array.shape)}, its config.json asks for {list(variable.shape)}."
+                    )
+                if array is None and arrays:
+                    raise CheckpointError(f"The dense layer {layer.name!r} of the folder lacks its {variable.name}.")
+                initialize(variable, array)
+
+    def _dense_layers(self) -> list[Dense]:
+        return [layer for layer in self.heads.values() if isinstance(layer, Dense)]
+
+    def checkpoint_model(self) -> keras.Model:
+        """The backbone: what follows it lies in files of its own."""
+        return self.backbone
 
     @checked
     def save_pretrained(self, folder, **kwargs) -> Path:
-        modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling")]
-        modules += [("2_Normalize", "Normalize")] if self.normalize else []
-        stated = {
-            "word_embedding_dimension": self.backbone.config.stack.hidden_size,
-            "pooling_mode_mean_tokens": self.pooling == "mean",
-            "pooling_mode_cls_token": self.pooling == "cls",
-        }
-        listed = [
-            {"idx": i, "name": str(i), "path": path, "type": f"{MODULES}{kind}"}
-            for i, (path, kind) in enumerate(modules)
-        ]
+        """Writes a folder that sentence-transformers opens with the same vectors, what it was read from unchanged."""
+        files = self.described_by
+        said = sentence_transformers.SentenceModules(
+            pooling=self.heads["pooling"].kinds,
+            modules=(*self.embedding_modules, *([{"kind": "normalize"}] if self.normalize else [])),
+            max_length=self.sequence_length or self._stated_length(files),
+            lowercase=sentence_transformers.describe(files).lowercase,
+            prompts=self._stated_prompts(files),
+            default_prompt_name=self.prompts.default,
+            include_prompt=self.prompts.pooled,
+        )
+        check_no_adapters(self)
+        dense = [{v.name: np.asarray(v.value) for v in layer.variables} for layer in self._dense_layers()]
         with replacing_folder(folder) as new:
             super().save_pretrained(new, **kwargs)
-            write_json(new / POOLING_FOLDER / "config.json", stated, indent=2)
-            write_json(new / MODULES_FILE, listed, indent=2)
+            sentence_transformers.write(new, said, files, self.backbone.config.stack.hidden_size, dense)
         return Path(folder).expanduser()
 
     @property
     def output_kinds(self):
         return Output("scores")
+
+    def _stated_length(self, files: dict) -> int | None:
+        """What to write as the longest text: nothing where the tokenizer's own file says it."""
+        stated = sentence_transformers.describe(files).max_length
+        own = None if self.tokenizer is None else self.tokenizer.model_max_length
+        return stated if self.max_length == (stated or own) else self.max_length
+
+    def _stated_prompts(self, files: dict) -> dict:
+        """The prompts to write: those that sentence-transformers has anyway only where the files have them."""
+        stated = sentence_transformers.describe(files).prompts
+        return {k: text for k, text in self.prompts.texts.items() if k in stated or UNSTATED.get(k) != text}
 
     def default_loss(self):
         return keras.losses.MeanSquaredError()
@@ -156,16 +222,31 @@ class TextEmbedder(Task):
     def default_metrics(self):
         return [keras.metrics.MeanAbsoluteError(name="mean_absolute_error")]
 
-    def prepare(self, examples: Examples, sample_weight=None):
-        if examples.pairs is None:
-            return super().prepare(examples, sample_weight)
+    def encode(self, texts, *, sequence_length=None, truncation=True, prompt_name=None, prompt=None) -> dict:
+        """See `Task.encode`; `prompt_name` or `prompt` as `predict` has them."""
+        chosen = self.prompts.choose(prompt_name, prompt)
+        return self._encode(read_examples(texts), sequence_length, truncation, chosen)
+
+    def _encode(self, examples: Examples, sequence_length=None, truncation=True, prompt=None) -> dict:
+        prompt = self.prompts.choose(prompt=prompt)
+        examples = examples._replace(texts=in_front(prompt, examples.texts))
+        batch = super()._encode(examples, sequence_length, truncation)
+        if not self.prompts.pooled:
+            batch[POOLED_MASK] = self.prompts.pooled_mask(batch["padding_mask"], self._tokenizer(), prompt)
+        return batch
+
+    def prepare(self, examples: Examples, sample_weight=None, prompt=None):
+        prompt = self.prompts.choose(prompt=prompt)
         if sample_weight is not None:
             sample_weight = example_weights(sample_weight, len(examples.texts))
+        if examples.pairs is None:
+            labels = None if examples.labels is None else self.encode_labels(examples.labels)
+            return self._encode(examples, prompt=prompt), labels, sample_weight
         # Both texts at one length, side by side: [B, S] twice -> [B, 2, S].
-        first = Examples(examples.texts, None, None)
-        second = Examples(examples.pairs, None, None)
-        length = self.sequence_length or max(self._longest(first), self._longest(second))
-        batches = [self._encode(part, length) for part in (first, second)]
+        sides = [Examples(texts, None, None) for texts in (examples.texts, examples.pairs)]
+        longest = Examples(in_front(prompt, [*examples.texts, *examples.pairs]), None, None)
+        length = self.sequence_length or self._longest(longest)
+        batches = [self._encode(side, length, prompt=prompt) for side in sides]
         inputs = {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
         labels = None if examples.labels is None else cosine_targets(examples.labels)
         return inputs, labels, sample_weight
@@ -176,14 +257,25 @@ class TextEmbedder(Task):
         return super()._ready(x, y, sample_weight)
 
     def choose_sequence_length(self, examples: Examples) -> None:
-        super().choose_sequence_length(Examples([*examples.texts, *(examples.pairs or [])], None, None))
+        texts = in_front(self.prompts.choose(), [*examples.texts, *(examples.pairs or [])])
+        super().choose_sequence_length(Examples(texts, None, None))
 
     @checked(to="logits")
-    def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
-        """Vectors of texts, arrays or datasets, float32 [B, D]; of pairs of texts their cosines, float32 [B]."""
+    def predict(self, x, batch_size=None, *, prompt_name=None, prompt=None, **kwargs) -> np.ndarray:
+        """Vectors of texts, arrays or datasets, float32 [B, D]; of pairs of texts their cosines, float32 [B].
+
+        Args:
+            x: what is embedded.
+            batch_size: int, texts of a step.
+            prompt_name: the name of a prompt of the model, for texts; None for its default one.
+            prompt: a text that stands in front of each text instead; "" for none.
+            kwargs: Keras' own.
+        """
         if not is_raw(x):
+            if prompt_name is not None or prompt is not None:
+                raise ValueError("prompt_name and prompt stand in front of texts; arrays have theirs inside already.")
             return self.logits(x, batch_size, **kwargs)
-        inputs, _, _ = self._examples(x)
+        inputs, _, _ = self.prepare(self.read(x), prompt=self.prompts.choose(prompt_name, prompt))
         if inputs["token_ids"].ndim == 2:
             return self.logits(inputs, batch_size, **kwargs)
         # One side at a time: the compiled step that has seen single texts takes no batch of another rank.
@@ -192,33 +284,73 @@ class TextEmbedder(Task):
         lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
         return (first * second).sum(-1) / np.maximum(lengths, 1e-12)
 
+    @property
+    def file_length(self) -> int | None:
+        """Tokens that an exported file reads where `sequence_length` is not chosen."""
+        return None if self.max_length is None else min(self._maximum, LONGEST_FILE)
+
+    def file_facts(self) -> dict:
+        """See `Task.file_facts`."""
+        return {
+            "prompts": dict(self.prompts.texts),
+            "default_prompt_name": self.prompts.default,
+            "include_prompt": self.prompts.pooled,
+            "max_length": self.sequence_length or self.max_length,
+        }
+
     def get_config(self):
-        return {**super().get_config(), "pooling": self.pooling, "normalize": self.normalize}
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "modules": [dict(module) for module in self.embedding_modules],
+            "prompts": dict(self.prompts.texts),
+            "default_prompt_name": self.prompts.default,
+            "include_prompt": self.prompts.pooled,
+            "max_length": self.max_length,
+            "described_by": self.described_by,
+        }
 
 
-def _stated_pooling(folder: Path) -> str | None:
-    """The pooling that a sentence-transformers folder says; None where it says none.
+def make_heads(pooling, modules, normalize: bool) -> dict:
+    """The layers on top of a backbone, in their order.
 
     Raises:
-        CheckpointError: for a pooling, or a further module, that is not implemented here.
+        ValueError: for a module that is not understood.
     """
-    if (folder / MODULES_FILE).is_file():
-        listed = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
-        kinds = [module["type"].rpartition(".")[2] for module in listed]
-        others = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
-        if others:
-            raise CheckpointError(
-                f"{folder / MODULES_FILE} lists {', '.join(others)}: tfxformer reads Transformer, Pooling and "
-                "Normalize only, and its vectors would be others. Take the bare encoder by tfxformer.from_pretrained."
+    heads = {"pooling": Pooling(pooling, dtype="float32", name="pooling")}
+    for index, module in enumerate(modules):
+        kind, options = module.get("kind"), {k: v for k, v in module.items() if k != "kind"}
+        name = f"{kind}_{index}"
+        if kind == "normalize" and not options:
+            heads[name] = UnitLength(dtype="float32", name=name)
+        elif kind == "dense" and set(options) <= {"units", "activation", "use_bias"} and "units" in options:
+            options["activation"] = activation(options.get("activation", "tanh"))
+            heads[name] = Dense(**options, dtype="float32", name=name)
+        else:
+            raise ValueError(
+                f"modules[{index}] is {module!r}; wanted {{'kind': 'dense', 'units': int, 'activation': str, "
+                "'use_bias': bool} or {'kind': 'normalize'}."
             )
-    path = folder / POOLING_FOLDER / "config.json"
-    if not path.is_file():
-        return None
-    stated = [key for key, value in read_json(path).items() if key.startswith("pooling_mode") and value is True]
-    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    if len(stated) != 1 or stated[0] not in known:
-        raise CheckpointError(
-            f"{path} says {' and '.join(stated) or 'no pooling'}; tfxformer pools by {' or '.join(known)}. To pool "
-            'otherwise than the checkpoint, pass pooling="mean" or "cls".'
-        )
-    return known[stated[0]]
+    return {**heads, "normalize": UnitLength(dtype="float32", name="normalize")} if normalize else heads
+
+
+def _stated_arguments(files: dict, said, tokenizer) -> dict:
+    """Constructor arguments from a folder of sentence-transformers; none where it is another folder."""
+    if not files:
+        return {}
+    stated = {"pooling": said.pooling[0] if len(said.pooling) == 1 else said.pooling, "described_by": files}
+    if sentence_transformers.MODULES_FILE not in files:
+        return stated
+    modules = list(said.modules)
+    normalize = bool(modules) and modules[-1] == {"kind": "normalize"}
+    own = None if tokenizer is None else tokenizer.model_max_length
+    return {
+        **stated,
+        "normalize": normalize,
+        "modules": modules[:-1] if normalize else modules,
+        "prompts": said.prompts,
+        "default_prompt_name": said.default_prompt_name,
+        "include_prompt": said.include_prompt,
+        "max_length": said.max_length or own,
+    }

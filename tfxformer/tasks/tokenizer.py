@@ -22,17 +22,20 @@ def open_tokenizer(path) -> Tokenizer:
     return Tokenizer.from_gguf(GGUFFile(path).metadata) if is_gguf(path) else Tokenizer.from_pretrained(path)
 
 
+def has_tokenizer(path) -> bool:
+    """Whether a checkpoint has a tokenizer, in whatever format."""
+    if is_gguf(path):
+        return _GGUF_MODEL in GGUFFile(path).metadata
+    return any(next(Path(path).glob(pattern), None) for pattern in _FILES)
+
+
 def find_tokenizer(path) -> Tokenizer | None:
     """`open_tokenizer`, or None with one warning where the checkpoint has no tokenizer at all.
 
     Raises:
         FileNotFoundError, ValueError: for one that cannot be read.
     """
-    if is_gguf(path):
-        found = _GGUF_MODEL in GGUFFile(path).metadata
-    else:
-        found = any(next(Path(path).glob(pattern), None) for pattern in _FILES)
-    if found:
+    if has_tokenizer(path):
         return open_tokenizer(path)
     warnings.warn(
         f"{path} has no tokenizer files: the model takes arrays (token_ids, padding_mask) and no texts. For texts pass "

@@ -152,6 +152,18 @@ def prefix_space_backend(content: str) -> tokenizers.Tokenizer | None:
     return tokenizers.Tokenizer.from_str(json.dumps(parts))
 
 
+def lowercased(content: str) -> str:
+    """A tokenizer.json that lowercases texts first, unless it does so already."""
+    parts = json.loads(content)
+    normalizer = parts.get("normalizer")
+    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
+    steps = [step for step in steps if step is not None]
+    if any(step["type"] == "Lowercase" or step.get("lowercase") for step in steps):
+        return content
+    parts["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}
+    return json.dumps(parts, ensure_ascii=False)
+
+
 def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, Any]:
     """The tokenizer_config.json that makes transformers open the saved backend as it is."""
     saved = dict(config)

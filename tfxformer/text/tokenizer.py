@@ -134,6 +134,10 @@ class Tokenizer:
         parts = {"tokenizer": json.loads(self._tokenizer_json), "config": self._config}
         return json.dumps(parts, ensure_ascii=False)
 
+    def changed(self, change: Callable[[str], str]) -> Tokenizer:
+        """One whose tokenizer.json is what `change` makes of this one's."""
+        return Tokenizer(change(self._tokenizer_json), self._config)
+
     def tokenizer_json(self) -> str:
         """The text of tokenizer.json alone, as other runtimes read it, baked-in lengths included."""
         return self._tokenizer_json

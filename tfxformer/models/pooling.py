@@ -1,0 +1,105 @@
+"""One vector per text, from one per token."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.layers.masks import row_slots
+
+# By the names of sentence-transformers.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+def check_pooling(pooling) -> tuple[str, ...]:
+    """The kinds of a pooling, one name or several, as a tuple.
+
+    Raises:
+        ValueError: for an unknown one, or none.
+    """
+    kinds = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+    unknown = [kind for kind in kinds if kind not in POOLINGS]
+    if unknown or not kinds:
+        raise ValueError(f"Unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}, or a list of some, put together.")
+    return kinds
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Pooling(keras.layers.Layer):
+    """One vector per text, from one per token.
+
+    Args:
+        pooling: "mean" over the real tokens; "cls" or "lasttoken", the first or the last of them; "max" of each
+            column; "mean_sqrt_len_tokens", their sum by the square root of their number; "weightedmean" with the
+            weights 1, 2, 3, ... (Muennighoff, 2022, arXiv:2202.08904). Several give their vectors side by side.
+
+    Call: sequence [B, S, D], padding_mask [B, S], pooled_mask [B, S] or None -> float32 [B, D] (of several kinds K,
+    [B, K * D]). Tokens that the second mask leaves out count for positions, but are not pooled.
+
+    Source: `Pooling` of sentence-transformers 6.2.
+    """
+
+    def __init__(self, pooling="mean", **kwargs):
+        super().__init__(**kwargs)
+        self.kinds = check_pooling(pooling)
+
+    @property
+    def first_only(self) -> bool:
+        """Whether nothing but the first token is read."""
+        return self.kinds == ("cls",)
+
+    def call(self, sequence, padding_mask, pooled_mask=None):
+        sequence = ops.cast(sequence, "float32")
+        real = ops.not_equal(padding_mask, 0)
+        kept = real if pooled_mask is None else ops.logical_and(real, ops.not_equal(pooled_mask, 0))
+        parts = [self._pool(kind, sequence, real, kept, pooled_mask is not None) for kind in self.kinds]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def _pool(self, kind, sequence, real, kept, partly):
+        weights = ops.expand_dims(ops.cast(kept, "float32"), -1)  # [B, S] -> [B, S, 1]
+        if kind == "cls":
+            return sequence[:, 0] if not partly else ops.sum(sequence * _chosen(kept, first=True), axis=1)
+        if kind == "lasttoken":
+            return ops.sum(sequence * _chosen(kept, first=False), axis=1)
+        if kind == "max":
+            # Where nothing is kept the lowest value of the column stands: it is never above a real one, and in the
+            # range of the others, which the quantization of a file depends on.
+            lowest = ops.min(sequence, axis=1, keepdims=True)
+            return ops.max(sequence * weights + lowest * (1.0 - weights), axis=1)
+        if kind == "weightedmean":
+            weights = weights * ops.expand_dims(_positions(real), -1)
+        total, count = ops.sum(sequence * weights, axis=1), ops.maximum(ops.sum(weights, axis=1), 1.0)
+        return total / (ops.sqrt(count) if kind == "mean_sqrt_len_tokens" else count)
+
+    def compute_output_spec(self, sequence, *args, **kwargs):
+        return keras.KerasTensor((sequence.shape[0], len(self.kinds) * sequence.shape[-1]), dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "pooling": list(self.kinds)}
+
+
+def _positions(real):
+    """1, 2, 3, ... from the first real token on: bool [B, S] -> float32 [B, S]."""
+    slots = row_slots(ops.cast(real, "int32"))
+    past = ops.max(slots) + 1
+    first = ops.min(ops.where(real, slots, past), axis=1, keepdims=True)  # [B, 1]
+    return ops.cast(slots - first + 1, "float32")
+
+
+def _chosen(kept, first: bool):
+    """1 at the first (or last) kept token of each row, or at the first slot where none is: float32 [B, S, 1]."""
+    slots = row_slots(ops.cast(kept, "int32"))
+    if first:
+        last = ops.max(slots)
+        slots = last - slots
+    nearest = ops.max(ops.where(kept, slots, 0), axis=1, keepdims=True)  # [B, 1]
+    return ops.expand_dims(ops.cast(ops.equal(slots, nearest), "float32"), -1)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class UnitLength(keras.layers.Layer):
+    """Vectors of length one: [B, D] -> [B, D]."""
+
+    def call(self, vectors):
+        squares = ops.sum(vectors * vectors, axis=-1, keepdims=True)
+        return vectors * ops.rsqrt(ops.maximum(squares, 1e-24))
