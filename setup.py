@@ -12,7 +12,7 @@ TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32"),
     *(*GGUF, *TENSORBOARD, *NOTEBOOK),
 ]
-REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18"]
+REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
 
 setup(
     name="tfxformer",

@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).parent))  # `batteries`, `tiny` and `make_fixtures` serve tests of all folders
 
-REFERENCE = ("torch", "transformers", "safetensors")
+REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 
 def pytest_collection_modifyitems(items):

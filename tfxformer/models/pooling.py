@@ -57,10 +57,10 @@ class Pooling(keras.layers.Layer):
 
     def _pool(self, kind, sequence, real, kept, partly):
         weights = ops.expand_dims(ops.cast(kept, "float32"), -1)  # [B, S] -> [B, S, 1]
-        if kind == "cls":
-            return sequence[:, 0] if not partly else ops.sum(sequence * _chosen(kept, first=True), axis=1)
-        if kind == "lasttoken":
-            return ops.sum(sequence * _chosen(kept, first=False), axis=1)
+        if kind == "cls" and not partly:
+            return sequence[:, 0]
+        if kind in ("cls", "lasttoken"):
+            return ops.sum(sequence * _chosen(kept, first=kind == "cls"), axis=1)
         if kind == "max":
             # Where nothing is kept the lowest value of the column stands: it is never above a real one, and in the
             # range of the others, which the quantization of a file depends on.
@@ -68,6 +68,8 @@ class Pooling(keras.layers.Layer):
             return ops.max(sequence * weights + lowest * (1.0 - weights), axis=1)
         if kind == "weightedmean":
             weights = weights * ops.expand_dims(_positions(real), -1)
+            # Shares of one first: sums that grow with the text would leave short ones little of an int8 range.
+            return ops.sum(sequence * (weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)), axis=1)
         total, count = ops.sum(sequence * weights, axis=1), ops.maximum(ops.sum(weights, axis=1), 1.0)
         return total / (ops.sqrt(count) if kind == "mean_sqrt_len_tokens" else count)
 
@@ -87,13 +89,10 @@ def _positions(real):
 
 
 def _chosen(kept, first: bool):
-    """1 at the first (or last) kept token of each row, or at the first slot where none is: float32 [B, S, 1]."""
-    slots = row_slots(ops.cast(kept, "int32"))
-    if first:
-        last = ops.max(slots)
-        slots = last - slots
-    nearest = ops.max(ops.where(kept, slots, 0), axis=1, keepdims=True)  # [B, 1]
-    return ops.expand_dims(ops.cast(ops.equal(slots, nearest), "float32"), -1)
+    """1 at the first (or last) kept token of each row: bool [B, S] -> float32 [B, S, 1]."""
+    count = ops.cumsum(ops.cast(kept, "int32"), axis=1)
+    number = 1 if first else ops.max(count, axis=1, keepdims=True)
+    return ops.expand_dims(ops.cast(ops.logical_and(kept, ops.equal(count, number)), "float32"), -1)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
