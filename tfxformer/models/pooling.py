@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.masks import row_slots
 
 # By the names of sentence-transformers.
@@ -25,7 +26,7 @@ def check_pooling(pooling) -> tuple[str, ...]:
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Pooling(keras.layers.Layer):
+class Pooling(KnownKeywords, keras.layers.Layer):
     """One vector per text, from one per token.
 
     Args:
@@ -96,7 +97,7 @@ def _chosen(kept, first: bool):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class UnitLength(keras.layers.Layer):
+class UnitLength(KnownKeywords, keras.layers.Layer):
     """Vectors of length one: [B, D] -> [B, D]."""
 
     def call(self, vectors):
