@@ -86,8 +86,7 @@ def export_litert(
         path: the .tflite file; missing folders are made.
         quantization: "float32", "float16", "dynamic_int8", "int8", "int16x8", "int4" or "int4_block32" (a scale for
             every 32 weights: for decoders).
-        sequence_length: int S; every input is int32 [1, S]. None takes the task's own, an embedder's
-            longest text (up to 512), or 128.
+        sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
@@ -287,6 +286,8 @@ def mediapipe_obstacle(model, plans, content: bytes) -> str:
         return "MediaPipe reads one label a line; a label here holds a line break."
     if tokenizer is None:
         return "MediaPipe reads raw text; this model has no tokenizer."
+    if model.task_name == "text-embedding" and model.prompts.choose():
+        return "MediaPipe puts no prompt in front of texts; this model has a default one."
     if len(plans) > 1:
         return "MediaPipe wants one signature: export with one sequence_length."
     if tokenizer.kind != "WordPiece" or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokenizer.vocabulary()):
