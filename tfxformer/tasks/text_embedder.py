@@ -25,8 +25,7 @@ from tfxformer.layers import DEFAULT, Dense, Numerics
 from tfxformer.layers.activations import activation
 from tfxformer.models.pooling import Pooling, UnitLength
 from tfxformer.tasks.task import SETTINGS_KEY, Task
-from tfxformer.tasks.tokenizer import has_tokenizer, open_tokenizer
-from tfxformer.text.files import lowercased
+from tfxformer.tasks.tokenizer import has_tokenizer, lowercasing, open_tokenizer
 from tfxformer.training.outputs import Output
 
 LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: attention grows with their square
@@ -150,7 +149,7 @@ class TextEmbedder(Task):
         encoder = sentence_transformers.encoder_folder(folder)
         if tokenizer is None and has_tokenizer(encoder):
             tokenizer = open_tokenizer(encoder)
-            tokenizer = tokenizer.changed(lowercased) if said.lowercase else tokenizer
+            tokenizer = lowercasing(tokenizer) if said.lowercase else tokenizer
         stated = _stated_arguments(files, said, tokenizer)
         given = {name: value for name, value in arguments.items() if value is not None}
         model = super().from_pretrained(encoder, tokenizer=tokenizer, **{**stated, **given})

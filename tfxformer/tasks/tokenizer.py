@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 from tfxformer.checkpoints.gguf import GGUFFile, is_gguf
 from tfxformer.text import Tokenizer
+from tfxformer.text.files import lowercased
 
 # Any of them says that the folder has a tokenizer, in whatever format.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken")
@@ -45,6 +47,12 @@ def find_tokenizer(path) -> Tokenizer | None:
     return None
 
 
+def lowercasing(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, which lowercases texts first."""
+    parts = json.loads(tokenizer.to_json())
+    return Tokenizer(lowercased(json.dumps(parts["tokenizer"], ensure_ascii=False)), parts["config"])
+
+
 def check_tokenizer(tokenizer: Tokenizer, config) -> None:
     """Refuses a tokenizer that has ids beyond the rows of the model's token table.
 
@@ -56,11 +64,12 @@ def check_tokenizer(tokenizer: Tokenizer, config) -> None:
         ValueError: naming the tokens and the way out.
     """
     rows = config.vocabulary_size
-    if tokenizer.largest_id < rows:
+    tokens = tokenizer.vocabulary()  # ids may have gaps: the largest counts, not how many there are
+    if len(tokens) <= rows:
         return
-    beyond = tokenizer.vocabulary()[rows:]
+    beyond = tokens[rows:]
     raise ValueError(
-        f"The tokenizer has {tokenizer.largest_id + 1} tokens, the model rows for {rows}: they do not belong together "
+        f"The tokenizer has {len(tokens)} tokens, the model rows for {rows}: they do not belong together "
         f"({', '.join(map(repr, beyond[:3]))}{', ...' if len(beyond) > 3 else ''} would have no row). Take the "
         "tokenizer of the model's own folder; where tokens were added on purpose, give the table rows for them first, "
         "in transformers: model.resize_token_embeddings(len(tokenizer)), then save_pretrained both."

@@ -134,10 +134,6 @@ class Tokenizer:
         parts = {"tokenizer": json.loads(self._tokenizer_json), "config": self._config}
         return json.dumps(parts, ensure_ascii=False)
 
-    def changed(self, change: Callable[[str], str]) -> Tokenizer:
-        """One whose tokenizer.json is what `change` makes of this one's."""
-        return Tokenizer(change(self._tokenizer_json), self._config)
-
     def tokenizer_json(self) -> str:
         """The text of tokenizer.json alone, as other runtimes read it, baked-in lengths included."""
         return self._tokenizer_json
@@ -160,11 +156,6 @@ class Tokenizer:
         by_id = {index: token for token, index in self._backend.get_vocab(with_added_tokens=True).items()}
         # A file that lists a token twice leaves a gap at the first; no text can match the name given to it.
         return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
-
-    @functools.cached_property
-    def largest_id(self) -> int:
-        """The largest id of a token; more than `vocabulary_size - 1` where ids have gaps."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def continuations(self) -> np.ndarray:
         """Which tokens continue the word before them: bool [vocabulary].
