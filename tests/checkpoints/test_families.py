@@ -292,7 +292,7 @@ def test_built_language_model_opens_in_transformers(family, tmp_path):
     ("family", "changes", "message"),
     [
         ("bert", {"encoder__norm_position": "pre"}, r"encoder\.norm_position='post'.*model\.save"),
-        ("bert", {"encoder__sliding_window": 4}, r"encoder\.sliding_window=None, this one 4"),
+        ("bert", {"encoder__gated": True}, r"encoder\.gated=False, this one True"),
         ("gpt2", {"decoder__sliding_window": 4}, r"decoder\.sliding_window=None, this one 4"),
         ("gpt2", {"decoder__num_key_value_heads": 2}, r"decoder\.num_key_value_heads=None, this one 2"),
         ("bloom", {"decoder__feed_forward_size": 48}, r"decoder\.feed_forward_size=128, this one 48"),

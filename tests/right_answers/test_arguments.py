@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 from typer.testing import CliRunner
 
 import tfxformer
-from tests import tiny
 from tfxformer import compression, tasks, training
 from tfxformer.cli.data_files import read_rows
 from tfxformer.cli.main import app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 from tfxformer.keywords import KnownKeywords, nearest, refuse_unknown
 from tfxformer.layers.activations import activation as check_activation
@@ -24,6 +25,32 @@ def _require(condition: bool, message: str) -> None:
 def _require_number(value, name: str) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     _require(number and 0 <= value < math.inf, f"{name} must be a finite number of at least 0, not {value!r}.")
+
+
+# What a field of these annotations holds, in words. Booleans are no numbers here: JSON tells them apart.
+_KINDS = {
+    "int": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "an int"),
+    "float": (
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
+        "a number",
+    ),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+}
+
+
+def _check_kinds(config) -> None:
+    """Refuses, by name, values that are not of the kind that their fields are annotated with."""
+    for one in dataclasses.fields(config):
+        kind, _, none = one.type.partition(" | ")
+        value = getattr(config, one.name)
+        if kind in _KINDS and not (none == "None" and value is None):
+            holds, words = _KINDS[kind]
+            _require(holds(value), f"{one.name} must be {words}{' or None' if none else ''}, not {value!r}.")
+
+
+def _check_rate(name: str, value) -> None:
+    _require(0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -104,6 +131,10 @@ class StackConfig(KnownKeywords):
             value = getattr(self, name)
             _require(type(value) is int and value > 0, f"{name} must be a positive int, not {value!r}.")
         _require_number(self.norm_epsilon, "norm_epsilon")
+        _check_kinds(self)
+        for name in ("num_key_value_heads", "head_size", "sliding_window"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be positive or None, not {value!r}.")
         _require(
             self.head_size is not None or self.hidden_size % self.num_heads == 0,
             f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads}), "
@@ -119,7 +150,6 @@ class StackConfig(KnownKeywords):
         if self.head_size is not None and self.head_size * self.num_heads == self.hidden_size:
             object.__setattr__(self, "head_size", None)
         check_activation(self.activation)
-        _require(isinstance(self.causal, bool), f"causal must be True or False, not {self.causal!r}.")
         choices = {
             "norm": NORMS,
             "norm_position": NORM_POSITIONS,
@@ -130,12 +160,15 @@ class StackConfig(KnownKeywords):
             value = getattr(self, name)
             _require(value in known, f"Unknown {name} {value!r}; known: {', '.join(known)}.")
         for name in ("dropout", "attention_dropout", "embedding_dropout", "stochastic_depth"):
-            value = getattr(self, name)
-            allowed = name == "embedding_dropout" and value is None
-            _require(allowed or 0 <= value < 1, f"{name} must be in [0, 1), not {value!r}.")
+            if getattr(self, name) is not None:
+                _check_rate(name, getattr(self, name))
         _require(
             self.layer_groups is None or (self.layer_groups > 0 and self.num_layers % self.layer_groups == 0),
             f"num_layers ({self.num_layers}) must be a multiple of layer_groups ({self.layer_groups}).",
+        )
+        _require(
+            self.layers_per_group == 1 or self.layer_groups is not None,
+            f"layers_per_group={self.layers_per_group} says nothing without layer_groups, the number of groups.",
         )
         self._check_positions()
 
@@ -153,8 +186,8 @@ class StackConfig(KnownKeywords):
             f"position_offset ({self.position_offset}) must be below max_positions ({self.max_positions}).",
         )
         _require(
-            self.sliding_window is None or self.sliding_window > 0,
-            f"sliding_window must be positive or None, not {self.sliding_window!r}.",
+            self.position_offset == 0 or self.positions == "learned",
+            f"position_offset={self.position_offset} with positions={self.positions!r}: only a table has rows to skip.",
         )
         if self.windowed_layers is not None:
             object.__setattr__(self, "windowed_layers", tuple(map(bool, self.windowed_layers)))
@@ -219,6 +252,8 @@ class HeadConfig(KnownKeywords):
     tied: bool = True
 
     def __post_init__(self):
+        _check_kinds(self)
+        _check_rate("classifier_dropout", self.classifier_dropout)
         for name in (self.classifier_activation, self.masked_lm_activation):
             if name is not None:
                 check_activation(name)
@@ -264,7 +299,14 @@ class TransformerConfig(KnownKeywords):
             (self.encoder is None) != (self.decoder is None),
             "A TransformerConfig has an encoder (BERT-like) or a decoder (GPT-like).",
         )
+        for name, kind in (("encoder", StackConfig), ("decoder", StackConfig), ("heads", HeadConfig)):
+            part = getattr(self, name)
+            wanted = isinstance(part, kind) or (part is None and name != "heads")
+            _require(wanted, f"{name} must be a {kind.__name__}, not {part!r:.80}.")
+        _check_kinds(self)
         _require_number(self.initializer_range, "initializer_range")
+        size = self.embedding_size
+        _require(size is None or size > 0, f"embedding_size must be positive or None, not {size!r}.")
         _require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
         _require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
         _require(

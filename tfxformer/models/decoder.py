@@ -34,6 +34,7 @@ from tfxformer.layers.positions import positions_seen
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
+from tfxformer.models.switches import check_switches
 
 
 class DecoderLayers(NamedTuple):
@@ -222,6 +223,7 @@ class Decoder(Backbone):
 
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
+        check_switches(config, "Decoder")
         # === Layers ===
         layers = make_layers(config, gradient_checkpointing, dtype)
 

@@ -26,6 +26,7 @@ from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
 from tfxformer.models.positions import at_positions, place_at
+from tfxformer.models.switches import check_switches
 
 
 class EncoderLayers(NamedTuple):
@@ -196,6 +197,7 @@ class Encoder(Backbone):
 
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
+        check_switches(config, "Encoder")
         # === Layers ===
         layers = make_layers(config, gradient_checkpointing, dtype, tables and tables._parts)
 
