@@ -14,13 +14,14 @@ import sys
 PACKAGE = "tfxformer"
 # Every name that the package registers; a test compares them with the registry.
 CLASSES = (
-    "Adafactor", "AdamW", "Attention", "BertPretraining", "CausalLM", "ClassificationHead", "ConstantSegmentEmbedding",
-    "ContrastiveEmbedder", "Decoder", "DecoderBlock", "Dense", "DistributedModel", "Dropout", "Encoder", "EncoderBlock",
-    "FeedForward", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "MaskedLM", "MaskedLMTransform", "MultiTask",
-    "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization",
-    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
-    "SGD", "Scaled", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding", "WarmupCosine",
-    "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
+    "Adafactor", "AdamW", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
+    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DecoderBlock", "Dense", "DistributedModel",
+    "Dropout", "Encoder", "EncoderBlock", "FeedForward", "Lamb", "LayerNormalization", "Lion", "LogitsBias",
+    "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "Numerics", "PermutationLM", "Perplexity", "Pooling",
+    "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "ReplacedTokenAccuracy", "ReplacedTokenDetection",
+    "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled", "SpanLoss", "TextClassifier",
+    "TextEmbedder", "TokenClassifier", "TokenEmbedding", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear",
+    "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip
 FUNCTIONS = ("span_accuracy",)
 

@@ -172,6 +172,36 @@ def test_keras_own_lora_exports_too(tmp_path):
     np.testing.assert_array_equal(model(np.ones((1, 16), "float32")), wanted)
 
 
+def test_a_model_around_an_encoder_exports_as_the_task(tmp_path):
+    """Row 5. Three ways to write the very task as a `keras.Model` of one's own: the int8 error of the task's file."""
+    task = tiny.perturb(tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), ["a", "b", "c"]))
+    encoder, head, batch = task.backbone, task.heads["classifier"], tiny.batch(8, 16, seed=1)
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in encoder.input}
+    models = {
+        "task": task,
+        "called": keras.Model(inputs, head(encoder(inputs)["sequence_output"])),
+        "continued": keras.Model(encoder.input, head(encoder.output["sequence_output"])),
+        "task called": keras.Model(inputs, task(inputs)),
+    }
+    full = {name: array[:1] for name, array in batch.items()}  # its first row has no padding, which a task leaves out
+    reports = {
+        name: export.export_litert(
+            model, tmp_path / f"{name}.tflite", "int8", sequence_length=16, representative=batch, samples=full
+        )
+        for name, model in models.items()
+    }
+    errors = {name: report.error for name, report in reports.items()}
+    assert errors == pytest.approx(dict.fromkeys(errors, errors["task"]), rel=1e-3)
+
+
+def test_a_model_that_continues_an_encoders_graph_is_saved_and_loaded(tmp_path):
+    encoder = tiny.backbone(encoder__num_layers=1)
+    model = keras.Model(encoder.input, keras.layers.Dense(3)(encoder.output["pooled_output"]))
+    batch = tiny.inputs_for(encoder)
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras")(batch), model(batch))
+
+
 # ---- Keras' own files -------------------------------------------------------------------------------------------
 
 

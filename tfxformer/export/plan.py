@@ -19,7 +19,9 @@ from tfxformer.export.errors import ExportError
 from tfxformer.export.quantize import Mode
 from tfxformer.layers import observing
 from tfxformer.layers.equalization import Observer
-from tfxformer.models import Encoder
+from tfxformer.layers.numerics import written
+from tfxformer.layers.transformer_block import TransformerBlock
+from tfxformer.models.backbone import Backbone
 
 # task name -> (signature, whether every token has outputs of its own)
 TASK_SIGNATURES = {
@@ -105,6 +107,17 @@ def is_task(model) -> bool:
     return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM) and hasattr(model, "forward")
 
 
+def has_backbone(model) -> bool:
+    """Whether an encoder or decoder of ours is the model or stands inside it."""
+    return any(isinstance(layer, Backbone) for layer in model._flatten_layers())
+
+
+def _has_twins(model) -> bool:
+    """Whether layers of several backbones have the same paths, by which what is measured of them is known."""
+    paths = [layer.path for layer in model._flatten_layers() if isinstance(layer, TransformerBlock)]
+    return len(paths) > len(set(paths))
+
+
 def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) -> list[Plan]:
     """The signatures of a model, one per sequence length.
 
@@ -114,12 +127,12 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
         lengths: sequence lengths; None leaves a plain model's static shapes as they are.
         samples: texts, (text, pair) tuples, or batches; None for ours.
     """
-    make = _plain_plan
-    if is_task(model):
-        make = _task_plan
-        if mode.equalized:  # once: signatures share the weights they write alike
-            rows = (unpadded(batch) for batch in _task_samples(model, lengths[-1], samples))
-            mode = equalized(model, mode, rows)
+    make = _task_plan if is_task(model) else _plain_plan
+    if mode.equalized and has_backbone(model) and not _has_twins(model):  # once: signatures share the weights
+        rows = make(model, mode, lengths[-1], False, samples).samples
+        if all(tensor.shape[1:] == (None,) for tensor in _named_inputs(model).values()):
+            rows = [unpadded(row) for row in rows]
+        mode = equalized(model, mode, _rows_as_called(model, rows))
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
 
@@ -147,6 +160,10 @@ def _as_called(model, batch: dict):
     return keras.tree.pack_sequence_as(structure, [batch[name] for name in input_names(model)])
 
 
+def _rows_as_called(model, rows: list[dict]) -> list:
+    return [_as_called(model, row) for row in rows]
+
+
 def _structure(model):
     """The inputs as the model is called with them; a Sequential has no `input` before its first call."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
@@ -158,7 +175,7 @@ def encode_batches(model, length: int, data) -> list[dict]:
     data = [data] if isinstance(data, dict) else list(data)
     if data and isinstance(data[0], dict):
         return _checked(batches(data), names, length)
-    if model.tokenizer is None:
+    if getattr(model, "tokenizer", None) is None:
         raise ValueError("This model has no tokenizer, so samples and representative data must be batches.")
     texts = [item if isinstance(item, str) else item[0] for item in data]
     pairs = [None if isinstance(item, str) else item[1] for item in data]
@@ -213,20 +230,20 @@ def _task_samples(task, length: int, samples) -> list[dict]:
     return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
 
 
-def equalized(task, mode: Mode, rows: Iterable[dict]) -> Mode:
+def equalized(model, mode: Mode, rows: Iterable) -> Mode:
     """The mode with the equalization that samples without padding, run in Keras, ask for."""
     observer = Observer()
-    for batch in rows:
-        inputs = {name: keras.ops.convert_to_tensor(ids) for name, ids in batch.items()}
-        task.forward(inputs, numerics=replace(mode.numerics, equalization=observer))
+    with written(replace(mode.numerics, equalization=observer)):
+        for batch in rows:
+            model(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
     return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
 
 
 def written_apart(model, mode: Mode, length: int | None, data) -> Mode:
     """The mode with the outlier channels that representative data, run in Keras, asks to be computed apart."""
-    if not is_task(model) and not isinstance(model, Encoder):
+    if not has_backbone(model) or _has_twins(model):
         return mode
-    rows = encode_batches(model, length, data)
+    rows = _rows_as_called(model, encode_batches(model, length, data))
     return replace(mode, numerics=observing.written_apart(model, rows, mode.numerics))
 
 
@@ -240,14 +257,19 @@ def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mo
                 "'encoder_block_0/feed_forward/output', or give a number: the most sensitive ones."
             )
         return replace(mode, float_layers=tuple(layers))
-    if not hasattr(model, "forward"):
+    if not has_backbone(model) or _has_twins(model):
         raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
-    rows = encode_batches(model, length, data)[:MOST_ROWS]
+    rows = _rows_as_called(model, encode_batches(model, length, data)[:MOST_ROWS])
     return replace(mode, float_layers=sensitivity.worst_parts(model, rows, mode.numerics, layers))
 
 
 def unpadded(batch: dict) -> dict:
-    """A batch of one without its padding, whose activations are nobody's: [1, S] -> [1, up to the last token]."""
+    """A batch of one without its padding, whose activations are nobody's: [1, S] -> [1, up to the last token].
+
+    One of a model of somebody's that names its inputs otherwise stays as it is.
+    """
+    if "padding_mask" not in batch or len({ids.shape for ids in batch.values()}) > 1:
+        return batch
     end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
     return {name: ids[:, :end] for name, ids in batch.items()}
 
@@ -275,14 +297,13 @@ def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -
     def call(batch):
         return _plain_outputs(model, model(_as_called(model, batch), training=False))
 
-    def call_encoder(batch):  # ours: the same layers, in the writing that the mode wants
-        outputs = model.forward(batch, mode.numerics)
-        return {name: outputs[name] for name in model.output}
+    def function(batch):  # what of ours is in it computes in the writing that the mode wants
+        with written(mode.numerics):
+            return call(batch)
 
     def reference(batch):
         return {name: keras.ops.convert_to_numpy(value) for name, value in call(batch).items()}
 
-    function = call_encoder if isinstance(model, Encoder) and not model.prompt_length else call
     signature = Signature(_name(PLAIN_SIGNATURE, length, several), inputs, function)
     if samples is None:
         data = drawn_samples(model, inputs)

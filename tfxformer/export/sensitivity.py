@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from tfxformer.layers import observing
 from tfxformer.layers.fake_quantization import rounding
-from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.numerics import Numerics, written
 
 
 class _OnePart:
@@ -41,12 +41,12 @@ def sensitivities(model, batches: Iterable[dict], numerics: Numerics) -> dict[st
     """The relative L2 error of the outputs when one part rounds, by its path, the largest first.
 
     Args:
-        model: a task on an encoder, or an `Encoder`.
-        batches: dicts of int32 [B, S], which give the ranges too.
+        model: a task on an encoder, an `Encoder`, or a model of anybody's around them.
+        batches: what it is called with, such as dicts of int32 [B, S]; they give the ranges too.
         numerics: Numerics, as the file is written.
     """
     batches = list(batches)
-    whole = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    whole = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
     quantization = observing.observe_ranges(model, [whole], numerics)
     wanted, errors = _outputs(model, whole, _OnePart(quantization, None)), {}
     for part in dict.fromkeys(map(part_of, quantization.layers)):
@@ -60,11 +60,9 @@ def worst_parts(model, batches: Iterable[dict], numerics: Numerics, count: int) 
     return tuple(sensitivities(model, batches, numerics))[:count]
 
 
-def _outputs(model, batch: dict, quantization) -> np.ndarray:
-    with rounding(quantization):
-        outputs = model.forward(
-            {name: ops.convert_to_tensor(ids) for name, ids in batch.items()}, numerics=quantization.numerics
-        )
+def _outputs(model, batch, quantization) -> np.ndarray:
+    with rounding(quantization), written(quantization.numerics):
+        outputs = model(tree.map_structure(ops.convert_to_tensor, batch))
     if isinstance(outputs, dict):  # an Encoder's
-        outputs = outputs["sequence_output"]
-    return ops.convert_to_numpy(outputs)
+        outputs = outputs.get("sequence_output", outputs)
+    return np.concatenate([ops.convert_to_numpy(one).reshape(-1) for one in tree.flatten(outputs)])

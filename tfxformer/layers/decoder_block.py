@@ -7,7 +7,7 @@ import keras
 from tfxformer.layers.adapters import adapter_seed
 from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.checkpointing import recomputed
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 from tfxformer.layers.transformer_block import TransformerBlock
 
 
@@ -62,7 +62,7 @@ class DecoderBlock(TransformerBlock):
         training=None,
         numerics: Numerics = DEFAULT,
     ):
-        seeds = self._seeds(training)
+        seeds, numerics = self._seeds(training), chosen(numerics)
 
         def attend(x, key_values):
             result = self.self_attention(

@@ -8,7 +8,7 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.equalization import scaled
 from tfxformer.layers.kernels import embedding_lookup
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -58,6 +58,7 @@ class TokenEmbedding(KnownKeywords, keras.layers.Layer):
     def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
         if reverse and self.projection is not None:
             inputs = ops.matmul(inputs, ops.transpose(self.projection))  # [B, S, D] -> [B, S, E]
+        numerics = chosen(numerics)
         equalization, scale, table = numerics.equalization, None, self.embeddings
         if equalization is not None:
             scale, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)

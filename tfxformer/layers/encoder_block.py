@@ -10,7 +10,7 @@ from tfxformer.layers.adapters import adapter_seed
 from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.fake_quantization import in_force, rounded, rounding, rounds
 from tfxformer.layers.normalization import one_hot
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 from tfxformer.layers.outlier_channels import channels_apart
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -50,7 +50,7 @@ class EncoderBlock(TransformerBlock):
             return self._halves(x, source, bias, first_only, seeds, training, numerics)
 
     def _halves(self, x, source, bias, first_only, seeds, training, numerics):
-        numerics = in_force().numerics if rounds(self) else numerics
+        numerics = in_force().numerics if rounds(self) else chosen(numerics)
         stream = x[:, :1] if first_only else x
         post = (self.norm_position, self.norm) == ("post", "layer")
         if training and post and not self.stochastic_depth and not rounds(self):

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import keras
 import ml_dtypes
 import numpy as np
 from keras import ops
+
+from tfxformer.layers.numerics import DEFAULT, writing_in_force
 
 
 def _lowest(mask_value: float, dtype) -> float:
     # In half precision -1e9 is -inf, and a row without a real token would be NaN.
     return max(mask_value, float(ml_dtypes.finfo(dtype).min) / 2)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class MaskBias(keras.Operation):
+    """What is hidden (1, else 0) as a bias; of a graph's own, that of the writing in force (`numerics.written`).
+
+    Args:
+        mask_value: float, the bias of what is hidden.
+        dtype: dtype of the result.
+    """
+
+    def __init__(self, mask_value: float, dtype: str = "float32", name=None):
+        super().__init__(name=name)
+        self.mask_value, self.bias_dtype = mask_value, dtype
+
+    def call(self, hidden):
+        written = writing_in_force() if self.mask_value == DEFAULT.mask_value else None
+        value = self.mask_value if written is None else written.mask_value
+        return ops.cast(hidden * _lowest(value, self.bias_dtype), self.bias_dtype)
+
+    def compute_output_spec(self, hidden):
+        return keras.KerasTensor(hidden.shape, dtype=self.bias_dtype)
+
+    def get_config(self):
+        return {"mask_value": self.mask_value, "dtype": self.bias_dtype, "name": self.name}
 
 
 def padding_bias(padding_mask, mask_value: float, dtype="float32"):
@@ -25,14 +53,13 @@ def padding_bias(padding_mask, mask_value: float, dtype="float32"):
         [B, 1, 1, T], 0 at real tokens and `mask_value` at padding.
     """
     hidden = 1.0 - ops.cast(padding_mask, "float32")
-    bias = ops.expand_dims(ops.expand_dims(hidden, 1), 1) * _lowest(mask_value, dtype)  # [B, T] -> [B, 1, 1, T]
-    return ops.cast(bias, dtype)
+    return MaskBias(mask_value, dtype)(ops.expand_dims(ops.expand_dims(hidden, 1), 1))  # [B, T] -> [B, 1, 1, T]
 
 
 def hidden_bias(visible, mask_value: float, dtype="float32"):
     """What a query may not see as a bias on attention scores: bool [B, S, T] -> [B, 1, S, T]."""
     hidden = 1.0 - ops.cast(visible, "float32")
-    return ops.cast(ops.expand_dims(hidden, 1) * _lowest(mask_value, dtype), dtype)
+    return MaskBias(mask_value, dtype)(ops.expand_dims(hidden, 1))
 
 
 def row_slots(padding_mask):

@@ -9,7 +9,7 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels
 from tfxformer.layers.fake_quantization import rounded, rounds
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 NORMS = ("layer", "rms")
 
@@ -28,7 +28,13 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
     With `outliers` [..., K], some of the D `channels`, the input is zero there; they have scales of their own in int8.
     """
 
+    @classmethod
+    def from_config(cls, config):
+        # Keras writes it, and takes it as a keyword that its own signature does not name.
+        return cls(**{name: value for name, value in config.items() if name != "rms_scaling"})
+
     def call(self, inputs, training=None, numerics: Numerics = DEFAULT, outliers=None, channels=None):
+        numerics = chosen(numerics)
         if rounds(self) or numerics.layer_norm == "inner_product" or outliers is not None:
             return self._call_as_inner_product(inputs, outliers, channels)
         if training:
@@ -124,6 +130,7 @@ class RMSNormalization(KnownKeywords, keras.layers.Layer):
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
         gamma = ops.cast(self.gamma, wide.dtype)
+        numerics = chosen(numerics)
         if numerics.layer_norm == "product":  # gamma scales the small factor, as in `LayerNormalization`
             return ops.cast(wide * (scale * gamma), self.compute_dtype)
         return ops.cast(wide * scale * gamma, self.compute_dtype)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import contextvars
+from dataclasses import asdict, dataclass
+
+import keras
 
 from tfxformer.layers.equalization import Equalization
 
 
+@keras.saving.register_keras_serializable("tfxformer")
 @dataclass(frozen=True)
 class Numerics:
     """The writing of a graph, chosen where it is built; the weights and (up to rounding) the result stay.
@@ -34,7 +39,37 @@ class Numerics:
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}.")
 
+    def get_config(self) -> dict:
+        """For Keras, which writes it into the file of a model that continues a backbone's own graph."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "channels_apart": tuple(config["channels_apart"])})
+
 
 DEFAULT = Numerics()
 # What computes in int8 throughout. One scale covers scores and mask: the mask must not be far larger than the scores.
 STATIC_INT8 = Numerics(mask_value=-30.0, layer_norm="inner_product", embedding="gather")
+
+_in_force = contextvars.ContextVar("numerics", default=None)
+
+
+@contextlib.contextmanager
+def written(numerics: Numerics | None):
+    """Inside, our layers compute in this writing where they are given no other, in models of anybody's too."""
+    token = _in_force.set(numerics)
+    try:
+        yield
+    finally:
+        _in_force.reset(token)
+
+
+def writing_in_force() -> Numerics | None:
+    """The writing of the `written` around; None outside of one."""
+    return _in_force.get()
+
+
+def chosen(numerics: Numerics) -> Numerics:
+    """What a layer was given, or in place of the default the writing in force."""
+    return _in_force.get() or numerics if numerics == DEFAULT else numerics

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from keras import ops
+from keras import ops, tree
 
 from tfxformer.layers.fake_quantization import FakeQuantization, RangeObserver, rounding
-from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.numerics import Numerics, written
 from tfxformer.layers.outlier_channels import ChannelObserver
 
 
@@ -16,8 +16,8 @@ def written_apart(model, batches: Iterable[dict], numerics: Numerics) -> Numeric
     """The numerics with the channels that batches ask to be computed apart.
 
     Args:
-        model: a task, or another model with `forward(batch, numerics)`.
-        batches: dicts of int32 [B, S].
+        model: a task, a backbone, or a model of anybody's around them.
+        batches: what it is called with, such as dicts of int32 [B, S].
     """
     observer = ChannelObserver(_layers(model), numerics)
     _watch(model, batches, observer)
@@ -36,6 +36,6 @@ def _layers(model) -> list:
 
 
 def _watch(model, batches, observer) -> None:
-    with rounding(observer):
+    with rounding(observer), written(observer.numerics):
         for batch in batches:
-            model.forward({name: ops.convert_to_tensor(ids) for name, ids in batch.items()}, numerics=observer.numerics)
+            model(tree.map_structure(ops.convert_to_tensor, batch))

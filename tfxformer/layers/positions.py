@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels import embedding_lookup
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")
 
@@ -86,7 +86,8 @@ class PositionEmbedding(KnownKeywords, keras.layers.Layer):
                 f"Truncate with sequence_length={self.usable_positions} or less."
             )
         if positions is not None:
-            rows = embedding_lookup(self.embeddings, positions + (self.offset + self.shift), numerics.embedding)
+            positions = positions + (self.offset + self.shift)
+            rows = embedding_lookup(self.embeddings, positions, chosen(numerics).embedding)
             return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
             rows = self.embeddings[: ops.shape(token_ids)[1]]

@@ -7,6 +7,7 @@ import keras
 from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding
+from tfxformer.layers.numerics import writing_in_force
 from tfxformer.layers.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 
@@ -59,7 +60,12 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
         return with_prompt(inputs, self.prompt_length, mask) if self.prompt_length else inputs
 
     def call(self, inputs, training=None, mask=None):
-        outputs = super().call(self.prompted(inputs), training=training, mask=mask)
+        numerics = writing_in_force()
+        if numerics is None:
+            outputs = super().call(self.prompted(inputs), training=training, mask=mask)
+        else:
+            outputs = self.forward(self.prompted({name: inputs[name] for name in self.input}), numerics)
+            outputs = {name: outputs[name] for name in self.output}
         if not self.prompt_length:
             return outputs
         return {name: x[:, self.prompt_length :] if len(x.shape) == 3 else x for name, x in outputs.items()}

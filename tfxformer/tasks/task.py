@@ -19,6 +19,7 @@ from tfxformer.files import replacing_folder
 from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, our_inputs
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
+from tfxformer.layers.numerics import writing_in_force
 from tfxformer.models import make_backbone
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
@@ -125,6 +126,9 @@ class Task(NamedInputs, ScheduledModel):
         return self._unprompted(self.graph(self.backbone, self.heads, self.backbone.prompted(inputs), numerics))
 
     def call(self, inputs, training=None, mask=None):
+        numerics = writing_in_force()
+        if numerics is not None:
+            return self.forward({name: inputs[name] for name in self.input}, numerics)
         return self._unprompted(super().call(self.backbone.prompted(inputs), training=training, mask=mask))
 
     def _unprompted(self, logits):
