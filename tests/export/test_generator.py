@@ -1,5 +1,6 @@
 """LiteRTGenerator: text out of a file, without Keras, on buffers that are read and written in place."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -97,7 +98,8 @@ def test_stop_texts_end_the_answer(generator):
 def test_end_token_ends_the_answer(generator, monkeypatch):
     ids = generator.tokenizer.ids([PROMPT])[0]
     wanted = generator.generate_ids(ids, 6)
-    monkeypatch.setattr(generator, "_stop_ids", {wanted[3]})
+    settings = dataclasses.replace(generator.generation_config, eos_token_id=(wanted[3],))
+    monkeypatch.setattr(generator, "generation_config", settings)
     assert generator.generate_ids(ids, 6) == wanted[: wanted.index(wanted[3])]
 
 

@@ -22,6 +22,7 @@ _TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
     "*.model",  # SentencePiece under all its names
     "*.spm",
 )
@@ -43,8 +44,9 @@ _WANTED = (
     "[0-9]*_*/model.safetensors",
     "0_*/*",
 )
-# The hub's patterns see no folders: "*.model" would match original/tokenizer.model too.
-_UNWANTED = ("[!0-9]*/*", "*.bin", "*.h5", "*.msgpack", "*.onnx")
+# The hub's patterns see no folders: "*.model" would match original/tokenizer.model too. Wanted are those of modules,
+# which begin with a number, and additional_chat_templates.
+_UNWANTED = ("[!0-9a]*/*", "a[!d]*/*", "*.bin", "*.h5", "*.msgpack", "*.onnx")
 
 
 def resolve(folder_or_hub_id, revision: str | None = None) -> Path:

@@ -99,7 +99,8 @@ def _stream(model, prompt: str | list, max_new_tokens, stop, seed, temperature, 
     drawn = {} if temperature is None and not given else {"temperature": 1.0 if temperature is None else temperature}
     if not hasattr(model, "task_name"):  # a .tflite file
         return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawn, **given)
-    prompt = prompt if isinstance(prompt, str) else model.chat_prompt(prompt)
+    if not isinstance(prompt, str):  # a turn ends with the tokenizer's end token, as in `chat`
+        prompt, stop = model.chat_prompt(prompt), [*(stop or ()), model.tokenizer.eos_id]
     chosen = keras_sampler(**drawn, **given) if drawn else None
     return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop)
 

@@ -70,9 +70,10 @@ class LiteRTGenerator:
         caches = [tensor for tensor in found[decoding.DECODE].inputs if tensor.name.startswith(decoding.CACHE)]
         self.cache_length = caches[0].shape[2]  # keys [1, G, T, H]
         self.tokenizer = file.tokenizer
-        self._stop_ids = tuple(own.get("stop_ids") or ())
-        settings = GenerationConfig.from_dict(own.get("generation_config") or {}, f"{path}")
-        self.generation_config = settings if settings.eos_token_id else replace(settings, eos_token_id=self._stop_ids)
+        settings = GenerationConfig.from_dict(own.get("generation_config") or {}, str(path))
+        if not settings.eos_token_id:  # the tokenizer's
+            settings = replace(settings, eos_token_id=tuple(own.get("stop_ids") or ()))
+        self.generation_config = settings
         self._vocabulary_size = _output(found[decoding.DECODE], "logits").shape[-1]
         self._num_threads = num_threads
         threads, content = thread_count(num_threads), file.content if file.bundled else None
@@ -163,8 +164,9 @@ class LiteRTGenerator:
     def _stream(self, ids, max_new_tokens, stop=(), chat: bool = False, **sampling) -> Iterator[str]:
         tokenizer = self._tokenizer()
         sampler = Sampler(**sampling)
-        # A turn ends with the tokenizer's end token, whatever else ends a text.
-        ends = (*self._stop_ids, *([tokenizer.eos_id] if chat and tokenizer.eos_id is not None else []))
+        ends = self.generation_config.ends_in(self._vocabulary_size)
+        if chat and tokenizer.eos_id is not None:  # a turn ends with it, whatever else ends a text
+            ends = (*ends, tokenizer.eos_id)
         stops = read_stops(tokenizer, stop, ends, self.generation_config.stop_strings)
         return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, stops)
 
@@ -176,7 +178,8 @@ class LiteRTGenerator:
     def generate_ids(self, ids, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> list[int]:
         """The tokens that follow the ids of a prompt, the end token left out; other arguments as in `stream`."""
         ids = self._checked(ids, max_new_tokens)
-        return list(self._tokens(ids, max_new_tokens, sampler or Sampler(), self._stop_ids))
+        ends = self.generation_config.ends_in(self._vocabulary_size)
+        return list(self._tokens(ids, max_new_tokens, sampler or Sampler(), ends))
 
     def score(self, texts: Iterable[str]) -> np.ndarray:
         """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts]; see `CausalLM.score`.

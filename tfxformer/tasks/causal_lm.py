@@ -13,6 +13,7 @@ from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
+from tfxformer.generation.engine import require_finite
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.decoder import check_causal
@@ -253,6 +254,7 @@ class CausalLM(GenerationMethods, Task):
         batch_size = max(1, LONGEST_DEFAULT_WINDOW // length)
         losses = self._scorer().predict({**_inputs(blocks), "targets": blocks.targets}, batch_size, verbose=0)
         pairs = blocks.padding_mask > 0  # in the order of the windows
+        require_finite(np.isfinite(losses[pairs]).all())
         documents, weights = np.repeat(sources, windows.lengths - 1), blocks.weights[pairs]
         return -np.bincount(documents, losses[pairs] * weights) / np.bincount(documents, weights)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from tfxformer import json_files
 from tfxformer.files import recover, write_text
+from tfxformer.text import chat
 
 # Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
 SPECIAL_TOKENS = {
@@ -22,10 +24,10 @@ SPECIAL_TOKENS = {
     "bos_token": ("<s>", "<|endoftext|>"),
     "eos_token": ("</s>", "<|endoftext|>"),
 }
-CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # one, and a folder of others
 # What another tokenizer may have left in a folder: all that a reader would mix with the new one's files.
 SAVED_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, "additional_chat_templates"),
+    *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, CHAT_TEMPLATES),
     *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
 # Keys of tokenizer_config.json by the BertNormalizer's own names.
@@ -45,8 +47,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"No tokenizer folder {str(folder)!r}.")
     config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
-    if (folder / CHAT_TEMPLATE).is_file():  # wins over the key, as in transformers
-        config["chat_template"] = json_files.read_text(folder / CHAT_TEMPLATE)
+    if templates := _chat_templates(folder):  # they win over the key, as in transformers
+        config["chat_template"] = templates
     if (folder / "tokenizer.json").is_file():
         return _with_bert_settings(read_tokenizer_json(folder / "tokenizer.json"), config), config
     if not (folder / "vocab.txt").is_file():
@@ -179,13 +181,26 @@ def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[
     return saved
 
 
-def write_chat_template(folder: Path, config: dict[str, Any]) -> None:
-    """Moves a chat template out of the settings into a file of its own, where transformers has it.
+def _chat_templates(folder: Path) -> str | dict[str, str] | None:
+    """The chat templates that are files of their own: one as its text, several by name."""
+    others = {path.stem: json_files.read_text(path) for path in sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))}
+    default = json_files.read_text(folder / CHAT_TEMPLATE) if (folder / CHAT_TEMPLATE).is_file() else None
+    if not others:
+        return default
+    return others if default is None else {"default": default, **others}
 
-    Several stay in the settings.
+
+def write_chat_template(folder: Path, config: dict[str, Any]) -> None:
+    """Moves chat templates out of the settings into files of their own, where transformers has them.
+
+    Raises:
+        ValueError: for a template whose name is no name of a file.
     """
-    if isinstance(config.get("chat_template"), str):
-        write_text(folder / CHAT_TEMPLATE, config.pop("chat_template"))
+    for name, template in chat.templates({"chat_template": config.pop("chat_template", None)}).items():
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(f"A chat template is called {name!r}, which is no name of a file.")
+        path = CHAT_TEMPLATE if name == chat.DEFAULT else f"{CHAT_TEMPLATES}/{name}.jinja"
+        write_text(folder / path, template)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -59,9 +59,7 @@ def check_prompt(prompt: object, name: str) -> None:
 def check_one_prompt(prompt: object) -> None:
     """`check_prompt` for what continues one prompt only; TypeError for a list of them."""
     if isinstance(prompt, (list, tuple)) and any(isinstance(part, (str, list, tuple)) for part in prompt):
-        raise TypeError(
-            f"One prompt is continued here, got a {type(prompt).__name__} of {len(prompt)}: pass one of them."
-        )
+        raise TypeError(f"One prompt is continued here, not a {type(prompt).__name__} of {len(prompt)}: pass one text.")
     check_prompt(prompt, "prompt")
 
 

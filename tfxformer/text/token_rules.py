@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 NOT_FINITE = (
-    "The model's logits are not finite (NaN or infinite): its weights hold such numbers, or overflow in its dtype. No "
-    "token can be chosen; load the weights anew, or take float32."
+    "The model's logits are not finite (NaN or infinite): its weights hold such numbers, or overflow in its dtype. "
+    "Load the weights anew, or take float32."
 )
 
 
