@@ -237,3 +237,49 @@ def test_keras_is_told_every_name_that_is_registered():
     registered.announce()
     ours = {name.partition(">")[2] for name in keras.saving.get_custom_objects() if name.startswith("tfxformer>")}
     assert ours == {*registered.CLASSES, *registered.FUNCTIONS}
+
+
+# ---- tasks and backbones ----------------------------------------------------------------------------------------
+
+
+def test_a_causal_lm_on_an_encoders_folder_is_refused(tmp_path):
+    """Row 7. By definition: a token that sees the next one has nothing to predict."""
+    folder = classifier().save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match=r"CausalLM .* needs a decoder .* take MaskedLM, or a decoder's checkpoint\.$"):
+        tasks.CausalLM.from_pretrained(folder)
+    with pytest.raises(ValueError, match="needs a decoder"):
+        tasks.CausalLM(tiny.backbone())
+
+
+@pytest.mark.parametrize("task", ["MaskedLM", "BertPretraining", "PermutationLM", "ReplacedTokenDetection"])
+def test_what_fills_in_tokens_is_refused_on_decoders(task, tmp_path):
+    decoder = tiny.backbone("gpt2", decoder__num_layers=1)
+    with pytest.raises(ValueError, match=f"{task} fills in .* needs an encoder .* take CausalLM"):
+        getattr(tasks, task)(decoder)
+    folder = tasks.CausalLM(decoder).save_pretrained(tmp_path / "decoder")
+    with pytest.raises(ValueError, match="needs an encoder"):
+        getattr(tasks, task).from_pretrained(folder)
+
+
+def test_an_embedder_of_a_causal_decoders_first_token_is_refused():
+    decoder = tiny.backbone("gpt2", decoder__num_layers=1)
+    with pytest.raises(ValueError, match="has seen nothing of the text"):
+        tasks.TextEmbedder(decoder, pooling="cls")
+
+
+def test_a_distiller_of_two_vocabularies_names_the_order(tiny_tokenizer):
+    """Row 2. Trimmed first, teacher and student read alike; trimmed after, the message says so."""
+    teacher = classifier(tiny_tokenizer)
+    small = compression.remove_heads(compression.trim_vocabulary(teacher, tiny.TEXTS), keep=2)
+    with pytest.raises(ValueError, match=r"trim first: teacher = compression\.trim_vocabulary"):
+        compression.Distiller(small, teacher)
+    teacher = compression.trim_vocabulary(teacher, tiny.TEXTS)
+    compression.Distiller(compression.remove_heads(teacher, keep=2), teacher)
+
+
+def test_a_distiller_of_logits_wants_two_of_one_task():
+    """A tagger of two labels and a reader of spans both give [B, S, 2], which mean other things."""
+    tagger = tasks.TokenClassifier(tiny.backbone(), ["a", "b"])
+    reader = tasks.QuestionAnswering(tiny.backbone(seed=2))
+    with pytest.raises(ValueError, match="other task_name"):
+        compression.Distiller(tagger, reader)

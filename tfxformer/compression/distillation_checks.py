@@ -51,8 +51,10 @@ def _check_vocabularies(student, teacher) -> None:
     if None not in tokenizers:
         if tokenizers[0].to_json() != tokenizers[1].to_json():
             raise ValueError(
-                "Student and teacher have different tokenizers: the same ids would be other texts to each. Make the "
-                "student with the teacher's tokenizer and vocabulary (compression.student_from)."
+                "Student and teacher have different tokenizers: the same ids would be other texts to each. Where the "
+                "vocabulary was trimmed, trim first: teacher = compression.trim_vocabulary(teacher, texts), then make "
+                "the student of that teacher (student_from, remove_heads, ...). Else give the student the teacher's "
+                "tokenizer and vocabulary."
             )
         return
     sizes = [_vocabulary_size(model) for model in (student, teacher)]

@@ -87,7 +87,7 @@ class LogitsLoss(DistillationLoss):
                 f"{_shown(shapes[0])}, the teacher {_shown(shapes[1])}. Build the student from the teacher "
                 "(compression.student_from), or leave LogitsLoss out and learn hidden states or relations."
             )
-        for name in ("labels", "problem_type"):
+        for name in ("task_name", "labels", "problem_type"):
             values = [getattr(taps.model, name, None) for taps in (student, teacher)]
             if None not in values and values[0] != values[1]:
                 raise ValueError(

@@ -40,6 +40,7 @@ class BertPretraining(MaskedLM):
     def __init__(self, backbone, sentence_objective="next", **kwargs):
         if sentence_objective not in OBJECTIVES:
             raise ValueError(f"sentence_objective={sentence_objective!r} is unknown; known: {', '.join(OBJECTIVES)}.")
+        self.check_backbone(backbone.config)
         if backbone.config.token_types < 2 or not backbone.config.heads.pooler:
             raise ValueError(
                 "BertPretraining needs an encoder with segments and a pooler, such as bert-base or albert-base; this "

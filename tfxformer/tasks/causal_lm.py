@@ -54,9 +54,11 @@ class CausalLM(GenerationMethods, Task):
     """
 
     task_name = "causal-lm"
+    backbone_kind = "decoder"
 
     def __init__(self, backbone, tokenizer=None, generation_config=None, **kwargs):
         config = backbone.config
+        self.check_backbone(config)
         check_causal(config)
         heads = {}
         if not config.heads.tied:

@@ -48,12 +48,14 @@ class MaskedLM(Task):
     """
 
     task_name = "masked-lm"
+    backbone_kind = "encoder"
     input_spec = None  # a batch may have positions too
     further_inputs = (POSITIONS,)
 
     def __init__(self, backbone, masking_rate=0.15, masking="tokens", seed=0, tokenizer=None, **kwargs):
         if masking not in MASKINGS:
             raise ValueError(f"masking={masking!r} is unknown; known: {', '.join(MASKINGS)}.")
+        self.check_backbone(backbone.config)
         super().__init__(backbone, self.make_heads(backbone), tokenizer=tokenizer, **kwargs)
         self.masking_rate = masking_rate
         self.masking = masking

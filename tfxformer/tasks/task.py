@@ -31,6 +31,18 @@ from tfxformer.training.scheduled_model import ScheduledModel
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
+# The kind that is wanted -> what is said of the other one.
+WRONG_BACKBONES = {
+    "encoder": (
+        "{task} fills in hidden tokens from both sides and needs an encoder (BERT, RoBERTa, ...); this is a decoder: "
+        "take CausalLM, or an encoder's checkpoint."
+    ),
+    "decoder": (
+        "{task} predicts each token from those before it and needs a decoder (GPT-2, Llama, ...); this is an encoder, "
+        "whose tokens see the very ones to predict: take MaskedLM, or a decoder's checkpoint."
+    ),
+}
+
 
 class Task(NamedInputs, ScheduledModel):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
@@ -50,6 +62,7 @@ class Task(NamedInputs, ScheduledModel):
     keras_keywords = FUNCTIONAL
     task_name = ""
     head_name = ""  # of its head in checkpoints, where that is another task's
+    backbone_kind = None  # "encoder" or "decoder", where it is right on that alone
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         maximum = backbone.config.max_sequence_length
@@ -101,6 +114,17 @@ class Task(NamedInputs, ScheduledModel):
         """Constructor arguments from a config.json, under those the caller gave."""
         settings = reference.get(SETTINGS_KEY) or {}
         return {"sequence_length": settings.get("sequence_length"), **arguments}
+
+    @classmethod
+    def check_backbone(cls, config) -> None:
+        """Refuses the config of a backbone that this task is not right on.
+
+        Raises:
+            ValueError: naming the tasks that are.
+        """
+        kind = "decoder" if config.encoder is None else "encoder"
+        if cls.backbone_kind not in (None, kind):
+            raise ValueError(WRONG_BACKBONES[cls.backbone_kind].format(task=cls.__name__))
 
     def reference_changes(self) -> dict:
         """What the task adds to config.json."""
@@ -282,6 +306,7 @@ class Task(NamedInputs, ScheduledModel):
         stated = cls.arguments_in(folder)
 
         def make(config, reference):
+            cls.check_backbone(config)  # before anything as large as a model is made
             backbone = make_backbone(
                 config, gradient_checkpointing=gradient_checkpointing, reference_config=reference, dtype=dtype
             )

@@ -79,6 +79,12 @@ class TextEmbedder(Task):
         if max_length is not None and (type(max_length) is not int or max_length < 1):
             raise ValueError(f"max_length={max_length!r} must be a positive number of tokens, or None.")
         self.prompts = Prompts(prompts or {}, default_prompt_name, include_prompt)
+        first_only = "cls" in ([pooling] if isinstance(pooling, str) else pooling)
+        if first_only and backbone.config.encoder is None and backbone.config.decoder.causal:
+            raise ValueError(
+                'pooling="cls" is the first token, which in a causal decoder has seen nothing of the text: take '
+                '"mean" or "lasttoken".'
+            )
         heads = make_heads(pooling, modules, normalize)
         super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
         self.pooling = pooling if isinstance(pooling, str) else list(pooling)
