@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from tfxformer.files import replacing, replacing_folder
+from tfxformer.keywords import checked
 
 _KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
 _HDF5_OVERHEAD = 8192  # bytes for each variable's groups and names, more than they take
@@ -23,6 +24,7 @@ class SavedModel(keras.Model):
     What lies elsewhere than on this machine's disks ("hf://...", "gs://...") is left to Keras.
     """
 
+    @checked
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):
         """Keras' `save` in one step: an older file or folder stays until the new one is complete.
 

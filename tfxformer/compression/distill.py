@@ -12,6 +12,7 @@ from tfxformer.compression.distillation_checks import check_losses, check_models
 from tfxformer.compression.distillation_losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.taps import OUTPUT, Taps, token_mask
 from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers
+from tfxformer.keywords import checked
 from tfxformer.training.loss_terms import Objective, compiled_objectives
 from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 
@@ -257,14 +258,17 @@ class Distiller(ScheduledModel):
 
     # ---- files ------------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, filepath, *args, **kwargs):
         """Saves the student: what a callback such as ModelCheckpoint keeps."""
         self.student.save(filepath, *args, **kwargs)
 
+    @checked(to=keras.Model.save_weights)
     def save_weights(self, filepath, *args, **kwargs):
         """Saves the student's weights."""
         self.student.save_weights(filepath, *args, **kwargs)
 
+    @checked(to=keras.Model.load_weights)
     def load_weights(self, filepath, *args, **kwargs):
         """Reads what `save_weights` wrote into the student."""
         self.student.load_weights(filepath, *args, **kwargs)

@@ -20,6 +20,7 @@ from tfxformer.export.interpreters import of_this_process, thread_count
 from tfxformer.export.model_file import Place, open_file
 from tfxformer.export.quiet import quiet_runtime
 from tfxformer.export.sampling import Sampler
+from tfxformer.keywords import checked
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation_config import GenerationConfig
 from tfxformer.text.inputs import as_texts, check_one_prompt
@@ -85,6 +86,7 @@ class LiteRTGenerator:
     def __reduce__(self):
         return type(self), (self.path.absolute(), self._num_threads)
 
+    @checked(to="stream")
     def generate(self, prompt, max_new_tokens: int | None = None, **options) -> str:
         """What the model goes on with; arguments as in `stream`."""
         return "".join(self.stream(prompt, max_new_tokens, **options))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfxformer import keywords
 from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.masking import best_fillings
 from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
@@ -117,7 +118,11 @@ class LiteRTModel:
         }
         if self.tokenizer is None or self.task not in readers:
             raise ValueError(f"{self.path} carries no tokenizer and task: call run(signature, batch) with arrays.")
-        return readers[self.task](texts, pairs, truncation, **options)
+        reader = readers[self.task]
+        keywords.refuse_unknown(
+            options, keywords.keywords_of(type(self), reader.__name__), f"LiteRTModel.predict for {self.task}"
+        )
+        return reader(texts, pairs, truncation, **options)
 
     def _classify(self, texts, pairs, truncation):
         output = "logits" if self.problem_type == "regression" else "probabilities"
@@ -142,6 +147,7 @@ class LiteRTModel:
         found = word_predictions(pieces, encoding.word_ids, [len(text) for text in words], missing=0)
         return [[self.labels[i] for i in row] for row in found]
 
+    @keywords.checked(to=best_answers)
     def _answer(self, questions, contexts, truncation, stride=None, **options):
         if contexts is None:
             questions, contexts, _ = read_examples(questions)

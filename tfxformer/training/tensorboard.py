@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 import numpy as np
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.training.gradient_norms import GradientNorms, weight_norms
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
@@ -15,7 +16,7 @@ from tfxformer.training.state import value_of
 _NORMS = (False, True, "layers")
 
 
-class TensorBoard(keras.callbacks.TensorBoard):
+class TensorBoard(KnownKeywords, keras.callbacks.TensorBoard):
     """`keras.callbacks.TensorBoard`, which writes losses, metrics, learning rate, histograms and profiles, and more.
 
     With `update_freq=N` every N batches get `batch_learning_rate` and `batch_gradient_norm`, the mean of the updates
