@@ -60,6 +60,12 @@ def evaluated(task, x, y, loss="auto", metrics=(), **arguments):
     return task.evaluate(x, y, verbose=0, return_dict=True, **arguments)
 
 
+def measured(task, batch, y, loss="auto"):
+    """The loss of one batch of arrays."""
+    task.compile("sgd", loss, metrics=[], run_eagerly=True)
+    return task.test_on_batch(batch, y)
+
+
 def shares(logits):
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     return shares / shares.sum(-1, keepdims=True)
@@ -152,9 +158,10 @@ def test_class_weight_of_unknown_labels_is_refused(made, given, error, message):
 
 def test_string_losses_on_logits(made):
     """compile(loss="sparse_categorical_crossentropy") gave 2.660; right is the log loss of the probabilities."""
-    for name, ids in (("two", IDS), ("three", np.arange(24) % 3)):
+    texts = tiny.TEXTS[:6]
+    for name, ids in (("two", IDS[:6]), ("three", np.arange(6) % 3)):
         task = made[name]
-        chances = task.predict(tiny.TEXTS, verbose=0)
+        chances, batch = task.predict(texts, verbose=0), task.encode(texts)
         rows = np.eye(chances.shape[1])[ids]
         log_loss = sklearn_metrics.log_loss(ids, chances)
         brier = ((rows - chances) ** 2).mean()
@@ -170,25 +177,33 @@ def test_string_losses_on_logits(made):
             ("mse", rows, brier),
             (keras.losses.MeanSquaredError(), ids, brier),
         ]:
-            found = evaluated(task, tiny.TEXTS, y, loss)["loss"]
+            found = measured(task, batch, y, loss)
             np.testing.assert_allclose(found, wanted, rtol=2e-5, err_msg=f"{name} {loss}")
-    found = evaluated(made["two"], tiny.TEXTS, IDS, "binary_crossentropy")["loss"]
-    np.testing.assert_allclose(found, sklearn_metrics.log_loss(IDS, made["two"].predict(tiny.TEXTS, verbose=0)), 2e-5)
+        if name == "two":
+            np.testing.assert_allclose(measured(task, batch, ids, "binary_crossentropy"), log_loss, 2e-5)
 
 
 def test_string_losses_of_other_tasks(made):
-    generator = np.random.default_rng(0)
-    task, y = made["many"], generator.integers(0, 2, (24, 4)).astype("float32")
-    wanted = sklearn_metrics.log_loss(y.ravel(), task.predict(tiny.TEXTS, verbose=0).ravel())
+    """Against scikit-learn, or the task's own loss, which its tests compare with the reference."""
+    task, texts = made["many"], tiny.TEXTS[:6]
+    y = np.random.default_rng(0).integers(0, 2, (6, 4)).astype("float32")
+    wanted = sklearn_metrics.log_loss(y.ravel(), task.predict(texts, verbose=0).ravel())
     for loss in ("binary_crossentropy", "bce", "crossentropy", keras.losses.BinaryCrossentropy()):
-        np.testing.assert_allclose(evaluated(task, tiny.TEXTS, y, loss)["loss"], wanted, rtol=2e-5)
+        np.testing.assert_allclose(measured(task, task.encode(texts), y, loss), wanted, rtol=2e-5)
+    task = made["answers"]
+    batch, spans, _ = task.to_arrays(PAIRS[:1], [{"text": "bad", "answer_start": 0}])
     for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
-        answers = [{"text": "bad", "answer_start": 0}]
-        found = evaluated(made["answers"], PAIRS[:1], answers, loss)["loss"]
-        np.testing.assert_allclose(found, evaluated(made["answers"], PAIRS[:1], answers)["loss"], rtol=1e-6)
+        np.testing.assert_allclose(measured(task, batch, spans, loss), measured(task, batch, spans), rtol=1e-6)
+    wanted = evaluated(made["tagger"], WORDS, TAGS)["loss"]
     for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
-        found = evaluated(made["tagger"], WORDS, TAGS, loss)["loss"]
-        np.testing.assert_allclose(found, evaluated(made["tagger"], WORDS, TAGS)["loss"], rtol=1e-6)
+        np.testing.assert_allclose(evaluated(made["tagger"], WORDS, TAGS, loss)["loss"], wanted, rtol=1e-6)
+
+
+def test_losses_and_metrics_that_cannot_be_meant_are_refused(made):
+    for loss in ("binary_crossentropy", keras.losses.BinaryCrossentropy(), "crossentropy"):
+        with pytest.raises(ValueError, match="scores"):
+            made["score"].compile(loss=loss)
+    made["score"].compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
     with pytest.raises(ValueError, match="mse"):
         made["score"].compile(metrics=["accuracy"])
     with pytest.raises(ValueError, match="F1Score"):
@@ -263,6 +278,19 @@ def test_two_class_metrics_on_logits(made):
     assert {*found} == {"loss", *wanted}
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def test_metrics_of_scores(made):
+    """One score a text: scikit-learn's R2 and errors, numpy's correlation."""
+    task, y = made["score"], np.random.default_rng(0).normal(0, 1, 24)
+    metrics = [keras.metrics.R2Score(), "mse", "RootMeanSquaredError", keras.metrics.PearsonCorrelation(name="r")]
+    found = evaluated(task, tiny.TEXTS, y, "mae", metrics, batch_size=24)
+    scores = task.predict(tiny.TEXTS, verbose=0)[:, 0]
+    error = sklearn_metrics.mean_squared_error(y, scores)
+    wanted = {"loss": sklearn_metrics.mean_absolute_error(y, scores), "mse": error, "RootMeanSquaredError": error**0.5}
+    wanted |= {"r2_score": sklearn_metrics.r2_score(y, scores), "r": np.corrcoef(y, scores)[0, 1]}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_weighted_metrics_of_several_classes(made):
@@ -362,7 +390,7 @@ def test_weights_of_another_shape_are_refused(made):
     for weights, message in (([1.0, 2.0], "2 rows"), ([[1.0], [1.0], [1.0]], "3 words"), ([1, 1, np.inf], "finite")):
         with pytest.raises(ValueError, match=message):
             made["tagger"].fit(WORDS, TAGS, sample_weight=weights)
-    for weights, message in (([1.0], "24 texts"), ([[1.0, 2.0]] * 24, "24 texts"), ([np.nan] * 24, "finite")):
+    for weights, message in (([1.0], "24 examples"), ([[1.0, 2.0]] * 24, "24 examples"), ([np.nan] * 24, "finite")):
         with pytest.raises(ValueError, match=message):
             made["two"].fit(tiny.TEXTS, tiny.LABELS, sample_weight=weights)
     with pytest.raises(ValueError, match="-100"):
@@ -488,10 +516,12 @@ def test_several_tasks_at_once(backbone, tiny_tokenizer):
     both = tasks.MultiTask({"topics": topics, "tags": tags})
     metrics = {"topics": ["accuracy", keras.metrics.AUC(name="auc")], "tags": ["accuracy"]}
     both.compile("sgd", metrics=metrics, run_eagerly=True)
-    data = {"topics": (tiny.TEXTS, IDS), "tags": (WORDS, TAGS)}
+    weights = np.arange(24) % 3
+    data = {"topics": (tiny.TEXTS, IDS, weights), "tags": (WORDS, TAGS)}
     found = both.evaluate(data, verbose=0, return_dict=True)
     chosen = topics.predict(tiny.TEXTS, verbose=0).argmax(-1)
-    np.testing.assert_allclose(found["topics_accuracy"], sklearn_metrics.accuracy_score(IDS, chosen), rtol=1e-6)
+    right = sklearn_metrics.accuracy_score(IDS[weights > 0], chosen[weights > 0])
+    np.testing.assert_allclose(found["topics_accuracy"], right, rtol=1e-6)
     chosen = [tag for row in tags.predict(WORDS, verbose=0) for tag in row]
     right = [tag for row in TAGS for tag in row]
     np.testing.assert_allclose(found["tags_accuracy"], sklearn_metrics.accuracy_score(right, chosen), rtol=1e-6)

@@ -94,9 +94,9 @@ def example_weights(sample_weight, count: int) -> np.ndarray:
     try:
         weights = np.asarray(sample_weight, "float32")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"sample_weight must be {count} numbers, one for each text: {error}") from error
+        raise ValueError(f"sample_weight must be {count} numbers, one for each example: {error}") from error
     if weights.shape not in ((count,), (count, 1)):
-        raise ValueError(f"sample_weight has the shape {weights.shape} for {count} texts: give each text one number.")
+        raise ValueError(f"sample_weight has the shape {weights.shape} for {count} examples: give each one number.")
     _check_finite(weights)
     return weights.reshape(count)
 

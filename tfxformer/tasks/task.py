@@ -238,9 +238,11 @@ class Task(NamedInputs, ScheduledModel):
         """Arrays or batches as Keras takes them: weights may be lists, and padded tokens weigh nothing."""
         if not isinstance(self.output_kinds, Output):
             return x, y, sample_weight
-        if isinstance(sample_weight, (list, tuple)):
-            sample_weight = np.asarray(sample_weight, "float32")
-        return weigh_tokens(x, y, sample_weight) if self.output_kinds.tokens else (x, y, sample_weight)
+        if self.output_kinds.tokens:
+            return weigh_tokens(x, y, sample_weight)
+        if sample_weight is not None and isinstance(x, Mapping):
+            sample_weight = example_weights(sample_weight, len(next(iter(x.values()))))
+        return x, y, sample_weight
 
     def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
         """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are.

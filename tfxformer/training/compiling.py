@@ -6,7 +6,7 @@ import difflib
 import inspect
 
 import keras
-from keras import ops, tree
+from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask
 
 from tfxformer.training.outputs import (
@@ -32,6 +32,7 @@ _BY_KIND = {
     "crossentropy": {"softmax": "SparseCategoricalCrossentropy", "sigmoid": "BinaryCrossentropy"},
 }
 _BY_KIND |= {"acc": _BY_KIND["accuracy"], "ce": _BY_KIND["crossentropy"]}
+_ALL_CROSS_ENTROPIES = sum(CROSS_ENTROPIES.values(), ())
 
 
 def compile_arguments(outputs, loss=None, metrics=None, weighted_metrics=None) -> dict:
@@ -46,11 +47,11 @@ def compile_arguments(outputs, loss=None, metrics=None, weighted_metrics=None) -
     Raises:
         ValueError: for names that Keras does not know, and outputs that the model does not have.
     """
+    none = metrics is None and weighted_metrics is None
     if isinstance(outputs, Output):
-        return {
-            "loss": _map(loss, lambda one: loss_on(outputs, one)),
-            **_metrics_of({"": outputs}, {"": metrics}, {"": weighted_metrics}, lambda found: found.get("", [])),
-        }
+        plain, counted = _metrics_of({"": outputs}, {"": metrics}, {"": weighted_metrics})
+        loss = _map(loss, lambda one: loss_on(outputs, one))
+        return _packed(loss, None if none else plain.get("", []), None if none else counted.get("", []))
     if loss is not None and not _is_by_name(loss):
         loss = dict.fromkeys(outputs, loss)
     metrics, weighted_metrics = metrics or {}, weighted_metrics or {}
@@ -61,10 +62,16 @@ def compile_arguments(outputs, loss=None, metrics=None, weighted_metrics=None) -
             )
     if loss is not None:
         loss = {name: _map(one, lambda part, name=name: loss_on(outputs[name], part)) for name, one in loss.items()}
-    return {"loss": loss, **_metrics_of(outputs, metrics, weighted_metrics, lambda found: found)}
+    plain, counted = _metrics_of(outputs, metrics, weighted_metrics)
+    return _packed(loss, None if none else plain, None if none else counted)
 
 
-def _metrics_of(outputs: dict, metrics: dict, weighted: dict, packed) -> dict:
+def _packed(loss, metrics, weighted_metrics) -> dict:
+    return {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
+
+
+def _metrics_of(outputs: dict, metrics: dict, weighted: dict) -> tuple[dict, dict]:
+    """Metrics by output, and weighted metrics: those that count labelled rows need the weights to know them."""
     plain, counted = {}, {}
     for name, output in outputs.items():
         own = [metric_on(output, one, counts=output.partial) for one in _listed(metrics.get(name))]
@@ -74,7 +81,7 @@ def _metrics_of(outputs: dict, metrics: dict, weighted: dict, packed) -> dict:
         for found, part in ((plain, own), (counted, others)):
             if part:
                 found[name] = part
-    return {"metrics": packed(plain), "weighted_metrics": packed(counted)}
+    return plain, counted
 
 
 def _is_by_name(given) -> bool:
@@ -91,20 +98,17 @@ def _map(given, function):
 
 
 def _listed(given) -> list:
-    return [one for one in tree.flatten([_map(given, lambda one: _Leaf(one))]) if one is not None]
-
-
-class _Leaf:
-    """Hides an object that is a dict from `tree.flatten`."""
-
-    def __init__(self, value):
-        self.value = value
+    """Metrics of one output, however nested, as a list."""
+    found = []
+    _map(given, found.append)
+    return found
 
 
 def _resolved(module, identifier, output: Output):
     """A loss or metric, or a function, by what the user has written; those of Keras' names are made anew."""
-    if isinstance(identifier, str) and identifier.lower() in _BY_KIND:
-        by_kind, kind = _BY_KIND[identifier.lower()], KINDS[output.kind]
+    chosen = _BY_KIND.get(identifier.lower()) if isinstance(identifier, str) else None
+    if chosen and all(hasattr(module, name) for name in chosen.values()):  # no loss is an accuracy
+        by_kind, kind = chosen, KINDS[output.kind]
         if kind not in by_kind:
             raise ValueError(f"{identifier!r} compares labels, and this model gives scores: use 'mse' or 'mae'.")
         return getattr(module, by_kind[kind])(name=identifier)
@@ -118,7 +122,7 @@ def _resolved(module, identifier, output: Output):
         known = {name.lower(): name for name in dir(module) if inspect.isclass(getattr(module, name))}
         near = difflib.get_close_matches(identifier.lower(), known, cutoff=0.4)
         said = f"; near: {', '.join(known[name] for name in near)}" if near else ""
-        raise ValueError(f"Keras knows no {module.__name__.rpartition('.')[2]} {identifier!r}{said}.") from error
+        raise ValueError(f"{module.__name__} has no {identifier!r}{said}.") from error
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------
@@ -159,8 +163,8 @@ class OutputLoss(keras.losses.Loss):
         self.loss, self.output = loss, output
         self._class = keras_name(loss)
         self._of_logits = None  # the same on logits, which does not round
-        cross_entropy = self._class in sum(CROSS_ENTROPIES.values(), ())
-        if cross_entropy and not loss.from_logits and type(loss).__name__ == self._class:
+        _check_kind(self._class, output, loss)
+        if self._class in _ALL_CROSS_ENTROPIES and not loss.from_logits and type(loss).__name__ == self._class:
             self._of_logits = type(loss).from_config({**loss.get_config(), "from_logits": True})
 
     def call(self, y_true, y_pred):
@@ -174,7 +178,7 @@ class OutputLoss(keras.losses.Loss):
         return terms
 
     def _terms(self, y_true, logits):
-        if _is_of_rows(self._class, y_true, logits):
+        if _is_of_rows(self._class, self.output, y_true, logits):
             return ops.categorical_crossentropy(y_true, logits, from_logits=True)
         kind = KINDS[self.output.kind]
         if self._class is not None:
@@ -195,9 +199,18 @@ class OutputLoss(keras.losses.Loss):
         return cls(**{**config, "loss": keras.losses.deserialize(config["loss"])})
 
 
-def _is_of_rows(name, y_true, logits) -> bool:
+def _is_of_rows(name, output: Output, y_true, logits) -> bool:
     """Whether soft labels come where ids were expected: the same formula serves both."""
-    return name == "SparseCategoricalCrossentropy" and not are_ids(y_true, logits)
+    is_sparse = name == "SparseCategoricalCrossentropy" and KINDS[output.kind] == "softmax"
+    return is_sparse and not are_ids(y_true, logits)
+
+
+def _check_kind(name, output: Output, thing) -> None:
+    if output.kind == "scores" and name in _ALL_CROSS_ENTROPIES and not wants_logits(thing):
+        raise ValueError(
+            f"{name} compares labels with probabilities, and this model gives scores: pass {name}(from_logits=True) to "
+            "take them for logits, or use a loss of scores such as 'mse'."
+        )
 
 
 def is_token_cross_entropy(loss) -> bool:
@@ -215,7 +228,6 @@ def metric_on(output: Output, given, counts: bool = False):
     Args:
         counts: whether rows with a weight count as one each, and those without not at all.
     """
-    given = given.value if isinstance(given, _Leaf) else given
     if isinstance(given, OutputMetric):
         return given
     metric = _resolved(keras.metrics, given, output)
@@ -244,6 +256,7 @@ class OutputMetric(keras.metrics.Metric):
         self.counts = counts
         self._output = tuple(output)  # Keras would make a tracked list of it
         self._class = keras_name(metric)
+        _check_kind(self._class, Output(*output), metric)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         output = Output(*self._output)
@@ -260,7 +273,7 @@ class OutputMetric(keras.metrics.Metric):
         if self._class is None:
             predictions = logits if wants_logits(self.metric) else said(KINDS[output.kind], logits)
             return self.metric.update_state(y_true, predictions, sample_weight=weights)
-        if _is_of_rows(self._class, y_true, logits):
+        if _is_of_rows(self._class, output, y_true, logits):
             terms = ops.categorical_crossentropy(y_true, logits, from_logits=True)
             return keras.metrics.Mean.update_state(self.metric, terms, sample_weight=weights)
         y_true, logits, kind = compared(self.metric, self._class, output, y_true, logits)

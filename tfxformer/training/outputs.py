@@ -34,7 +34,7 @@ OF_ONE_CLASS = (  # of two labels they are asked about the second, as scikit-lea
     *("TruePositives", "TrueNegatives", "FalsePositives", "FalseNegatives"),
     *("PrecisionAtRecall", "RecallAtPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity"),
 )
-OF_A_BATCH = ("PearsonCorrelation", "ConcordanceCorrelation")
+OF_A_BATCH = ("PearsonCorrelation", "ConcordanceCorrelation")  # they see how single scores vary over it
 BASES = ("Loss", "LossFunctionWrapper", "Metric", "Mean", "Sum", "MeanMetricWrapper")
 # What a kind of logits is, once its labels and logits stand in rows.
 KINDS = {"softmax": "softmax", "spans": "softmax", "sigmoid": "sigmoid", "replaced": "sigmoid", "scores": "scores"}
@@ -134,10 +134,10 @@ def compared(thing, name: str, output: Output, y_true, logits):
     kind = KINDS[output.kind]
     if name in TAKE_IDS and kind == "softmax":
         return as_ids(y_true, logits), logits, kind
-    if kind == "scores" and len(logits.shape) == 1 and name not in OF_A_BATCH:
-        logits = ops.expand_dims(logits, -1)  # one score a row, so that each row has a weight of its own
-    if len(logits.shape) == 1:
-        return y_true, logits, kind
+    if kind == "scores" and name in OF_A_BATCH and (len(logits.shape) == 1 or logits.shape[-1] == 1):
+        return ops.reshape(y_true, (-1,)), ops.reshape(logits, (-1,)), kind
+    if len(logits.shape) == 1:  # one score a row, so that each row has a weight of its own
+        logits = ops.expand_dims(logits, -1)
     y_true = _as_rows(y_true, logits, kind)
     whole = any(getattr(thing, wish, None) is not None for wish in ("class_id", "top_k", "num_labels"))
     whole = whole or getattr(thing, "multi_label", False)

@@ -131,7 +131,8 @@ class ScheduledModel(DistributedModel):
         if validation_data is not None:
             validation_data = self._validation(validation_data)
         if class_weight is not None and self.output_kinds is not None:
-            if validation_split and validation_data is None:  # validation is not weighed by class
+            if validation_split and validation_data is None and hasattr(tree.flatten(x)[0], "shape"):
+                # Validation is not weighed by class.
                 (x, y, sample_weight), validation_data = _hold_out(validation_split, x, y, sample_weight)
                 validation_split = 0.0
             x, y, sample_weight = self.weigh_classes(class_weight, x, y, sample_weight)
