@@ -235,7 +235,8 @@ class Task(NamedInputs, ScheduledModel):
         return self.prepare(examples, sample_weight)
 
     def _ready(self, x, y, sample_weight) -> tuple:
-        """Arrays or batches as Keras takes them: weights may be lists, and padded tokens weigh nothing."""
+        """Arrays or batches as Keras takes them: by our names, a weight a row; padded tokens weigh nothing."""
+        x = self._by_our_names(x)
         if not isinstance(self.output_kinds, Output):
             return x, y, sample_weight
         if self.output_kinds.tokens:
@@ -249,8 +250,7 @@ class Task(NamedInputs, ScheduledModel):
 
         With `fitting` it also chooses `sequence_length`, as `fit` does.
         """
-        x, y, sample_weight = self._examples(x, y, sample_weight, fitting=fitting)
-        return self._by_our_names(x), y, sample_weight
+        return self._examples(x, y, sample_weight, fitting=fitting)
 
     def _by_our_names(self, x):
         """Arrays, or a dataset of batches, by our names; refused before the first step where they do not fit."""

@@ -257,9 +257,10 @@ class TextEmbedder(Task):
         return inputs, labels, sample_weight
 
     def _ready(self, x, y, sample_weight):
+        x, y, sample_weight = super()._ready(x, y, sample_weight)
         if y is not None and isinstance(x, Mapping) and np.ndim(x["token_ids"]) == 3:
             y = cosine_targets(y)
-        return super()._ready(x, y, sample_weight)
+        return x, y, sample_weight
 
     def choose_sequence_length(self, examples: Examples) -> None:
         texts = in_front(self.prompts.choose(), [*examples.texts, *(examples.pairs or [])])
