@@ -46,10 +46,15 @@ class SavedModel(keras.Model):
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
         _check_overwrite(filepath, overwrite)
-        target = replacing_folder(filepath, _KERAS_FOLDER) if zipped is False else replacing(filepath)
-        with target as part:
-            if zipped is False:
-                self._check_space(part.parent)
+        if zipped is False:
+            with replacing_folder(filepath, _KERAS_FOLDER) as new:
+                self._check_space(new)
+                try:
+                    super().save(new, zipped=False, **kwargs)
+                except UnboundLocalError as error:  # of Keras' cleaning, which hides what the disk said
+                    raise error.__context__ or error from None
+            return
+        with replacing(filepath) as part:
             super().save(part, zipped=zipped, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):

@@ -12,14 +12,20 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import kills
 import pytest
 import roads
 from roads import ROADS, Killed, States, contents, faults, leftovers
 
 from tfxformer import files
 
-# Writing these takes a second: every third step of them is tried.
-SLOW = {"export_litert": 3, "the result of a recipe": 9}
+# Of what takes long to write, every so manieth step is tried.
+SLOW = {
+    "export_litert": 4,
+    "the result of a recipe": 12,
+    "save_pretrained of a discriminator and its generator": 4,
+    "save_pretrained of a classifier over an embedder": 3,
+}
 FOLDERS = [name for name, road in ROADS.items() if road.file == "folder"]
 
 
@@ -103,6 +109,19 @@ def test_a_disk_that_fills_while_bytes_are_written_keeps_the_old_state(road, tmp
         # TensorFlow's converter has temporary files of its own.
         assert f"{place} could not be written" in str(caught.value) or road.road.name == "export_litert"
         assert road.now(place) == "old" and leftovers(place.parent) == []
+
+
+@pytest.mark.parametrize("name", ["save_pretrained of a tokenizer", ".keras", "write_records"])
+def test_processes_killed_at_random_moments(states, name, tmp_path):
+    """Some of what tests/kills.py does: docs/whole_or_nothing.md."""
+    found = kills.killed(states(name), tmp_path / "at" / ROADS[name].file, 3)
+    assert sum(found.values()) == 3
+
+
+def test_a_disk_that_is_really_full(states, tmp_path):
+    if not kills.can_mount():
+        pytest.skip("this process may not mount a file system")
+    assert kills.filled(states("Adapters.save"), tmp_path, 4).keys() == {"old", "new"}
 
 
 @pytest.mark.parametrize("name", ["save_weights", "save(zipped=False)"])
