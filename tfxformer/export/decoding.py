@@ -69,6 +69,18 @@ def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int)
         position, count = position + used, count - used
 
 
+def _whole(tokens) -> np.ndarray:
+    """Tokens as int32 [S]; numpy would make 5 of 5.7 without a word.
+
+    Raises:
+        ValueError: for what is no integer. OverflowError, ValueError: for one that int32 does not hold.
+    """
+    found = np.asarray(tokens)
+    if found.size and (found.dtype.kind not in "iu" or abs(found).max() >= 2**31):
+        raise ValueError(f"Tokens are integers from 0 to the size of the vocabulary, not {found.ravel()[:5].tolist()}.")
+    return found.astype(np.int32)
+
+
 class Steps:
     """The state of one text in a decoder's file: how many slots are filled, and the calls that fill more.
 
@@ -89,7 +101,7 @@ class Steps:
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Writes tokens into the cache."""
-        tokens = np.asarray(tokens, np.int32)
+        tokens = _whole(tokens)
         for chunk in chunks(len(tokens), self.position, self._lengths, self.cache_length):
             padded = np.full((1, chunk.length), PADDING, np.int32)
             padded[0, : chunk.count] = tokens[: chunk.count]
@@ -106,6 +118,6 @@ class Steps:
         if self.position >= self.cache_length:
             raise ValueError(f"The cache of {self.cache_length} slots is full.")
         name = next((decode_name(slots) for slots in self._slots if self.position < slots), DECODE)
-        logits = self._run(name, np.array([[token]], np.int32), np.array([self.position], np.int32))
+        logits = self._run(name, _whole([token])[None], np.array([self.position], np.int32))
         self.position += 1
         return logits
