@@ -272,11 +272,15 @@ def test_run_takes_integers_of_any_kind(model):
     np.testing.assert_array_equal(model.run("classify", batch(padding_mask=truth))["probabilities"], wanted)
 
 
-def test_token_ids_of_a_generator(tmp_path):
+def test_token_ids_of_a_generator():
     generator = export.LiteRTGenerator(litert_files.decoder())
     for bad in (-1, 400, 2**33 + 5, 5.7, np.nan, "a", True):
         with pytest.raises(ValueError, match="no token id: they are integers from 0 to 399"):
             generator.generate_ids([5, bad], 2)
+        with pytest.raises(ValueError, match="integers from 0|no token id"):
+            generator.steps().decode(bad)
+    with pytest.raises(ValueError, match="no token id"):
+        generator.steps().prefill([5, 400])
     assert generator.generate_ids(np.array([5, 6]), 2) == generator.generate_ids([5, 6], 2)
     for bad in (0, -1, 2.5, True):
         with pytest.raises(ValueError, match="max_new_tokens"):

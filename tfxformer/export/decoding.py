@@ -73,10 +73,10 @@ def _whole(tokens) -> np.ndarray:
     """Tokens as int32 [S]; numpy would make 5 of 5.7 without a word.
 
     Raises:
-        ValueError: for what is no integer. OverflowError, ValueError: for one that int32 does not hold.
+        ValueError: for what is no integer, or one that no vocabulary has.
     """
     found = np.asarray(tokens)
-    if found.size and (found.dtype.kind not in "iu" or abs(found).max() >= 2**31):
+    if found.size and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= 2**31):
         raise ValueError(f"Tokens are integers from 0 to the size of the vocabulary, not {found.ravel()[:5].tolist()}.")
     return found.astype(np.int32)
 

@@ -357,6 +357,8 @@ class _Text:
     def run(self, signature: str, tokens, positions):
         """One call; see `decoding.Steps`."""
         runtime = self._runtime
+        if tokens.max() >= runtime.vocabulary_size:  # LiteRT stops, or reads another row
+            raise ValueError(f"{tokens.max()} is no token id: they are below {runtime.vocabulary_size}.")
         inputs, outputs = self._buffers[signature]
         with runtime.lock:
             if runtime.place is not None:
