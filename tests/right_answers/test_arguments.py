@@ -8,7 +8,7 @@ import tiny
 from typer.testing import CliRunner
 
 import tfxformer
-from tfxformer import compression, tasks, training
+from tfxformer import compression, export, models, tasks, training
 from tfxformer.cli.data_files import read_rows
 from tfxformer.cli.main import app
 from tfxformer.recipes.sweep import read_recipe
@@ -156,6 +156,25 @@ def test_from_pretrained_names_our_word_before_it_opens_anything(task, said, our
         getattr(tasks, task).from_pretrained("no-folder", **said)
 
 
+def test_our_words_are_named_wherever_transformers_users_bring_theirs():
+    lm = tasks.CausalLM(tiny.backbone("gpt2"))
+    for call, said, ours in (
+        (lambda **words: tfxformer.from_pretrained("no-folder", **words), "torch_dtype", "dtype"),
+        (lambda **words: lm.generate(["good"], **words), "top_p", r"sampler=generation.TopP\(0.9\)"),
+        (lambda **words: lm.generate(["good"], **words), "max_length", "max_new_tokens"),
+        (lambda **words: lm.stream("good", **words), "eos_token_id", "stop"),
+        (compression.LoRA, "lora_alpha", "alpha"),
+        (compression.LoRA, "target_modules", "targets"),
+        (models.StackConfig, "num_attention_heads", "num_heads"),
+        (lambda **words: lm.compile(**words), "warmup_ratio", "warmup"),
+        (lambda **words: lm.fit(["good"], **words), "num_train_epochs", "epochs"),
+        (lambda **words: lm.save_pretrained("no-folder", **words), "max_shard_size", "max_shard_bytes"),
+        (lambda **words: export.export_litert(lm, "no.tflite", **words), "quantize", "quantization"),
+    ):
+        with pytest.raises(TypeError, match=rf"takes no '{said}' \(did you mean {ours}\?\)"):
+            call(**{said: 1})
+
+
 def test_build_names_the_path_of_a_switch():
     with pytest.raises(TypeError, match=r"hidden_size. \(did you mean encoder__hidden_size"):
         tfxformer.build("bert-base", hidden_size=64)
@@ -288,3 +307,7 @@ def test_unknown_or_missing_key_of_a_batch_is_named(encoder, classifier, batch):
         tiny.backbone("gpt2")(batch)
     with pytest.raises(ValueError, match="'token_ids' twice"):
         encoder({**batch, "input_ids": batch["token_ids"]})
+    with pytest.raises(ValueError, match=r"Decoder\.step has padding_mask, which it does not read"):
+        decoder = tiny.backbone("gpt2")
+        inputs = {"token_ids": batch["token_ids"], "cache_positions": np.arange(12), "padding_mask": labels}
+        decoder.step(inputs, decoder.new_cache(3, 16))

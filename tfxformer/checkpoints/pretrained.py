@@ -19,6 +19,7 @@ from tfxformer.checkpoints.refusals import check_adapter_only, check_quantized
 from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, write_folder
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
+from tfxformer.keywords import checked
 from tfxformer.layers.adapters import adapted_layers
 from tfxformer.models import TransformerConfig, make_backbone
 from tfxformer.models.backbone import Backbone
@@ -99,6 +100,7 @@ def load_model(
     return model, load_weights(held, tensors, family, config, task)
 
 
+@checked
 def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=False, revision=None) -> Backbone:
     """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
@@ -158,6 +160,7 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
     return tensors
 
 
+@checked
 def save_pretrained(
     folder,
     model,

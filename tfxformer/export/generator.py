@@ -130,6 +130,7 @@ class LiteRTGenerator:
             )
         return values
 
+    @checked
     def stream(
         self,
         prompt: str | list[int] | list[Mapping[str, str]],

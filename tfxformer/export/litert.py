@@ -13,6 +13,7 @@ from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata
 from tfxformer.export.accuracy_gate import AccuracyGate
 from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.files import check_writable, write_bytes
+from tfxformer.keywords import checked
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
 
@@ -62,6 +63,7 @@ class ExportReport:
         return {**asdict(self), "signatures": list(self.signatures), "float_layers": list(self.float_layers)}
 
 
+@checked
 def export_litert(
     model,
     path: str | Path,

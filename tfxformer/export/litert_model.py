@@ -79,7 +79,7 @@ class LiteRTModel:
 
         Args:
             signature: a name of `signatures`.
-            batch: {input name: array}, batch size 1; ids as integers of any kind.
+            batch: {input name, ours or transformers': array}, batch size 1; ids as integers of any kind.
 
         Returns:
             {output name: array}.
@@ -89,7 +89,9 @@ class LiteRTModel:
         """
         if signature not in self.signatures:
             raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self.signatures)}.")
-        return self._interpreters.run(signature, checked(self.signatures[signature], batch, self._limits))
+        return self._interpreters.run(
+            signature, checked(self.signatures[signature], keywords.our_inputs(batch), self._limits)
+        )
 
     def predict(self, texts, pairs=None, *, truncation=True, **options):
         """What the task makes of texts, in the form of the task's own `predict`.

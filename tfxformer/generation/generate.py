@@ -13,9 +13,11 @@ from tfxformer.generation.processors import check_processors, static_part, value
 from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
 from tfxformer.generation.samplers import Greedy, Sampler
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
+from tfxformer.keywords import checked
 from tfxformer.text.token_rules import TokenRules
 
 
+@checked
 def generate(
     model,
     prompts,
@@ -70,6 +72,7 @@ def generate(
     return next(stream(model, prompts, max_new_tokens, sampler=sampler, seed=seed, stride=max_new_tokens, **shared))
 
 
+@checked
 def stream(
     model,
     prompts,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from tfxformer.keywords import named_inputs
 from tfxformer.layers import (
     DEFAULT,
     Cache,
@@ -278,9 +279,10 @@ class Decoder(Backbone):
 
         Raises:
             ValueError: for more new tokens than the cache has slots; the write would overwrite the last ones. For a
-                stack that is not causal.
+                stack that is not causal, and for inputs that are missing or not read, by name.
         """
         check_causal(self.config)
+        inputs = named_inputs(inputs, ("token_ids", "cache_positions"), ("cache_mask", "positions"), "Decoder.step")
         tokens, slots = inputs["token_ids"].shape[1], cache.length if slots is None else slots
         if tokens is not None and tokens > slots:
             raise ValueError(

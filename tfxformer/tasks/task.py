@@ -324,6 +324,7 @@ class Task(NamedInputs, ScheduledModel):
         """What of this model a checkpoint holds."""
         return self
 
+    @checked
     def save_pretrained(self, folder, *, dtype="float32", max_shard_bytes=5_000_000_000) -> Path:
         """Writes a folder that transformers opens with the same logits; see `checkpoints.save_pretrained`."""
         config = self.backbone.config

@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from tfxformer.files import replacing_folder, write_json, write_text
+from tfxformer.keywords import checked
 from tfxformer.text import chat, files, gguf, trimming, vocabulary
 from tfxformer.text.encoding import Encoding, Run, check_lengths
 from tfxformer.text.forks import renew_in_children
@@ -65,6 +66,7 @@ class Tokenizer:
         self.model_max_length = int(declared) if declared is not None and declared < 1e9 else None
 
     @classmethod
+    @checked
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
         """From a Hugging Face folder: tokenizer.json, or vocab.txt where only that exists."""
         return cls(*files.read_folder(folder))

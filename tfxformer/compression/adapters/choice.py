@@ -9,12 +9,13 @@ from numbers import Real
 import keras
 
 from tfxformer.compression.kernels import Kernel, all_kernels
+from tfxformer.keywords import KnownKeywords
 from tfxformer.models.heads import ClassificationHead
 
 Choice = str | tuple[str, ...] | Callable[[keras.layers.Layer], bool]
 
 
-class AdapterKind:
+class AdapterKind(KnownKeywords):
     """A value that says what an adapter is: LoRA, AdaLoRA, IA3, Bottleneck, BitFit.
 
     It has a field `also_train`: layers that are trained whole, and saved with the adapter: names ("query",
