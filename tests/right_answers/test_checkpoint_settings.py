@@ -11,8 +11,8 @@ import tiny
 from checkpoint_folders import configure
 
 import tfxformer
-from tfxformer import export, tasks
-from tfxformer.checkpoints import safetensors
+from tfxformer import checkpoints, export, tasks
+from tfxformer.checkpoints import CheckpointError, hub, safetensors
 from tfxformer.text import Tokenizer
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("plain_kernels")]
@@ -356,3 +356,244 @@ def test_vectors_equal_sentence_transformers(prompts, include_prompt, encoder, t
         wanted = reference.encode(TEXTS, **options)
         np.testing.assert_allclose(embed(model, **options), wanted, atol=2e-5)
         np.testing.assert_allclose(opened.encode(TEXTS, **options), wanted, atol=1e-6)
+
+
+# ---- tokenizers -----------------------------------------------------------------------------------------------
+
+SENTENCES = ["good film , is n't it ?", "the bad dog 's mat .", "I 'm fast ! ' yes '"]
+
+
+def byte_level(in_file: bool) -> dict:
+    """A tokenizer.json of byte-level BPE; of each word there is one token with a space in front and one without."""
+    tokenizer = Tokenizer.train_byte_level_bpe(SENTENCES * 3, 290)
+    parts = json.loads(tokenizer.tokenizer_json())
+    parts["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": in_file, "trim_offsets": True, "use_regex": True}
+    return parts
+
+
+def word_piece(cleanup: bool, lowercase: bool, folder) -> dict:
+    parts = json.loads(tiny.tokenizer(folder).tokenizer_json())
+    for token in ("'", "n't", "'s", "'m"):
+        parts["model"]["vocab"][token] = len(parts["model"]["vocab"])
+    parts["decoder"]["cleanup"] = cleanup
+    parts["normalizer"]["lowercase"] = lowercase
+    return parts
+
+
+def tokenizer_folder(folder, parts, model_type=None, **settings):
+    folder.mkdir()
+    write_json(folder / "tokenizer.json", parts)
+    write_json(folder / "tokenizer_config.json", settings)
+    if model_type is not None:
+        write_json(folder / "config.json", {"model_type": model_type})
+    return folder
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("stated", [True, False, None])
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast", "gpt2", "PreTrainedTokenizerFast"])
+def test_add_prefix_space_of_gpt2(name, stated, in_file, tmp_path):
+    """GPT-2's class takes the setting (False where it is absent), whatever tokenizer.json says; the plain one the file.
+
+    Right values: the class of transformers 5.24, `test_tokenizers_equal_transformers`.
+    """
+    settings = {} if name == "gpt2" else {"tokenizer_class": name}
+    settings |= {} if stated is None else {"add_prefix_space": stated}
+    folder = tokenizer_folder(tmp_path / "one", byte_level(in_file), "gpt2" if name == "gpt2" else None, **settings)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    prefixed = in_file if name == "PreTrainedTokenizerFast" else bool(stated)
+    assert (tokenizer.ids(["good"]) == tokenizer.ids([" good"])) == prefixed
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert Tokenizer.from_pretrained(tmp_path / "saved").ids(SENTENCES) == tokenizer.ids(SENTENCES)
+
+
+@pytest.mark.parametrize("stated", [True, False, None])
+def test_clean_up_tokenization_spaces_of_wordpiece(stated, tmp_path):
+    """The replacements of transformers' `clean_up_tokenization`; BPE keeps its spaces, as there since version 5."""
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings |= {} if stated is None else {"clean_up_tokenization_spaces": stated}
+    folder = tokenizer_folder(tmp_path / "one", word_piece(False, True, tmp_path), **settings)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    (ids,) = tokenizer.ids(["the bad dog . good cat , very fast ?"], special_tokens=False)
+    cleaned = "the bad dog. good cat, very fast?"
+    assert tokenizer.decode([ids]) == [cleaned if stated else "the bad dog . good cat , very fast ?"]
+    bytes_ = Tokenizer.from_pretrained(
+        tokenizer_folder(tmp_path / "two", byte_level(False), clean_up_tokenization_spaces=stated)
+    )
+    assert bytes_.decode(bytes_.ids(["bad dog ."])) == ["bad dog ."]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    "name", ["GPT2Tokenizer", "RobertaTokenizer", "BertTokenizer", "DistilBertTokenizerFast", None]
+)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_tokenizers_equal_transformers(name, in_file, tmp_path):
+    """Ids and decoded texts, live, over the settings that change either."""
+    import itertools
+
+    import transformers
+
+    bert = name is not None and "Bert" in name
+    parts = word_piece(in_file, in_file, tmp_path) if bert else byte_level(in_file)
+    if name == "RobertaTokenizer":
+        vocabulary = parts["model"]["vocab"]
+        for token in ("<s>", "</s>", "<unk>", "<pad>", "<mask>"):
+            vocabulary[token] = len(vocabulary)
+        ends = {"sep": ["</s>", vocabulary["</s>"]], "cls": ["<s>", vocabulary["<s>"]]}
+        parts["post_processor"] = {
+            "type": "RobertaProcessing",
+            **ends,
+            "trim_offsets": True,
+            "add_prefix_space": in_file,
+        }
+    keys = ("do_lower_case", "clean_up_tokenization_spaces") if bert else ("add_prefix_space", "add_bos_token")
+    for index, values in enumerate(itertools.product((True, False, None), repeat=2)):
+        settings = {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+        settings |= {} if name is None else {"tokenizer_class": name}
+        model_type = "opt" if name is None else None
+        folder = tokenizer_folder(tmp_path / str(index), parts, model_type, **settings)
+        ours, theirs = Tokenizer.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
+        for text in (*SENTENCES, "GOOD Film  isn't", "é"):
+            ids = theirs(text)["input_ids"]
+            assert ours.ids([text]) == [ids], (settings, text)
+            assert ours.decode([ids], skip_special_tokens=False) == [theirs.decode(ids)], (settings, text)
+
+
+def test_duplicate_lines_of_a_vocabulary_are_said(tmp_path):
+    """The last line counts, as in transformers' `load_vocab`."""
+    path = tmp_path / "vocab.txt"
+    path.write_text("".join(f"{token}\n" for token in [*tiny.SPECIAL, "good", "film", "good"]))
+    with pytest.warns(UserWarning, match=r"'good' in line 6.*the last one counts"):
+        tokenizer = Tokenizer.from_vocabulary(path)
+    assert tokenizer.ids(["good film"], special_tokens=False) == [[7, 6]]
+
+
+# ---- heads, names, folders and the hub ------------------------------------------------------------------------
+
+
+def classifier_folder(folder, labels=1):
+    """A DistilBERT with a head of one label and no problem_type, as rerankers have it."""
+    shutil.copytree(make_fixtures.FOLDER / "distilbert-classifier", folder)
+    tensors = {name: np.array(array) for name, array in safetensors.open_folder(folder).items()}
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = tensors[name][:labels]
+    safetensors.write(folder / "model.safetensors", tensors)
+    configure(folder, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}, problem_type="absent", num_labels="absent")
+    return folder
+
+
+def test_one_label_rerankers_are_regression(tmp_path, tiny_tokenizer):
+    """The scores are the logits, as transformers gives them."""
+    folder = classifier_folder(tmp_path / "reranker")
+    model = tasks.TextClassifier.from_pretrained(folder, tokenizer=tiny_tokenizer)
+    assert (model.labels, model.problem_type) == (["LABEL_0"], "regression")
+    inputs = tiny.inputs_for(model)
+    np.testing.assert_array_equal(model.predict(inputs, verbose=0), model.logits(inputs, verbose=0))
+    assert tasks.TextClassifier.from_pretrained(folder, labels=["score"], tokenizer=tiny_tokenizer).labels == ["score"]
+
+
+@pytest.mark.reference
+def test_one_label_rerankers_equal_torch(tmp_path, tiny_tokenizer):
+    import torch
+    import transformers
+
+    folder = classifier_folder(tmp_path / "reranker")
+    model = tasks.TextClassifier.from_pretrained(folder, tokenizer=tiny_tokenizer)
+    inputs = tiny.inputs_for(model)
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        wanted = reference(
+            input_ids=torch.tensor(inputs["token_ids"].astype("int64")),
+            attention_mask=torch.tensor(inputs["padding_mask"].astype("int64")),
+        ).logits
+    np.testing.assert_allclose(np.asarray(model(inputs)), wanted.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["camembert", "xlm-roberta"])
+def test_camembert_is_roberta(name, tmp_path):
+    """tests/checkpoints/test_families.py compares it, data2vec-text and ernie with torch."""
+    folder = shutil.copytree(make_fixtures.FOLDER / "roberta-masked-lm", tmp_path / "checkpoint")
+    before = tfxformer.from_pretrained(folder)
+    inputs = tiny.inputs_for(before)
+    wanted = np.asarray(before(inputs)["sequence_output"])
+    configure(folder, model_type=name)
+    model = tfxformer.from_pretrained(folder)
+    np.testing.assert_array_equal(np.asarray(model(inputs)["sequence_output"]), wanted)
+    saved = checkpoints.save_pretrained(tmp_path / "saved", model, model.config)
+    written = json.loads((saved / "config.json").read_text())
+    assert (written["model_type"], written["architectures"][0]) == (
+        name,
+        {"camembert": "CamembertModel", "xlm-roberta": "XLMRobertaModel"}[name],
+    )
+
+
+def test_ernie_with_task_ids_is_refused(tmp_path):
+    """Its embeddings have one more table, which a BERT has not."""
+    folder = shutil.copytree(make_fixtures.FOLDER / "bert-relu-three-types", tmp_path / "checkpoint")
+    configure(folder, model_type="ernie", use_task_id=True)
+    with pytest.raises(CheckpointError, match="use_task_id=True"):
+        tfxformer.from_pretrained(folder)
+
+
+NEEDED = [
+    *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
+    *("model-00001-of-00002.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    "additional_chat_templates/tool_use.jinja",
+    *("special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "source.spm", "target.spm"),
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *("2_Dense/config.json", "2_Dense/model.safetensors", "0_Transformer/model.safetensors", "0_Transformer/vocab.txt"),
+]
+NOT_NEEDED = [
+    *("consolidated.safetensors", "pytorch_model.bin", "2_Dense/pytorch_model.bin", "tf_model.h5", "rust_model.ot"),
+    *("model.fp16.safetensors", "onnx/model.onnx", "onnx/config.json", "openvino/openvino_model.xml", "README.md"),
+    *("original/tokenizer.model", "original/consolidated.00.pth", "openvino/model.safetensors", "flax_model.msgpack"),
+    *("unigram.json", "train_script.py", "coreml/model.mlpackage", "model-q4.gguf", "pytorch_model.bin.index.json"),
+]
+
+
+def test_hub_download_patterns_and_a_revision(tmp_path, monkeypatch):
+    """What the hub's own filter makes of our patterns; the revision reaches it from every from_pretrained."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = []
+
+    def snapshot_download(name, revision=None, allow_patterns=None, ignore_patterns=None):
+        asked.append((name, revision, allow_patterns, ignore_patterns))
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    for load in (
+        tfxformer.from_pretrained,
+        tasks.TextClassifier.from_pretrained,
+        tasks.TextEmbedder.from_pretrained,
+        tasks.CausalLM.from_pretrained,
+    ):
+        with pytest.raises(CheckpointError, match=r"owner/name.*revision 'v1\.0'"):
+            load("owner/name", revision="v1.0")
+    assert [one[:2] for one in asked] == [("owner/name", "v1.0")] * 4
+    _, _, allowed, ignored = asked[0]
+    chosen = filter_repo_objects([*NEEDED, *NOT_NEEDED], allow_patterns=allowed, ignore_patterns=ignored)
+    assert sorted(chosen) == sorted(NEEDED)
+    with pytest.raises(CheckpointError, match="on this machine"):
+        hub.resolve(tmp_path, revision="main")
+
+
+def test_folder_without_tokenizer_files_serves_arrays(tmp_path):
+    """One warning; texts are refused, arrays work; a tokenizer can be given later."""
+    folder = shutil.copytree(make_fixtures.FOLDER / "bert-shards", tmp_path / "checkpoint")
+    with pytest.warns(UserWarning) as caught:
+        model = tasks.TextClassifier.from_pretrained(folder)
+    assert [str(one.message) for one in caught if "no tokenizer files" in str(one.message)][1:] == []
+    assert sum("no tokenizer files" in str(one.message) for one in caught) == 1
+    assert np.isfinite(np.asarray(model(tiny.inputs_for(model)))).all()
+    with pytest.raises(ValueError, match="no tokenizer"):
+        model.predict(["good film"])
+    saved = model.save_pretrained(tmp_path / "saved")
+    assert not (saved / "tokenizer.json").exists()
+    with pytest.warns(UserWarning, match="no tokenizer files"):
+        tasks.TextEmbedder.from_pretrained(folder)
+    (folder / "vocab.json").write_text("{}")  # an older format is none that can be passed over
+    with pytest.raises(FileNotFoundError, match="Older formats"):
+        tasks.TextClassifier.from_pretrained(folder)

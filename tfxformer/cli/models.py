@@ -47,6 +47,12 @@ def stated_task(folder: Path) -> str:
     return next((names[name] for name in stated if name in names), "text-embedding")
 
 
+def with_revision(model: str) -> tuple[str, str | None]:
+    """A folder or hub id and the revision behind it: "owner/name@v1.0" pins a branch, tag or commit of the hub."""
+    name, at, revision = model.partition("@")
+    return (name, revision) if at and revision and not Path(model).expanduser().exists() else (model, None)
+
+
 def open_task(model: str, task: str | None = None, **arguments):
     """A Keras task (`tasks.Task`) from a folder, a hub id or a .keras file.
 
@@ -65,7 +71,7 @@ def open_task(model: str, task: str | None = None, **arguments):
 
     given = {name: value for name, value in arguments.items() if value is not None}
     if not model.endswith(".keras"):
-        folder = resolve(model)
+        folder = resolve(*with_revision(model))
         return task_class(task or stated_task(folder)).from_pretrained(folder, **given)
     if not Path(model).is_file():
         raise FileNotFoundError(f"There is no file {model}.")

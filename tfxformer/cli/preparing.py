@@ -51,8 +51,9 @@ def open_tokenizer(model: str):
         return Tokenizer.from_pretrained(path)
     from tfxformer.checkpoints.gguf import GGUFFile, is_gguf
     from tfxformer.checkpoints.hub import resolve
+    from tfxformer.cli.models import with_revision
 
-    found = resolve(model)
+    found = resolve(*with_revision(model))
     return Tokenizer.from_gguf(GGUFFile(found).metadata) if is_gguf(found) else Tokenizer.from_pretrained(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,27 @@ SAVED_FILES = (
     *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, CHAT_TEMPLATES),
     *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
-# Keys of tokenizer_config.json by the BertNormalizer's own names.
+# Key of tokenizer_config.json -> the BertNormalizer's own name, and what an absent key means to a BERT class.
 _BERT_SETTINGS = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
-# Classes of tokenizer_config.json that take the file's normalizer as it stands.
-_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Tokenizer classes of transformers that build a part of the tokenizer from tokenizer_config.json, whatever
+# tokenizer.json says; all others take the file as it stands.
+_BERT_CLASSES = (
+    *("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "LayoutLMTokenizer"),
+    *("SqueezeBertTokenizer", "LxmertTokenizer"),
+)
+_BYTE_LEVEL_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "LongformerTokenizer", "BartTokenizer", "LEDTokenizer")
+# The class of a folder that names none, by the model_type of its config.json.
+_CLASSES = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "ernie"), "BertTokenizer"),
+    **dict.fromkeys(("gpt2", "opt"), "GPT2Tokenizer"),
+    **dict.fromkeys(("roberta", "data2vec-text"), "RobertaTokenizer"),
+}
+# What transformers replaces in decoded texts on request, in this order.
+_CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
@@ -50,7 +64,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if templates := _chat_templates(folder):  # they win over the key, as in transformers
         config["chat_template"] = templates
     if (folder / "tokenizer.json").is_file():
-        return _with_bert_settings(read_tokenizer_json(folder / "tokenizer.json"), config), config
+        content = read_tokenizer_json(folder / "tokenizer.json")
+        return as_its_class_reads(content, config, _class_name(folder, config)), config
     if not (folder / "vocab.txt").is_file():
         found = sorted(path.name for path in folder.iterdir())
         raise FileNotFoundError(
@@ -90,7 +105,16 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
     lines = json_files.read_text(path).split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    return {token: index for index, token in enumerate(lines)}
+    vocabulary = {token: index for index, token in enumerate(lines)}
+    if len(vocabulary) < len(lines):
+        double = next(token for index, token in enumerate(lines) if vocabulary[token] != index)
+        warnings.warn(
+            f"{path} has {len(lines) - len(vocabulary)} lines whose token comes again, such as {double!r} in line "
+            f"{lines.index(double) + 1}: the last one counts, as in transformers, and the ids of the others mean "
+            "nothing. Where they are a mistake, every id behind them is wrong: take the vocabulary as it was trained.",
+            stacklevel=3,
+        )
+    return vocabulary
 
 
 def wordpiece(
@@ -175,7 +199,7 @@ def saved_config(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         # transformers builds the normalizer of a BERT class from these keys, not from tokenizer.json.
-        saved |= {key: getattr(normalizer, name) for key, name in _BERT_SETTINGS.items()}
+        saved |= {key: getattr(normalizer, name) for key, (name, _) in _BERT_SETTINGS.items()}
         saved.setdefault("tokenizer_class", "BertTokenizer")
     saved.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     return saved
@@ -207,20 +231,47 @@ def _read_json(path: Path) -> dict[str, Any]:
     return json_files.read_json(path) if path.is_file() else {}
 
 
-def _with_bert_settings(content: str, config: dict[str, Any]) -> str:
-    """Where tokenizer_config.json says otherwise than tokenizer.json, it wins, as in transformers.
+def _class_name(folder: Path, config: dict[str, Any]) -> str | None:
+    """The tokenizer class of a folder, without the "Fast" that older versions put behind it."""
+    model = _read_json(folder / "config.json")
+    stated = config.get("tokenizer_class") or model.get("tokenizer_class") or _CLASSES.get(model.get("model_type"))
+    return stated.removesuffix("Fast") if isinstance(stated, str) else None
 
-    Keys that are absent leave the file's normalizer alone.
-    """
-    if config.get("tokenizer_class") in _GENERIC_CLASSES:
+
+def as_its_class_reads(content: str, config: dict[str, Any], name: str | None) -> str:
+    """A tokenizer.json as transformers 5.24 reads it with the class of a name: where both speak, the settings win."""
+    if name not in (*_BERT_CLASSES, *_BYTE_LEVEL_CLASSES):
         return content
     parts = json.loads(content)
-    normalizer = parts.get("normalizer") or {}
-    wanted = {name: config[key] for key, name in _BERT_SETTINGS.items() if key in config}
-    if normalizer.get("type") != "BertNormalizer" or wanted.items() <= normalizer.items():
-        return content
-    normalizer.update(wanted)
-    return json.dumps(parts, ensure_ascii=False)
+    before = json.dumps(parts, sort_keys=True)
+    if name in _BERT_CLASSES:
+        _apply_bert_settings(parts, config)
+    elif (parts.get("pre_tokenizer") or {}).get("type") == "ByteLevel":  # one that splits digits first stays as it is
+        prefix = bool(config.get("add_prefix_space", False))
+        parts["pre_tokenizer"]["add_prefix_space"] = prefix
+        if (parts.get("post_processor") or {}).get("type") == "RobertaProcessing":
+            parts["post_processor"]["add_prefix_space"] = prefix
+    # The file's own words stay where nothing changes: read and written again, floats differ in their last bit.
+    return content if json.dumps(parts, sort_keys=True) == before else json.dumps(parts, ensure_ascii=False)
+
+
+def _apply_bert_settings(parts: dict, config: dict[str, Any]) -> None:
+    normalizer, decoder = parts.get("normalizer") or {}, parts.get("decoder") or {}
+    if normalizer.get("type") == "BertNormalizer":
+        normalizer.update({name: config.get(key, default) for key, (name, default) in _BERT_SETTINGS.items()})
+    if decoder.get("type") == "WordPiece":
+        decoder["cleanup"] = True
+
+
+def cleaned(text: str, config: dict[str, Any], kind: str) -> str:
+    """A decoded text without the spaces in front of punctuation, where the settings ask for that.
+
+    Of BPE tokenizers the setting is passed over, as transformers 5 does: their spaces are the text's own.
+    """
+    if config.get("clean_up_tokenization_spaces") and kind != "BPE":
+        for spaced in _CLEANED:
+            text = text.replace(spaced, spaced.strip())
+    return text
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any], added: dict[str, int]) -> None:

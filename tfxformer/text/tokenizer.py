@@ -345,7 +345,8 @@ class Tokenizer:
         """Texts of rows of token ids [B,S]."""
         rows = [np.asarray(row).tolist() for row in ids]
         with self._lock:
-            return self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+            texts = self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+        return [files.cleaned(text, self._config, self.kind) for text in texts]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and json.loads(self.to_json()) == json.loads(other.to_json())
