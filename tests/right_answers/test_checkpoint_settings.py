@@ -597,3 +597,19 @@ def test_folder_without_tokenizer_files_serves_arrays(tmp_path):
     (folder / "vocab.json").write_text("{}")  # an older format is none that can be passed over
     with pytest.raises(FileNotFoundError, match="Older formats"):
         tasks.TextClassifier.from_pretrained(folder)
+
+
+def test_a_revision_on_the_command_line(tmp_path, monkeypatch):
+    from tfxformer.cli.models import open_task
+
+    def resolve(name, revision=None):
+        raise CheckpointError(f"asked for {name} at {revision}")
+
+    monkeypatch.setattr("tfxformer.checkpoints.hub.resolve", resolve)
+    with pytest.raises(CheckpointError, match=r"asked for owner/name at v1\.0"):
+        open_task("owner/name@v1.0")
+    with pytest.raises(CheckpointError, match=r"asked for owner/name at None"):
+        open_task("owner/name")
+    (tmp_path / "a@b").mkdir()
+    with pytest.raises(CheckpointError, match=r"a@b at None"):
+        open_task(str(tmp_path / "a@b"))
