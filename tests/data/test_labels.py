@@ -11,7 +11,16 @@ SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 
 @pytest.mark.parametrize(
     "labels",
-    [["yes", "no"], ("yes", "no"), np.array(["yes", "no"]), [1, 0], np.array([1, 0]), [np.int64(1), 0]],
+    [
+        ["yes", "no"],
+        ("yes", "no"),
+        np.array(["yes", "no"]),
+        [1, 0],
+        np.array([1, 0]),
+        [np.int64(1), 0],
+        [1.0, False],
+        np.array([[1], [0]]),
+    ],
 )
 def test_one_label_by_name_or_id(labels):
     ids = encode_labels(labels, NAMES, SINGLE)
@@ -19,7 +28,7 @@ def test_one_label_by_name_or_id(labels):
     assert ids.dtype == np.int32
 
 
-@pytest.mark.parametrize("bad", ["maybe", 3, -1, 1.0, None, ["yes"]])
+@pytest.mark.parametrize("bad", ["maybe", 3, -1, 1.5, None, float("nan"), ["yes", "no"]])
 def test_a_label_that_is_none_is_named(bad):
     with pytest.raises(ValueError, match="Example 1 has"):
         encode_labels(["yes", bad], NAMES, SINGLE)

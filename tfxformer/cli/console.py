@@ -48,11 +48,23 @@ def show(action: str, result: dict, as_json: bool) -> None:
     """Prints a result, for programs or for people."""
     text = result.pop("text", None)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(_json(result))
     elif text is not None:
         print(text)
     else:
         {"compress": _show_sweep, "demo": _show_demo, "predict": _show_predictions}.get(action, _show_facts)(result)
+
+
+def _json(result: dict) -> str:
+    """JSON for programs, which has no NaN.
+
+    Raises:
+        ValueError: for a number that is not finite.
+    """
+    try:
+        return json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"The result has a number that is not finite, which JSON cannot hold ({error}).") from error
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -13,6 +13,7 @@ from tfxformer.compression.distillation_losses import Bound, DistillationLoss, L
 from tfxformer.compression.taps import OUTPUT, Taps, token_mask
 from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers
 from tfxformer.keywords import checked
+from tfxformer.training.given import Given
 from tfxformer.training.loss_terms import Objective, compiled_objectives
 from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 
@@ -241,16 +242,29 @@ class Distiller(ScheduledModel):
     def _default_of_student(self, name: str):
         return getattr(self.student, name)() if isinstance(self.student, ScheduledModel) else None
 
-    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False):
+    def read_given(self, x, y=None, sample_weight=None, **arguments) -> Given:
+        """What the student reads of it."""
+        if has_answers(x) or not isinstance(self.student, ScheduledModel):  # what `fit` evaluates on is prepared
+            return super().read_given(x, y, sample_weight, **arguments)
+        return self.student.read_given(x, y, sample_weight, **arguments)
+
+    def is_splittable(self, given: Given) -> bool:
+        return isinstance(self.student, ScheduledModel) and self.student.is_splittable(given)
+
+    def split(self, given: Given, share: float) -> tuple[Given, Given]:
+        """See `ScheduledModel.split`."""
+        return self.student.split(given, share)
+
+    def arrays(self, given: Given, *, fitting=False) -> Given:
         """What Keras trains on, of what the student's `fit` takes, with the teacher's answers where they are kept.
 
         Without targets it learns from the teacher alone.
         """
-        if has_answers(x):
-            return x, y, sample_weight  # what `fit` evaluates on is prepared already
+        if has_answers(given.x):
+            return given
         if isinstance(self.student, ScheduledModel):
-            x, y, sample_weight = self.student.to_arrays(x, y, sample_weight, fitting=fitting)
-        return self._answering.with_answers(x, self.cache_bytes), y, sample_weight
+            given = self.student.fixed_arrays(given, fitting=fitting)
+        return given._replace(x=self._answering.with_answers(given.x, self.cache_bytes))
 
     def predict(self, x, *args, **kwargs):
         """The student's `predict`."""

@@ -62,32 +62,24 @@ def is_text_dataset(dataset: Any) -> bool:
         specs = list(first)
     if specs and len(specs) <= 2 and all(_is_string(spec) for spec in specs) and not isinstance(first, dict):
         return True
+    if isinstance(first, dict) and any(_is_string(spec) for spec in specs):
+        raise TypeError(by_name_refusal(first))
     raise TypeError(
         f"A dataset must give texts, (text, label), ((text, second text), label) or batches of dicts with "
         f"token_ids and padding_mask; its elements are {dataset.element_spec}."
     )
 
 
-def read_dataset(dataset: Any) -> Examples:
-    """The examples of a finite dataset of texts, (text, label) or ((text, second text), label).
-
-    Elements may be single examples or batches of them.
-    """
-    if int(dataset.cardinality()) == -1:
-        raise ValueError("The dataset never ends (repeat()?): texts are tokenized once, so it must be finite.")
-    labelled = isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) >= 2
-    if isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) > 2:
-        raise ValueError(f"Elements of {len(dataset.element_spec)} parts; wanted a text, or a text and a label.")
-    inputs, labels = [], []
-    for element in dataset.as_numpy_iterator():
-        first, label = element if labelled else (first_of(element), None)
-        columns = [_decoded(part) for part in (first if isinstance(first, tuple) else (first,))]
-        batched = isinstance(columns[0], list)
-        rows = list(zip(*columns, strict=True)) if batched else [tuple(columns)]
-        inputs += [row if len(row) == 2 else row[0] for row in rows]
-        if labelled:
-            labels += list(_decoded(label)) if batched else [_decoded(label)]
-    return read_examples(inputs, labels if labelled else None)
+def by_name_refusal(columns: Iterable[str]) -> str:
+    """What to say of elements that are dicts of columns of texts."""
+    names = [str(name) for name in columns]
+    text = next((name for name in names if "text" in name or "sentence" in name), names[0])
+    label = next((name for name in names if "label" in name), None)
+    wanted = f'row["{text}"]' if label is None else f'(row["{text}"], row["{label}"])'
+    return (
+        f"The elements are dicts of {', '.join(names)}; wanted texts, (text, label), batches of them, or dicts of "
+        f"arrays with token_ids and padding_mask. Make them so: dataset.map(lambda row: {wanted})."
+    )
 
 
 def to_batch(encoding: Encoding, segment_ids: bool, warn: bool = True) -> dict[str, np.ndarray]:
@@ -110,14 +102,3 @@ def first_of(element: Any) -> Any:
 
 def _is_string(spec: Any) -> bool:
     return getattr(getattr(spec, "dtype", None), "name", None) == "string"
-
-
-def _decoded(value: Any) -> Any:
-    """A numpy value of a dataset as Python values, its bytes as str."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_decoded(part) for part in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    return value.item() if isinstance(value, np.generic) else value

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
+from tfxformer.text.inputs import is_missing
+
 
 def check_labels(labels: Sequence[str]) -> list[str]:
-    """Label names as a list, each once.
+    """Label names as a list, each once; names that differ by upper and lower case only are said in a warning.
 
     Raises:
-        TypeError, ValueError: for names that are no strings, or come twice.
+        TypeError, ValueError: for names that are no strings, or come twice, also where spaces around them or the
+            Unicode form (composed or not) are all that tells them apart.
     """
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise TypeError(f"labels must be a list of names, not {labels!r}.")
-    labels = list(labels)
+    if isinstance(labels, (str, bytes, Set, Mapping)) or not isinstance(labels, Iterable):
+        raise TypeError(f"labels must be a list of names, not {labels!r}: their order is that of the columns.")
+    labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if not labels or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels must be a list of at least one name, each a str, not {labels!r}.")
     if len(set(labels)) < len(labels):
         raise ValueError(f"Every label must come once: {labels}.")
+    if alike := _alike(labels, _plain):
+        raise ValueError(
+            f"The labels {alike[0]!r} and {alike[1]!r} differ by spaces or by their Unicode form only, which nobody "
+            "sees: write them alike, in the data too, or give them other names."
+        )
+    if alike := _alike(labels, lambda label: _plain(label).casefold()):
+        warnings.warn(
+            f"The labels {alike[0]!r} and {alike[1]!r} differ by upper and lower case only: they are two classes here.",
+            stacklevel=4,
+        )
     return labels
+
+
+def _plain(label: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", label).split())
+
+
+def _alike(labels: Sequence[str], form) -> tuple[str, str] | None:
+    """The first two labels of one form."""
+    seen = {}
+    for label in labels:
+        before = seen.setdefault(form(label), label)
+        if before != label:
+            return before, label
+    return None
 
 
 def label_keys(labels: Sequence[str]) -> dict:
@@ -77,17 +106,23 @@ def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -
     """
     if problem_type == "regression":
         return _rows(targets, len(labels), "scores")
-    ids = {label: i for i, label in enumerate(labels)}
+    ids = _Ids(labels)
     if problem_type == "single_label_classification":
         if are_probability_rows(targets, len(labels)):
             return _distributions(targets, len(labels))
-        return np.asarray([_label_id(target, ids, i) for i, target in enumerate(targets)], "int32")
+        targets = [_single(target) for target in targets]
+        ids.choose_reading(targets)
+        return np.asarray([ids.of(target, i) for i, target in enumerate(targets)], "int32")
+    for i, target in enumerate(targets):
+        if not isinstance(target, (list, tuple, set, frozenset, np.ndarray)):
+            raise ValueError(f"Example {i} has the target {target!r}: wanted a list of labels, or a row of 0 and 1.")
     if all(_is_binary_row(target, len(labels)) for target in targets):
         return _rows(targets, len(labels), "labels")
+    ids.choose_reading([label for target in targets for label in target])
     rows = np.zeros((len(targets), len(labels)), "float32")
     for i, target in enumerate(targets):
         for label in target:
-            rows[i, _label_id(label, ids, i)] = 1.0
+            rows[i, ids.of(label, i)] = 1.0
     return rows
 
 
@@ -124,13 +159,131 @@ def cosine_targets(scores) -> np.ndarray:
     return scores
 
 
+def encode_word_labels(
+    targets: Sequence[Sequence], labels: Sequence[str], texts: Sequence[Sequence[str]], ignored: int
+) -> list[np.ndarray]:
+    """The labels of words, names or ids, as ids: for each text int32 [words]; `ignored`, of words without, stays.
+
+    Of rows of the labels' probabilities: float32 [words, C].
+
+    Raises:
+        ValueError: naming the example whose labels are no list, are more or fewer than its words, or are unknown.
+    """
+    rows = []
+    for i, (target, words) in enumerate(zip(targets, texts, strict=True)):
+        if isinstance(target, str) or not isinstance(target, Iterable):
+            raise ValueError(f"Example {i} has the target {target!r}: wanted a list with a label for each word.")
+        rows.append(target.tolist() if hasattr(target, "tolist") else list(target))
+        if len(rows[-1]) != len(words):
+            raise ValueError(
+                f"Example {i} has {len(words)} words but {len(rows[-1])} labels: give each word its label."
+            )
+    soft = [are_probability_rows(row, len(labels)) for row in rows if row]
+    if any(soft):
+        if not all(soft):
+            raise ValueError("Some texts have soft labels (rows of probabilities) and others names or ids.")
+        return [_distributions(row, len(labels)) if row else np.zeros((0, len(labels)), "float32") for row in rows]
+
+    def is_ignored(label) -> bool:
+        return not isinstance(label, str) and np.shape(label) == () and label == ignored
+
+    ids = _Ids(labels)
+    ids.choose_reading([label for row in rows for label in row if not is_ignored(label)])
+    return [
+        np.asarray([ignored if is_ignored(label) else ids.of(label, i) for label in row], "int32")
+        for i, row in enumerate(rows)
+    ]
+
+
+class _Ids:
+    """From what users write as labels to columns: names, whole numbers as ids, or numbers that are themselves names."""
+
+    def __init__(self, labels: Sequence[str]):
+        self._labels = list(labels)
+        self._ids = {label: i for i, label in enumerate(labels)}
+        self._by_name = False
+
+    def choose_reading(self, targets: Sequence) -> None:
+        """Settles whether the numbers among all targets are ids, or names such as "1".
+
+        Raises:
+            ValueError: where both readings are possible and differ.
+        """
+        numbers = list(dict.fromkeys(number for target in targets if (number := _whole(target)) is not None))
+        named = bool(numbers) and all(str(number) in self._ids for number in numbers)
+        in_range = all(0 <= number < len(self._labels) for number in numbers)
+        if named and in_range:
+            for number in numbers:
+                if self._labels[number] != str(number):
+                    raise ValueError(
+                        f"The label {number} is ambiguous, since labels={self._labels}: as an id it is the label "
+                        f"{self._labels[number]!r}, as a name it is {str(number)!r}, which has the id "
+                        f'{self._ids[str(number)]}. Write names as strings ("{number}"), or the labels in an order in '
+                        "which names and ids are the same."
+                    )
+        self._by_name = named and not in_range
+
+    def of(self, target, example: int) -> int:
+        """The column of one label."""
+        if isinstance(target, str):
+            if target not in self._ids:
+                raise ValueError(
+                    f"Example {example} has the label {target!r}, which is not among {', '.join(self._ids)}"
+                    f"{self._near(target)}."
+                )
+            return self._ids[target]
+        number = _whole(target)
+        if number is None:
+            what = "a missing value" if is_missing(target) else f"the target {target!r}"
+            raise ValueError(f"Example {example} has {what}: wanted one label, by name or id.")
+        if self._by_name:
+            return self._ids[str(number)]
+        if not 0 <= number < len(self._labels):
+            raise ValueError(
+                f"Example {example} has the label id {number}; the {len(self._labels)} labels are "
+                f"{', '.join(self._labels)}."
+            )
+        return number
+
+    def _near(self, target: str) -> str:
+        for label in self._labels:
+            if _plain(label) == _plain(target):
+                return f": it differs from {label!r} by spaces or Unicode form only"
+            if _plain(label).casefold() == _plain(target).casefold():
+                return f": it differs from {label!r} by upper and lower case only"
+        return ""
+
+
+def _whole(target) -> int | None:
+    """A whole number (1, numpy's, True, 1.0) as int; None for anything else."""
+    if isinstance(target, (int, str)):
+        return None if isinstance(target, str) else int(target)
+    number = np.asarray(target)
+    if number.shape != () or number.dtype.kind not in "iubf" or not np.isfinite(number) or number != np.floor(number):
+        return None
+    return int(number)
+
+
+def _single(target):
+    """A target, taken out of a row of one: labels often come as a column [B, 1]."""
+    alone = isinstance(target, (list, tuple, np.ndarray)) and len(target) == 1
+    return target[0] if alone else target
+
+
 def _is_binary_row(target, width: int) -> bool:
     values = np.asarray(target)
     return values.shape == (width,) and values.dtype.kind in "biuf" and bool(np.isin(values, (0, 1)).all())
 
 
 def _rows(targets, width: int, what: str) -> np.ndarray:
-    rows = np.asarray(targets, "float32").reshape(len(targets), -1)
+    missing = next((i for i, target in enumerate(targets) if target is None or type(target).__name__ == "NAType"), None)
+    if missing is not None:
+        raise ValueError(f"Target {missing} is missing ({targets[missing]!r}): wanted {width} {what}.")
+    try:
+        rows = np.asarray(targets, "float32").reshape(len(targets), -1)
+    except (TypeError, ValueError) as error:
+        wrong = next((i for i, target in enumerate(targets) if not _is_numeric(target)), 0)
+        raise ValueError(f"Target {wrong} is {targets[wrong]!r}: wanted {width} {what}, as numbers.") from error
     if rows.shape[1] != width:
         raise ValueError(f"Each target has {rows.shape[1]} {what}, the model {width}.")
     if not np.isfinite(rows).all():
@@ -138,19 +291,11 @@ def _rows(targets, width: int, what: str) -> np.ndarray:
     return rows
 
 
-def _label_id(target, ids: Mapping[str, int], example: int) -> int:
-    if isinstance(target, str):
-        if target not in ids:
-            raise ValueError(f"Example {example} has the label {target!r}, which is not among {', '.join(ids)}.")
-        return ids[target]
-    number = np.asarray(target)
-    if number.shape != () or number.dtype.kind not in "iub":
-        raise ValueError(f"Example {example} has the target {target!r}: wanted one label, by name or id.")
-    if not 0 <= int(number) < len(ids):
-        raise ValueError(
-            f"Example {example} has the label id {int(number)}; the {len(ids)} labels are {', '.join(ids)}."
-        )
-    return int(number)
+def _is_numeric(target) -> bool:
+    try:
+        return np.asarray(target, "float64").dtype.kind == "f"
+    except (TypeError, ValueError):
+        return False
 
 
 def stated_labels(reference: dict, given) -> list[str]:

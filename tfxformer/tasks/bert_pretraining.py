@@ -11,6 +11,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
+from tfxformer.training.array_checks import Limit
 from tfxformer.training.outputs import OF_TOKENS, Output
 
 TOKENS, SENTENCES = "tokens", "sentences"
@@ -36,6 +37,7 @@ class BertPretraining(MaskedLM):
     """
 
     task_name = "bert-pretraining"
+    lists_are_examples = True
 
     def __init__(self, backbone, sentence_objective="next", **kwargs):
         if sentence_objective not in OBJECTIVES:
@@ -74,6 +76,9 @@ class BertPretraining(MaskedLM):
     @property
     def output_kinds(self):
         return {TOKENS: OF_TOKENS, SENTENCES: Output("softmax")}
+
+    def target_limits(self):
+        return {TOKENS: super().target_limits(), SENTENCES: Limit(0, 1, "whether two segments belong together")}
 
     def default_loss(self):
         sentences = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

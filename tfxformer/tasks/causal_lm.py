@@ -22,12 +22,12 @@ from tfxformer.tasks.generation_methods import GenerationMethods
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.training import Perplexity
+from tfxformer.training.array_checks import Limit
 from tfxformer.training.compiling import is_token_cross_entropy
-from tfxformer.training.outputs import OF_TOKENS
+from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 LONGEST_DEFAULT_BLOCK = 512  # tokens; checkpoints that serve 8192 would fill the memory with their logits
 LONGEST_DEFAULT_WINDOW = 1024
-DEFAULT_BATCH = 8  # blocks
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -55,6 +55,7 @@ class CausalLM(GenerationMethods, Task):
 
     task_name = "causal-lm"
     backbone_kind = "decoder"
+    default_batch = 8  # blocks
 
     def __init__(self, backbone, tokenizer=None, generation_config=None, **kwargs):
         config = backbone.config
@@ -141,7 +142,7 @@ class CausalLM(GenerationMethods, Task):
 
     def _examples(self, x, y=None, sample_weight=None, *, fitting=False, stride=None):
         if not (_is_one_text(x) or is_raw(x)):
-            return self._ready(x, y, sample_weight)
+            return self._of_arrays(x, y, sample_weight)
         if sample_weight is not None:
             raise ValueError("sample_weight is for arrays: texts are packed into blocks, their tokens count alike.")
         documents, whole = self._documents(x, y)
@@ -154,6 +155,15 @@ class CausalLM(GenerationMethods, Task):
             documents = language.shortened(documents, length + 1)
         blocks = pack(documents, length, self.backbone.config.padding_id, whole=whole)
         return _inputs(blocks), blocks.targets, blocks.weights
+
+    def arrays(self, given, *, fitting=False):
+        """See `Task.arrays`; of texts a batch has 8 blocks unless another size is given."""
+        if given.batch_size is None and (_is_one_text(given.x) or is_raw(given.x)):  # Keras takes none beside a dataset
+            given = given._replace(batch_size=self.default_batch)
+        return super().arrays(given, fitting=fitting)
+
+    def target_limits(self):
+        return Limit(0, self.backbone.config.vocabulary_size - 1, "ids of the vocabulary", IGNORED)
 
     def windows(self, x, count: int, *, sequence_length: int | None = None, seed: int = 0) -> tuple[dict, np.ndarray]:
         """Blocks that begin anywhere in one long text: `fit(*lm.windows(text, count))`.
@@ -201,7 +211,7 @@ class CausalLM(GenerationMethods, Task):
             if not 0 < sequence_length <= self._maximum:
                 raise ValueError(f"sequence_length={sequence_length} must be 1 to {self._maximum}, the model's.")
             self.sequence_length = sequence_length
-        return super().fit(x, y, _batch_size(x, batch_size), *args, **kwargs)
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     @checked
     def evaluate(self, x=None, y=None, batch_size=None, *, stride=None, return_dict=False, **kwargs):
@@ -213,9 +223,10 @@ class CausalLM(GenerationMethods, Task):
                 tokens before it, or all there are.
             others: as Keras has them.
         """
-        batch_size = _batch_size(x, batch_size)
         if stride is not None:
-            x, y, kwargs["sample_weight"] = self._examples(x, y, stride=stride)
+            given = self.read_given(x, y, batch_size=batch_size, steps=kwargs.get("steps"))
+            x, y, kwargs["sample_weight"] = self._examples(given.x, given.y, stride=stride)
+            batch_size = given.batch_size or self.default_batch
         results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
         if is_token_cross_entropy(self.loss) and "perplexity" in results:
             # Keras averages the batches, whose tokens that count may be fewer or more.
@@ -225,11 +236,16 @@ class CausalLM(GenerationMethods, Task):
     @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs):
         """Keras' `predict`: logits of arrays. Texts are continued by `generate` and measured by `score`."""
-        if is_raw(x):
+        return self.logits(x, batch_size, **kwargs)
+
+    def logits(self, x, batch_size=None, **kwargs):
+        """See `Task.logits`; of arrays, or a stream of batches."""
+        given = self.read_given(x, batch_size=batch_size, steps=kwargs.get("steps"), labelled=False)
+        if is_raw(given.x):
             raise ValueError(
                 "A language model continues texts: use generate(prompts), or score(texts) to measure them."
             )
-        return self.logits(x, batch_size, **kwargs)
+        return super().logits(given.x, given.batch_size, **kwargs)
 
     # ---- scoring ----------------------------------------------------------------------------------------------
 
@@ -288,8 +304,3 @@ def _is_one_text(x) -> bool:
 
 def _inputs(blocks: Blocks) -> dict:
     return {"token_ids": blocks.token_ids, "padding_mask": blocks.padding_mask}
-
-
-def _batch_size(x, batch_size):
-    """Keras takes none beside a dataset of batches."""
-    return DEFAULT_BATCH if batch_size is None and (_is_one_text(x) or is_raw(x)) else batch_size

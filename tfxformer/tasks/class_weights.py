@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import keras
-
 from tfxformer.data.batches import is_dataset
 from tfxformer.data.weights import class_weight_table, class_weights
+from tfxformer.training.checked_batches import each_batch
 
 
 def weigh_classes(task, class_weight, x, y=None, sample_weight=None) -> tuple:
@@ -40,10 +39,8 @@ def weigh_classes(task, class_weight, x, y=None, sample_weight=None) -> tuple:
 
     if is_dataset(x):
         return x.map(lambda *batch: _weigh_tensors(weigh, rank, *batch)), None, None
-    if hasattr(x, "num_batches"):
-        return _WeighedBatches(x, weigh), None, None
-    if isinstance(x, Iterator):
-        return (weigh(*batch) for batch in x), None, None
+    if hasattr(x, "num_batches") or isinstance(x, Iterator):
+        return each_batch(x, lambda index, batch: weigh(*batch)), None, None
     return weigh(x, y, sample_weight)
 
 
@@ -61,31 +58,3 @@ def _weigh_tensors(weigh, rank, x, y=None, sample_weight=None):
     weights = tf.numpy_function(lambda *arrays: weigh(x, *arrays)[2], [y, *given], tf.float32)
     weights.set_shape(y.shape[:rank])
     return x, y, weights
-
-
-class _WeighedBatches(keras.utils.PyDataset):
-    """The batches of another `PyDataset`, each with the weights of its classes."""
-
-    def __init__(self, batches, weigh):
-        super().__init__(
-            workers=batches.workers,
-            use_multiprocessing=batches.use_multiprocessing,
-            max_queue_size=batches.max_queue_size,
-        )
-        self._batches, self._weigh = batches, weigh
-
-    def __len__(self):
-        return len(self._batches)
-
-    @property
-    def num_batches(self):
-        return self._batches.num_batches
-
-    def __getitem__(self, index):
-        return self._weigh(*self._batches[index])
-
-    def on_epoch_begin(self):
-        self._batches.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._batches.on_epoch_end()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.data.batches import read_examples
 from tfxformer.data.examples import is_raw
-from tfxformer.keywords import checked
 from tfxformer.tasks.text_embedder import TextEmbedder
+from tfxformer.text.inputs import as_list
+from tfxformer.training.given import Given
 from tfxformer.training.scheduled_model import AUTO
 
 
@@ -30,6 +32,7 @@ class ContrastiveEmbedder(TextEmbedder):
     """
 
     compares_samples = True
+    learns_from_labels = False
 
     def __init__(self, backbone, temperature=0.05, **kwargs):
         if not temperature > 0:
@@ -49,27 +52,33 @@ class ContrastiveEmbedder(TextEmbedder):
                 )
         super().compile(optimizer, None, None, **kwargs)
 
-    @checked
-    def fit(self, x=None, y=None, *args, **kwargs):
-        """Fits on pairs of texts, texts alone, arrays [B, K, S] or datasets of any; see `ContrastiveEmbedder`."""
-        if y is not None:
-            raise ValueError("A contrastive loss takes no scores: fit(pairs), or use TextEmbedder.fit(pairs, scores).")
-        if (validation := kwargs.get("validation_data")) is not None:
-            # A tuple is (pairs,), as Keras has it; two texts in one would be no tuple of lists.
-            validation = validation[0] if isinstance(validation, tuple) and len(validation) == 1 else validation
-            kwargs["validation_data"] = (self._pairs(validation),)
-        return super().fit(self._pairs(x), None, *args, **kwargs)
+    def read_given(self, x, y=None, sample_weight=None, **arguments) -> Given:
+        """See `Task.read_given`; single texts become pairs of each with itself."""
+        given = super().read_given(x, y, sample_weight, **arguments)
+        if given.y is not None:
+            raise ValueError(
+                "A contrastive loss takes no scores: fit(pairs), of a dataset ((text, text),), or use "
+                "TextEmbedder.fit(pairs, scores)."
+            )
+        return given if not arguments.get("labelled", True) else given._replace(x=self._pairs(given.x))
 
-    @checked
-    def evaluate(self, x=None, *args, **kwargs):
-        """Loss and accuracy of pairs; a text paired with itself is always found, since nothing is dropped here."""
-        return super().evaluate(self._pairs(x), *args, **kwargs)
+    def _held_out(self, validation_data, arguments):
+        several = isinstance(validation_data, tuple) and len(validation_data) > 1
+        return super()._held_out((validation_data,) if several else validation_data, arguments)
 
     def _pairs(self, x):
         """Texts, each with itself, and pairs as they are; what is no text stays what it is."""
         if not is_raw(x):
             return x
-        examples = self.read(x)
+        rows = as_list(x, "texts")
+        if rows and all(isinstance(row, (list, tuple)) and len(row) > 2 for row in rows):
+            raise ValueError(
+                f"Examples of {len(rows[0])} texts: wanted texts, or pairs (text, text), whose wrong partners are the "
+                "others of the batch. With wrong texts of your own give arrays [B, K, S]: columns = [embedder.encode("
+                "texts, sequence_length=64) for texts in (anchors, partners, wrong)], fit({name: np.stack([column[name]"
+                " for column in columns], axis=1) for name in columns[0]})."
+            )
+        examples = read_examples(rows)
         return list(zip(examples.texts, examples.pairs or examples.texts, strict=True))
 
     def call(self, inputs, training=None, mask=None):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
 from tfxformer.data.batches import is_dataset
-from tfxformer.data.examples import is_raw
+from tfxformer.data.examples import is_py_dataset, is_raw
 from tfxformer.data.masking import (
     MASKINGS,
     MaskedPlaces,
@@ -23,7 +23,10 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.task import Task
-from tfxformer.training.outputs import OF_TOKENS
+from tfxformer.training.array_checks import Limit, Limits, check_batch
+from tfxformer.training.checked_batches import each_batch
+from tfxformer.training.given import Given
+from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 POSITIONS = "masked_positions"
 
@@ -104,42 +107,47 @@ class MaskedLM(Task):
 
     # ---- training ---------------------------------------------------------------------------------------------
 
-    @checked
-    def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
-        """Fits on texts (`y` stays None), arrays or datasets; see `MaskedLM` and `Task.fit`.
+    def arrays(self, given: Given, *, fitting=False) -> Given:
+        """Batches with tokens hidden, of texts and of batches without labels; others as every task takes them.
 
-        Every epoch hides other tokens of `x`; those of `validation_data` stay the same.
+        Every epoch hides other tokens of what `fit` trains on; those of `validation_data` stay the same.
         """
-        hidden = self._hidden(x, batch_size, changing=True)
-        validation = validation_data[0] if isinstance(validation_data, tuple) else validation_data
-        if (others := self._hidden(validation, batch_size)) is not None:
-            validation_data = others
-        if hidden is not None:
-            x, batch_size = hidden, None
-        return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
+        if is_raw(given.x):
+            if given.y is not None:
+                raise ValueError(f"{type(self).__name__} learns from texts alone and takes no labels: fit(texts).")
+            if given.sample_weight is not None:
+                raise ValueError("sample_weight is for arrays: of texts every hidden token counts alike.")
+            hidden = self._hiding(given.x, given.batch_size, fitting)
+            return given._replace(x=hidden, batch_size=None)
+        if is_dataset(given.x) and isinstance(given.x.element_spec, Mapping):
+            return given._replace(x=self.hide_batches(given.x.map(our_inputs), changing=fitting))
+        if isinstance(given.x, Iterator) or is_py_dataset(given.x):
+            given = given._replace(x=each_batch(given.x, self._hidden_where_unlabelled, changing=fitting))
+        return super().arrays(given, fitting=fitting)
 
-    @checked
-    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
-        """The loss on hidden tokens of texts, arrays or datasets."""
-        if (hidden := self._hidden(x, batch_size)) is not None:
-            x, batch_size = hidden, None
-        return super().evaluate(x, y, batch_size, **kwargs)
+    def _hidden_where_unlabelled(self, index: int, batch: tuple) -> tuple:
+        """A batch of a stream with tokens hidden, where it has no labels."""
+        if len(batch) > 1 or not isinstance(batch[0], Mapping):
+            return batch
+        inputs = dict(our_inputs(batch[0]))
+        check_batch(inputs, None, None, self.limits())
+        return self.hidden_batch(inputs, np.random.default_rng((self.seed, index)))
 
-    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False):
-        if is_raw(x):
+    def limits(self) -> Limits:
+        """See `Task.limits`."""
+        limits = super().limits()
+        return limits._replace(inputs={**limits.inputs, POSITIONS: Limit(-1, None, "positions, -1 for none")})
+
+    def target_limits(self):
+        return Limit(0, self.backbone.config.vocabulary_size - 1, "ids of the vocabulary", IGNORED)
+
+    def fixed_arrays(self, given: Given, *, fitting=False) -> Given:
+        if is_raw(given.x):
             raise ValueError(
                 "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. "
                 "Give a dataset of batches, as hide_batches(dataset) returns it."
             )
-        return super().to_arrays(x, y, sample_weight, fitting=fitting)
-
-    def _hidden(self, x, batch_size, changing=False):
-        """Batches with tokens hidden, of what is given without; None for what has its labels already."""
-        if x is None:
-            return None
-        if is_dataset(x) and isinstance(x.element_spec, Mapping):
-            return self.hide_batches(x.map(our_inputs), changing=changing)
-        return self._hiding(x, batch_size, changing) if is_raw(x) else None
+        return super().fixed_arrays(given, fitting=fitting)
 
     def _hiding(self, texts, batch_size, fitting=False):
         examples = self.read(texts)

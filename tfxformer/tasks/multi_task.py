@@ -7,12 +7,15 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from tfxformer.data.examples import is_stream
 from tfxformer.data.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.adapters import restore_adapters, take_adapters
+from tfxformer.tasks.streams import split_given
 from tfxformer.tasks.task import Task
 from tfxformer.text import Tokenizer
+from tfxformer.training.given import Given
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -82,21 +85,46 @@ class MultiTask(Task):
         """The tasks' own, over their examples."""
         return {name: task.default_metrics() or task.default_weighted_metrics() for name, task in self.tasks.items()}
 
-    @checked
-    def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
-        """Fits on {name: (x, y)}, each as its task takes them; an epoch has as many examples as all sets together."""
-        if _is_mixture(x):
-            x, batch_size = self._mixed(x, batch_size, changing=True), None
-        if _is_mixture(validation_data):
-            validation_data = self._mixed(validation_data, batch_size)
-        return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
+    # ---- data -------------------------------------------------------------------------------------------------
 
     @checked
-    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Fits on {name: (x, y)}, each as its task takes them; an epoch has as many examples as all sets together."""
+        return super().fit(x, y, *args, **kwargs)
+
+    @checked
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """The losses and metrics of {name: (x, y)}, every example once."""
-        if _is_mixture(x):
-            x, batch_size = self._mixed(x, batch_size), None
-        return super().evaluate(x, y, batch_size, **kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def read_given(self, x, y=None, sample_weight=None, *, batch_size=None, **arguments) -> Given:
+        """See `Task.read_given`; a mixture is {name: Given}."""
+        if not _is_mixture(x):
+            return super().read_given(x, y, sample_weight, batch_size=batch_size, **arguments)
+        if set(x) != set(self.tasks):
+            raise ValueError(f"Examples of {', '.join(x)}; the tasks are {', '.join(self.tasks)}.")
+        read = {}
+        for name, part in x.items():
+            part = part if isinstance(part, tuple) else (part,)
+            read[name] = self.tasks[name].read_given(*part, **arguments)
+            self.tasks[name].want_labels(read[name])
+        return Given(read, None, None, batch_size)
+
+    def is_splittable(self, given: Given) -> bool:
+        return _is_read(given.x)
+
+    def split(self, given: Given, share: float) -> tuple[Given, Given]:
+        """The last `share` of each task's examples validates."""
+        parts = {name: split_given(part, share) for name, part in given.x.items()}
+        return tuple(given._replace(x={name: part[side] for name, part in parts.items()}) for side in (0, 1))
+
+    def arrays(self, given: Given, *, fitting=False) -> Given:
+        if not _is_read(given.x):
+            return super().arrays(given, fitting=fitting)
+        return Given(self._mixed(given.x, given.batch_size, changing=fitting))
+
+    def target_limits(self):
+        return {name: task.target_limits() for name, task in self.tasks.items()}
 
     @checked(to="logits")
     def predict(self, x, *args, **kwargs):
@@ -104,16 +132,16 @@ class MultiTask(Task):
         raise ValueError(f"Predict with one of the tasks: model.tasks[name], name one of {', '.join(self.tasks)}.")
 
     def _mixed(self, mixture: Mapping, batch_size, changing=False):
-        if set(mixture) != set(self.tasks):
-            raise ValueError(f"Examples of {', '.join(mixture)}; the tasks are {', '.join(self.tasks)}.")
-        examples = {name: task.read(*mixture[name][:2]) for name, task in self.tasks.items()}
+        examples = {name: task.read(mixture[name].x, mixture[name].y) for name, task in self.tasks.items()}
         if self.sequence_length is None:
             for name, task in self.tasks.items():
                 task.choose_sequence_length(examples[name])
             self.sequence_length = max(task.sequence_length for task in self.tasks.values())
         for task in self.tasks.values():
             task.sequence_length = self.sequence_length
-        sets = {name: _rows(*task.prepare(examples[name], *mixture[name][2:])) for name, task in self.tasks.items()}
+        sets = {
+            name: _rows(*task.prepare(examples[name], mixture[name].sample_weight)) for name, task in self.tasks.items()
+        }
         sizes = [len(weights) for _, _, weights in sets.values()]
         rates = mixing_rates(sizes, self.temperature, self.limit) if changing else mixing_rates(sizes)
         return _MixedBatches(sets, rates, self.seed, batch_size or 32, changing)
@@ -166,7 +194,11 @@ def _head(task: Task, name: str) -> keras.Model:
 
 
 def _is_mixture(x) -> bool:
-    return isinstance(x, Mapping) and bool(x) and all(isinstance(part, tuple) for part in x.values())
+    return isinstance(x, Mapping) and bool(x) and all(isinstance(part, tuple) or is_stream(part) for part in x.values())
+
+
+def _is_read(x) -> bool:
+    return isinstance(x, Mapping) and any(isinstance(part, Given) for part in x.values())
 
 
 def _rows(inputs: dict, labels, weights) -> tuple:

@@ -14,6 +14,7 @@ from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.training.array_checks import Limit
 from tfxformer.training.outputs import Output
 
 
@@ -59,6 +60,7 @@ class QuestionAnswering(Task):
     """
 
     task_name = "question-answering"
+    learns_from_labels = True
 
     def __init__(self, backbone, stride=None, tokenizer=None, **kwargs):
         classifier = ClassificationHead(
@@ -93,6 +95,9 @@ class QuestionAnswering(Task):
 
     def default_loss(self):
         return SpanLoss()
+
+    def target_limits(self):
+        return Limit(0, self._maximum - 1, "token positions")
 
     def default_metrics(self):
         return [span_accuracy]
@@ -132,6 +137,7 @@ class QuestionAnswering(Task):
         **kwargs,
     ) -> list[list[Answer]]:
         """The `n_best` answers to each question, best first; see `data.spans.best_answers`."""
+        x = self.read_given(x, labelled=False).x
         if not is_raw(x):
             raise TypeError("predict takes (question, context) pairs; for batches of ids, use logits(batch).")
         examples = self.read(x)

@@ -124,6 +124,9 @@ class ReplacedTokenDetection(MaskedLM):
     def output_kinds(self):
         return {GENERATOR: OF_TOKENS, DISCRIMINATOR: Output("replaced", partial=True)}
 
+    def target_limits(self):
+        return {GENERATOR: super().target_limits()}
+
     def default_loss(self):
         return {GENERATOR: super().default_loss(), DISCRIMINATOR: ReplacedTokenLoss()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -10,13 +9,12 @@ import numpy as np
 
 from tfxformer.checkpoints.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
-from tfxformer.data.batches import Examples, first_of, is_dataset, read_dataset, read_examples, to_batch
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import Examples, read_examples, to_batch
 from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
-from tfxformer.data.weights import example_weights, weigh_tokens
+from tfxformer.data.weights import example_weights
 from tfxformer.files import replacing_folder
-from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, our_inputs
+from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.layers.numerics import writing_in_force
@@ -24,9 +22,12 @@ from tfxformer.models import make_backbone
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.class_weights import weigh_classes
+from tfxformer.tasks.task_data import TaskData
 from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
-from tfxformer.training.outputs import Output
+from tfxformer.training.array_checks import check_outputs
+from tfxformer.training.checked_batches import checked_batches, refusals
+from tfxformer.training.given import Given
 from tfxformer.training.scheduled_model import ScheduledModel
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
@@ -44,7 +45,7 @@ WRONG_BACKBONES = {
 }
 
 
-class Task(NamedInputs, ScheduledModel):
+class Task(TaskData, NamedInputs, ScheduledModel):
     """A functional Keras model that takes texts too; its subclasses are the tasks.
 
     `fit`, `evaluate` and `predict` accept texts, arrays (dicts of int32 [B, S]) and datasets of either. Texts are
@@ -211,10 +212,6 @@ class Task(NamedInputs, ScheduledModel):
         if self.sequence_length is None:
             self.sequence_length = default_sequence_length(self._counts(examples), self._maximum)
 
-    def read(self, x, y=None) -> Examples:
-        """Raw examples, or a dataset of them, as lists."""
-        return read_dataset(x) if is_dataset(x) else read_examples(x, y)
-
     def prepare(self, examples: Examples, sample_weight=None):
         """Examples as what Keras fits on: (inputs, targets or None, sample weights or None)."""
         labels = None if examples.labels is None else self.encode_labels(examples.labels)
@@ -226,60 +223,37 @@ class Task(NamedInputs, ScheduledModel):
         """Labels as the array that the loss takes."""
         return np.asarray(labels)
 
-    def _examples(self, x, y=None, sample_weight=None, *, fitting=False):
-        if not is_raw(x):
-            return self._ready(x, y, sample_weight)
-        examples = self.read(x, y)
-        if fitting:
-            self.choose_sequence_length(examples)
-        return self.prepare(examples, sample_weight)
-
-    def _ready(self, x, y, sample_weight) -> tuple:
-        """Arrays or batches as Keras takes them: by our names, a weight a row; padded tokens weigh nothing."""
-        x = self._by_our_names(x)
-        if not isinstance(self.output_kinds, Output):
-            return x, y, sample_weight
-        if self.output_kinds.tokens:
-            return weigh_tokens(x, y, sample_weight)
-        if sample_weight is not None and isinstance(x, Mapping):
-            sample_weight = example_weights(sample_weight, len(next(iter(x.values()))))
-        return x, y, sample_weight
-
-    def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
-        """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are.
-
-        With `fitting` it also chooses `sequence_length`, as `fit` does.
-        """
-        return self._examples(x, y, sample_weight, fitting=fitting)
-
-    def _by_our_names(self, x):
-        """Arrays, or a dataset of batches, by our names; refused before the first step where they do not fit."""
-        if isinstance(x, Mapping):
-            return self.named_inputs(x)
-        first = first_of(x.element_spec) if is_dataset(x) else None
-        if not isinstance(first, Mapping) or self.named_inputs(first).keys() == first.keys():
-            return x
-        return x.map(lambda batch, *others: (our_inputs(batch), *others) if others else our_inputs(batch))
-
-    def weigh_classes(self, class_weight, x, y=None, sample_weight=None) -> tuple:
+    def weigh_classes(self, class_weight, data: Given) -> Given:
         """What Keras trains on with the weights of classes; see `tasks.class_weights.weigh_classes`."""
-        return weigh_classes(self, class_weight, x, y, sample_weight)
+        return data.with_arrays(*weigh_classes(self, class_weight, data.x, data.y, data.sample_weight))
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Keras' `train_on_batch`, on what `fit` takes."""
-        x, y, sample_weight = self.to_arrays(x, y, sample_weight, fitting=True)
+        data = self.arrays(self.read_given(x, y, sample_weight), fitting=True)
         if class_weight is not None:
-            x, y, sample_weight = self.weigh_classes(class_weight, x, y, sample_weight)
-        return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
+            data = self.weigh_classes(class_weight, data)
+        return super().train_on_batch(data.x, data.y, data.sample_weight, return_dict=return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Keras' `test_on_batch`, on what `evaluate` takes."""
-        return super().test_on_batch(*self.to_arrays(x, y, sample_weight), return_dict=return_dict)
+        data = self.arrays(self.read_given(x, y, sample_weight))
+        return super().test_on_batch(data.x, data.y, data.sample_weight, return_dict=return_dict)
 
     @checked(to=keras.Model.predict)
     def logits(self, x, batch_size=None, **kwargs):
-        """Keras' own `predict`: the logits of arrays, or of a dataset of batches."""
-        return super().predict(self._by_our_names(x), batch_size=batch_size, **kwargs)
+        """Keras' own `predict`: the logits of texts, arrays, or a stream of either.
+
+        Raises:
+            ValueError: where they are not finite.
+        """
+        given = self.read_given(x, batch_size=batch_size, steps=kwargs.get("steps"), labelled=False)
+        if given.steps:
+            kwargs["steps"] = None
+        x = checked_batches(self._examples(given.x)[0], None, None, self.limits())
+        with refusals():
+            outputs = super().predict(x, batch_size=given.batch_size, **kwargs)
+        check_outputs(outputs, self.name)
+        return outputs
 
     # ---- saving -----------------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfxformer.data.examples import is_raw
 from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
+from tfxformer.training.array_checks import Limit
 from tfxformer.training.outputs import Output
 
 OUTPUT_KINDS = {
@@ -41,6 +41,7 @@ class TextClassifier(Task):
     """
 
     task_name = "text-classification"
+    learns_from_labels = True
 
     def __init__(self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs):
         if problem_type not in PROBLEM_TYPES:
@@ -113,14 +114,16 @@ class TextClassifier(Task):
             "regression": [keras.metrics.MeanAbsoluteError(name="mean_absolute_error")],
         }[self.problem_type]
 
+    def target_limits(self):
+        single = self.problem_type == "single_label_classification"
+        return Limit(0, len(self.labels) - 1, f"ids of the labels {', '.join(self.labels)}"[:200]) if single else None
+
     def encode_labels(self, labels):
         return encode_labels(labels, self.labels, self.problem_type)
 
     @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> np.ndarray:
         """Probabilities of texts, pairs, arrays or datasets: float32 [B, C] in the order of `labels`."""
-        if is_raw(x):
-            x, _, _ = self._examples(x)
         return probabilities(self.logits(x, batch_size, **kwargs), self.problem_type)
 
     def get_config(self):

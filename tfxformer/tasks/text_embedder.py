@@ -60,6 +60,7 @@ class TextEmbedder(Task):
     """
 
     task_name = "text-embedding"
+    learns_from_labels = True
 
     def __init__(
         self,
@@ -242,11 +243,15 @@ class TextEmbedder(Task):
 
     def prepare(self, examples: Examples, sample_weight=None, prompt=None):
         prompt = self.prompts.choose(prompt=prompt)
+        if examples.pairs is None and examples.labels is not None:
+            raise ValueError(
+                "TextEmbedder learns from pairs of texts and a score for each pair, and these are single texts: "
+                "fit([(text, text), ...], scores)."
+            )
         if sample_weight is not None:
             sample_weight = example_weights(sample_weight, len(examples.texts))
         if examples.pairs is None:
-            labels = None if examples.labels is None else self.encode_labels(examples.labels)
-            return self._encode(examples, prompt=prompt), labels, sample_weight
+            return self._encode(examples, prompt=prompt), None, sample_weight
         # Both texts at one length, side by side: [B, S] twice -> [B, 2, S].
         sides = [Examples(texts, None, None) for texts in (examples.texts, examples.pairs)]
         longest = Examples(in_front(prompt, [*examples.texts, *examples.pairs]), None, None)
@@ -256,8 +261,8 @@ class TextEmbedder(Task):
         labels = None if examples.labels is None else cosine_targets(examples.labels)
         return inputs, labels, sample_weight
 
-    def _ready(self, x, y, sample_weight):
-        x, y, sample_weight = super()._ready(x, y, sample_weight)
+    def _of_arrays(self, x, y, sample_weight):
+        x, y, sample_weight = super()._of_arrays(x, y, sample_weight)
         if y is not None and isinstance(x, Mapping) and np.ndim(x["token_ids"]) == 3:
             y = cosine_targets(y)
         return x, y, sample_weight
@@ -277,11 +282,15 @@ class TextEmbedder(Task):
             prompt: a text that stands in front of each text instead; "" for none.
             kwargs: Keras' own.
         """
-        if not is_raw(x):
+        given = self.read_given(x, batch_size=batch_size, steps=kwargs.get("steps"), labelled=False)
+        batch_size = given.batch_size
+        if not is_raw(given.x):
             if prompt_name is not None or prompt is not None:
                 raise ValueError("prompt_name and prompt stand in front of texts; arrays have theirs inside already.")
-            return self.logits(x, batch_size, **kwargs)
-        inputs, _, _ = self.prepare(self.read(x), prompt=self.prompts.choose(prompt_name, prompt))
+            return self.logits(given.x, batch_size, **kwargs)
+        if given.steps:
+            kwargs["steps"] = None  # all that was read for them
+        inputs, _, _ = self.prepare(self.read(given.x), prompt=self.prompts.choose(prompt_name, prompt))
         if inputs["token_ids"].ndim == 2:
             return self.logits(inputs, batch_size, **kwargs)
         # One side at a time: the compiled step that has seen single texts takes no batch of another rank.

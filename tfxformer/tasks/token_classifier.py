@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 
-from tfxformer.data.batches import Examples, read_examples, to_batch
-from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
+from tfxformer.data.batches import Examples, to_batch
+from tfxformer.data.labels import check_labels, encode_word_labels, label_keys, stated_labels
 from tfxformer.data.lengths import round_length
 from tfxformer.data.weights import on_first_pieces, word_weights
-from tfxformer.data.word_labels import entity_scores, piece_targets, word_predictions
+from tfxformer.data.word_labels import entity_scores, piece_targets
+from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
+from tfxformer.training.array_checks import Limit
 from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 
@@ -38,6 +39,8 @@ class TokenClassifier(Task):
     """
 
     task_name = "token-classification"
+    learns_from_labels = True
+    lists_are_examples = True
 
     def __init__(self, backbone, labels, tokenizer=None, **kwargs):
         labels = check_labels(labels)
@@ -75,15 +78,15 @@ class TokenClassifier(Task):
     def output_kinds(self):
         return OF_TOKENS
 
+    def target_limits(self):
+        return Limit(0, len(self.labels) - 1, f"ids of the labels {', '.join(self.labels)}"[:200], IGNORED)
+
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
     def default_weighted_metrics(self):
         """Of labelled pieces only."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-    def read(self, x, y=None) -> Examples:
-        return read_examples(x, y, words=True)
 
     def encode(self, texts, *, sequence_length=None, truncation=True) -> dict:
         """Lists of words, or whole texts, as a batch; see `Task.encode`."""
@@ -112,10 +115,8 @@ class TokenClassifier(Task):
         batch = to_batch(encoding, self._has_segments)
         if examples.labels is None:
             return batch, None, None
-        ids = [self._word_labels(labels) for labels in examples.labels]
+        ids = encode_word_labels(examples.labels, self.labels, examples.texts, IGNORED)
         soft = any(labels.ndim == 2 for labels in ids)
-        if soft and not all(labels.ndim == 2 for labels in ids if len(labels)):
-            raise ValueError("Some texts have soft labels (rows of probabilities) and others names or ids.")
         targets = piece_targets(encoding.word_ids, [labels.argmax(-1) for labels in ids] if soft else ids)
         labels, weights = targets.labels, targets.weights * (targets.labels != IGNORED)
         if soft:
@@ -124,27 +125,24 @@ class TokenClassifier(Task):
             weights = weights * on_first_pieces(encoding.word_ids, word_weights(sample_weight, examples.texts))
         return batch, labels, weights.astype("float32")
 
-    def _word_labels(self, labels) -> np.ndarray:
-        """Label ids of words, int32 [words], `IGNORED` for those without; or rows of probabilities [words, C]."""
-        labels = list(labels)
-        without = [not isinstance(label, str) and np.shape(label) == () and label == IGNORED for label in labels]
-        if not any(without):
-            return encode_labels(labels, self.labels, "single_label_classification")
-        ids = np.full(len(labels), IGNORED, "int32")
-        known = [label for label, none in zip(labels, without, strict=True) if not none]
-        ids[~np.asarray(without)] = encode_labels(known, self.labels, "single_label_classification")
-        return ids
-
     @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs) -> list[list[str]]:
-        """The labels of each text's words; a word that was cut off gets the first label, said in a warning."""
+        """The labels of each text's words.
+
+        A text longer than the model is read in windows that overlap, each word where it has the most context. A word
+        without a piece (made of what the tokenizer drops) gets the label "O" where there is one, else None; that is
+        said in a warning.
+        """
         examples = self.read(x)
         # Every word wants its label, so the texts' own length counts here, not the training texts'.
-        encoding = self._encode_words(examples, self._longest(examples))
-        logits = self.logits(to_batch(encoding, self._has_segments), batch_size, **kwargs)
-        counts = [len(words) for words in examples.texts]
-        ids = word_predictions(logits.argmax(-1), encoding.word_ids, counts, missing=0)
-        return [[self.labels[i] for i in row] for row in ids]
+        windows = encode_word_windows(
+            self._tokenizer(),
+            examples.texts,
+            sequence_length=self._longest(examples),
+            segment_ids=self._has_segments,
+        )
+        logits = self.logits(windows.batch, batch_size, **kwargs)
+        return named_labels(word_values(windows, logits.argmax(-1)), self.labels)
 
     @checked(to="predict")
     def evaluate_entities(self, x, y, batch_size=None, **kwargs) -> dict:

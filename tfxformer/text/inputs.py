@@ -8,16 +8,68 @@ TRUNCATIONS = ("longest_first", "only_first", "only_second")
 
 
 def as_list(values: Iterable, name: str) -> list:
-    """A plain list of a list, tuple, array (numpy, pandas and the like) or other iterable of examples."""
+    """A plain list of a list, tuple, array, column (pandas, polars, pyarrow, ...) or other iterable of examples.
+
+    Raises:
+        TypeError: for one text, for several columns, for a set, which has no order, and for what holds nothing.
+    """
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be a list, got one {type(values).__name__}: pass [{name}].")
-    if isinstance(values, (Mapping, Set)) or hasattr(values, "columns"):  # going through one gives no examples
-        raise TypeError(f"{name} must be a list, got a {type(values).__name__}: pass one column as a list.")
-    if hasattr(values, "tolist"):  # numpy and pandas: Python values, not their scalars
-        values = values.tolist()
+    if isinstance(values, Set):
+        raise TypeError(
+            f"{name} must be a list, got a {type(values).__name__}, which has no order: pass one column as a list."
+        )
+    columns = _columns(values)
+    if columns is not None:  # going through one gives its names, or its rows as dicts
+        named = ", ".join(map(repr, columns[:8]))
+        raise TypeError(
+            f"{name} must be a list, got a {type(values).__name__} with {named or 'no columns'}: pass one column as a "
+            f"list, such as data[{columns[0] if columns else name!r:.40}]."
+        )
+    if hasattr(values, "numpy") and hasattr(values, "dtype"):  # a tensor of TensorFlow or PyTorch
+        ragged = hasattr(values, "to_list")
+        values = _decoded(values.to_list() if ragged else values.numpy().tolist(), name)
+    for to_python in ("tolist", "to_pylist", "to_list"):  # Python values, not numpy's and pyarrow's scalars
+        if hasattr(values, to_python):
+            values = getattr(values, to_python)()
+            break
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list, got {type(values).__name__}.")
     return list(values)
+
+
+def _columns(values) -> list | None:
+    """The names of what has several columns: dicts, data frames, tables, `datasets.Dataset`; None for anything else."""
+    if isinstance(values, Mapping):
+        return list(values)
+    for attribute in ("column_names", "columns"):
+        if (names := getattr(values, attribute, None)) is not None and not callable(names):
+            return list(names)
+    return None
+
+
+def _decoded(value, name: str):
+    """Strings of tensors, which are bytes there, as str."""
+    if isinstance(value, list):
+        return [_decoded(part, f"{name}[{index}]") for index, part in enumerate(value)]
+    if isinstance(value, bytes):
+        return text_of(value, name)
+    return value
+
+
+def text_of(value: bytes, where: str) -> str:
+    """A string of TensorFlow as str; ValueError names one that is not UTF-8."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 at byte {error.start} ({value[:20]!r}...): decode it first.") from error
+
+
+def is_missing(value) -> bool:
+    """Whether a value of a column stands for none: None, NaN, pandas' NA and NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
 
 
 def as_texts(values: Iterable, name: str = "texts") -> list[str]:
@@ -64,6 +116,8 @@ def check_one_prompt(prompt: object) -> None:
 
 
 def _refusal(text: object, where: str) -> str:
+    if is_missing(text):
+        return f"{where} is {type(text).__name__} ({text!r}), not str: it is missing; drop the row, or write its text."
     if isinstance(text, (bytes, bytearray)):
         return f'{where} is {type(text).__name__}, not str: decode it first, as in text.decode("utf-8").'
     if isinstance(text, (list, tuple)):

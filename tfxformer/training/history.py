@@ -16,9 +16,9 @@ from tfxformer.training.state import value_of
 _RATE = "learning_rate"
 
 
-def numbers(history) -> dict[str, list[float]]:
-    """A Keras History as lists of plain floats."""
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
+def numbers(history) -> dict[str, list[float | None]]:
+    """A Keras History as lists of plain floats; None where a number is not finite, as JSON has it."""
+    return {name: [_finite(value) for value in values] for name, values in history.history.items()}
 
 
 def training_curve(history: dict, path) -> None:

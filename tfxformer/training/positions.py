@@ -123,7 +123,7 @@ class _PyBatches:
         self.spec = tf.nest.map_structure(_common_spec, *samples)
         own = getattr(dataset, "fingerprint", None)
         self.signature = {
-            "kind": type(dataset).__name__,
+            "kind": getattr(dataset, "kind", type(dataset).__name__),
             "batches": self.num_batches,
             "shuffle": self.shuffle,
             "seed": seed if self.shuffle else None,

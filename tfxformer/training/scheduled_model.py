@@ -8,9 +8,12 @@ import keras
 from keras import tree
 
 from tfxformer.keywords import checked
+from tfxformer.training.array_checks import check_loss
+from tfxformer.training.checked_batches import refusals
 from tfxformer.training.chosen_optimizer import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 from tfxformer.training.compiling import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
+from tfxformer.training.given import Given
 
 
 class ScheduledModel(DistributedModel):
@@ -44,9 +47,33 @@ class ScheduledModel(DistributedModel):
         """The metrics of compile(weighted_metrics="auto")."""
         return
 
+    def read_given(self, x, y=None, sample_weight=None, *, batch_size=None, steps=None, epochs=1) -> Given:
+        """What `fit` is given, its streams of texts read as lists: see `data.streams.read_given`."""
+        return Given(x, y, sample_weight, batch_size)
+
+    def want_labels(self, given: Given) -> None:
+        """Refuses what has no labels, where the model learns from them."""
+
+    def is_splittable(self, given: Given) -> bool:
+        """Whether `validation_split` is taken of examples, by `split`, and not of arrays, by Keras."""
+        return False
+
+    def split(self, given: Given, share: float) -> tuple[Given, Given]:
+        """(training, validation): the last `share` of the examples validates, as Keras has it."""
+        raise NotImplementedError("A model whose examples can be split says how.")
+
+    def arrays(self, given: Given, *, fitting=False) -> Given:
+        """What Keras trains on, of what was read; batches stay as they are."""
+        return given
+
     def to_arrays(self, x, y=None, sample_weight=None, *, fitting=False) -> tuple:
         """What Keras trains on, (inputs, targets, sample weights), of what `fit` takes; batches stay as they are."""
-        return x, y, sample_weight
+        data = self.fixed_arrays(self.read_given(x, y, sample_weight), fitting=fitting)
+        return data.x, data.y, data.sample_weight
+
+    def fixed_arrays(self, given: Given, *, fitting=False) -> Given:
+        """`arrays` that are the same in every epoch, such as a `Distiller` needs, whose teacher answers once."""
+        return self.arrays(given, fitting=fitting)
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -114,7 +141,7 @@ class ScheduledModel(DistributedModel):
         steps_per_epoch=None,
         **kwargs,
     ):
-        """Keras' `fit`, on what `to_arrays` takes: texts and labels, arrays, or datasets of either.
+        """Keras' `fit`, on texts and labels, arrays, or streams of either (datasets, generators, PyDatasets).
 
         Where the rate follows a schedule of the fit's steps, every fit from epoch 0 has one of its own;
         `initial_epoch` > 0 goes on with the one that an interrupted fit left. With a `training.Resume` among the
@@ -127,50 +154,82 @@ class ScheduledModel(DistributedModel):
         """
         if not self.compiled:
             self.compile()
-        x, y, sample_weight = self.to_arrays(x, y, sample_weight, fitting=True)
-        if validation_data is not None:
-            validation_data = self._validation(validation_data)
+        given = self.read_given(x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, epochs=epochs)
+        data, held, validation_split = self._divided(given, validation_data, validation_split, kwargs)
         if class_weight is not None and self.output_kinds is not None:
-            if validation_split and validation_data is None and hasattr(tree.flatten(x)[0], "shape"):
+            if validation_split and held is None and hasattr(tree.flatten(data.x)[0], "shape"):
                 # Validation is not weighed by class.
-                (x, y, sample_weight), validation_data = _hold_out(validation_split, x, y, sample_weight)
-                validation_split = 0.0
-            x, y, sample_weight = self.weigh_classes(class_weight, x, y, sample_weight)
-            class_weight = None
+                first, last = _hold_out(validation_split, data.x, data.y, data.sample_weight)
+                data, held, validation_split = data.with_arrays(*first), data.with_arrays(*last), 0.0
+            data, class_weight = self.weigh_classes(class_weight, data), None
         if self._plan and (initial_epoch == 0 or not int(self.optimizer.iterations)):
-            steps = steps_per_epoch or count_steps(x, batch_size, validation_split)
+            steps = steps_per_epoch or count_steps(data.x, data.batch_size, validation_split)
             self._restart_optimizer(steps * epochs)
         if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            **kwargs,
-        )
+        with refusals():
+            return super().fit(
+                data.x,
+                data.y,
+                batch_size=data.batch_size,
+                epochs=epochs,
+                validation_split=validation_split,
+                validation_data=held and held.for_keras(),
+                class_weight=class_weight,
+                sample_weight=data.sample_weight,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
+            )
 
-    def _validation(self, validation_data):
-        """Validation data as Keras takes it, of what `fit` takes."""
-        parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
-        x, y, sample_weight = self.to_arrays(*parts)
-        alone = len(parts) == 1 and y is None and sample_weight is None  # a dataset, or no labels
-        return x if alone else (x, y, sample_weight)
+    def _divided(self, given: Given, validation_data, validation_split: float, arguments: dict) -> tuple:
+        """(what to train on, what to validate on or None, the share that is left to Keras)."""
+        self.want_labels(given)
+        held = self._held_out(validation_data, arguments)
+        if held is None and validation_split and self.is_splittable(given):
+            (given, held), validation_split = self.split(given, validation_split), 0.0
+        data = self.arrays(given, fitting=True)
+        if data.in_order:
+            arguments["shuffle"] = False
+        if held is not None:
+            held = self.arrays(held)
+            arguments["validation_batch_size"] = arguments.get("validation_batch_size") or held.batch_size
+        return data, held, validation_split
+
+    def _held_out(self, validation_data, arguments: dict) -> Given | None:
+        """The validation data of a fit, read."""
+        if validation_data is None:
+            return None
+        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+        held = self.read_given(*parts, steps=arguments.get("validation_steps"))
+        if held.steps:
+            arguments["validation_steps"] = None  # all that was read for them
+        self.want_labels(held)
+        return held
 
     @checked
     def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
-        """Keras' `evaluate`, on what `fit` takes."""
+        """Keras' `evaluate`, on what `fit` takes.
+
+        Raises:
+            ValueError: where the loss is not finite.
+        """
         if not self.compiled:
             self.compile()
-        x, y, sample_weight = self.to_arrays(x, y, sample_weight)
-        return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' own, in `fit`: all is read and checked
+            return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
+        given = self.read_given(x, y, sample_weight, batch_size=batch_size, steps=kwargs.get("steps"))
+        if given.steps:
+            kwargs["steps"] = None  # all that was read for them
+        self.want_labels(given)
+        data = self.arrays(given)
+        with refusals():
+            results = super().evaluate(
+                data.x, data.y, batch_size=data.batch_size, sample_weight=data.sample_weight, **kwargs
+            )
+        check_loss(results)
+        return results
 
     def _restart_optimizer(self, total_steps: int) -> None:
         """Makes the planned optimizer for a number of batches."""
@@ -197,14 +256,18 @@ def count_steps(x, batch_size: int | None, validation_split: float = 0.0) -> int
     Raises:
         ValueError: where a dataset does not know its length.
     """
-    if hasattr(x, "num_batches"):
-        return int(x.num_batches)
-    if hasattr(x, "cardinality"):
-        steps = int(x.cardinality())
+    loader = hasattr(x, "batch_sampler") and hasattr(x, "__len__")  # PyTorch's
+    if hasattr(x, "num_batches") or hasattr(x, "cardinality") or hasattr(x, "__next__") or loader:
+        if hasattr(x, "num_batches"):
+            steps = int(x.num_batches or 0)
+        elif loader:
+            steps = len(x)
+        else:
+            steps = int(x.cardinality()) if hasattr(x, "cardinality") else 0
         if steps < 1:
             raise ValueError(
-                "The dataset does not know its length (or is empty), and the default learning rate falls over the "
-                "steps of the fit: pass steps_per_epoch, apply tf.data.experimental.assert_cardinality(n), or "
+                f"The {type(x).__name__} does not know its length (or is empty), and the default learning rate falls "
+                "over the steps of the fit: pass steps_per_epoch, apply tf.data.experimental.assert_cardinality(n), or "
                 "compile with an optimizer of your own."
             )
         return steps

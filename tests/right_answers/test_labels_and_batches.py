@@ -1,0 +1,541 @@
+"""Labels, batches, ids and weights mean what Keras users mean: each finding with its right value."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pandas
+import pytest
+import tensorflow as tf
+import tiny
+
+from tfxformer import compression, tasks
+from tfxformer.data.labels import check_labels, encode_labels
+from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.training.array_checks import Limit, check_values
+
+pytestmark = pytest.mark.usefixtures("plain_kernels")
+IDS = np.array([int(label == "positive") for label in tiny.LABELS])
+SENTENCES = [text.split() for text in tiny.TEXTS]
+TAGS = [["O"] * len(words) for words in SENTENCES]
+
+
+@pytest.fixture(scope="module")
+def kernels_of_module():
+    """Models that a module shares are traced with plain kernels too."""
+    from tfxformer.layers import kernels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "use_clusters", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_tokenizer, kernels_of_module):
+    """One compiled classifier; tests that need its weights as they were make their own."""
+    return make(tiny_tokenizer)
+
+
+def make(tokenizer, **arguments):
+    backbone = tiny.backbone(encoder__num_layers=1)
+    model = tasks.TextClassifier(
+        backbone, ["negative", "positive"], tokenizer=tokenizer, sequence_length=16, **arguments
+    )
+    tiny.perturb(model)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), run_eagerly=True)  # cheap; traced where it says so
+    return model
+
+
+def updates(model) -> int:
+    return int(model.optimizer.iterations)
+
+
+def fitted(model, *args, **kwargs) -> int:
+    """The updates of a fit."""
+    before = updates(model)
+    model.fit(*args, verbose=0, **kwargs)
+    return updates(model) - before
+
+
+class Batches(keras.utils.PyDataset):
+    """Three batches of eight rows: texts or arrays."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        x = {name: array[rows] for name, array in self.x.items()} if isinstance(self.x, dict) else self.x[rows]
+        return x, self.y[rows]
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+
+def test_dataset_of_texts_keeps_its_batches(tiny_tokenizer):
+    """24 texts in batches of 4 are 6 updates, in their order: as a plain keras.Model on the same arrays."""
+    dataset = tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4)
+    model, plain = make(tiny_tokenizer), make(tiny_tokenizer)
+    assert fitted(model, dataset) == 6
+    keras.Model.fit(plain, plain.encode(tiny.TEXTS), IDS, batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"batch_size=8 beside a .*whose own size counts"):
+        model.fit(dataset, batch_size=8)
+    assert fitted(model, dataset.unbatch(), batch_size=8) == 3
+    assert fitted(model, dataset.unbatch()) == 1  # Keras' 32
+
+
+def test_infinite_generator_of_batches_with_steps(tiny_tokenizer):
+    """Two steps, and the weights of keras.Model.fit on the same generator."""
+
+    def batches(encode):
+        x = encode(tiny.TEXTS[:8])
+        while True:
+            yield x, IDS[:8]
+
+    model, plain = make(tiny_tokenizer), make(tiny_tokenizer)
+    model.fit(batches(model.encode), steps_per_epoch=2, verbose=0)
+    keras.Model.fit(plain, batches(plain.encode), steps_per_epoch=2, verbose=0)
+    assert updates(model) == updates(plain) == 2
+    for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    found = model.evaluate(batches(model.encode), steps=2, verbose=0)
+    np.testing.assert_allclose(found, model.evaluate(tiny.TEXTS[:8], IDS[:8], verbose=0), rtol=1e-5)
+    assert model.predict(batches(model.encode), steps=3, verbose=0).shape == (24, 2)
+
+
+def test_generators_of_texts(classifier):
+    def endless():
+        while True:
+            yield tiny.TEXTS[:4], tiny.LABELS[:4]
+
+    assert fitted(classifier, endless(), steps_per_epoch=3, epochs=2) == 6
+    assert fitted(classifier, zip(tiny.TEXTS, tiny.LABELS, strict=True), batch_size=8) == 3
+    assert fitted(classifier, iter([(tiny.TEXTS, tiny.LABELS)] * 2)) == 2
+    whole = classifier.evaluate(tiny.TEXTS[:4], tiny.LABELS[:4], verbose=0)
+    np.testing.assert_allclose(classifier.evaluate(endless(), steps=2, verbose=0), whole, rtol=1e-5)
+    wanted = classifier.predict(tiny.TEXTS, verbose=0)
+    np.testing.assert_allclose(classifier.predict(iter(tiny.TEXTS), verbose=0), wanted, atol=1e-6)
+    assert classifier.predict(endless(), steps=2, verbose=0).shape == (8, 2)
+    with pytest.raises(ValueError, match="may be a pair of texts or a text and its label"):
+        classifier.predict(zip(tiny.TEXTS, tiny.TEXTS, strict=True))
+    with pytest.raises(ValueError, match="empty"):
+        classifier.fit(iter([]))
+    with pytest.raises(ValueError, match="leave y and sample_weight out"):
+        classifier.fit(endless(), tiny.LABELS)
+
+
+def test_py_datasets_of_texts_and_of_batches(classifier):
+    texts, arrays = Batches(tiny.TEXTS, tiny.LABELS), Batches(classifier.encode(tiny.TEXTS), IDS)
+    wanted = classifier.evaluate(tiny.TEXTS, tiny.LABELS, verbose=0)
+    for dataset in (texts, arrays):
+        np.testing.assert_allclose(classifier.evaluate(dataset, verbose=0), wanted, rtol=1e-5)
+        assert classifier.predict(dataset, verbose=0).shape == (24, 2)
+        assert fitted(make(classifier.tokenizer), dataset, epochs=2) == 6
+
+
+def test_weights_come_with_streams_and_as_lists(classifier):
+    """numpy: the mean of weight times cross-entropy over the rows, as Keras divides."""
+    weights = [1.0, 2.0, 0.5] * 8
+    shares = classifier.predict(tiny.TEXTS, verbose=0)[np.arange(24), IDS]
+    wanted = (-np.log(shares) * weights).mean()
+    for given in (weights, pandas.Series(weights, index=range(24, 0, -1)), np.array(weights)):
+        found = classifier.evaluate(tiny.TEXTS, tiny.LABELS, sample_weight=given, verbose=0)
+        np.testing.assert_allclose(found[0], wanted, rtol=1e-5)
+    stream = zip(tiny.TEXTS, tiny.LABELS, weights, strict=True)
+    np.testing.assert_allclose(classifier.evaluate(stream, verbose=0)[0], wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="23"):
+        classifier.fit(tiny.TEXTS, tiny.LABELS, sample_weight=weights[1:])
+    with pytest.raises(ValueError, match="finite"):
+        classifier.fit(tiny.TEXTS, tiny.LABELS, sample_weight=[*weights[1:], math.nan])
+
+
+# ---- every task -------------------------------------------------------------------------------------------------
+
+
+def every_task(tokenizer):
+    """(name, task, x, y) of each task on texts."""
+    encoder = {"encoder__num_layers": 1}
+    shared = {"tokenizer": tokenizer, "sequence_length": 16}
+    pairs = [(text, text) for text in tiny.TEXTS]
+    documents = [["good film", "bad plot", "a cat"], ["the dog sat", "good code", "ada wrote it"]] * 6
+    spans = [(0, 3)] * 24
+    yield "qa", tasks.QuestionAnswering(tiny.backbone(**encoder), **shared), pairs, spans
+    yield "tagger", tasks.TokenClassifier(tiny.backbone(**encoder), ["O", "B"], **shared), SENTENCES, TAGS
+    yield "embedder", tasks.TextEmbedder(tiny.backbone(**encoder), **shared), pairs, [0.5] * 24
+    yield "contrastive", tasks.ContrastiveEmbedder(tiny.backbone(**encoder), **shared), pairs, None
+    yield "masked", tasks.MaskedLM(tiny.backbone(**encoder), **shared), tiny.TEXTS, None
+    yield "permutation", tasks.PermutationLM(tiny.backbone(**encoder), **shared), tiny.TEXTS, None
+    yield "replaced", tasks.ReplacedTokenDetection(tiny.backbone("electra", **encoder), **shared), tiny.TEXTS, None
+    yield "pretraining", tasks.BertPretraining(tiny.backbone(**encoder), **shared), documents, None
+    yield "causal", tasks.CausalLM(tiny.backbone("llama", decoder__num_layers=1), **shared), tiny.TEXTS, None
+
+
+def rows_of(x, y, part):
+    return (x[part],) if y is None else (x[part], y[part])
+
+
+def test_validation_split_in_every_task(tiny_tokenizer):
+    """The last examples validate, as Keras has it: the loss of `evaluate` on them, where nothing trains."""
+    for name, model, x, y in every_task(tiny_tokenizer):
+        tiny.perturb(model)
+        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+        history = model.fit(x, y, validation_split=0.5, verbose=0).history
+        wanted = model.evaluate(*rows_of(x, y, slice(len(x) // 2, None)), verbose=0, return_dict=True)
+        tolerance = 0.1 if name == "replaced" else 1e-4  # its generator draws
+        np.testing.assert_allclose(history["val_loss"][0], wanted["loss"], rtol=tolerance, err_msg=name)
+
+
+def test_endless_generators_in_every_task(tiny_tokenizer):
+    for name, model, x, y in every_task(tiny_tokenizer):
+        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+
+        def batches(x=x, y=y):
+            while True:
+                yield (x[:4],) if y is None else (x[:4], y[:4])
+
+        assert fitted(model, batches(), steps_per_epoch=2) == 2, name
+        assert np.isfinite(model.evaluate(batches(), steps=2, verbose=0, return_dict=True)["loss"]), name
+
+
+def test_streams_of_mixtures_and_of_distillers(tiny_tokenizer):
+    encoder = tiny.backbone(encoder__num_layers=1)
+    classifier = tasks.TextClassifier(encoder, ["negative", "positive"], tokenizer=tiny_tokenizer)
+    tagger = tasks.TokenClassifier(encoder, ["O", "B"], tokenizer=tiny_tokenizer)
+    both = tasks.MultiTask({"topics": classifier, "tags": tagger}, sequence_length=16)
+    both.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+    lists = {"topics": (tiny.TEXTS, tiny.LABELS), "tags": (SENTENCES, TAGS)}
+    streams = {
+        "topics": tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4),
+        "tags": (iter(SENTENCES), TAGS),
+    }
+    with pytest.raises(ValueError, match="leave y"):
+        both.evaluate(streams, verbose=0)
+    streams["tags"] = zip(SENTENCES, TAGS, strict=True)
+    np.testing.assert_allclose(
+        both.evaluate(streams, verbose=0, return_dict=True)["loss"],
+        both.evaluate(lists, verbose=0, return_dict=True)["loss"],
+        rtol=1e-5,
+    )
+    history = both.fit(lists, validation_split=0.25, verbose=0).history
+    last = {name: (x[18:], y[18:]) for name, (x, y) in lists.items()}
+    np.testing.assert_allclose(history["val_loss"][0], both.evaluate(last, verbose=0)[0], rtol=1e-4)
+
+    student, teacher = make(tiny_tokenizer), make(tiny_tokenizer)
+    distiller = compression.Distiller(student, teacher)
+    distiller.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+    assert fitted(distiller, tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4)) == 6
+    assert fitted(distiller, (part for part in [(student.encode(tiny.TEXTS), IDS)] * 3), steps_per_epoch=3) == 3
+    assert "val_loss" in distiller.fit(tiny.TEXTS, tiny.LABELS, validation_split=0.25, verbose=0).history
+    with pytest.raises(ValueError, match="token_ids"):
+        distiller.fit({**student.encode(tiny.TEXTS), "token_ids": np.full((24, 16), -1)}, IDS)
+
+
+# ---- labels -----------------------------------------------------------------------------------------------------
+
+
+def test_number_like_label_names():
+    """Strings are names; numbers are refused where as ids and as names they are other labels."""
+    single = "single_label_classification"
+    assert encode_labels(["1", "0", "1"], ["1", "0"], single).tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"label 1 is ambiguous.*as an id it is the label '0', as a name it is '1'"):
+        encode_labels([1, 0, 1], ["1", "0"], single)
+    assert encode_labels([1, 0, 1], ["0", "1"], single).tolist() == [1, 0, 1]  # both readings are one
+    assert encode_labels([3, 7], ["3", "7"], single).tolist() == [0, 1]  # no ids
+    assert encode_labels([1, 0, 1], ["no", "yes"], single).tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="ambiguous"):
+        encode_labels([[1, 2], [1]], ["1", "2", "3"], "multi_label_classification")
+
+
+def test_labels_that_differ_by_what_nobody_sees():
+    for pair in (["yes", "yes "], ["caf\u00e9", "cafe\u0301"], ["a b", "a  b"]):
+        with pytest.raises(ValueError, match="differ by spaces or by their Unicode form"):
+            check_labels(pair)
+    with pytest.warns(UserWarning, match="'us' and 'US' differ by upper and lower case only"):
+        assert check_labels(["us", "US"]) == ["us", "US"]
+    with pytest.raises(ValueError, match="'yes ', which is not among no, yes: it differs from 'yes' by spaces"):
+        encode_labels(["yes "], ["no", "yes"], "single_label_classification")
+    with pytest.raises(TypeError, match="order"):
+        check_labels({"a", "b"})
+
+
+def test_labels_as_keras_users_have_them(classifier):
+    """Columns [B, 1], floats, booleans, tensors, lists beside arrays: the loss of plain ids."""
+    wanted = classifier.evaluate(tiny.TEXTS, IDS, verbose=0)
+    encoded = classifier.encode(tiny.TEXTS)
+    for labels in (IDS[:, None], IDS.astype("float32"), IDS == 1, tf.constant(IDS), tf.constant(tiny.LABELS)):
+        np.testing.assert_allclose(classifier.evaluate(tiny.TEXTS, labels, verbose=0), wanted, rtol=1e-5)
+    for labels in (IDS.tolist(), tiny.LABELS, np.array(tiny.LABELS), pandas.Series(tiny.LABELS), IDS):
+        np.testing.assert_allclose(classifier.evaluate(encoded, labels, verbose=0), wanted, rtol=1e-5)
+
+
+def test_no_labels_are_said(tiny_tokenizer):
+    for name, model, x, y in every_task(tiny_tokenizer):
+        if y is not None:
+            with pytest.raises(ValueError, match="learns from labels, and none came"):
+                model.fit(x)
+            with pytest.raises(ValueError, match="learns from labels, and none came"):
+                model.evaluate(tf.data.Dataset.from_tensors(["a"]) if name == "embedder" else x)
+        elif name != "contrastive":
+            continue
+        else:
+            with pytest.raises(ValueError, match="Examples of 3 texts: wanted texts, or pairs"):
+                model.fit([("a", "b", "c")] * 4)
+
+
+def test_labels_of_words_are_as_many_as_words(tiny_tokenizer):
+    model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), ["O", "B"], tokenizer=tiny_tokenizer)
+    for labels in (["O"], ["O"] * 3):
+        with pytest.raises(ValueError, match=r"Example 1 has 2 words but . labels"):
+            model.fit([["good"], ["bad", "film"]], [["O"], labels])
+
+
+# ---- columns ----------------------------------------------------------------------------------------------------
+
+
+def test_columns_of_pandas_and_numpy(classifier):
+    wanted = classifier.evaluate(tiny.TEXTS, tiny.LABELS, verbose=0)
+    table = pandas.DataFrame({"text": tiny.TEXTS, "label": tiny.LABELS}).sample(frac=1.0, random_state=0)
+    columns = [table.text, table.text.astype("string"), table.text.astype("category")]
+    if pandas.__version__ >= "2":
+        columns += [table.text.astype("string[pyarrow]")] if _installed("pyarrow") else []
+    for column in columns:
+        found = classifier.evaluate(column, table.label.astype("category"), verbose=0)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    strings = np.array(tiny.TEXTS, dtype=np.dtypes.StringDType())
+    for texts in (strings, tf.constant(tiny.TEXTS), tf.ragged.constant([tiny.TEXTS])[0]):
+        np.testing.assert_allclose(classifier.evaluate(texts, tiny.LABELS, verbose=0), wanted, rtol=1e-5)
+    holes = table.text.where(table.text != "good film")
+    row = next(i for i, text in enumerate(table.text) if text == "good film")
+    for missing in (
+        holes,
+        holes.astype("string"),
+        holes.astype("category"),
+        holes.astype(object).where(holes.notna(), None),
+    ):
+        with pytest.raises(TypeError, match=rf"texts\[{row}\] is .*missing"):
+            classifier.fit(missing, table.label)
+    with pytest.raises(ValueError, match=f"Example {row} has a missing value"):
+        classifier.fit(table.text, table.label.where(table.text != "good film"))
+
+
+def _installed(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (
+            pandas.DataFrame({"text": ["a"], "label": [0]}),
+            TypeError,
+            r"'text', 'label': pass one column.*data\['text'\]",
+        ),
+        ({"text": ["a"]}, TypeError, "dict of 'text'.*pass one column of texts"),
+        ({"good", "bad"}, TypeError, "no order"),
+        ("good film", TypeError, r"pass \[texts\]"),
+        (b"good film", TypeError, r"pass \[texts\]"),
+        ([b"good film"], TypeError, "decode it first"),
+        (iter([b"good film"]), TypeError, "decode it first"),
+        ([], ValueError, "empty"),
+        (iter([{"text": "a", "label": 0}]), TypeError, r'row\["text"\], row\["label"\]'),
+        (tf.data.Dataset.from_tensors({"text": "a", "label": 0}), TypeError, r'row\["text"\], row\["label"\]'),
+        (tf.data.Dataset.from_tensor_slices(["a"]).repeat(), ValueError, "never ends.*steps"),
+    ],
+)
+def test_what_holds_no_texts(x, error, message, classifier):
+    with pytest.raises(error, match=message):
+        classifier.predict(x, verbose=0)
+
+
+# ---- ids and numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token_ids", -1),
+        ("token_ids", tiny.VOCABULARY_SIZE),
+        ("token_ids", 2**33 + 5),
+        ("token_ids", 5.7),
+        ("padding_mask", 2),
+        ("segment_ids", 2),
+        ("segment_ids", math.nan),
+    ],
+)
+def test_ids_outside_of_the_tables_are_refused(name, value, classifier):
+    """On the host, before a step: a compiled one reads another row, or NaN. Arrays, generators, datasets."""
+    inputs = classifier.encode(tiny.TEXTS[:8])
+    inputs = {**inputs, name: inputs[name].astype("int64" if isinstance(value, int) else "float32")}
+    inputs[name][3, 2] = value
+    before = updates(classifier)
+    for call in (classifier.fit, classifier.evaluate):
+        with pytest.raises(ValueError, match=rf"{name}\[3, 2\] is"):
+            call(inputs, IDS[:8], verbose=0)
+    for call in (classifier.predict, classifier.logits):
+        with pytest.raises(ValueError, match=rf"{name}\[3, 2\] is"):
+            call(inputs, verbose=0)
+    with pytest.raises(ValueError, match=rf"{name}\[3, 2\] is"):
+        classifier.fit(iter([(inputs, IDS[:8])]), steps_per_epoch=1, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, IDS[:8])).batch(8)
+    for call in (classifier.fit, classifier.evaluate, classifier.predict):
+        with pytest.raises(ValueError, match=name):
+            call(dataset, verbose=0)
+    assert updates(classifier) == before
+
+
+@pytest.mark.parametrize("value", [7, -1, 0.5, math.nan])
+def test_label_ids_outside_of_the_labels_are_refused(value, tiny_tokenizer):
+    """As arrays, under XLA too, whose gather would make the weights NaN."""
+    model = make(tiny_tokenizer)
+    model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=True)
+    labels = np.where(np.arange(24) == 5, value, IDS)
+    with pytest.raises(ValueError, match=r"y\[5\] is"):
+        model.fit(model.encode(tiny.TEXTS), labels, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((model.encode(tiny.TEXTS), labels)).batch(24)
+    with pytest.raises(ValueError, match="y"):
+        model.fit(dataset, verbose=0)
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.trainable_variables)
+
+
+def test_scores_and_targets_that_are_not_finite(tiny_tokenizer):
+    scores = make(tiny_tokenizer, problem_type="regression")
+    with pytest.raises(ValueError, match=r"y\[3, 0\] is nan, which is not finite"):
+        scores.fit(scores.encode(tiny.TEXTS), np.where(np.arange(48).reshape(24, 2) == 6, np.nan, 1.0), verbose=0)
+    with pytest.raises(ValueError, match="Target 1 is not a finite number"):
+        scores.fit(tiny.TEXTS[:2], [[0.0, 1.0], [1.0, math.inf]])
+    with pytest.raises(ValueError, match=r"sample_weight\[0\] is inf"):
+        scores.fit(scores.encode(tiny.TEXTS), np.zeros((24, 2)), sample_weight=np.full(24, np.inf), verbose=0)
+
+
+def test_rows_longer_than_the_positions_are_refused(classifier):
+    long = {name: np.tile(array, (1, 5)) for name, array in classifier.encode(tiny.TEXTS[:2]).items()}
+    with pytest.raises(ValueError, match="80 tokens a row, the model has positions for 64"):
+        classifier.predict(long, verbose=0)
+
+
+def test_ids_of_language_models_are_refused(tiny_tokenizer):
+    lm = tasks.CausalLM(tiny.backbone("llama", decoder__num_layers=1), tokenizer=tiny_tokenizer, sequence_length=16)
+    batch = tiny.batch(token_types=1)
+    with pytest.raises(ValueError, match=r"y\[0, 0\] is 110"):
+        lm.fit(batch, np.full_like(batch["token_ids"], 110), verbose=0)
+    with pytest.raises(ValueError, match=r"token_ids.* is -1"):
+        lm.logits({**batch, "token_ids": batch["token_ids"] - 1})
+    with pytest.raises(ValueError, match=r"token_ids.* is 110"):
+        lm.fit(np.arange(100, 140), verbose=0)
+    with pytest.raises(ValueError, match="id 110"):
+        lm.generate([[5, 110]], 2)
+
+
+def test_values_are_named_by_place():
+    limit = Limit(0, 9, "digits", also=-100)
+    check_values(np.array([[0, 9], [-100, 3]]), limit, "y")
+    with pytest.raises(ValueError, match=r"y\[1, 0\] is 10: wanted 0 to 9, digits"):
+        check_values(np.array([[0, -100], [10, 3]]), limit, "y")
+    check_values(np.array([1.0, 2.0]), limit, "y")
+    check_values(np.zeros((0, 3)), limit, "y")
+
+
+def test_nan_weight_is_said(tiny_tokenizer):
+    """evaluate, predict and generate: never an accuracy of 0.3229, never another text."""
+    model = make(tiny_tokenizer)
+    kernel = next(v for v in model.trainable_variables if v.path.endswith("kernel"))
+    kernel.assign(np.where(np.arange(kernel.shape[1]) == 3, np.nan, kernel.numpy()))
+    for call in (
+        lambda: model.evaluate(tiny.TEXTS, tiny.LABELS, verbose=0),
+        lambda: model.evaluate(model.encode(tiny.TEXTS), IDS, verbose=0, return_dict=True),
+        lambda: model.predict(tiny.TEXTS, verbose=0),
+        lambda: model.logits(model.encode(tiny.TEXTS), verbose=0),
+        lambda: compression.Distiller(model, make(tiny_tokenizer)).evaluate(tiny.TEXTS, tiny.LABELS, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="model's outputs are not finite"):
+            call()
+    assert math.isnan(model.fit(tiny.TEXTS, tiny.LABELS, validation_split=0.5, verbose=0).history["val_loss"][0])
+
+
+# ---- words ------------------------------------------------------------------------------------------------------
+
+
+def test_words_without_pieces_get_the_outside_label(tiny_tokenizer):
+    """A zero-width space makes no piece: "O" where there is one, else None; never labels[0]. Said once."""
+    words = [["good", "\u200b", "film"]]
+    for labels, wanted in ((["B-PER", "O"], "O"), (["NOUN", "VERB"], None)):
+        model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), labels, tokenizer=tiny_tokenizer)
+        with pytest.warns(UserWarning, match="1 of 3 words make no piece") as seen:
+            (found,) = model.predict(words, verbose=0)
+        assert found[1] == wanted and found[0] in labels and found[2] in labels
+        assert len([one for one in seen if "no piece" in str(one.message)]) == 1
+
+
+def test_long_texts_are_read_in_windows(tiny_tokenizer):
+    """Every word's label by plain numpy: each window alone through the model, the most context on the poorer side."""
+    model = tiny.perturb(
+        tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), ["B-PER", "B-LOC", "O"], tokenizer=tiny_tokenizer)
+    )
+    generator = np.random.default_rng(0)
+    words = [tiny.WORDS[i] for i in generator.integers(0, len(tiny.WORDS), 150)]  # a piece each
+    (found,) = model.predict([words, ["good", "film"]], verbose=0)[:1]
+    size, stride = 62, 16  # 64 positions, two special tokens; a quarter is shared
+    best = {}
+    for start in range(0, 150 - stride, size - stride):
+        part = words[start : start + size]
+        logits = np.asarray(model(model.encode([part], sequence_length=len(part) + 2)))[0, 1:-1]
+        for place, row in enumerate(logits):
+            room = min(place, len(part) - 1 - place)
+            if room > best.get(start + place, (-1,))[0]:
+                best[start + place] = room, model.labels[int(row.argmax())]
+    assert found == [best[place][1] for place in range(150)] and len(set(found)) > 1
+
+
+@pytest.mark.reference
+def test_windows_are_those_of_transformers(tmp_path, tiny_tokenizer):
+    """`return_overflowing_tokens` with a stride cuts the same windows."""
+    from transformers import PreTrainedTokenizerFast
+
+    tiny_tokenizer.save_pretrained(tmp_path)
+    reference = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="[PAD]")
+    words = [["alanx"] * 21, ["good", "film"]]
+    windows = encode_word_windows(tiny_tokenizer, words, sequence_length=16, stride=4)
+    theirs = reference(
+        words,
+        is_split_into_words=True,
+        max_length=16,
+        stride=4,
+        truncation=True,
+        padding="max_length",
+        return_overflowing_tokens=True,
+    )
+    order = np.argsort(windows.example_ids, kind="stable")
+    np.testing.assert_array_equal(windows.batch["token_ids"][order], theirs["input_ids"])
+    np.testing.assert_array_equal(windows.batch["padding_mask"][order], theirs["attention_mask"])
+    np.testing.assert_array_equal(windows.example_ids[order], theirs["overflow_to_sample_mapping"])
+    values = word_values(windows, windows.batch["token_ids"])
+    first = tiny_tokenizer.ids(["alanx"], special_tokens=False)[0][0]
+    assert values[0].tolist() == [first] * 21  # a window that begins inside a word does not speak for it
+    assert named_labels([np.array([0, -1])], ["A"]) == [["A", None]]
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def test_no_nan_in_json(tmp_path, capsys):
+    """NaN is no JSON (RFC 8259): what is not finite is refused by its place, and histories have null."""
+    from tfxformer.cli import console
+    from tfxformer.files import write_json
+
+    for value in ({"scores": {"f1": math.nan}}, {"rates": [1.0, math.inf]}):
+        with pytest.raises(ValueError, match="was not written: Out of range float"):
+            write_json(tmp_path / "report.json", value)
+        with pytest.raises(ValueError, match="not finite"):
+            console.show("evaluate", value, as_json=True)
+    assert not (tmp_path / "report.json").exists() and not capsys.readouterr().out
+    write_json(tmp_path / "report.json", {"f1": np.float32(0.5).item()})
+    assert json.loads((tmp_path / "report.json").read_text()) == {"f1": 0.5}
