@@ -256,7 +256,7 @@ def test_battery(family, tmp_path):
     assert list(model.input) == ["token_ids", "padding_mask"] and list(model.output) == ["sequence_output"]
 
 
-@pytest.mark.parametrize("family", [family for family in tiny.PRESETS if family not in ("albert", "electra")])
+@pytest.mark.parametrize("family", [family for family in tiny.PRESETS if tiny.config(family).decoder])
 def test_keras_file(family, tmp_path):
     model = tiny.backbone(family)
     model.save(tmp_path / "model.keras")
