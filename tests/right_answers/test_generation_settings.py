@@ -19,6 +19,8 @@ from tfxformer import export, generation, tasks
 from tfxformer.checkpoints import CheckpointError, generation_settings
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.gguf_models import open_gguf
+from tfxformer.compression import keep_tokens
+from tfxformer.export import decoding
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
 from tfxformer.text import Tokenizer
 
@@ -256,6 +258,14 @@ def test_generation_settings_of_gguf_files(tmp_path):
     assert settings.temperature == pytest.approx(0.6)
 
 
+def test_generation_settings_follow_a_trimmed_vocabulary():
+    """Right: the same tokens under their new numbers; kept are 0, 5, 9, 33 as 0 to 3."""
+    stated = {"eos_token_id": [33, 7], "suppress_tokens": [5, 6], "bad_words_ids": [[9, 5], [9, 6]], "pad_token_id": 9}
+    model = tasks.CausalLM(tiny.backbone("llama", vocabulary_size=96), generation_config=stated)
+    settings = keep_tokens(model, [0, 5, 9, 33]).generation_config
+    assert settings.to_dict() == {"eos_token_id": [3], "suppress_tokens": [1], "bad_words_ids": [[2, 1]]}
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
@@ -375,7 +385,7 @@ def test_generation_settings_travel_in_litertlm(tflite, tmp_path):
     assert re.findall(r"stop_tokens \{\s+token_ids \{\s+ids: (\d+)", said.getvalue()) == ["3", "4", "9"]
 
 
-def test_nan_weights_are_refused(number_tokenizer):
+def test_nan_weights_are_refused(number_tokenizer, tflite, monkeypatch):
     """Right: no answer; `generate` gave the first token of the vocabulary, `score` gave nan."""
     model = tasks.CausalLM(tiny.backbone("llama", vocabulary_size=96), tokenizer=number_tokenizer)
     variable = model.backbone.get_layer("final_norm").gamma
@@ -384,7 +394,14 @@ def test_nan_weights_are_refused(number_tokenizer):
     for options in ({}, {"sampler": generation.Beams(2)}, drafts):
         with pytest.raises(ValueError, match=r"logits are not finite \(NaN or infinite\)"):
             model.generate(PROMPTS, 3, jit_compile=False, **options)
-    for refused in (lambda: model.score(["5 6 7"]), lambda: model.perplexity("5 6 7")):
+    generator = export.LiteRTGenerator(tflite)
+    monkeypatch.setattr(decoding.Steps, "decode", lambda steps, token: np.full(96, np.nan, "float32"))
+    for refused in (
+        lambda: model.score(["5 6 7"]),
+        lambda: model.perplexity("5 6 7"),
+        lambda: generator.generate("5 6 7"),
+        lambda: generator.score(["5 6 7"]),
+    ):
         with pytest.raises(ValueError, match="logits are not finite"):
             refused()
 

@@ -38,6 +38,12 @@ def older_generation_config(reference: Mapping) -> GenerationConfig:
     return _read(stated, "config.json")
 
 
+def renumbered(stated: Mapping, ids) -> dict:
+    """A generation_config.json for a vocabulary of which some ids are kept, `ids` in their order."""
+    new = {int(old): index for index, old in enumerate(ids)}
+    return GenerationConfig.from_dict(stated).renumbered(new).to_dict()
+
+
 def _read(stated: Mapping, source: str) -> GenerationConfig:
     try:
         return GenerationConfig.from_dict(stated, source)

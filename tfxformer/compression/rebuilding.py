@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.checkpoints.generation_settings import renumbered
 from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone
 
@@ -97,6 +98,7 @@ def rebuild(
     tokenizer=None,
     reference_config: dict | None = None,
     values: Mapping[str, np.ndarray] | None = None,
+    kept_ids: np.ndarray | None = None,
 ):
     """A new model of the same class, with the weights of another: nothing of the first is changed.
 
@@ -108,6 +110,7 @@ def rebuild(
         tokenizer: the new one's; None for the same.
         reference_config: the `config.json` that is passed through when it is saved; None for the same.
         values: path of a weight in the new model -> its value, of those that are no part of a weight in `model`.
+        kept_ids: the ids of tokens that become 0, 1, ... in the new one; None for all.
 
     Returns:
         keras.Model, not compiled: the state of an optimizer fits no other sizes. Layers that were frozen one by one
@@ -121,6 +124,10 @@ def rebuild(
     inner = described if model is backbone else described["backbone"]["config"]
     inner["config"] = config.to_dict()
     inner["reference_config"] = reference_config or backbone.reference_config
+    if kept_ids is not None:
+        for part in (described, *(task["config"] for task in described.get("tasks", {}).values())):
+            if part.get("generation_config"):
+                part["generation_config"] = renumbered(part["generation_config"], kept_ids)
     if tokenizer is not None:
         described["tokenizer"] = tokenizer.to_json()
         for task in described.get("tasks", {}).values():

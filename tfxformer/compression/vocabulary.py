@@ -80,9 +80,8 @@ def keep_tokens(model, ids, tokenizer=None):
         variable.path: (TOKEN_AXES[variable.path], ids) for variable in model.weights if variable.path in TOKEN_AXES
     }
     config = config.replace(vocabulary_size=len(ids), padding_id=padding)
-    return rebuild(
-        model, config, cuts, tokenizer=tokenizer, reference_config=_renumbered(backbone.reference_config, ids)
-    )
+    reference = _renumbered(backbone.reference_config, ids)
+    return rebuild(model, config, cuts, tokenizer=tokenizer, reference_config=reference, kept_ids=ids)
 
 
 def _renumbered(reference: dict | None, ids: np.ndarray) -> dict | None:

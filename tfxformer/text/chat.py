@@ -121,7 +121,7 @@ def render(
 
     values = {"tools": None, "documents": None, **special_tokens, **checked}
     try:
-        with budgeted(len(json.dumps(checked))):
+        with budgeted(_characters(checked)):
             return _compiled(template).render(add_generation_prompt=add_generation_prompt, **values)
     except TemplateSyntaxError as error:
         raise ValueError(f"The chat template is not readable: {error.message} (line {error.lineno}).") from error
@@ -133,6 +133,13 @@ def render(
         raise ValueError(f"The chat template refuses these messages: {error}.") from error
     except Exception as error:  # a template can raise whatever an expression can
         raise ValueError(f"The chat template fails on these messages: {type(error).__name__}: {error}.") from error
+
+
+def _characters(value) -> int:
+    """How much a plain value has to say: its characters, and one for each entry."""
+    if isinstance(value, (dict, list)):
+        return sum(map(_characters, value.values() if isinstance(value, dict) else value), len(value))
+    return len(value) if isinstance(value, str) else 1
 
 
 def _variables(template: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,28 @@ class GenerationConfig(TokenRules):
             return self
         return dataclasses.replace(self, eos_token_id=(eos_id,))
 
+    def renumbered(self, new: Mapping[int, int]) -> GenerationConfig:
+        """With the ids of a smaller vocabulary: `new` by the old ones; tokens that are gone are not spoken of."""
+
+        def several(ids):
+            return tuple(new[index] for index in ids if index in new)
+
+        def whole(ids):
+            return all(index in new for index in ids)
+
+        stated = {name: value for name, value in self.stated.items() if name not in ("pad_token_id", "bos_token_id")}
+        return dataclasses.replace(
+            self,
+            eos_token_id=several(self.eos_token_id),
+            forced_bos_token_id=new.get(self.forced_bos_token_id),
+            forced_eos_token_id=several(self.forced_eos_token_id),
+            suppress_tokens=several(self.suppress_tokens),
+            begin_suppress_tokens=several(self.begin_suppress_tokens),
+            bad_words_ids=tuple(several(ids) for ids in self.bad_words_ids if whole(ids)),
+            sequence_bias=tuple((several(ids), bias) for ids, bias in self.sequence_bias if whole(ids)),
+            stated=stated,
+        )
+
     def ends_in(self, vocabulary_size: int) -> tuple[int, ...]:
         """The end tokens that a vocabulary has; configs of small models often name one that it has not."""
         return tuple(index for index in self.eos_token_id if index < vocabulary_size)
