@@ -475,6 +475,8 @@ BOMBS = {
     "repeated output": "{% set x = 'a' * 999999 %}{% for i in range(99999) %}{{ x }}{% endfor %}",
     "collected output": "{% set x = 'a' * 999999 %}{% set y %}{% for i in range(999) %}{{ x }}{% endfor %}{% endset %}",
     "slices in a loop": "{% set x = 'a' * 999999 %}{% for i in range(99999) %}{% set y = x[:-1] %}{% endfor %}",
+    "searches": "{% set x = range(99999) | list %}{% for i in range(9999) %}{{ -1 in x }}{% endfor %}",
+    "recursive loop": "{% for i in [1, 2] recursive %}{{ loop([1, 2]) if loop.depth < 60 }}{% endfor %}",
     "words": "{{ lipsum(n=999999, max=9999) }}",
     "date": "{{ strftime_now('%999999999d') }}",
     "another file": "{% include 'x' %}",

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, generate_lorem_ipsum
 from jinja2.visitor import NodeTransformer
@@ -275,6 +276,9 @@ class _Counting(NodeTransformer):
         self.generic_visit(node)
         if not isinstance(node.expr, nodes.Const):
             node.expr = _call("measured", node.expr).set_lineno(node.lineno)
+        for operand in node.ops:
+            if operand.op in ("in", "notin"):
+                operand.expr = _call("searched", operand.expr).set_lineno(node.lineno)
         return node
 
 
@@ -320,6 +324,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         owner, arguments = getattr(__object, "__self__", None), list(arguments)
         if owner is __self:  # one of the counting calls
             return __object(*arguments)
+        if isinstance(__object, LoopContext) and arguments:  # one more level of a recursive loop
+            arguments[0] = __self.counted(arguments[0], 1)
         if isinstance(owner, (str, bytes, int, float, list, tuple, dict)):
             _check_method(owner, getattr(__object, "__name__", ""), arguments, named)
         result = super().call(__context, __object, *arguments, **named)
@@ -374,6 +380,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """`value[start:stop:step]`."""
         _budget.get().make(_size(value))
         return value[slice(start, stop, step)]
+
+    def searched(self, value):
+        """What `in` looks through."""
+        _budget.get().make(_size(value))
+        return value
 
     def measured(self, value):
         """A value that will be written out or compared, counted with all that it holds."""
