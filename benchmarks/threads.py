@@ -1,6 +1,6 @@
 """One LiteRT file and several threads: a pool of interpreters (ours) beside a lock around one.
 
-    python benchmarks/threads.py --files DIR
+    python benchmarks/threads.py
 
 MiniLM answers texts of 5 to 25 words, one a call, as float32 and as dynamic int8; a decoder (SmolLM2's width, six
 layers, random weights) writes tokens, several texts taking turns on one model (ours) beside a model of one thread for
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -159,25 +160,31 @@ def show(results: dict) -> None:
         print(f"{name}: {count} wrong of 8 x {WRONG_TEXTS:,}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=Path, required=True, help="folder of the exported files, written if missing")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--texts", type=int, default=400, help="texts of one measurement (default: %(default)s)")
-    arguments = parser.parse_args()
-    machine = harness.machine(["tfxformer", "ai-edge-litert"])
-    writer = multiprocessing.get_context("spawn").Process(target=write_files, args=(arguments.files,))
+def run(folder: Path, texts: int, rounds: int) -> tuple[dict, dict]:
+    """({name: what `measure` finds}, {name: wrong answers}) of the files of a folder."""
+    writer = multiprocessing.get_context("spawn").Process(target=write_files, args=(folder,))
     writer.start()
     writer.join()
     measured, differing = {}, {}
     for mode in ENCODERS:
-        path, name = arguments.files / f"minilm-{mode}.tflite", f"texts, {mode}"
-        jobs = sentences(arguments.texts)
-        measured[name] = measure(name, path, {"pool": pool, "lock": lock}, jobs, 1, arguments.rounds)
+        path, name = folder / f"minilm-{mode}.tflite", f"texts, {mode}"
+        measured[name] = measure(name, path, {"pool": pool, "lock": lock}, sentences(texts), 1, rounds)
         differing[name] = in_fresh_process(wrong, path)
-    path, prompts = arguments.files / "decoder-dynamic_int8.tflite", [[index + 1, 7, 9] for index in range(16)]
+    path, prompts = folder / "decoder-dynamic_int8.tflite", [[index + 1, 7, 9] for index in range(16)]
     roads = {"one model": turns, "models": models}
-    measured["tokens, dynamic_int8"] = measure("tokens", path, roads, prompts, TOKENS, arguments.rounds)
+    measured["tokens, dynamic_int8"] = measure("tokens", path, roads, prompts, TOKENS, rounds)
+    return measured, differing
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=Path, help="folder of the files, written if missing (default: not kept)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=400, help="texts of one measurement (default: %(default)s)")
+    arguments = parser.parse_args()
+    machine = harness.machine(["tfxformer", "ai-edge-litert"])
+    with tempfile.TemporaryDirectory() as folder:
+        measured, differing = run(arguments.files or Path(folder), arguments.texts, arguments.rounds)
     results = {
         "what": "texts or tokens a second of one file by calling threads",
         "command": harness.command(arguments.files),
