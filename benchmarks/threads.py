@@ -4,9 +4,9 @@
 
 MiniLM answers texts of 5 to 25 words, one a call, as float32 and as dynamic int8; a decoder (SmolLM2's width, six
 layers, random weights) writes tokens, several texts taking turns on one model (ours) beside a model of one thread for
-each. Every road runs in fresh processes: texts or tokens a second by number of calling threads, and the memory
-allocated (RssAnon) while it ran with the most of them. Then 8 threads ask 1,000 texts each, in orders of their own, and
-each answer is compared with the one of a single thread. Linux only.
+each. Every road runs in fresh processes: texts or tokens a second by number of calling threads, the processor's
+milliseconds for each, which other work on the machine disturbs less, and the memory allocated (RssAnon). Then 8 threads
+ask 1,000 texts each, in orders of their own, and each answer is compared with the one of a single thread. Linux only.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from loading import anonymous_bytes
 
 LENGTH = 32
 THREADS = (1, 2, 4, 8)
+KEYS = tuple(map(str, THREADS))
 ENCODERS = ("float32", "dynamic_int8")
 WRONG_TEXTS = 1000  # of each of 8 threads
-CACHE, TOKENS = 256, 32
+CACHE, TOKENS = 256, 16
 
 
 def write_files(folder: Path) -> None:
@@ -98,16 +99,17 @@ def models(path):
 
 
 def rates(road, path, jobs: list) -> dict:
-    """Answers a second by number of threads, and the bytes allocated with the most of them."""
-    answer, found = road(path), {}
+    """(answers a second, processor seconds of an answer) by number of threads, and the bytes allocated."""
     before = anonymous_bytes("self")
+    answer, found = road(path), {}
     for count in THREADS:
         with ThreadPoolExecutor(count) as threads:
             list(threads.map(answer, jobs[: 2 * count]))  # what is made for as many is made
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             list(threads.map(answer, jobs))
-            found[str(count)] = len(jobs) / (time.perf_counter() - start)
-    return {"a_second_by_threads": found, "added_bytes": anonymous_bytes("self") - before}
+            seconds, processor = time.perf_counter() - start, time.process_time() - processor
+            found[str(count)] = len(jobs) / seconds, processor / len(jobs)
+    return {"by_threads": found, "added_bytes": anonymous_bytes("self") - before}
 
 
 def wrong(path) -> int:
@@ -138,24 +140,30 @@ def measure(name: str, path: Path, roads: dict, jobs: list, each: int, rounds: i
             print(name, road, runs[road][-1], file=sys.stderr)
     return {
         road: {
-            "a_second_by_threads": {
-                str(count): harness.spread([each * run["a_second_by_threads"][str(count)] for run in measured])
-                for count in THREADS
-            },
             "added_megabytes": max(run["added_bytes"] for run in measured) / 1e6,
+            "by_threads": {count: _medians([run["by_threads"][count] for run in measured], each) for count in KEYS},
         }
         for road, measured in runs.items()
     }
 
 
+def _medians(found: list, each: int) -> dict:
+    return {
+        "a_second": harness.spread([each * rate for rate, _ in found]),
+        "processor_milliseconds": harness.spread([1000 * seconds / each for _, seconds in found]),
+    }
+
+
 def show(results: dict) -> None:
     """A table of medians."""
-    print(f"{'':38s}" + "".join(f"{count:>8d}" for count in THREADS) + "   threads")
-    for name, roads in results["a_second"].items():
+    print(
+        f"{'a second (processor milliseconds each)':40s}" + "".join(f"{count:>14d}" for count in THREADS) + "  threads"
+    )
+    for name, roads in results["answers"].items():
         for road, found in roads.items():
-            medians = (found["a_second_by_threads"][str(count)]["median"] for count in THREADS)
-            numbers = "".join(f"{value:8.0f}" for value in medians)
-            print(f"{name:24s}{road:14s}{numbers}   +{found['added_megabytes']:.0f} MB")
+            medians = [[one["median"] for one in found["by_threads"][count].values()] for count in KEYS]
+            numbers = "".join(f"{rate:7.0f} ({cost:.1f})".rjust(14) for rate, cost in medians)
+            print(f"{name:24s}{road:16s}{numbers}  +{found['added_megabytes']:.0f} MB")
     for name, count in results["wrong_answers"].items():
         print(f"{name}: {count} wrong of 8 x {WRONG_TEXTS:,}")
 
@@ -165,14 +173,14 @@ def run(folder: Path, texts: int, rounds: int) -> tuple[dict, dict]:
     writer = multiprocessing.get_context("spawn").Process(target=write_files, args=(folder,))
     writer.start()
     writer.join()
-    measured, differing = {}, {}
+    measured = {}
     for mode in ENCODERS:
         path, name = folder / f"minilm-{mode}.tflite", f"texts, {mode}"
         measured[name] = measure(name, path, {"pool": pool, "lock": lock}, sentences(texts), 1, rounds)
-        differing[name] = in_fresh_process(wrong, path)
     path, prompts = folder / "decoder-dynamic_int8.tflite", [[index + 1, 7, 9] for index in range(16)]
     roads = {"one model": turns, "models": models}
     measured["tokens, dynamic_int8"] = measure("tokens", path, roads, prompts, TOKENS, rounds)
+    differing = {mode: in_fresh_process(wrong, folder / f"minilm-{mode}.tflite") for mode in ENCODERS}
     return measured, differing
 
 
@@ -190,7 +198,7 @@ def main():
         "command": harness.command(arguments.files),
         "rounds": arguments.rounds,
         "machine": machine,
-        "a_second": measured,
+        "answers": measured,
         "wrong_answers": differing,
     }
     show(results)

@@ -2,10 +2,11 @@
 
 An interpreter holds one text: two threads in one get each other's answers. Two roads were measured
 (benchmarks/threads.py): a lock around one interpreter, and a pool. This is the pool. A call that finds another one
-running takes a second interpreter, with one thread of its own: on two cores they answer nearly twice as many texts a
-second (int8) as callers that wait for one interpreter of two threads, whose threads wait for each other at every
-operator. Each costs the memory of its packed weights and activations; the file is mapped once for all. A program that
-never calls from two threads at the same time has one interpreter, with all its threads.
+running takes a second interpreter, with one thread of its own. On two idle cores two of them answered 1,099 texts of 32
+tokens a second, against 569 by callers that waited for one interpreter of two threads, whose threads wait for each
+other at every operator (MiniLM, dynamic int8; float32: 182 against 153). Each costs the memory of its packed weights
+and activations, 23 MB there (float32: 83 MB); the file is mapped once for all. A program that never calls from two
+threads at the same time has one interpreter, with all its threads.
 """
 
 from __future__ import annotations
