@@ -495,6 +495,36 @@ def test_long_texts_are_read_in_windows(tiny_tokenizer):
     assert found == [best[place][1] for place in range(150)] and len(set(found)) > 1
 
 
+def test_files_tag_as_the_task_does(tiny_tokenizer):
+    """LiteRTModel names words by the same code: here on the logits of the Keras task, at the length of its file."""
+    from tfxformer.export import LiteRTModel
+
+    labels = ["B-PER", "B-LOC", "O"]
+    model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), labels, tokenizer=tiny_tokenizer)
+    tiny.perturb(model)
+
+    class File(LiteRTModel):
+        sequence_length, _has_segments, task = 64, True, "token-classification"
+
+        def __init__(self):
+            self.labels, self.tokenizer = labels, tiny_tokenizer
+
+        def _token_outputs(self, batch, output):
+            return model.logits(batch, verbose=0)
+
+    long = [tiny.WORDS[i % len(tiny.WORDS)] for i in range(90)]
+    words = [long, ["good", "\u200b", "film"]]
+    with pytest.warns(UserWarning, match="no piece"):
+        found = File().predict(words)
+    with pytest.warns(UserWarning, match="no piece"):
+        assert found == model.predict(words, verbose=0)
+    assert len(found[0]) == 90 and found[1][1] == "O"
+    with pytest.raises(ValueError, match="92 tokens"):
+        File().predict(words, truncation=False)
+    with pytest.raises(TypeError, match=r"pass \[texts\]"):
+        File().predict("good film")
+
+
 @pytest.mark.reference
 def test_windows_are_those_of_transformers(tmp_path, tiny_tokenizer):
     """`return_overflowing_tokens` with a stride cuts the same windows."""

@@ -14,11 +14,12 @@ from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.masking import best_fillings
 from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
 from tfxformer.data.spans import best_answers, encode_windows
-from tfxformer.data.word_labels import word_predictions
+from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.export import decoding
 from tfxformer.export.interpreters import Interpreters
 from tfxformer.export.model_file import open_file
 from tfxformer.export.signature_inputs import checked
+from tfxformer.text.inputs import as_list
 
 
 class LiteRTModel:
@@ -107,7 +108,8 @@ class LiteRTModel:
         Returns:
             "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
             "text-embedding": float32 [B, D];
-            "token-classification": B lists with a label for each word (the first one for words cut off);
+            "token-classification": B lists with a label for each word (longer texts are read in windows; a word that
+                makes no piece gets "O" where there is that label, else None);
             "question-answering": B lists of `data.spans.Answer`, best first;
             "masked-lm": B lists with, for each mask, `top_k` pairs (token, probability).
         """
@@ -143,11 +145,14 @@ class LiteRTModel:
         return np.concatenate([row[output] for row in self._rows(batch)])
 
     def _tag(self, texts, pairs, truncation):
-        words = [text.split() if isinstance(text, str) else list(text) for text in texts]
-        encoding, batch = self._encode(words, None, truncation, is_split_into_words=True, return_offsets=True)
-        pieces = self._token_outputs(batch, "logits").argmax(axis=-1)  # [B, S, C] -> [B, S]
-        found = word_predictions(pieces, encoding.word_ids, [len(text) for text in words], missing=0)
-        return [[self.labels[i] for i in row] for row in found]
+        texts = [text.split() if isinstance(text, str) else text for text in as_list(texts, "texts")]
+        words = read_examples(texts, words=True).texts
+        length = self.sequence_length
+        if not truncation:  # refuses a text that needs more than one window
+            self.tokenizer.encode(words, sequence_length=length, truncation=False, is_split_into_words=True)
+        windows = encode_word_windows(self.tokenizer, words, sequence_length=length, segment_ids=self._has_segments)
+        pieces = self._token_outputs(windows.batch, "logits").argmax(axis=-1)  # [W, S, C] -> [W, S]
+        return named_labels(word_values(windows, pieces), self.labels)
 
     @keywords.checked(to=best_answers)
     def _answer(self, questions, contexts, truncation, stride=None, **options):
