@@ -42,7 +42,7 @@ class SavedModel(keras.Model):
                 f"{filepath}: a model cannot be read back from the legacy HDF5 format. Save it as a .keras file, or "
                 "its weights alone by save_weights('NAME.weights.h5')."
             )
-        if not _is_local(filepath):
+        if not _is_local(filepath) or (zipped is not False and not str(filepath).endswith(".keras")):  # Keras says why
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
         _check_overwrite(filepath, overwrite)
@@ -62,7 +62,7 @@ class SavedModel(keras.Model):
 
         Of shards, the .json that lists them is removed first and written last: half of them cannot be loaded.
         """
-        if not _is_local(filepath):
+        if not _is_local(filepath) or not str(filepath).endswith((".weights.h5", ".weights.json")):  # Keras says why
             super().save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
             return
         _check_overwrite(filepath, overwrite)
@@ -74,6 +74,11 @@ class SavedModel(keras.Model):
         with replacing(filepath) as part:
             self._check_space(part.parent)
             super().save_weights(part)
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Keras' `load_weights`, `~` expanded as `save_weights` does."""
+        path = Path(filepath).expanduser() if _is_local(filepath) else filepath
+        super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
 
     def _check_space(self, folder: Path) -> None:
         """Says that a disk is full before HDF5 meets it: the process would not survive that (HDF5 1.14)."""

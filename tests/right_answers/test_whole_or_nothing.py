@@ -276,4 +276,6 @@ def test_save_over_a_file_that_may_not_be_replaced_and_h5_are_refused(tmp_path):
     for name in ("model.h5", "model.hdf5"):
         with pytest.raises(ValueError, match="legacy HDF5"):
             task.save(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"Received: filepath={tmp_path}/model\.$"):
+        task.save(tmp_path / "model")  # Keras' own words, about the path that was given
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from tfxformer.data.evaluation import main_score, predict, scores
 from tfxformer.export import ExportError, LiteRTModel, export_litert
-from tfxformer.files import replacing_folder
+from tfxformer.files import recover, replacing_folder
 from tfxformer.json_files import read_json
 from tfxformer.recipes import pipeline, report
 from tfxformer.recipes.file_costs import file_costs
@@ -114,6 +114,7 @@ class Sweep:
     def make(self, point: Point, axis: str) -> Path:
         """The .keras file of the point's model after `axis`: an older run's, or made now."""
         folder, settings = self._stage_folder(point, axis), point.until(axis)
+        recover(folder)
         path, last = folder / "model.keras", list(settings)[-1]
         if path.exists():
             _read(folder / "stage.json")
@@ -151,6 +152,7 @@ class Sweep:
     def measure(self, point: Point) -> dict:
         """Exports a point and scores the file itself, text by text through LiteRT; or what an older run measured."""
         folder = self._point_folder(point)
+        recover(folder)
         if (folder / "point.json").exists():
             found, file = _read(folder / "point.json"), self.file(point)
             _check_kept(file, "refused" in found or (file.is_file() and file.stat().st_size == found.get("bytes")))
