@@ -33,7 +33,9 @@ class Prune(keras.callbacks.Callback):
     A constraint on each kernel, applied by the optimizer inside the compiled step, holds the pruned weights
     at exactly zero after every update; so it does under jit_compile, steps_per_execution, mixed precision,
     distribution strategies, EMA, clipping and gradient accumulation. The model keeps nothing of it: a saved
-    file has zeros and no mask, and the kernels' own constraints come back.
+    file has zeros and no mask, and the kernels' own constraints come back. So a later fit trains the zeros as any
+    weight, unless one of its callbacks keeps them: `QuantizationAware` and `Cluster` do, as does another
+    `Prune(ConstantSparsity(the same, begin_step=0))`.
 
     Steps are the optimizer's updates (`optimizer.iterations`, which `.keras` files keep): a reloaded model
     resumes as if never stopped, a fresh optimizer starts the schedule anew. If the schedule has acted before

@@ -1,0 +1,122 @@
+"""What a newcomer copies works: the README's Python snippets in their order, and its command lines, on real inputs.
+
+Only the sizes below are quick ones: fewer texts, epochs and tokens, shorter caches. Every replaced piece must stand in
+the README, so that none is forgotten there.
+"""
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tfxformer import samples
+
+pytestmark = [pytest.mark.samples, pytest.mark.usefixtures("plain_kernels")]
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+FEW = 48  # texts
+
+QUICK = {
+    "news = samples.bbc_topics()": "news = few(samples.bbc_topics())",
+    "epochs=2,\n    batch_size=32,": "epochs=1,\n    batch_size=16,",
+    "begin_step=20, end_step=80, frequency=10": "begin_step=1, end_step=2, frequency=1",
+    "distiller.fit(texts, labels, epochs=3)": "distiller.fit(texts, labels, epochs=1)",
+    "classifier.fit(texts, labels, epochs=3)": "classifier.fit(texts, labels, epochs=1)",
+    "sequence_length=128)\nprint": "sequence_length=32)\nprint",
+    "texts[:200]": "texts[:16]",
+    # So little trained, a file in int8 may lose any number of points.
+    "AccuracyGate(news.test_texts, news.test_labels)": "AccuracyGate(news.test_texts, news.test_labels, 100)",
+    "tolerance=0.3": "tolerance=0.99",
+    "jit_compile=True)": "jit_compile=False)",
+    'sequence_length=128, kind="masked"': 'sequence_length=32, kind="masked"',
+    "256": "4",
+    "epochs=10,": "epochs=1,",
+    "max_new_tokens=20": "max_new_tokens=2",
+    "max_new_tokens=50": "max_new_tokens=2",
+    "max_new_tokens=60": "max_new_tokens=4",
+    "cache_length=1040, prefill_lengths=(16, 128)": "cache_length=128, prefill_lengths=(32,)",
+}
+QUICK_COMMANDS = {
+    "applications/shrink_sentiment/recipe.yaml": "recipe.yaml",
+    "--sequence-length 128": "--sequence-length 32",
+    "--max-new-tokens 50": "--max-new-tokens 2",
+    "--cache-length 1040 --prefill-lengths 16,128": "--cache-length 128 --prefill-lengths 32",
+    "finetune MODEL": "finetune MODEL --epochs 1",
+    "prune saved_models/mine train.csv": "prune saved_models/mine train.csv --epochs 1 --batch-size 4",
+}
+RECIPE = """
+name: films
+model: MODEL
+data: {train: train.csv, test: test.csv}
+sequence_length: 16
+latency_rounds: 1
+sweep: {tune: [{epochs: 1}], quantize: [dynamic_int8]}
+choose: {within_points: 100}
+"""
+
+
+def blocks(language: str) -> str:
+    """The README's fenced blocks of a language, in their order, as one text."""
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+
+
+def quickened(text: str, pieces: dict) -> str:
+    for piece, quick in pieces.items():
+        assert piece in text, f"The README has no {piece!r} any more: mend the list of quick settings."
+        text = text.replace(piece, quick)
+    return text
+
+
+def few(news):
+    """The first texts of each part, cut short."""
+    parts = {name: getattr(news, name)[:FEW] for name in ("train_labels", "test_labels")}
+    short = {name: [text[:100] for text in getattr(news, name)[:FEW]] for name in ("train_texts", "test_texts")}
+    return news._replace(**parts, **short)
+
+
+def test_the_snippets_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = quickened(blocks("python"), QUICK)
+    if importlib.util.find_spec("litert_lm_builder") is None:
+        code = code.replace("export.bundle_litertlm(", "(lambda *arguments: None)(")
+    names = {"few": few, "__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["classifier"].predict(["The striker scored twice."]).shape == (1, 5)
+    for written in ("topics.keras", "topics.tflite", "int8.tflite", "lm.tflite", "reviews-adapter", "records", "run"):
+        assert (tmp_path / written).exists(), written
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A working folder with the files that the README's command lines name."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{article} film was {word}" for article in ("the", "a") for word in ("good,pos", "dull,neg")]
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("\n".join(["text,label", *rows * 4]), encoding="utf-8")
+    for name in ("corpus.txt", "novels.txt"):
+        lines = ["It is a truth universally acknowledged, that a single man must be in want of a wife."] * 40
+        (tmp_path / name).write_text("\n\n".join(lines), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("MODEL", str(samples.minilm())), encoding="utf-8")
+    shutil.copy(samples.smollm2(), tmp_path / "smollm2.gguf")
+    return tmp_path
+
+
+def test_the_command_lines_in_their_order(desk):
+    from typer.testing import CliRunner
+
+    from tfxformer.cli.main import app
+
+    lines = quickened(blocks("sh"), QUICK_COMMANDS).splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("tfxformer ")]
+    assert {command[0] for command in commands} >= {"compress", "finetune", "export", "predict", "chat", "prepare"}
+    for command in sorted(commands, key=lambda one: one[0] == "compress"):  # the others tell sooner
+        if command[0] == "tpu-check" and importlib.util.find_spec("libtpu") is None:
+            continue  # an extra, as the README says
+        if command[0] == "train-lm":
+            command += ["--epochs", "1"]
+        arguments = [str(samples.minilm()) if word == "MODEL" else word for word in command]
+        result = CliRunner().invoke(app, arguments, input="Hello.\n")
+        assert result.exit_code == 0, f"tfxformer {' '.join(command)}: {result.stderr}\n{result.exception!r}"
+    assert (desk / "mine.tflite").exists() and (desk / "smollm2.tflite").exists()
