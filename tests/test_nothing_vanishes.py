@@ -267,6 +267,31 @@ def test_the_options_of_a_file_are_those_of_its_task(files):
         model.predict([("a", "b")], n_best_size=2)
 
 
+class Mine(tasks.TextClassifier):
+    """As users write subclasses."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.pop("own", None)
+        super().__init__(*args, **kwargs)
+
+
+class MyDense(layers.Dense):
+    """The same of a layer."""
+
+    def __init__(self, units, **kwargs):
+        kwargs.pop("own", None)
+        super().__init__(units, **kwargs)
+
+
+def test_a_subclass_of_a_users_takes_what_it_likes_and_hands_on_what_is_known(encoder):
+    assert Mine(encoder, ["a", "b"], own=3, sequence_length=8).sequence_length == 8
+    assert MyDense(3, own=3, name="mine").name == "mine"
+    with pytest.raises(TypeError, match=f"Mine takes no '{UNKNOWN}'"):
+        Mine(encoder, ["a", "b"], **{UNKNOWN: 1})
+    with pytest.raises((TypeError, ValueError), match=UNKNOWN):  # Keras' own for a layer
+        MyDense(3, **{UNKNOWN: 1})
+
+
 def commands():
     click = typer.main.get_command(app)
     return sorted(click.commands)

@@ -266,13 +266,14 @@ class KnownKeywords:
     """A base of classes that refuse, before anything is made, keywords which no `__init__` of theirs takes.
 
     What counts as taken is collected over the class and its bases, as far as each hands `**kwargs` on; a class with
-    `keras_keywords` says what its last `super().__init__(**kwargs)` really reads. Subclasses need nothing of their own.
+    `keras_keywords` says what its last `super().__init__(**kwargs)` really reads. Subclasses need nothing of their own;
+    one from outside of this package may take keywords out of its `**kwargs`, so only what it hands on is looked at.
     """
 
     keras_keywords: tuple[str, ...]
 
     def __new__(cls, *args, **kwargs):
-        if kwargs:
+        if kwargs and not _has_init_of_others(cls):
             refuse_unknown(kwargs, keywords_of(cls), cls.__name__)
         new = super().__new__
         return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
@@ -326,6 +327,16 @@ def checked(function=None, *, to=None):
 
     wrapper.keywords_go_to = to
     return wrapper
+
+
+def _has_init_of_others(cls: type) -> bool:
+    """Whether an `__init__` that is none of ours stands in front of ours."""
+    for owner in cls.__mro__:
+        if owner.__module__.partition(".")[0] == "tfxformer":
+            return False
+        if "__init__" in vars(owner):
+            return True
+    return False
 
 
 def _class_of(one) -> type:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.keywords import named_inputs
+from tfxformer.keywords import named_inputs, refuse_unknown
 from tfxformer.layers import (
     DEFAULT,
     Cache,
@@ -225,6 +225,7 @@ class Decoder(Backbone):
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
         check_switches(config, "Decoder")
+        refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
         # === Layers ===
         layers = make_layers(config, gradient_checkpointing, dtype)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from tfxformer.keywords import refuse_unknown
 from tfxformer.layers import (
     DEFAULT,
     ConstantSegmentEmbedding,
@@ -198,6 +199,7 @@ class Encoder(Backbone):
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
         check_switches(config, "Encoder")
+        refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
         # === Layers ===
         layers = make_layers(config, gradient_checkpointing, dtype, tables and tables._parts)
 

@@ -14,7 +14,7 @@ from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.weights import example_weights
 from tfxformer.files import replacing_folder
-from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked
+from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels import plain_operations
 from tfxformer.layers.numerics import writing_in_force
@@ -66,6 +66,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     backbone_kind = None  # "encoder" or "decoder", where it is right on that alone
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
+        refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
         maximum = backbone.config.max_sequence_length
         if sequence_length is not None and not 0 < sequence_length <= maximum:
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
