@@ -22,11 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-MODEL_HELP = "A Hugging Face folder, a hub id (owner/name[@revision]), or a .keras file."
-LANGUAGE_HELP = (
-    "A Hugging Face folder, a hub id (owner/name[@revision]), a .keras, a .gguf or a .tflite file of a language model."
-)
-RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name[@revision]), a .keras file, or a .tflite file."
+MODEL_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), or a .keras file."
+LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf or a .tflite file of a language model."
+RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), a .keras file, or a .tflite file."
 DATA_HELP = "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
