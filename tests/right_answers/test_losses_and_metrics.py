@@ -455,6 +455,10 @@ def test_saved_and_compiled_alike(made, tmp_path):
         task = made[name]
         metrics = ["accuracy", keras.metrics.AUC(name="area"), "recall"]
         wanted = evaluated(task, x, y, "categorical_crossentropy", metrics)
+        checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "val_accuracy", save_best_only=True)
+        checkpoint.set_model(task)
+        checkpoint._set_monitor_op()  # the accuracy says that more is better
+        assert checkpoint._is_improvement(2.0, 1.0)
         task.save(tmp_path / "task.keras")
         opened = keras.models.load_model(tmp_path / "task.keras")
         opened.run_eagerly = True

@@ -257,6 +257,8 @@ class OutputMetric(keras.metrics.Metric):
         self._output = tuple(output)  # Keras would make a tracked list of it
         self._class = keras_name(metric)
         _check_kind(self._class, Output(*output), metric)
+        if hasattr(metric, "_direction"):  # by which ModelCheckpoint and EarlyStopping know what is better
+            self._direction = metric._direction
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         output = Output(*self._output)
