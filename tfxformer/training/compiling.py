@@ -256,6 +256,8 @@ class OutputMetric(keras.metrics.Metric):
         self.counts = counts
         self._output = tuple(output)  # Keras would make a tracked list of it
         self._class = keras_name(metric)
+        if hasattr(metric, "_direction"):  # by it callbacks know, with mode="auto", what is better
+            self._direction = metric._direction
         _check_kind(self._class, Output(*output), metric)
         if hasattr(metric, "_direction"):  # by which ModelCheckpoint and EarlyStopping know what is better
             self._direction = metric._direction
