@@ -6,7 +6,7 @@ import importlib
 
 from tfxformer.registered import announce
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _SUBMODULES = (
     "checkpoints", "compression", "data", "export", "generation", "layers", "models", "samples", "tasks", "text",
