@@ -23,7 +23,6 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
-    "additional_chat_templates/*.jinja",
     "*.model",  # SentencePiece under all its names
     "*.spm",
 )

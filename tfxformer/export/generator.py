@@ -26,7 +26,7 @@ from tfxformer.text.generation_config import GenerationConfig
 from tfxformer.text.inputs import as_texts, check_one_prompt
 from tfxformer.text.stopping import StopStrings, read_stops
 from tfxformer.text.streaming import TextStream
-from tfxformer.text.token_rules import NOT_FINITE, Rows
+from tfxformer.text.token_rules import Rows, require_finite
 
 STREAM_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "seed", "stop")
 
@@ -203,7 +203,7 @@ class LiteRTGenerator:
         steps, likelihoods = self.steps(), []
         for token, following in itertools.pairwise(ids):
             logits = steps.decode(token).astype(np.float64)
-            _require_finite(logits)
+            require_finite(np.isfinite(logits).all())
             likelihoods.append(logits[following] - np.logaddexp.reduce(logits))
         return float(np.mean(likelihoods))
 
@@ -253,7 +253,7 @@ class LiteRTGenerator:
         steps.prefill(ids[:-1])
         while len(written) < end:
             logits = steps.decode(written[-1])
-            _require_finite(logits)
+            require_finite(np.isfinite(logits).all())
             if not rules.change_nothing:
                 rows = Rows(np.array([written], np.int32), len(written), np.zeros(1, np.int32), len(ids), end)
                 logits = rules.apply(logits[None], rows)[0]
@@ -270,12 +270,6 @@ class LiteRTGenerator:
             if strings.stopped:
                 return
         yield from filter(None, [strings.feed(text.end()) + strings.end()])
-
-
-def _require_finite(logits) -> None:
-    """Refuses logits of which no next token can be chosen."""
-    if not np.isfinite(logits).all():
-        raise ValueError(NOT_FINITE)
 
 
 def _is_whole(value) -> bool:

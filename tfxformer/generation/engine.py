@@ -15,7 +15,7 @@ from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
 from tfxformer.layers.cache import reordered
-from tfxformer.text.token_rules import NOT_FINITE, Rows
+from tfxformer.text.token_rules import Rows
 
 PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
 KEPT_FUNCTIONS = 16  # the compiled functions that a model keeps, the last ones used
@@ -92,16 +92,6 @@ def mark_seen(seen, token_ids):
 def all_finite(logits):
     """Whether no logit is NaN or infinite, as a bool scalar."""
     return ops.all(ops.isfinite(logits))
-
-
-def require_finite(finite) -> None:
-    """Refuses logits of which no next token can be chosen.
-
-    Raises:
-        ValueError: where `finite` is False.
-    """
-    if not bool(finite):
-        raise ValueError(NOT_FINITE)
 
 
 def has_penalty(kinds: tuple) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.generation.engine import Engine, Request, State, require_finite
+from tfxformer.generation.engine import Engine, Request, State
 from tfxformer.generation.prompts import (
     Prompts,
     check_count,
@@ -23,7 +23,7 @@ from tfxformer.generation.prompts import (
     until_stop,
 )
 from tfxformer.generation.samplers import Greedy
-from tfxformer.text.token_rules import Rows, TokenRules
+from tfxformer.text.token_rules import Rows, TokenRules, require_finite
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
-from tfxformer.generation.engine import require_finite
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.decoder import check_causal
@@ -21,6 +20,7 @@ from tfxformer.tasks import generating
 from tfxformer.tasks.generation_methods import GenerationMethods
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
+from tfxformer.text.token_rules import require_finite
 from tfxformer.training import Perplexity
 from tfxformer.training.array_checks import Limit
 from tfxformer.training.compiling import is_token_cross_entropy

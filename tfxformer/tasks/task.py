@@ -88,9 +88,8 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         """New symbolic inputs of the task: int32 [B, S] by name."""
         return backbone.make_inputs()
 
-    file_length = (
-        None  # tokens that an exported file reads where `sequence_length` is not chosen; None for export's own
-    )
+    # Tokens that an exported file reads where `sequence_length` is not chosen; None for export's own.
+    file_length = None
 
     def file_facts(self) -> dict:
         """What an exported file must know, beside labels and tokenizer, to read texts as the task does: JSON-ready."""

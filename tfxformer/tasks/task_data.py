@@ -29,7 +29,7 @@ class TaskData:
         return read_examples(given.x, given.y, words=self.lists_are_examples)
 
     def read_given(self, x, y=None, sample_weight=None, **arguments) -> Given:
-        """What `fit` was given, its streams of texts as lists; see `data.streams.read_given`."""
+        """What `fit` was given, its streams of texts as lists; see `tasks.streams.read_given`."""
         arguments = {"lists": self.lists_are_examples, "default_batch": self.default_batch, **arguments}
         return read_given(x, y, sample_weight, **arguments)
 

@@ -15,10 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOT_FINITE = (
+_NOT_FINITE = (
     "The model's logits are not finite (NaN or infinite): its weights hold such numbers, or overflow in its dtype. "
     "Load the weights anew, or take float32."
 )
+
+
+def require_finite(finite) -> None:
+    """Refuses logits of which no next token can be chosen.
+
+    Args:
+        finite: bool, or what is like one: whether all of them are finite numbers.
+
+    Raises:
+        ValueError: where they are not.
+    """
+    if not bool(finite):
+        raise ValueError(_NOT_FINITE)
 
 
 class Rows(NamedTuple):

@@ -19,10 +19,10 @@ from tfxformer.training.outputs import (
     are_ids,
     arranged,
     as_ids,
+    broadcast_weights,
     compared,
     keras_name,
-    like,
-    said,
+    to_predictions,
     wants_logits,
 )
 
@@ -187,7 +187,7 @@ class OutputLoss(keras.losses.Loss):
         if self._of_logits is not None and self._class in CROSS_ENTROPIES.get(kind, ()):
             loss = self._of_logits
         elif self._class not in TAKE_MARGINS and not wants_logits(loss):
-            predictions = said(kind, logits)
+            predictions = to_predictions(kind, logits)
         return loss.call(y_true, predictions) if isinstance(loss, keras.losses.Loss) else loss(y_true, predictions)
 
     def get_config(self):
@@ -256,10 +256,8 @@ class OutputMetric(keras.metrics.Metric):
         self.counts = counts
         self._output = tuple(output)  # Keras would make a tracked list of it
         self._class = keras_name(metric)
-        if hasattr(metric, "_direction"):  # by it callbacks know, with mode="auto", what is better
-            self._direction = metric._direction
         _check_kind(self._class, Output(*output), metric)
-        if hasattr(metric, "_direction"):  # by which ModelCheckpoint and EarlyStopping know what is better
+        if hasattr(metric, "_direction"):  # by it ModelCheckpoint and EarlyStopping know what is better
             self._direction = metric._direction
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -273,9 +271,9 @@ class OutputMetric(keras.metrics.Metric):
         y_true, logits, labelled = arranged(output, y_true, y_pred)
         if labelled is not None:
             labelled = ops.cast(labelled, "float32")
-            weights = labelled if weights is None else labelled * like(weights, labelled)
+            weights = labelled if weights is None else labelled * broadcast_weights(weights, labelled)
         if self._class is None:
-            predictions = logits if wants_logits(self.metric) else said(KINDS[output.kind], logits)
+            predictions = logits if wants_logits(self.metric) else to_predictions(KINDS[output.kind], logits)
             return self.metric.update_state(y_true, predictions, sample_weight=weights)
         if _is_of_rows(self._class, output, y_true, logits):
             terms = ops.categorical_crossentropy(y_true, logits, from_logits=True)
@@ -287,10 +285,10 @@ class OutputMetric(keras.metrics.Metric):
         if self._class in (*TAKE_THE_ORDER, *TAKE_MARGINS):
             return logits
         if not wants_logits(self.metric):
-            return said(kind, logits)
+            return to_predictions(kind, logits)
         if self._class != "AUC" or kind != "softmax":
             return logits
-        chances = ops.clip(said(kind, logits), 1e-7, 1.0 - 1e-7)
+        chances = ops.clip(to_predictions(kind, logits), 1e-7, 1.0 - 1e-7)
         return ops.log(chances) - ops.log1p(-chances)  # it takes the sigmoid of each
 
     def _rows(self, y_true, predictions, kind: str, weights):
@@ -298,12 +296,12 @@ class OutputMetric(keras.metrics.Metric):
         if self._class in TAKE_CHOICES and getattr(self.metric, "sparse_y_pred", True):
             y_true = as_ids(y_true, predictions) if kind == "softmax" else y_true
             predictions = ops.argmax(predictions, -1) if kind == "softmax" else ops.cast(predictions > 0.5, "int32")
-            weights = None if weights is None else ops.reshape(like(weights, predictions), (-1,))
+            weights = None if weights is None else ops.reshape(broadcast_weights(weights, predictions), (-1,))
             return ops.reshape(y_true, (-1,)), ops.reshape(predictions, (-1,)), weights
         if len(predictions.shape) < 2:
             return y_true, predictions, weights
         if weights is not None:
-            weights = ops.reshape(like(weights, predictions[..., 0]), (-1,))
+            weights = ops.reshape(broadcast_weights(weights, predictions[..., 0]), (-1,))
         if len(predictions.shape) > 2:
             y_shape = (-1, y_true.shape[-1]) if len(y_true.shape) == len(predictions.shape) else (-1,)
             y_true = ops.reshape(y_true, y_shape)

@@ -121,8 +121,8 @@ def _as_rows(y_true, logits, kind: str):
     return ops.expand_dims(y_true, -1) if len(y_true.shape) < len(logits.shape) else y_true
 
 
-def said(kind: str, logits):
-    """What `predict` makes of logits in rows; `kind` as `KINDS` has it."""
+def to_predictions(kind: str, logits):
+    """What `predict` returns for logits in rows: probabilities, or scores; `kind` is a value of `KINDS`."""
     logits = ops.cast(logits, "float32")
     if kind == "softmax":
         return ops.softmax(logits, axis=-1)
@@ -146,8 +146,8 @@ def compared(thing, name: str, output: Output, y_true, logits):
     return y_true, logits, kind
 
 
-def like(weights, values):
-    """Weights [B] or [B, S] for values [B], [B, S] or [B, 2]."""
+def broadcast_weights(weights, values):
+    """Weights [B] or [B, S] in the shape of values [B], [B, S] or [B, 2]."""
     for _ in range(len(values.shape) - len(weights.shape)):
         weights = ops.expand_dims(weights, -1)
     if len(weights.shape) > len(values.shape) and weights.shape[-1] == 1:

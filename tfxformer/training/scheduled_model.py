@@ -31,9 +31,9 @@ class ScheduledModel(DistributedModel):
         """What the logits are: an `outputs.Output`, a dict of them by name, or None for what is no task's."""
         return
 
-    def weigh_classes(self, class_weight, x, y=None, sample_weight=None) -> tuple:
-        """(x, y, sample_weight) with the weights of classes; of models with `output_kinds`."""
-        raise NotImplementedError("A model that says its output_kinds weighs their classes.")
+    def weigh_classes(self, class_weight, data: Given) -> Given:
+        """The same data with the weights of its classes; models with `output_kinds` define it."""
+        raise NotImplementedError("A model with output_kinds defines weigh_classes.")
 
     def default_loss(self):
         """The loss of compile(loss="auto")."""
@@ -48,7 +48,7 @@ class ScheduledModel(DistributedModel):
         return
 
     def read_given(self, x, y=None, sample_weight=None, *, batch_size=None, steps=None, epochs=1) -> Given:
-        """What `fit` is given, its streams of texts read as lists: see `data.streams.read_given`."""
+        """What `fit` is given, its streams of texts read as lists: see `tasks.streams.read_given`."""
         return Given(x, y, sample_weight, batch_size)
 
     def want_labels(self, given: Given) -> None:
