@@ -17,11 +17,11 @@ CLASSES = (
     "Adafactor", "AdamW", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
     "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DecoderBlock", "Dense", "DistributedModel",
     "Dropout", "Encoder", "EncoderBlock", "FeedForward", "Lamb", "LayerNormalization", "Lion", "LogitsBias",
-    "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "Numerics", "PermutationLM", "Perplexity", "Pooling",
-    "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "ReplacedTokenAccuracy", "ReplacedTokenDetection",
-    "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled", "SpanLoss", "TextClassifier",
-    "TextEmbedder", "TokenClassifier", "TokenEmbedding", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear",
-    "WarmupPolynomial", "WarmupStableDecay",
+    "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "Numerics",
+    "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization",
+    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
+    "SGD", "Scaled", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding",
+    "UnitLength", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip
 FUNCTIONS = ("span_accuracy",)
 

@@ -130,7 +130,7 @@ def _resolved(module, identifier, output: Output):
 
 def loss_on(output: Output, given):
     """A loss that takes the logits of `output`; `given` itself where it is none of Keras'."""
-    if isinstance(given, OutputLoss):
+    if isinstance(given, LogitsLoss):
         return given
     loss = _resolved(keras.losses, given, output)
     name = keras_name(loss)
@@ -141,11 +141,11 @@ def loss_on(output: Output, given):
         loss = made(reduction=output.reduction, name=loss.__name__) if made is not None else loss
     elif isinstance(given, str):
         loss.reduction = output.reduction
-    return OutputLoss(loss, output)
+    return LogitsLoss(loss, output)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class OutputLoss(keras.losses.Loss):
+class LogitsLoss(keras.losses.Loss):
     """A loss on logits that hands another what it takes: see `compile_arguments`.
 
     Args:
@@ -215,7 +215,7 @@ def _check_kind(name, output: Output, thing) -> None:
 
 def is_token_cross_entropy(loss) -> bool:
     """Whether a compiled loss is the mean cross-entropy of tokens by their weights."""
-    loss = loss.loss if isinstance(loss, OutputLoss) else loss
+    loss = loss.loss if isinstance(loss, LogitsLoss) else loss
     return keras_name(loss) == "SparseCategoricalCrossentropy"
 
 
@@ -228,7 +228,7 @@ def metric_on(output: Output, given, counts: bool = False):
     Args:
         counts: whether rows with a weight count as one each, and those without not at all.
     """
-    if isinstance(given, OutputMetric):
+    if isinstance(given, LogitsMetric):
         return given
     metric = _resolved(keras.metrics, given, output)
     if keras_name(metric) is None and wants_logits(metric) is not False and not counts:
@@ -237,11 +237,11 @@ def metric_on(output: Output, given, counts: bool = False):
         metric = keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", type(metric).__name__))
     if isinstance(given, str):
         metric.name = given
-    return OutputMetric(metric, output, counts)
+    return LogitsMetric(metric, output, counts)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class OutputMetric(keras.metrics.Metric):
+class LogitsMetric(keras.metrics.Metric):
     """A metric on logits that hands another what it takes: see `compile_arguments`.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.training.compiling import OutputLoss
+from tfxformer.training.compiling import LogitsLoss
 from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 
@@ -25,7 +25,7 @@ class Perplexity(keras.metrics.Mean):
     def update_state(self, y_true, y_pred, sample_weight=None):
         # The loss that tasks compile, with the casts that Keras makes: only equal operations become one.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
-        losses = OutputLoss(loss, OF_TOKENS, reduction="none")(y_true, y_pred)
+        losses = LogitsLoss(loss, OF_TOKENS, reduction="none")(y_true, y_pred)
         counted = ops.cast(ops.not_equal(ops.convert_to_tensor(y_true), IGNORED), losses.dtype)
         weights = counted if sample_weight is None else counted * ops.cast(sample_weight, losses.dtype)
         return super().update_state(losses, weights)
