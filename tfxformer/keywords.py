@@ -232,7 +232,10 @@ def named_inputs(batch, wanted: Iterable[str], further: Iterable[str], owner: st
     """
     wanted, further = list(wanted), list(further)
     if not isinstance(batch, Mapping):
-        raise ValueError(f"{owner} takes a batch as a dict of {', '.join(wanted)}; got a {type(batch).__name__}.")
+        raise ValueError(
+            f"{owner} takes a batch as a dict of {', '.join(wanted)}; got a {type(batch).__name__}. A task's encode "
+            "makes one of texts, and its fit, evaluate and predict read texts themselves."
+        )
     batch = our_inputs(batch)
     missing = [name for name in wanted if name not in batch]
     unknown = [name for name in batch if name not in wanted and name not in further]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.word_labels import entities, entity_scores, first_pieces, piece_targets, word_predictions
+from tfxformer.data.word_labels import entities, entity_scores, first_pieces, piece_targets
 from tfxformer.text import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"
@@ -17,7 +17,7 @@ WORD = st.one_of(st.text("abcdeüñ中-'", min_size=1, max_size=8), st.sampled_f
 
 @given(st.sampled_from(TOKENIZERS), st.lists(st.lists(WORD, max_size=7), min_size=1, max_size=4), st.data())
 @settings(deadline=None, max_examples=80)
-def test_first_pieces_carry_the_labels_and_give_them_back(tokenizer, texts, data):
+def test_first_pieces_carry_the_labels(tokenizer, texts, data):
     labels = [data.draw(st.lists(st.integers(0, 8), min_size=len(w), max_size=len(w))) for w in texts]
     length = data.draw(st.sampled_from([6, 12, 80]))
     encoding = tokenizer.encode(texts, is_split_into_words=True, sequence_length=length, return_offsets=True)
@@ -31,22 +31,14 @@ def test_first_pieces_carry_the_labels_and_give_them_back(tokenizer, texts, data
             assert targets.weights[row, column] == first
             assert targets.labels[row, column] == (labels[row][word] if first else 0)
         assert targets.lost_words[row] == len(words) - len(seen - {-1})
-    counts = [len(words) for words in texts]
-    for row, back in enumerate(word_predictions(targets.labels, encoding.word_ids, counts)):
-        present = set(encoding.word_ids[row].tolist())
-        assert back.tolist() == [label if word in present else -1 for word, label in enumerate(labels[row])]
 
 
-def test_scores_of_pieces_become_scores_of_words():
+def test_first_pieces_are_where_words_begin():
     word_ids = np.array([[-1, 0, 0, 1, -1], [-1, 0, 2, -1, -1]], np.int32)
     assert first_pieces(word_ids).tolist() == [
         [False, True, False, True, False],
         [False, True, True, False, False],
     ]
-    scores = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
-    first, second = word_predictions(scores, word_ids, [2, 4], missing=0)
-    assert first.tolist() == [[2, 3], [6, 7]]
-    assert second.tolist() == [[12, 13], [0, 0], [14, 15], [0, 0]]
 
 
 def test_labels_that_do_not_fit_the_words_are_told():

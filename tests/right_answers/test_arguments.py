@@ -219,6 +219,21 @@ def test_optimizer_arguments_beside_an_object_are_refused(classifier):
         classifier.compile(learning_rat=1e-3)
     with pytest.raises(ValueError, match="learning_rate=nan"):
         classifier.compile(learning_rate=float("nan"))
+    with pytest.raises(TypeError, match="learning_rate beside optimizer=<Adam>"):
+        classifier.compile({"class_name": "Adam", "config": {"learning_rate": 1e-3}}, learning_rate=1e-4)
+    with pytest.raises(TypeError, match=r"optimizer=Adam is a class: give an object, Adam\(...\)"):
+        classifier.compile(keras.optimizers.Adam)
+
+
+def test_what_compile_cannot_use_is_refused_there(classifier):
+    """Each was found where the first step was traced, or never."""
+    with pytest.raises(ValueError, match=r"loss_weights=.*wanted finite numbers"):
+        classifier.compile("sgd", loss_weights=[float("nan")])
+    with pytest.raises(ValueError, match="steps_per_execution=0: wanted a whole number"):
+        classifier.compile("sgd", steps_per_execution=0)
+    for argument in ({"loss": 5}, {"metrics": [5]}):
+        with pytest.raises(TypeError, match="has no 5: wanted a name, an object or a function"):
+            classifier.compile("sgd", **argument)
 
 
 def test_distiller_uses_or_refuses_optimizer_arguments_alike(classifier):

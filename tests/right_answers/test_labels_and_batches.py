@@ -11,7 +11,9 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import compression, tasks
-from tfxformer.data.labels import check_labels, encode_labels
+from tfxformer.data.labels import check_labels, cosine_targets, encode_labels
+from tfxformer.data.spans import answer_spans
+from tfxformer.data.weights import word_weights
 from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.training.array_checks import Limit, check_values
 
@@ -569,3 +571,70 @@ def test_no_nan_in_json(tmp_path, capsys):
     assert not (tmp_path / "report.json").exists() and not capsys.readouterr().out
     write_json(tmp_path / "report.json", {"f1": np.float32(0.5).item()})
     assert json.loads((tmp_path / "report.json").read_text()) == {"f1": 0.5}
+
+
+# ---- what testers found ------------------------------------------------------------------------------------------
+
+
+def test_rows_of_several_labels():
+    """Rows of another width were read as ids ([1, 0, 0, 0] of three labels gave the first two); shares of 0 to 1, which
+    Keras' binary cross-entropy takes as they are, were refused."""
+    several = ["a", "b", "c"], "multi_label_classification"
+    for rows in (np.eye(4)[:2], [[2.0, 2.0, 2.0]], [[1, 0, 1, 0, 0]], [[1, 1]]):
+        with pytest.raises(ValueError, match="each once, or a row of 3 numbers from 0 to 1"):
+            encode_labels(np.asarray(rows).tolist(), *several)
+    shares = np.asarray([[0.5, 0.25, 1.0], [0.0, 1.0, 0.0]], "float32")
+    np.testing.assert_array_equal(encode_labels(shares.tolist(), *several), shares)
+    np.testing.assert_array_equal(
+        encode_labels([[0, 2], ["b"], {"a", "c"}], *several), [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),  # Keras takes 32 in silence
+        ("batch_size", -1),
+        ("batch_size", 4.0),
+        ("epochs", 1.5),
+        ("epochs", "2"),
+        ("initial_epoch", -1),
+        ("steps_per_epoch", 0),
+        ("validation_batch_size", 0),
+    ],
+)
+def test_counts_are_whole_numbers(name, value, classifier):
+    with pytest.raises(ValueError, match=rf"{name}={value!r}: wanted a whole number of [01] or more"):
+        classifier.fit(tiny.TEXTS, tiny.LABELS, verbose=0, **{name: value})
+    if name == "batch_size":
+        for method in (classifier.evaluate, classifier.predict):
+            with pytest.raises(ValueError, match="batch_size="):
+                method(tiny.TEXTS, batch_size=value, verbose=0)
+
+
+def test_validation_data_as_keras_takes_it(classifier):
+    """Keras reads a list of x and y as it reads a tuple; a list of two texts to MaskedLM stays one of texts."""
+    texts, labels = tiny.TEXTS[:3], tiny.LABELS[:3]
+    wanted = classifier.evaluate(texts, labels, verbose=0)[0]
+    classifier.optimizer.learning_rate = 0.0
+    for given in ((texts, labels), [texts, labels], [classifier.encode(texts), np.asarray([1, 0, 1])]):
+        got = classifier.fit(tiny.TEXTS, tiny.LABELS, validation_data=given, verbose=0).history
+        np.testing.assert_allclose(got["val_loss"], wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match="validation_data has 4 parts; wanted x"):
+        classifier.fit(tiny.TEXTS, tiny.LABELS, validation_data=(texts, labels, None, None), verbose=0)
+    classifier.optimizer.learning_rate = 0.01
+
+
+def test_targets_that_are_no_targets_are_named(classifier):
+    """Each came as Python's or numpy's own error from deep inside."""
+    for answer in ("ada", ("ada", 0), {"text": "ada"}, (1.5, 2.5)):
+        with pytest.raises(ValueError, match=r"answers\[0\] is .*wanted \(start, end\) of characters"):
+            answer_spans([answer], ["ada wrote it"])
+    with pytest.raises(ValueError, match="Score 1 is 'same': wanted a number"):
+        cosine_targets([0.5, "same"])
+    with pytest.raises(ValueError, match=r"sample_weight\[0\] is \['x'\]: wanted numbers"):
+        word_weights([["x"]], [["ada"]])
+    with pytest.raises(TypeError, match=r"texts\[0\] is a list of 24: .*zip\(first, second\)"):
+        classifier.predict([tiny.TEXTS, tiny.TEXTS, tiny.TEXTS], verbose=0)
+    with pytest.raises(TypeError, match=r"rows of numbers, data\.to_numpy\(\)"):
+        classifier.fit(tiny.TEXTS, pandas.DataFrame(np.eye(2)[[0, 1] * 12], columns=["a", "b"]), verbose=0)

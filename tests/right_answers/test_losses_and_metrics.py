@@ -500,6 +500,12 @@ def test_a_distiller_compiles_what_its_student_would(made, tiny_tokenizer):
     found = history["loss"][0] - history["logits_loss"][0]
     np.testing.assert_allclose(found, (losses * np.where(IDS == 0, 3.0, 1.0)).mean(), rtol=1e-5)
     assert {"accuracy", "auc"} < {*history}
+    for labels in (IDS, tiny.LABELS):  # texts and names here too: Keras' own took arrays and ids only
+        parts = distiller.train_on_batch(tiny.TEXTS, labels, class_weight={"negative": 3.0}, return_dict=True)
+        np.testing.assert_allclose(parts["loss"], history["loss"][0], rtol=1e-5)
+        distiller.reset_metrics()
+    parts = distiller.test_on_batch(tiny.TEXTS, tiny.LABELS, return_dict=True)
+    np.testing.assert_allclose(parts["loss"] - parts["logits_loss"], losses.mean(), rtol=1e-5)
 
 
 def test_plain_models_are_compiled_as_keras_has_it():
@@ -531,5 +537,12 @@ def test_several_tasks_at_once(backbone, tiny_tokenizer):
     np.testing.assert_allclose(found["tags_accuracy"], sklearn_metrics.accuracy_score(right, chosen), rtol=1e-6)
     with pytest.raises(TypeError, match="sample_weight"):
         both.fit(data, class_weight={0: 2.0})
+    with pytest.raises(ValueError, match="beside a mixture"):  # both vanished
+        both.fit(data, sample_weight=weights)
+    for x in (tiny.TEXTS, {"topics": tiny.TEXTS, "tags": WORDS}):
+        with pytest.raises(TypeError, match=r"takes \{name: \(x, y\), \.\.\.\} for its tasks topics, tags"):
+            both.fit(x, IDS)
+    with pytest.raises(ValueError, match="One batch was wanted"):
+        both.train_on_batch(data)
     with pytest.raises(ValueError, match="topics, tags"):
         both.compile(metrics=["accuracy"])

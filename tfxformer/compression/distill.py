@@ -227,6 +227,10 @@ class Distiller(ScheduledModel):
     def output_kinds(self):
         return self.student.output_kinds if isinstance(self.student, ScheduledModel) else None
 
+    @property
+    def learns_from_labels(self) -> bool:
+        return getattr(self.student, "learns_from_labels", True)
+
     def weigh_classes(self, *arguments):
         return self.student.weigh_classes(*arguments)
 

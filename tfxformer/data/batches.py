@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,12 @@ def read_examples(inputs: Iterable, labels: Iterable | None = None, *, words: bo
         texts = as_texts([first for first, _ in inputs])
         pairs = as_texts([second for _, second in inputs], "pairs")
     else:
+        odd = next((i for i, example in enumerate(inputs) if isinstance(example, (list, tuple, Mapping))), None)
+        if odd is not None:
+            raise TypeError(
+                f"texts[{odd}] is a {type(inputs[odd]).__name__} of {len(inputs[odd])}: an example is a text, or a "
+                "pair of texts, (text, second text); of two columns zip(first, second) makes pairs."
+            )
         texts = as_texts(inputs)
     if labels is not None:
         labels = as_list(labels, "labels")

@@ -97,7 +97,7 @@ def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -
 
     Args:
         targets: label names or ids, or for each a row of the labels' probabilities (soft labels); lists of them (or
-            0/1 rows) for several labels; floats (or rows) for regression.
+            rows of 0 to 1) for several labels; floats (or rows) for regression.
         labels: the names in the order of the columns.
         problem_type: "single_label_classification", "multi_label_classification" or "regression".
 
@@ -116,11 +116,17 @@ def encode_labels(targets: Sequence, labels: Sequence[str], problem_type: str) -
     for i, target in enumerate(targets):
         if not isinstance(target, (list, tuple, set, frozenset, np.ndarray)):
             raise ValueError(f"Example {i} has the target {target!r}: wanted a list of labels, or a row of 0 and 1.")
-    if all(_is_binary_row(target, len(labels)) for target in targets):
+    if all(_is_row_of_shares(target, len(labels)) for target in targets):
         return _rows(targets, len(labels), "labels")
     ids.choose_reading([label for target in targets for label in target])
     rows = np.zeros((len(targets), len(labels)), "float32")
     for i, target in enumerate(targets):
+        numbers = [number for label in target if (number := _whole(label)) is not None]
+        if len(numbers) > len(set(numbers)):
+            raise ValueError(
+                f"Example {i} has the target {target!r:.80}: wanted a list of labels, each once, or a row of "
+                f"{len(labels)} numbers from 0 to 1, one for each label."
+            )
         for label in target:
             rows[i, ids.of(label, i)] = 1.0
     return rows
@@ -149,6 +155,9 @@ def cosine_targets(scores) -> np.ndarray:
     Raises:
         ValueError: for a score that is no cosine, with the way to make it one.
     """
+    if not _is_numeric(scores):
+        wrong = next((i for i, score in enumerate(scores) if not _is_numeric(score)), 0)
+        raise ValueError(f"Score {wrong} is {scores[wrong]!r:.80}: wanted a number from -1 to 1 for each pair.")
     scores = np.asarray(scores, "float32")
     wrong = np.flatnonzero(~(np.abs(scores) <= 1.0))
     if len(wrong):
@@ -270,9 +279,12 @@ def _single(target):
     return target[0] if alone else target
 
 
-def _is_binary_row(target, width: int) -> bool:
+def _is_row_of_shares(target, width: int) -> bool:
+    """Whether a target of several labels is a row of numbers from 0 to 1, one for each label."""
+    if len(target) != width or isinstance(target, (set, frozenset)):
+        return False
     values = np.asarray(target)
-    return values.shape == (width,) and values.dtype.kind in "biuf" and bool(np.isin(values, (0, 1)).all())
+    return values.shape == (width,) and values.dtype.kind in "biuf" and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _rows(targets, width: int, what: str) -> np.ndarray:

@@ -103,6 +103,11 @@ def answer_spans(answers: Sequence[Any], contexts: Sequence[str]) -> np.ndarray:
         raise ValueError(f"{len(answers)} answers but {len(contexts)} contexts: give each its answer, or None.")
     spans = np.full((len(answers), 2), -1, np.int64)
     for index, (answer, context) in enumerate(zip(answers, contexts, strict=True)):
+        if not _is_answer(answer):
+            raise ValueError(
+                f"answers[{index}] is {answer!r:.80}; wanted (start, end) of characters, SQuAD's "
+                '{"text": ..., "answer_start": ...}, or None for no answer.'
+            )
         if isinstance(answer, Mapping):
             text, start = _first(answer["text"]), _first(answer["answer_start"])
             answer = None if text is None or start is None else (int(start), int(start) + len(text))
@@ -121,6 +126,12 @@ def answer_spans(answers: Sequence[Any], contexts: Sequence[str]) -> np.ndarray:
             )
         spans[index] = start, end
     return spans
+
+
+def _is_answer(answer) -> bool:
+    if isinstance(answer, Mapping):
+        return "text" in answer and "answer_start" in answer
+    return answer is None or (np.shape(answer) == (2,) and np.asarray(answer).dtype.kind in "iu")
 
 
 def span_targets(windows: Windows, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -116,7 +116,10 @@ def word_weights(sample_weight, texts: Sequence[Sequence[str]]) -> list[np.ndarr
         raise ValueError(f"sample_weight has {len(rows)} rows for {len(texts)} texts.")
     weights = []
     for index, (row, words) in enumerate(zip(rows, texts, strict=True)):
-        row = np.asarray(row, "float32")
+        try:
+            row = np.asarray(row, "float32")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sample_weight[{index}] is {row!r:.80}: wanted numbers ({error}).") from error
         if row.ndim > 1 or (row.ndim == 1 and len(row) != len(words)):
             raise ValueError(
                 f"sample_weight[{index}] has the shape {row.shape} for {len(words)} words: give the text one number, "

@@ -54,25 +54,6 @@ def piece_targets(word_ids: np.ndarray, word_labels: Sequence[Sequence[int]]) ->
     return PieceTargets(labels, first.astype(np.float32), counts - first.sum(axis=1))
 
 
-def word_predictions(
-    pieces: np.ndarray, word_ids: np.ndarray, word_counts: Sequence[int], missing: int = -1
-) -> list[np.ndarray]:
-    """Values of first pieces, by word: B arrays of the words' predictions.
-
-    Args:
-        pieces: [B,S] label ids (or [B,S,C] scores) predicted for the pieces.
-        word_ids: int [B,S]. word_counts: words of each text.
-        missing: stands for words without a piece.
-    """
-    first = first_pieces(word_ids)
-    predictions = []
-    for row, ids, begins, count in zip(pieces, word_ids, first, word_counts, strict=True):
-        values = np.full((count, *row.shape[1:]), missing, row.dtype)
-        values[ids[begins]] = row[begins]
-        predictions.append(values)
-    return predictions
-
-
 def entities(labels: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities of one text as (type, first word, word after the last).
 

@@ -145,7 +145,8 @@ class MaskedLM(Task):
         if is_raw(given.x):
             raise ValueError(
                 "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. "
-                "Give a dataset of batches, as hide_batches(dataset) returns it."
+                "Give a dataset of batches, as hide_batches(dataset) returns it, or one of hidden_batch(encode(texts), "
+                "generator)."
             )
         return super().fixed_arrays(given, fitting=fitting)
 

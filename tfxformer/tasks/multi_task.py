@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from tfxformer.data.examples import is_stream
+from tfxformer.data.examples import is_raw, is_stream
 from tfxformer.data.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
@@ -100,9 +100,18 @@ class MultiTask(Task):
     def read_given(self, x, y=None, sample_weight=None, *, batch_size=None, **arguments) -> Given:
         """See `Task.read_given`; a mixture is {name: Given}."""
         if not _is_mixture(x):
+            if is_raw(x) or (isinstance(x, Mapping) and not set(x).isdisjoint(self.tasks)):
+                raise TypeError(
+                    f"MultiTask takes {{name: (x, y), ...}} for its tasks {', '.join(self.tasks)}: the labels (and "
+                    "weights) of each beside its examples."
+                )
             return super().read_given(x, y, sample_weight, batch_size=batch_size, **arguments)
         if set(x) != set(self.tasks):
             raise ValueError(f"Examples of {', '.join(x)}; the tasks are {', '.join(self.tasks)}.")
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "y or sample_weight beside a mixture: give them with its examples, {name: (x, y, weights)}."
+            )
         read = {}
         for name, part in x.items():
             part = part if isinstance(part, tuple) else (part,)

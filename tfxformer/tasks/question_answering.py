@@ -105,7 +105,7 @@ class QuestionAnswering(Task):
     def windows(self, examples: Examples) -> Windows:
         """The contexts in windows of `sequence_length` tokens, each behind its question."""
         if examples.pairs is None:
-            raise TypeError("Give (question, context) pairs.")
+            raise TypeError(f"Give (question, context) pairs; the first example is {examples.texts[0]!r:.80} alone.")
         return encode_windows(
             self._tokenizer(),
             examples.texts,

@@ -186,6 +186,8 @@ def generator_config(config, size: float):
     Raises:
         ValueError: for a share that leaves no head, or heads of another width.
     """
+    if not isinstance(size, (int, float)):
+        raise TypeError(f"generator_size is a {type(size).__name__}: wanted a share of the encoder's width, up to 1.")
     heads = round(config.encoder.num_heads * size)
     width = heads * config.encoder.head_width
     if not 0 < size <= 1 or not heads:

@@ -12,7 +12,7 @@ import numpy as np
 from tfxformer.data.batches import Examples, by_name_refusal, is_dataset, is_text_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_stream
 from tfxformer.text.inputs import as_list, text_of
-from tfxformer.training.given import Given
+from tfxformer.training.given import Given, check_counts
 
 DEFAULT_BATCH = 32  # Keras' own
 
@@ -46,6 +46,7 @@ def read_given(
         ValueError: for labels, weights or a batch size beside a stream that has its own; for an endless one.
         TypeError: for elements that are neither texts nor batches.
     """
+    check_counts(batch_size=batch_size, steps=steps)
     if not is_stream(x):
         return Given(x, y, sample_weight, batch_size)
     if y is not None or sample_weight is not None:

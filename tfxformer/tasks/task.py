@@ -227,18 +227,6 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         """What Keras trains on with the weights of classes; see `tasks.class_weights.weigh_classes`."""
         return data.with_arrays(*weigh_classes(self, class_weight, data.x, data.y, data.sample_weight))
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
-        """Keras' `train_on_batch`, on what `fit` takes."""
-        data = self.arrays(self.read_given(x, y, sample_weight), fitting=True)
-        if class_weight is not None:
-            data = self.weigh_classes(class_weight, data)
-        return super().train_on_batch(data.x, data.y, data.sample_weight, return_dict=return_dict)
-
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
-        """Keras' `test_on_batch`, on what `evaluate` takes."""
-        data = self.arrays(self.read_given(x, y, sample_weight))
-        return super().test_on_batch(data.x, data.y, data.sample_weight, return_dict=return_dict)
-
     @checked(to=keras.Model.predict)
     def logits(self, x, batch_size=None, **kwargs):
         """Keras' own `predict`: the logits of texts, arrays, or a stream of either.

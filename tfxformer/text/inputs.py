@@ -22,9 +22,10 @@ def as_list(values: Iterable, name: str) -> list:
     columns = _columns(values)
     if columns is not None:  # going through one gives its names, or its rows as dicts
         named = ", ".join(map(repr, columns[:8]))
+        rows = ", or rows of numbers, data.to_numpy()" if name == "labels" and hasattr(values, "to_numpy") else ""
         raise TypeError(
             f"{name} must be a list, got a {type(values).__name__} with {named or 'no columns'}: pass one column as a "
-            f"list, such as data[{columns[0] if columns else name!r:.40}]."
+            f"list, such as data[{columns[0] if columns else name!r:.40}]{rows}."
         )
     if hasattr(values, "numpy") and hasattr(values, "dtype"):  # a tensor of TensorFlow or PyTorch
         ragged = hasattr(values, "to_list")

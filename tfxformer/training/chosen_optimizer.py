@@ -37,6 +37,11 @@ def choose_optimizer(optimizer, arguments: dict, owner: str) -> tuple:
         TypeError: for an argument that the optimizer does not take, and for any beside an optimizer that is made.
         ValueError: for a value that cannot be used.
     """
+    if inspect.isclass(optimizer):
+        name = optimizer.__name__
+        raise TypeError(f"optimizer={name} is a class: give an object, {name}(...), or a name beside its arguments.")
+    if isinstance(optimizer, dict):
+        optimizer = keras.optimizers.get(optimizer)
     if not isinstance(optimizer, str):
         if arguments:
             known = () if optimizer is None else keywords_of(type(optimizer))

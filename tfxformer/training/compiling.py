@@ -113,6 +113,10 @@ def _resolved(module, identifier, output: Output):
             raise ValueError(f"{identifier!r} compares labels, and this model gives scores: use 'mse' or 'mae'.")
         return getattr(module, by_kind[kind])(name=identifier)
     if not isinstance(identifier, (str, dict)):
+        if not callable(identifier) and not isinstance(identifier, keras.metrics.Metric):
+            raise TypeError(
+                f"{module.__name__} has no {identifier!r}: wanted a name, an object or a function of (y_true, y_pred)."
+            )
         return identifier() if inspect.isclass(identifier) else identifier
     try:
         return module.get(identifier)

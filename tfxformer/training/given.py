@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,3 +44,22 @@ class Given(NamedTuple):
         if self.y is None and self.sample_weight is None and not isinstance(self.x, (Mapping, np.ndarray)):
             return self.x
         return self.x, self.y, self.sample_weight
+
+
+def check_counts(**counts) -> None:
+    """Refuses numbers of rows, steps or epochs that Keras would read as another one, or fail with deep inside.
+
+    Args:
+        counts: by name; None is not given. Epochs may be 0, all others are 1 at least.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in counts.items():
+        least = 0 if name in ("epochs", "initial_epoch") else 1
+        try:
+            right = value is None or operator.index(value) >= least
+        except TypeError:
+            right = False
+        if not right:
+            raise ValueError(f"{name}={value!r}: wanted a whole number of {least} or more.")

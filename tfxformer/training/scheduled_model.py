@@ -13,7 +13,7 @@ from tfxformer.training.checked_batches import refusals
 from tfxformer.training.chosen_optimizer import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 from tfxformer.training.compiling import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.given import Given
+from tfxformer.training.given import Given, check_counts
 
 
 class ScheduledModel(DistributedModel):
@@ -22,6 +22,7 @@ class ScheduledModel(DistributedModel):
     A subclass says its default loss and metrics, and what arrays it makes of the texts that `fit` is given.
     """
 
+    learns_from_labels = True  # as a plain Keras model does; a task says whether it does
     _plan = None  # of an optimizer whose schedule ends where a fit ends; see `choose_optimizer`
 
     # ---- what a subclass says ---------------------------------------------------------------------------------
@@ -111,6 +112,9 @@ class ScheduledModel(DistributedModel):
         }
         if self.output_kinds is not None:
             given = compile_arguments(self.output_kinds, **given)
+        if not all(map(math.isfinite, tree.flatten(kwargs.get("loss_weights") or ()))):
+            raise ValueError(f"loss_weights={kwargs['loss_weights']!r}: wanted finite numbers.")
+        check_counts(steps_per_execution=kwargs.get("steps_per_execution"))
         super().compile(optimizer=optimizer, **given, **kwargs)
         self._plan = plan
 
@@ -154,6 +158,14 @@ class ScheduledModel(DistributedModel):
         """
         if not self.compiled:
             self.compile()
+        further = {name: kwargs.get(name) for name in ("validation_steps", "validation_batch_size")}
+        check_counts(
+            batch_size=batch_size,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            **further,
+        )
         given = self.read_given(x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, epochs=epochs)
         data, held, validation_split = self._divided(given, validation_data, validation_split, kwargs)
         if class_weight is not None and self.output_kinds is not None:
@@ -201,12 +213,20 @@ class ScheduledModel(DistributedModel):
         """The validation data of a fit, read."""
         if validation_data is None:
             return None
-        parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+        parts = validation_data if self._are_parts(validation_data) else (validation_data,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(f"validation_data has {len(parts)} parts; wanted x, (x, y) or (x, y, sample_weight).")
         held = self.read_given(*parts, steps=arguments.get("validation_steps"))
         if held.steps:
             arguments["validation_steps"] = None  # all that was read for them
         self.want_labels(held)
         return held
+
+    def _are_parts(self, data) -> bool:
+        """Whether validation data is (x, y, ...) and not x alone; Keras takes a list of them too."""
+        if not isinstance(data, list) or not 2 <= len(data) <= 3 or isinstance(data[0], str):
+            return isinstance(data, tuple)
+        return self.learns_from_labels or all(hasattr(array, "shape") for array in tree.flatten(data[0]))
 
     @checked
     def evaluate(self, x=None, y=None, batch_size=None, *, sample_weight=None, **kwargs):
@@ -219,6 +239,7 @@ class ScheduledModel(DistributedModel):
             self.compile()
         if kwargs.get("_use_cached_eval_dataset"):  # Keras' own, in `fit`: all is read and checked
             return super().evaluate(x, y, batch_size=batch_size, sample_weight=sample_weight, **kwargs)
+        check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
         given = self.read_given(x, y, sample_weight, batch_size=batch_size, steps=kwargs.get("steps"))
         if given.steps:
             kwargs["steps"] = None  # all that was read for them
@@ -230,6 +251,27 @@ class ScheduledModel(DistributedModel):
             )
         check_loss(results)
         return results
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Keras' `train_on_batch`, on what `fit` takes."""
+        data = self._one_batch(x, y, sample_weight, fitting=True)
+        if class_weight is not None and self.output_kinds is not None:
+            data, class_weight = self.weigh_classes(class_weight, data), None
+        return super().train_on_batch(data.x, data.y, data.sample_weight, class_weight, return_dict=return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Keras' `test_on_batch`, on what `evaluate` takes."""
+        data = self._one_batch(x, y, sample_weight)
+        return super().test_on_batch(data.x, data.y, data.sample_weight, return_dict=return_dict)
+
+    def _one_batch(self, x, y, sample_weight, *, fitting=False) -> Given:
+        data = self.fixed_arrays(self.read_given(x, y, sample_weight), fitting=fitting)
+        if any(hasattr(data.x, name) for name in ("num_batches", "element_spec", "__next__")):
+            raise ValueError(
+                f"One batch was wanted, and this is a {type(data.x).__name__} of several: give fit or evaluate all, or "
+                "one of its batches here."
+            )
+        return data
 
     def _restart_optimizer(self, total_steps: int) -> None:
         """Makes the planned optimizer for a number of batches."""
