@@ -158,14 +158,7 @@ class ScheduledModel(DistributedModel):
         """
         if not self.compiled:
             self.compile()
-        further = {name: kwargs.get(name) for name in ("validation_steps", "validation_batch_size")}
-        check_counts(
-            batch_size=batch_size,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            **further,
-        )
+        check_counts(batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch, steps_per_epoch=steps_per_epoch)
         given = self.read_given(x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, epochs=epochs)
         data, held, validation_split = self._divided(given, validation_data, validation_split, kwargs)
         if class_weight is not None and self.output_kinds is not None:
@@ -211,6 +204,7 @@ class ScheduledModel(DistributedModel):
 
     def _held_out(self, validation_data, arguments: dict) -> Given | None:
         """The validation data of a fit, read."""
+        check_counts(**{name: arguments.get(name) for name in ("validation_steps", "validation_batch_size")})
         if validation_data is None:
             return None
         parts = validation_data if self._are_parts(validation_data) else (validation_data,)
