@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfxformer.data.batches import is_dataset, is_text_dataset, read_examples, to_batch
-from tfxformer.tasks.streams import read_dataset
+from tfxformer.tasks.streams import read_given
 from tfxformer.text import Tokenizer
 
 TOKENIZER = Tokenizer.from_pretrained(Path(__file__).parents[1] / "text" / "fixtures" / "bert-uncased")
@@ -43,6 +43,12 @@ def test_lists_arrays_and_columns():
 def test_bad_examples(texts, labels, error, message):
     with pytest.raises(error, match=message):
         read_examples(texts, labels)
+
+
+def read_dataset(dataset):
+    """The examples of a dataset, as a task reads them."""
+    given = read_given(dataset)
+    return read_examples(given.x, given.y)
 
 
 def test_datasets_of_texts():

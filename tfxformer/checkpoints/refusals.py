@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
+from tfxformer.checkpoints.hub import read_json
 from tfxformer.checkpoints.safetensors import INDEX_FILE, SINGLE_FILE, CheckpointError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -31,8 +33,6 @@ def check_adapter_only(folder: Path) -> None:
     path = folder / ADAPTER_CONFIG
     if not path.is_file() or any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
         return
-    from tfxformer.checkpoints.hub import read_json
-
     base = read_json(path).get("base_model_name_or_path")
     raise CheckpointError(
         f"{folder} holds an adapter ({ADAPTER_CONFIG}) and no model. Open the model that it was trained on"
@@ -61,8 +61,8 @@ def check_quantized(reference: Mapping, path) -> None:
     )
 
 
-def check_has_weights(folder: Path) -> None:
-    """Refuses a folder without weights in safetensors, naming those it has in other formats.
+def refuse_without_weights(folder: Path) -> NoReturn:
+    """Refuses a folder that has no weights in safetensors, naming those it has in other formats.
 
     Raises:
         CheckpointError: always.

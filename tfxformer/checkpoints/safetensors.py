@@ -197,9 +197,9 @@ def open_folder(folder) -> SafetensorsFile | ShardedFiles:
     if (folder / INDEX_FILE).is_file():
         return ShardedFiles(folder / INDEX_FILE)
     if not (folder / SINGLE_FILE).is_file():
-        from tfxformer.checkpoints.refusals import check_has_weights
+        from tfxformer.checkpoints.refusals import refuse_without_weights
 
-        check_has_weights(folder)
+        refuse_without_weights(folder)
     return SafetensorsFile(folder / SINGLE_FILE)
 
 

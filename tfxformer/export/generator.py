@@ -23,7 +23,7 @@ from tfxformer.export.sampling import Sampler
 from tfxformer.keywords import checked
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation_config import GenerationConfig
-from tfxformer.text.inputs import as_texts, check_one_prompt
+from tfxformer.text.inputs import as_texts, check_one_prompt, prompt_ids
 from tfxformer.text.stopping import StopStrings, read_stops
 from tfxformer.text.streaming import TextStream
 from tfxformer.text.token_rules import Rows, require_finite
@@ -161,7 +161,7 @@ class LiteRTGenerator:
         if isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], Mapping):
             return self._stream(self.chat_prompt(prompt), max_new_tokens, stop, chat=True, **options)
         check_one_prompt(prompt)
-        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else prompt
+        ids = prompt_ids(self._tokenizer(), prompt) if isinstance(prompt, str) else prompt
         return self._stream(ids, max_new_tokens, stop, **options)
 
     def _stream(self, ids, max_new_tokens, stop=(), chat: bool = False, **sampling) -> Iterator[str]:
@@ -213,13 +213,6 @@ class LiteRTGenerator:
         steps = decoding.Steps(text.run, self.prefill_lengths, self.cache_length, self._slots)
         weakref.finalize(steps, text.release).atexit = False
         return steps
-
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        (ids,) = self._tokenizer().ids([prompt])
-        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id:
-            ids = ids[:-1]  # of a tokenizer that ends every text: there is nothing to say after the end
-        begin = self.tokenizer.bos_id
-        return [begin] if not ids and begin is not None else ids
 
     def _checked(self, ids, max_new_tokens) -> list[int]:
         ids = self._whole_ids(ids)

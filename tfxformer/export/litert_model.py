@@ -18,7 +18,7 @@ from tfxformer.data.word_windows import encode_word_windows, named_labels, word_
 from tfxformer.export import decoding
 from tfxformer.export.interpreters import Interpreters
 from tfxformer.export.model_file import open_file
-from tfxformer.export.signature_inputs import checked
+from tfxformer.export.signature_inputs import checked_inputs
 from tfxformer.text.inputs import as_list
 
 
@@ -91,7 +91,7 @@ class LiteRTModel:
         if signature not in self.signatures:
             raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self.signatures)}.")
         return self._interpreters.run(
-            signature, checked(self.signatures[signature], keywords.our_inputs(batch), self._limits)
+            signature, checked_inputs(self.signatures[signature], keywords.our_inputs(batch), self._limits)
         )
 
     def predict(self, texts, pairs=None, *, truncation=True, **options):

@@ -12,7 +12,7 @@ _KINDS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32
 _NUMBERS = {name: np.dtype(name) for name in _KINDS.split()}
 
 
-def checked(signature: SignatureInfo, batch: Mapping, limits: Mapping[str, int]) -> dict[str, np.ndarray]:
+def checked_inputs(signature: SignatureInfo, batch: Mapping, limits: Mapping[str, int]) -> dict[str, np.ndarray]:
     """A batch as the arrays that a signature takes.
 
     Args:

@@ -10,7 +10,7 @@ from tfxformer import generation
 from tfxformer.generation import GenerationConfig
 from tfxformer.generation.processors import check_processors
 from tfxformer.text import StopStrings, TextStream, Tokenizer
-from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt
+from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt, prompt_ids
 from tfxformer.text.stopping import Stops, read_stops
 
 PIECE = 4  # tokens between two looks at the text
@@ -32,11 +32,7 @@ def read_prompts(tokenizer: Tokenizer | None, prompts) -> list[list[int]]:
             continue
         if tokenizer is None:
             raise ValueError("This model has no tokenizer, so it cannot read texts: give lists of ids.")
-        (ids,) = tokenizer.ids([prompt])
-        if len(ids) > 1 and ids[-1] == tokenizer.eos_id:
-            ids = ids[:-1]  # of a tokenizer that ends every text: there is nothing to say after the end
-        if not ids and tokenizer.bos_id is not None:
-            ids = [tokenizer.bos_id]
+        ids = prompt_ids(tokenizer, prompt)
         if not ids:
             raise ValueError(f"prompts[{index}] is empty, and the tokenizer has no begin token: give it some text.")
         rows.append(ids)

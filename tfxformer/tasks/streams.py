@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.data.batches import Examples, by_name_refusal, is_dataset, is_text_dataset, read_examples
+from tfxformer.data.batches import by_name_refusal, is_dataset, is_text_dataset
 from tfxformer.data.examples import is_py_dataset, is_stream
 from tfxformer.text.inputs import as_list, text_of
 from tfxformer.training.given import Given, check_counts
 
 DEFAULT_BATCH = 32  # Keras' own
+_NAMES = ("texts", "labels", "sample_weight")  # of the parts of an element, in messages
 
 
 def read_given(
@@ -105,12 +106,6 @@ def split_given(given: Given, share: float) -> tuple[Given, Given]:
         for part in (slice(kept), slice(kept, None))
     )
     return first, second
-
-
-def read_dataset(dataset) -> Examples:
-    """The examples of a finite `tf.data.Dataset` of texts, (text, label) or ((text, second text), label)."""
-    given = read_given(dataset)
-    return read_examples(given.x, given.y)
 
 
 def _refuse_doubtful(first) -> None:
@@ -223,9 +218,6 @@ def _collected(elements, lists: bool) -> tuple[list, list | None, list | None, i
     if any(len(column) not in (0, len(texts)) for column in others):
         raise ValueError("Some elements have labels (or weights) and others none: give all or none.")
     return texts, *(column or None for column in others), size
-
-
-_NAMES = ("texts", "labels", "sample_weight")
 
 
 def _rows(part, name: str) -> list:

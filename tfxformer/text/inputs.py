@@ -109,6 +109,22 @@ def check_prompt(prompt: object, name: str) -> None:
         raise TypeError(f"{name} is {type(prompt).__name__} ({prompt!r}): {wanted}.")
 
 
+def prompt_ids(tokenizer, text: str) -> list[int]:
+    """The ids of a prompt to be continued, [] for an empty one without a begin token.
+
+    Without the end token that some tokenizers write after every text: nothing comes after the end. An empty text is
+    the begin token alone.
+
+    Args:
+        tokenizer: `text.Tokenizer`.
+        text: str.
+    """
+    (ids,) = tokenizer.ids([text])
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_id:
+        ids = ids[:-1]
+    return [tokenizer.bos_id] if not ids and tokenizer.bos_id is not None else ids
+
+
 def check_one_prompt(prompt: object) -> None:
     """`check_prompt` for what continues one prompt only; TypeError for a list of them."""
     if isinstance(prompt, (list, tuple)) and any(isinstance(part, (str, list, tuple)) for part in prompt):

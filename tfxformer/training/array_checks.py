@@ -1,4 +1,4 @@
-"""What arrays must hold before they reach a compiled step, which reads another row of a table in silence.
+"""What arrays must hold before they reach a compiled step, which for an id out of range reads another row in silence.
 
 One pass for the smallest and largest value of each array; nothing of it is in the step itself.
 """
@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NUMERIC = "biuf"
+NUMERIC = "biuf"  # kinds of dtypes, as numpy has them
+_DIVERGED = (
+    "Its weights hold NaN or values too large for its dtype (a training that has diverged, a damaged file): load "
+    "weights that are whole."
+)
 
 
 class Limit(NamedTuple):
@@ -138,10 +142,7 @@ def check_loss(results) -> None:
     loss = results.get("loss") if isinstance(results, Mapping) else results
     loss = loss[0] if isinstance(loss, (list, tuple)) else loss
     if loss is not None and not np.isfinite(loss):
-        raise ValueError(
-            f"The model's outputs are not finite: the loss is {loss}. Its weights hold NaN or values too large for its "
-            "dtype (a training that has diverged, a damaged file): load weights that are whole."
-        )
+        raise ValueError(f"The model's outputs are not finite: the loss is {loss}. {_DIVERGED}")
 
 
 def check_outputs(outputs, name: str) -> None:
@@ -159,7 +160,4 @@ def check_outputs(outputs, name: str) -> None:
         if not array.size or (np.isfinite(array.min()) and np.isfinite(array.max())):
             continue
         row = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
-        raise ValueError(
-            f"The model's outputs are not finite, first in row {row} ({name}): its weights hold NaN or values too "
-            "large for its dtype (a training that has diverged, a damaged file). Load weights that are whole."
-        )
+        raise ValueError(f"The model's outputs are not finite, first in row {row} ({name}). {_DIVERGED}")
