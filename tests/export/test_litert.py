@@ -7,6 +7,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tiny
 from ai_edge_litert.interpreter import Interpreter
 from export_cases import TEXTS, backbone, keras_probabilities, perturb
 
@@ -268,3 +269,13 @@ def test_converter_stays_quiet_and_progress_is_told(plain_model, tmp_path, capfd
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def test_int8_files_of_decoders_classify_by_the_last_token(tmp_path, tiny_tokenizer):
+    """Right: Keras, within 15 %; found by its slot, another token was read (158 %)."""
+    task = tasks.TextClassifier(
+        tiny.backbone("gpt2"), ["a", "b", "c"], "regression", tokenizer=tiny_tokenizer, sequence_length=16
+    )
+    texts = ["good film", "a very good cat sat on the mat", "bad", "the bad dog sat on a mat"]
+    report = export.export_litert(task, tmp_path / "m.tflite", "int8", sequence_length=16, representative=texts)
+    assert report.error < 0.15

@@ -35,6 +35,7 @@ from tfxformer.layers.positions import positions_seen
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
+from tfxformer.models.pooling import chosen_token
 from tfxformer.models.switches import check_switches
 
 
@@ -249,11 +250,8 @@ class Decoder(Backbone):
     def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
         """What a classifier reads of a text: the last real token, [B, D]."""
         x = self.forward(inputs, numerics)["sequence_output"]
-        mask = ops.not_equal(inputs["padding_mask"], 0)
-        slots = row_slots(inputs["padding_mask"])
-        last = ops.max(ops.where(mask, slots, 0), axis=1, keepdims=True)  # [B, 1]
-        chosen = ops.expand_dims(ops.cast(ops.equal(slots, last), x.dtype), -1)  # [B, S, 1]
-        return ops.sum(x * chosen, axis=1)
+        last = chosen_token(ops.not_equal(inputs["padding_mask"], 0), first=False)
+        return ops.sum(x * ops.cast(last, x.dtype), axis=1)
 
     def new_cache(self, batch_size: int, length: int) -> Cache:
         """An empty cache for `length` tokens in each row, in the model's compute dtype; ValueError where not causal."""
