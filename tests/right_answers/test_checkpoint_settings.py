@@ -460,6 +460,40 @@ def test_tokenizers_equal_transformers(name, in_file, tmp_path):
             assert ours.decode([ids], skip_special_tokens=False) == [theirs.decode(ids)], (settings, text)
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"added_tokens_decoder": {"DUE": {"content": "<x>", "lstrip": True, "rstrip": True, "special": True}}},
+        {"added_tokens_decoder": {"DUE": {"content": "<x>", "normalized": False, "special": False}}},
+        {"additional_special_tokens": ["good"]},
+        {"extra_special_tokens": {"praise": "good"}},
+    ],
+)
+def test_tokens_that_only_tokenizer_config_json_declares(stated, tmp_path):
+    """Right: transformers' AutoTokenizer."""
+    import transformers
+
+    tiny.tokenizer(tmp_path).save_pretrained(tmp_path)
+    stated = json.loads(json.dumps(stated).replace("DUE", str(len(tiny.VOCABULARY))))
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **stated}))
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), Tokenizer.from_pretrained(tmp_path)
+    for text in ("good <x> film<x>", "bad cat"):
+        ids = theirs(text)["input_ids"]
+        assert ours.ids([text])[0] == ids
+        assert ours.decode([ids])[0] == theirs.decode(ids, skip_special_tokens=True)
+    path.write_text(json.dumps({"added_tokens_decoder": {"7": {}}}))
+    with pytest.raises(ValueError, match="added_tokens_decoder must have a token with its content for each id"):
+        Tokenizer.from_pretrained(tmp_path)
+    path.write_text(json.dumps({"model_max_length": "12"}))
+    with pytest.raises(ValueError, match="model_max_length='12': wanted a positive whole number"):
+        Tokenizer.from_pretrained(tmp_path)
+    path.write_text(json.dumps({"eos_token": ["[SEP]"]}))
+    with pytest.raises(ValueError, match=r"eos_token=\['\[SEP\]'\]: wanted a token's text"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_duplicate_lines_of_a_vocabulary_are_said(tmp_path):
     """The last line counts, as in transformers' `load_vocab`."""
     path = tmp_path / "vocab.txt"

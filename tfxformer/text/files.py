@@ -65,7 +65,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
         config["chat_template"] = templates
     if (folder / "tokenizer.json").is_file():
         content = read_tokenizer_json(folder / "tokenizer.json")
-        return as_its_class_reads(content, config, _class_name(folder, config)), config
+        content = as_its_class_reads(content, config, _class_name(folder, config))
+        return _with_declared_tokens(content, config), config
     if not (folder / "vocab.txt").is_file():
         found = sorted(path.name for path in folder.iterdir())
         raise FileNotFoundError(
@@ -156,11 +157,23 @@ def special_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dic
         if role in config:
             token = config[role]
             names = (token.get("content") if isinstance(token, dict) else token,)
+            if not isinstance(names[0], (str, type(None))):
+                raise ValueError(f"tokenizer_config.json says {role}={token!r}: wanted a token's text, or null.")
         else:
             names = conventional
         known = [name for name in names if name is not None and backend.token_to_id(name) is not None]
         chosen[role] = known[0] if known else None
     return chosen
+
+
+def longest_text(config: dict[str, Any]) -> int | None:
+    """The tokens of the longest text that the settings declare, or None; transformers writes int(1e30) for unknown."""
+    declared = config.get("model_max_length")
+    if declared is None:
+        return None
+    if not isinstance(declared, (int, float)) or isinstance(declared, bool) or declared != declared:
+        raise ValueError(f"tokenizer_config.json says model_max_length={declared!r}: wanted a positive whole number.")
+    return int(declared) if 0 < declared < 1e9 else None
 
 
 def prefix_space_backend(content: str) -> tokenizers.Tokenizer | None:
@@ -274,9 +287,50 @@ def cleaned(text: str, config: dict[str, Any], kind: str) -> str:
     return text
 
 
+def _with_declared_tokens(content: str, config: dict[str, Any]) -> str:
+    """A tokenizer.json with the tokens that only its settings declare, as transformers adds them.
+
+    A special token for which neither file has an id stays unknown: the model has no row for it.
+    """
+    parts = json.loads(content)
+    parts["added_tokens"] = added = parts.get("added_tokens") or []
+    before = json.dumps(added)
+    known = {token["content"] for token in added}
+    declared = _declared(config)
+    extra = [config.get("extra_special_tokens") or (), config.get("additional_special_tokens") or ()]
+    named = [config.get(role) for role in SPECIAL_TOKENS]
+    named += [token for some in extra for token in (some.values() if isinstance(some, dict) else some)]
+    named = [token.get("content") if isinstance(token, dict) else token for token in named]
+    named += [token["content"] for token in declared.values() if token.get("special")]
+    missing = {index: token for index, token in declared.items() if token["content"] not in known}
+    if missing or any(isinstance(token, str) and token not in known for token in named):
+        backend = tokenizers.Tokenizer.from_str(content)
+        _add_tokens(backend, {"added_tokens_decoder": missing}, {})
+        there = [token for token in named if isinstance(token, str) and backend.token_to_id(token) is not None]
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in there])
+        parts["added_tokens"] = added = json.loads(backend.to_str())["added_tokens"]
+    for token in added:
+        token["special"] = token["special"] or token["content"] in named
+    return content if json.dumps(added) == before else json.dumps(parts, ensure_ascii=False)
+
+
+def _declared(config: dict[str, Any]) -> dict[int, dict]:
+    """The tokens that tokenizer_config.json declares, by id."""
+    try:
+        declared = {int(index): dict(token) for index, token in (config.get("added_tokens_decoder") or {}).items()}
+        if not all(isinstance(token["content"], str) for token in declared.values()):
+            raise ValueError("a content is no text")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "tokenizer_config.json: added_tokens_decoder must have a token with its content for each id, as in "
+            f'{{"5": {{"content": "<x>"}}}} ({type(error).__name__}: {error}).'
+        ) from error
+    return declared
+
+
 def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any], added: dict[str, int]) -> None:
     """Adds the tokens that files beside vocab.txt declare, at the ids they declare."""
-    declared = {int(index): token for index, token in config.get("added_tokens_decoder", {}).items()}
+    declared = _declared(config)
     declared |= {index: {"content": token} for token, index in added.items() if index not in declared}
     flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
     for index, token in sorted(declared.items()):
@@ -287,5 +341,5 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any], added: di
         if backend.token_to_id(token["content"]) != index:
             raise ValueError(
                 f"Added token {token['content']!r} is declared with id {index}, but the vocabulary puts it "
-                f"at {backend.token_to_id(token['content'])}: vocab.txt and the added tokens do not fit."
+                f"at {backend.token_to_id(token['content'])}: the tokenizer and its added tokens do not fit."
             )

@@ -61,9 +61,7 @@ class Tokenizer:
         self.kind = type(backend.model).__name__
         self.truncation_side = self._config.get("truncation_side", "right")
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
-        declared = self._config.get("model_max_length")
-        # transformers writes int(1e30) for "unknown".
-        self.model_max_length = int(declared) if declared is not None and declared < 1e9 else None
+        self.model_max_length = files.longest_text(self._config)
 
     @classmethod
     @checked
