@@ -315,7 +315,7 @@ def checked(function=None, *, to=None):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        said = [name for name in kwargs if not name.startswith("_")]  # Keras tells itself things by such names
+        said = [name for name in kwargs if not name.startswith("_")]  # Keras' own private arguments
         if said:
             refuse_unknown(said, accepted(args), called(args))
         return function(*args, **kwargs)

@@ -46,14 +46,15 @@ def _real(name: str):
     """What is registered under a name once the modules that register are imported."""
     for module in ("training", "tasks"):  # tasks import layers and models
         importlib.import_module(f"{PACKAGE}.{module}")
-    return sys.modules["keras"].saving.get_custom_objects()[f"{PACKAGE}>{name}"]  # a scope has the stand-ins still
+    # From the registry itself: a custom object scope may still hold the stand-in.
+    return sys.modules["keras"].saving.get_custom_objects()[f"{PACKAGE}>{name}"]
 
 
 def _class(name: str) -> type:
     def from_config(config, custom_objects=None):
         return _real(name).from_config(config)
 
-    def get_config(self):  # Keras registers nothing without it
+    def get_config(self):  # Keras registers only classes that have one
         raise NotImplementedError(f"This is a stand-in of {PACKAGE}'s {name}, of which no object is made.")
 
     return type(name, (), {"from_config": staticmethod(from_config), "get_config": get_config})

@@ -1,4 +1,4 @@
-"""What a folder holds where it holds no checkpoint that can be read: the reason, and the way out."""
+"""Refuses folders without a checkpoint that can be read, by saying what they hold instead and the way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier fit has made of kernels, kept through a later one: zeros, and the few values of a cluster."""
+"""Keeps through a later fit what an earlier one has made of kernels: zeros, and the shared values of clusters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class KeptForms:
 
 
 def _form(kernel: keras.Variable):
-    """What keeps a kernel's form; None for one without: no zero and many values, or zeros alone (a new adapter's)."""
+    """What keeps a kernel's form; None for one of many values without zeros, or of zeros alone (a new adapter's)."""
     values = np.asarray(keras.ops.cast(value_of(kernel), "float32"))
     zeros = values == 0
     if zeros.all():
@@ -57,7 +57,7 @@ def _form(kernel: keras.Variable):
 def _few_values(values: np.ndarray) -> int:
     """How many values a clustered kernel has; 0 for one that is not clustered."""
     flat = values.reshape(-1)
-    if len(np.unique(flat[: 16 * MOST_CLUSTERS])) > MOST_CLUSTERS:  # spares sorting large kernels
+    if len(np.unique(flat[: 16 * MOST_CLUSTERS])) > MOST_CLUSTERS:  # a large kernel need not be sorted
         return 0
     count = len(np.unique(flat))
     return count if count <= MOST_CLUSTERS and 2 * count < np.count_nonzero(flat) else 0
@@ -81,7 +81,7 @@ class _Shared:
     def __init__(self, kernel: keras.Variable, values: np.ndarray):
         distinct, places, counts = np.unique(values, return_inverse=True, return_counts=True)
         self._kernel, self._places = kernel, tf.constant(places.reshape(values.shape), tf.int32)
-        self._weight = tf.constant((distinct != 0) / counts, tf.float32)  # of a member in its cluster's mean
+        self._weight = tf.constant((distinct != 0) / counts, tf.float32)  # of each member in its mean; 0 keeps zeros
 
     def after_update(self) -> tf.Tensor:
         """What the kernel becomes after an update."""

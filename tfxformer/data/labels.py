@@ -43,7 +43,7 @@ def _plain(label: str) -> str:
 
 
 def _alike(labels: Sequence[str], form) -> tuple[str, str] | None:
-    """The first two labels of one form."""
+    """The first two labels that `form` makes equal; None where there are none."""
     seen = {}
     for label in labels:
         before = seen.setdefault(form(label), label)
@@ -205,7 +205,7 @@ def encode_word_labels(
 
 
 class _Ids:
-    """From what users write as labels to columns: names, whole numbers as ids, or numbers that are themselves names."""
+    """Turns labels as users write them into columns: names, whole numbers as ids, or numbers that are names."""
 
     def __init__(self, labels: Sequence[str]):
         self._labels = list(labels)
@@ -321,7 +321,7 @@ def stated_labels(reference: dict, given) -> list[str]:
 
 
 def check_read_labels(reference: dict, given, folder) -> None:
-    """Refuses the names of a head that was read in another order: answers would be named wrongly. New names may do.
+    """Refuses labels that are a head's own in another order, which would name its answers wrongly; new names may do.
 
     Raises:
         ValueError: naming both lists and the way out.

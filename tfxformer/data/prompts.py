@@ -36,7 +36,7 @@ class Prompts:
             self.choose(self.default)
 
     def choose(self, name: str | None = None, prompt: str | None = None) -> str:
-        """The prompt of a name, or itself where it is given; without either the default one, "" without that.
+        """The prompt that is given itself or by its name; without either the default one, "" where there is none.
 
         Raises:
             ValueError: for a name that there is not, and for both a name and a prompt.

@@ -20,7 +20,7 @@ from tfxformer.files import replacing_folder, write_text
 INDEX = "index.json"
 FORMAT = 2  # of the index; another number is another layout
 _UNCHECKED_FORMAT = 1  # of version 0.4.0 and before: without a sha256 of the index itself
-_NO_SHA256 = "0" * 64  # stands for the sum in the text that it is of
+_NO_SHA256 = "0" * 64  # in the place of the digest while it is computed
 
 
 class Shard(NamedTuple):
@@ -32,7 +32,7 @@ class Shard(NamedTuple):
     sha256: str
 
     def checked(self) -> Shard:
-        """Itself, as an index may name it.
+        """The file name, where an index may name it.
 
         Raises:
             RecordsError: for a name that could be of another folder, and numbers that are none.
@@ -57,7 +57,7 @@ def check_shards(shards: int) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder) -> Iterator[Path]:
-    """An empty folder that becomes `folder` when all went well, and else leaves nothing; see `files`.
+    """Yields an empty folder that becomes `folder` if the block ends well, and is removed otherwise; see `files`.
 
     Raises:
         FileExistsError: for a folder that has files.
@@ -157,7 +157,7 @@ def index_text(folder, name: str, entries: list[Shard], form: RecordFormat, orig
 
 
 def sealed(content: dict[str, Any]) -> str:
-    """The text of an index, with the SHA-256 of all else of it."""
+    """The text of an index, which holds the SHA-256 of the rest of itself."""
     text = json.dumps({**content, "sha256": _NO_SHA256}, indent=1) + "\n"
     return text.replace(_NO_SHA256, hashlib.sha256(text.encode()).hexdigest(), 1)
 

@@ -77,7 +77,7 @@ def class_weights(table: np.ndarray, rank: int, labels, sample_weight=None) -> n
                 "weight by sample_weight."
             )
         labels = labels.argmax(axis=-1)
-    known = (labels >= 0) & (labels < len(table))  # a token without a label has another
+    known = (labels >= 0) & (labels < len(table))  # the rest are tokens without a label: their weight stays
     weights = np.where(known, table[np.where(known, labels, 0).astype("int64")], 1.0).astype("float32")
     if sample_weight is None:
         return weights

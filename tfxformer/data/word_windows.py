@@ -64,7 +64,7 @@ def encode_word_windows(
         "segment_ids": encoding.segment_ids,
         "word_ids": word_ids,
         "first": first_pieces(word_ids),
-        "room": np.zeros_like(word_ids),  # the one window of a text needs no choice
+        "room": np.zeros_like(word_ids),  # read where windows overlap; a short text has only one
     }
     parts, examples = [{name: array[~long] for name, array in columns.items()}], [np.flatnonzero(~long)]
     stride = min(sequence_length // 4, 128) if stride is None else stride
@@ -90,7 +90,7 @@ def _longest(tokenizer: Tokenizer, words) -> int:
 
 
 def _windows(whole, length: int, stride: int, padding_id: int) -> dict[str, np.ndarray]:
-    """A text encoded whole, [1, T], cut: each window has the special tokens around the text, and `stride` of the last.
+    """Cuts a text encoded whole, [1, T], into windows that share `stride` tokens, each with the special tokens.
 
     The windows are those of `Tokenizer.encode(..., return_overflow=True)`; cut here, since a piece knows in the whole
     text alone whether its word begins with it.
@@ -126,7 +126,7 @@ def _windows(whole, length: int, stride: int, padding_id: int) -> dict[str, np.n
 
 
 def word_values(windows: WordWindows, pieces: np.ndarray, missing: int = -1) -> list[np.ndarray]:
-    """The values of words' first pieces, each from the window in which it has the most context on its poorer side.
+    """The values of words' first pieces, each from the window where the shorter of its two contexts is longest.
 
     So the reference code of Devlin et al. (2018, arXiv:1810.04805) chooses among overlapping windows.
 

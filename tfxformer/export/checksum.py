@@ -1,7 +1,7 @@
-"""The sha256 that our files carry of themselves, found and checked before anything else of a file is believed.
+"""The sha256 that our files carry of themselves, checked before anything else in a file is believed.
 
-A file says `tfxformer-sha256:` and 64 hexadecimal digits, of all its bytes with zeros in the digits' place: .tflite
-files in our metadata entry, .litertlm bundles in their header. It tells a damaged file; it is no signature.
+A file holds `tfxformer-sha256:` and 64 hexadecimal digits, the digest of all its bytes with zeros in place of the
+digits: .tflite files in our metadata entry, .litertlm bundles in their header. It reveals damage; it is no signature.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ class _Runtime:
         self.lock = threading.Lock()
         self.place, self._content, self._signatures = place if content is None else None, content, signatures
         self.vocabulary_size = _output(signatures[decoding.DECODE], "logits").shape[-1]
-        self.free = []  # buffers of texts that are over
+        self.free = []  # buffers whose texts are finished
         # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
         shared = ":memory" if sys.platform == "linux" else ""
         options = Options(cpu_options=CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=shared))
@@ -310,7 +310,7 @@ class _Runtime:
         for tensor in decode.inputs:
             if tensor.name.startswith(decoding.CACHE):
                 cache[tensor.name] = self.model.create_input_buffer_by_name(decode.name, tensor.name)
-                cache[tensor.name].write(np.zeros(tensor.shape, tensor.dtype))  # 0 * NaN would be NaN
+                cache[tensor.name].write(np.zeros(tensor.shape, tensor.dtype))  # not NaN by chance: 0 * NaN is NaN
         return {name: self._bind(info, cache) for name, info in self._signatures.items()}
 
     def _bind(self, info, cache: dict) -> tuple[dict, dict]:

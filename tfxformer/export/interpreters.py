@@ -18,7 +18,7 @@ from tfxformer.export.model_file import ModelFile, Place
 from tfxformer.export.quiet import announce_delegate
 
 MOST = 8  # interpreters at work on a file; where more are wanted, processes serve better
-_abandoned = []  # in the middle of a parent's call: nobody may close them
+_abandoned = []  # runtimes in the middle of a call when the parent forked: kept, since closing them could hang
 
 
 def thread_count(num_threads: int | None) -> int:
@@ -35,7 +35,7 @@ def thread_count(num_threads: int | None) -> int:
 
 
 def of_this_process(made: dict, make):
-    """A runtime (a `_Pool`, ...) that `make` makes, kept in `made` by process.
+    """The runtime (a `_Pool`, ...) of this process, made by `make` at first and kept in `made` by process id.
 
     A forked child goes on with its parent's, whose memory it shares, unless a thread that is not in the child was in
     it at that moment.
@@ -45,7 +45,7 @@ def of_this_process(made: dict, make):
         ours = [runtime for runtime in made.values() if runtime.is_idle()]
         if not ours:
             _abandoned.extend(made.values())
-        made.setdefault(process, ours[-1] if ours else make())  # of two threads, one's is kept
+        made.setdefault(process, ours[-1] if ours else make())  # where two threads make one, the first is kept
     return made[process]
 
 
@@ -108,7 +108,7 @@ class _Pool:
         return runners
 
     def is_idle(self) -> bool:
-        """Whether no call is running, nor any thread here."""
+        """Whether no call is running and no thread holds the lock."""
         if not self._change.acquire(blocking=False):
             return False
         try:

@@ -16,7 +16,7 @@ from tfxformer.export import checksum, flatbuffer, metadata, structure
 from tfxformer.text import Tokenizer
 
 BUNDLE = b"LITERTLM"
-_HEADER_END, _HEADER = 24, 32  # of a bundle: where its length stands, and where it begins
+_HEADER_END, _HEADER = 24, 32  # of a bundle: where the end of its header is written, and where the header begins
 _TFLITE_SECTION = 3  # AnySectionDataType
 
 
@@ -152,7 +152,7 @@ def _is_dict_of(kind):
     )
 
 
-# Of our entry, what is used as more than a name.
+# The keys of our entry whose values are computed with, and what each must be.
 _KINDS = {
     "labels": _is_list_of(object),
     "limits": _is_dict_of(int),

@@ -103,7 +103,7 @@ def quiet_runtime():
 
 @functools.lru_cache(maxsize=1)
 def announce_delegate() -> None:
-    """Lets LiteRT tell of its delegate, which it does once a process, here and unheard.
+    """Provokes the one line that LiteRT prints of its delegate in each process, here where nobody sees it.
 
     Files make their delegates when a signature is first called, in whichever thread; nothing is then left to hide.
     """

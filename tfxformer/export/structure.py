@@ -1,4 +1,4 @@
-"""Whether the offsets of a flatbuffer stay inside it, before our code or LiteRT's follows them.
+"""Checks that the offsets of a flatbuffer stay inside it, before our code or LiteRT's follows them.
 
 A flatbuffer is tables that point at each other by offsets (https://flatbuffers.dev/internals/); the runtimes follow
 them unchecked. Fields have the numbers of the schema, which `flatbuffer` names.
@@ -20,8 +20,8 @@ class Table:
     Args:
         content: the bytes of the flatbuffer.
         position: where the table begins.
-        budget: list of one int, how many more tables may be read: a file that holds no table twice has fewer than
-            bytes, one whose vectors all name the same tables would take forever.
+        budget: list of one int, how many more tables may be read. A well-formed file has fewer tables than bytes; one
+            whose vectors all name the same tables would take forever.
     """
 
     __slots__ = ("_budget", "_content", "_fields", "_position")

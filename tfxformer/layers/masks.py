@@ -17,7 +17,9 @@ def _lowest(mask_value: float, dtype) -> float:
 
 @keras.saving.register_keras_serializable("tfxformer")
 class MaskBias(keras.Operation):
-    """What is hidden (1, else 0) as a bias; of a graph's own, that of the writing in force (`numerics.written`).
+    """Turns what is hidden (1, else 0) into a bias on attention scores.
+
+    A `mask_value` that is the default gives way to that of the numerics in force (`numerics.written`).
 
     Args:
         mask_value: float, the bias of what is hidden.
@@ -69,7 +71,7 @@ def row_slots(padding_mask):
 
 
 def document_visibility(padding_mask):
-    """Which tokens each one sees where later ones count too: all of its document.
+    """Which tokens each token sees in attention in both directions: all those of its document.
 
     Args:
         padding_mask: int [B, S], 0 at padding and another number at real tokens. Where several documents are packed

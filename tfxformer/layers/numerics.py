@@ -40,7 +40,7 @@ class Numerics:
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}.")
 
     def get_config(self) -> dict:
-        """For Keras, which writes it into the file of a model that continues a backbone's own graph."""
+        """The fields, for Keras: the file of a model that continues a backbone's graph holds them."""
         return asdict(self)
 
     @classmethod
@@ -57,7 +57,7 @@ _in_force = contextvars.ContextVar("numerics", default=None)
 
 @contextlib.contextmanager
 def written(numerics: Numerics | None):
-    """Inside, our layers compute in this writing where they are given no other, in models of anybody's too."""
+    """Inside the block, layers of ours that were given no other numerics compute with these, in any Keras model."""
     token = _in_force.set(numerics)
     try:
         yield
@@ -66,10 +66,10 @@ def written(numerics: Numerics | None):
 
 
 def writing_in_force() -> Numerics | None:
-    """The writing of the `written` around; None outside of one."""
+    """The numerics of the innermost `written` block; None outside of one."""
     return _in_force.get()
 
 
 def chosen(numerics: Numerics) -> Numerics:
-    """What a layer was given, or in place of the default the writing in force."""
+    """The numerics that a layer was given; where those are the default, the ones in force."""
     return _in_force.get() or numerics if numerics == DEFAULT else numerics

@@ -95,7 +95,7 @@ def _client(settings: dict[str, str]):
 
 def _stream(client, address: str, path: Path, most_bytes: int) -> Path:
     count = 0
-    # As it lies there: an archive is compressed already.
+    # Without transfer compression: the file as it is, which is an archive already.
     with path.open("wb") as file, client.get_stream(address, headers={"Accept-Encoding": "identity"}) as response:
         response.raise_for_status()
         for block in response.iter_bytes():

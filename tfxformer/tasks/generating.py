@@ -97,7 +97,7 @@ class Writer:
         return self._strings.feed(self._stream.end()) + self._strings.end()
 
 
-# Of `generate`: what else `chat` is given is read by the chat template.
+# Options of `generate`; all others that `chat` is given are variables of the chat template.
 OPTIONS = (
     *("sampler", "seed", "processors", "speculation", "stop_ids", "cache_length", "jit_compile"),
     "generation_config",

@@ -92,7 +92,7 @@ class TextEmbedder(Task):
         self.normalize = normalize
         self.embedding_modules = [dict(module) for module in modules]
         self.max_length = max_length
-        self.described_by = dict(described_by or {})  # the files of the folder it was read from, to be written as read
+        self.described_by = dict(described_by or {})  # the files of its folder, written back as they were read
 
     def make_inputs(self, backbone):
         inputs = backbone.make_inputs()

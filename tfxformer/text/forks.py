@@ -1,4 +1,4 @@
-"""What a forked child must not wait for: a lock whose thread has stayed in the parent."""
+"""Locks after a fork: a child must not wait for one whose thread exists in the parent only."""
 
 from __future__ import annotations
 

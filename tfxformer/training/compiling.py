@@ -26,7 +26,7 @@ from tfxformer.training.outputs import (
     wants_logits,
 )
 
-# What Keras chooses by shapes.
+# Names for which Keras chooses by the shapes; here the kind of the logits decides.
 _BY_KIND = {
     "accuracy": {"softmax": "SparseCategoricalAccuracy", "sigmoid": "BinaryAccuracy"},
     "crossentropy": {"softmax": "SparseCategoricalCrossentropy", "sigmoid": "BinaryCrossentropy"},
@@ -166,7 +166,7 @@ class LogitsLoss(keras.losses.Loss):
         )
         self.loss, self.output = loss, output
         self._class = keras_name(loss)
-        self._of_logits = None  # the same on logits, which does not round
+        self._of_logits = None  # the same loss on logits, which loses no precision
         _check_kind(self._class, output, loss)
         if self._class in _ALL_CROSS_ENTROPIES and not loss.from_logits and type(loss).__name__ == self._class:
             self._of_logits = type(loss).from_config({**loss.get_config(), "from_logits": True})
@@ -293,7 +293,7 @@ class LogitsMetric(keras.metrics.Metric):
         if self._class != "AUC" or kind != "softmax":
             return logits
         chances = ops.clip(to_predictions(kind, logits), 1e-7, 1.0 - 1e-7)
-        return ops.log(chances) - ops.log1p(-chances)  # it takes the sigmoid of each
+        return ops.log(chances) - ops.log1p(-chances)  # AUC(from_logits=True) takes the sigmoid of each
 
     def _rows(self, y_true, predictions, kind: str, weights):
         """(labels, predictions [rows, C], weights [rows]): tokens become rows."""

@@ -19,9 +19,9 @@ from keras import ops, tree
 
 IGNORED = -100  # the label of a token that has none, as torch and transformers write it
 
-# Classes of Keras, by name, that do not take rows of probabilities [B, C] and rows of labels [B, C].
+# Classes of Keras, by name, that take something else than rows of probabilities [B, C] and of labels [B, C].
 TAKE_IDS = ("SparseCategoricalCrossentropy", "SparseCategoricalAccuracy", "SparseTopKCategoricalAccuracy")
-TAKE_THE_ORDER = (*TAKE_IDS[1:], "CategoricalAccuracy", "TopKCategoricalAccuracy")  # which logits have already
+TAKE_THE_ORDER = (*TAKE_IDS[1:], "CategoricalAccuracy", "TopKCategoricalAccuracy")  # logits have the same one
 TAKE_MARGINS = ("Hinge", "SquaredHinge", "CategoricalHinge")
 TAKE_CHOICES = ("Accuracy", "MeanIoU", "IoU")
 CROSS_ENTROPIES = {
@@ -34,7 +34,7 @@ OF_ONE_CLASS = (  # of two labels they are asked about the second, as scikit-lea
     *("TruePositives", "TrueNegatives", "FalsePositives", "FalseNegatives"),
     *("PrecisionAtRecall", "RecallAtPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity"),
 )
-OF_A_BATCH = ("PearsonCorrelation", "ConcordanceCorrelation")  # they see how single scores vary over it
+OF_A_BATCH = ("PearsonCorrelation", "ConcordanceCorrelation")  # a statistic of all scores of a batch
 BASES = ("Loss", "LossFunctionWrapper", "Metric", "Mean", "Sum", "MeanMetricWrapper")
 # What a kind of logits is, once its labels and logits stand in rows.
 KINDS = {"softmax": "softmax", "spans": "softmax", "sigmoid": "sigmoid", "replaced": "sigmoid", "scores": "scores"}
