@@ -244,3 +244,11 @@ def test_without_a_loss_it_says_so():
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     with pytest.raises(ValueError, match=r"no loss to minimize|No loss to compute"):
         model.fit(X, Y, verbose=0)
+
+
+def test_a_task_learns_the_same_on_two_replicas():
+    """Weights of words and classes, -100, and metrics on logits: halves of a batch that weigh differently."""
+    one, two = json.loads(run_python(HERE / "task_replicas.py").splitlines()[-1])
+    assert {*one} == {*two} and len(one) == 8
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)
