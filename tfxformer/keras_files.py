@@ -80,6 +80,19 @@ class SavedModel(keras.Model):
         path = Path(filepath).expanduser() if _is_local(filepath) else filepath
         super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
 
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Keras' `export`, but for LiteRT files: they would be unverified, without tokenizer and labels.
+
+        Raises:
+            ValueError: for those, naming `export.export_litert`.
+        """
+        if format == "litert" or str(filepath).endswith(".tflite"):
+            raise ValueError(
+                f"{filepath}: write LiteRT files by tfxformer.export.export_litert(model, path), which verifies them; "
+                "Keras' own export does not."
+            )
+        super().export(filepath, format=format, **kwargs)
+
     def _check_space(self, folder: Path) -> None:
         """Says that a disk is full before HDF5 meets it: the process would not survive that (HDF5 1.14)."""
         optimizer = getattr(self, "optimizer", None)

@@ -26,9 +26,10 @@ def run_json(*arguments, input=None):
     return json.loads(result.stdout)
 
 
-def failure(*arguments):
+def failure(*arguments, code=1):
+    """What is said; code 2 for values that no file has to be opened for to see that they are wrong."""
     result = run(*arguments)
-    assert result.exit_code == 1 and result.stdout == ""
+    assert result.exit_code == code and result.stdout == ""
     return result.stderr
 
 
@@ -86,6 +87,21 @@ def test_an_exported_file_continues_alike(trained, tmp_path):
     assert drawn[0] == drawn[1]
 
 
+def test_a_bundle_is_opened_as_the_file_in_it(trained):
+    pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
+    import litert_files
+
+    file, bundle = litert_files.decoder(), litert_files.bundle()
+    assert run_json("inspect", bundle)["signatures"] == run_json("inspect", file)["signatures"]
+    said = [run_json("generate", path, "good film", "--max-new-tokens", 6)["continuation"] for path in (file, bundle)]
+    assert said[0] == said[1]
+    options = ["--max-new-tokens", 6]
+    said = [run_json("chat", path, *options, input="good film\n")["messages"] for path in (file, bundle)]
+    assert said[0] == said[1] and len(said[0]) == 2
+    assert "LiteRTGenerator" in failure("predict", bundle, "good film")
+    assert "cannot be" not in failure("prune", bundle, trained[0] / "results.json", "-o", trained[0] / "never")
+
+
 def test_answers_are_learned_and_chatted_with(trained, tmp_path):
     path = tmp_path / "answers.jsonl"
     rows = [{"prompt": f"{line}:", "answer": " yes"} for line in LINES]
@@ -117,9 +133,9 @@ def test_errors_are_one_line_and_leave_nothing(trained, tiny, tmp_path):
     text.write_text("a text", encoding="utf-8")
     assert "Unknown tokenizer 'words'" in failure("train-lm", text, "-o", output, "--tokenizer", "words")
     assert "is an encoder" in failure("train-lm", text, "-o", output, "--preset", "bert-tiny")
-    assert "share between 0 and 1" in failure("train-lm", text, "-o", output, "--validation", "2")
+    assert "share between 0 and 1" in failure("train-lm", text, "-o", output, "--validation", "2", code=2)
     assert "--top-k and --top-p: give one of them" in failure("generate", folder, "a", "--top-k", 3, "--top-p", 0.5)
-    assert "p of TopP must be above 0 and at most 1" in failure("generate", folder, "a", "--top-p", 1.5)
+    assert "1.5 must be above 0 and at most 1" in failure("generate", folder, "a", "--top-p", 1.5, code=2)
     assert "the model's context is 64" in failure("generate", folder, "a " * 90)
     assert "continues no text" in failure("generate", tiny, "good")
     assert "no chat template" in run("chat", folder, input="hello\n").stderr

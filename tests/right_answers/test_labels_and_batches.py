@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer import compression, tasks
+from tfxformer import compression, tasks, training
 from tfxformer.data.labels import check_labels, cosine_targets, encode_labels
 from tfxformer.data.spans import answer_spans
 from tfxformer.data.weights import word_weights
@@ -91,6 +91,26 @@ def test_dataset_of_texts_keeps_its_batches(tiny_tokenizer):
         model.fit(dataset, batch_size=8)
     assert fitted(model, dataset.unbatch(), batch_size=8) == 3
     assert fitted(model, dataset.unbatch()) == 1  # Keras' 32
+
+
+def test_epochs_are_batches_and_no_texts(tiny_tokenizer):
+    """`training.Epochs` in a task, as the same batches in a dataset: class weights, taggers' padding, hidden tokens."""
+
+    def losses(make, *batch, **options):
+        dataset, found = tf.data.Dataset.from_tensors(batch).repeat(2), []
+        for x in (dataset, training.Epochs(lambda epoch, first: dataset.skip(first), 2)):
+            model = tiny.perturb(make(tiny.backbone(encoder__num_layers=1)))
+            model.compile(keras.optimizers.SGD(0.01))
+            found.append(model.fit(x, verbose=0, **options).history["loss"])
+        np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+    batch = tiny.batch(4)
+    losses(lambda backbone: tasks.TextClassifier(backbone, ["a", "b"]), batch, IDS[:4], class_weight={"a": 3.0})
+    losses(lambda backbone: tasks.TokenClassifier(backbone, ["a", "b"]), batch, batch["token_ids"] % 2)
+    hidden = tasks.MaskedLM(tiny.backbone(), tokenizer=tiny_tokenizer).hidden_batch(batch, np.random.default_rng(0))
+    losses(lambda backbone: tasks.MaskedLM(backbone, tokenizer=tiny_tokenizer), *hidden)
+    with pytest.raises(ValueError, match="y: wanted 0 to 1, ids of the labels"):
+        losses(lambda backbone: tasks.TextClassifier(backbone, ["a", "b"]), batch, IDS[:4] + 6)
 
 
 def test_infinite_generator_of_batches_with_steps(tiny_tokenizer):

@@ -233,6 +233,16 @@ print(json.dumps(found))
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize(("path", "format"), [("m.tflite", "litert"), ("m", "litert"), ("m.tflite", "tf_saved_model")])
+def test_keras_own_export_to_litert_names_ours(path, format, tmp_path):
+    """Of the kind of `save("x.h5")`: a task, a backbone, and any model whose class is ours."""
+    inputs = keras.Input((4,))
+    for model in (classifier(), tiny.backbone(encoder__num_layers=1), training.DistributedModel(inputs, inputs * 2)):
+        with pytest.raises(ValueError, match=r"write LiteRT files by tfxformer\.export\.export_litert"):
+            model.export(tmp_path / path, format=format)
+    assert not list(tmp_path.iterdir())
+
+
 def test_keras_is_told_every_name_that_is_registered():
     registered.announce()
     ours = {name.partition(">")[2] for name in keras.saving.get_custom_objects() if name.startswith("tfxformer>")}
@@ -259,6 +269,28 @@ def test_what_fills_in_tokens_is_refused_on_decoders(task, tmp_path):
     folder = tasks.CausalLM(decoder).save_pretrained(tmp_path / "decoder")
     with pytest.raises(ValueError, match="needs an encoder"):
         getattr(tasks, task).from_pretrained(folder)
+
+
+@pytest.mark.parametrize("task", ["TextClassifier", "TokenClassifier", "QuestionAnswering", "TextEmbedder", "MaskedLM"])
+def test_a_task_on_what_is_no_backbone_is_refused(task):
+    labels = (["a", "b"],) if task.endswith("Classifier") else ()
+    for wrong, named in (
+        (keras.Sequential([keras.Input((3,))]), "a Sequential"),
+        ("bert-base", "the text 'bert-base'"),
+    ):
+        with pytest.raises(TypeError, match=f"stands on an Encoder or Decoder of tfxformer, got {named}"):
+            getattr(tasks, task)(wrong, *labels)
+
+
+def test_an_export_names_what_it_was_not_given(tiny_tokenizer, tmp_path):
+    task, path = classifier(tiny_tokenizer), tmp_path / "m.tflite"
+    with pytest.raises(TypeError, match=r"must be a task or a Keras model, got str: open a file by keras\.models"):
+        export.export_litert("m.keras", path)
+    with pytest.raises(ValueError, match=r"at most 64 tokens, got \[65\]"):
+        export.export_litert(task, path, sequence_length=65)
+    with pytest.raises(TypeError, match=r"representative must be a list of texts, got one str: pass \[text\]"):
+        export.export_litert(task, path, "int8", representative="good film")
+    assert not list(tmp_path.glob("*.tflite"))
 
 
 def test_an_embedder_of_a_causal_decoders_first_token_is_refused():

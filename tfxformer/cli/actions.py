@@ -146,14 +146,14 @@ def predict(model, texts, pairs, file) -> dict:
 
 
 def inspect(path) -> dict:
-    """What a .tflite file, a checkpoint folder or a .keras file holds."""
-    if path.endswith(".tflite"):
+    """What a LiteRT file, a checkpoint folder or a .keras file holds."""
+    from tfxformer.cli.models import is_litert, open_task
+
+    if is_litert(path):
         from tfxformer.export import inspect as inspect_file
 
         found = inspect_file(path)
         return {**found.to_dict(), "text": str(found)}
-    from tfxformer.cli.models import open_task
-
     task = open_task(path)
     from tfxformer.compression import sparsity_report
 

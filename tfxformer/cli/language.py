@@ -65,13 +65,13 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
 
 
 def open_language_model(model: str):
-    """What has `stream`: a `tasks.CausalLM`, or the generator of a .tflite file."""
-    if model.endswith(".tflite"):
+    """What has `stream`: a `tasks.CausalLM`, or the generator of a LiteRT file."""
+    from tfxformer.cli.models import is_litert, open_task
+
+    if is_litert(model):
         from tfxformer.export import LiteRTGenerator
 
         return LiteRTGenerator(model)
-    from tfxformer.cli.models import open_task
-
     task = open_task(model)
     if task.task_name != "causal-lm":
         raise ValueError(f"{model} is a model for {task.task_name}: it continues no text.")
@@ -97,7 +97,7 @@ def _stream(model, prompt: str | list, max_new_tokens, stop, seed, temperature, 
     if len(given) > 1:
         raise ValueError(f"{' and '.join('--' + name.replace('_', '-') for name in given)}: give one of them.")
     drawn = {} if temperature is None and not given else {"temperature": 1.0 if temperature is None else temperature}
-    if not hasattr(model, "task_name"):  # a .tflite file
+    if not hasattr(model, "task_name"):  # a LiteRT file
         return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawn, **given)
     if not isinstance(prompt, str):  # a turn ends with the tokenizer's end token, as in `chat`
         prompt, stop = model.chat_prompt(prompt), [*(stop or ()), model.tokenizer.eos_id]
@@ -149,8 +149,6 @@ def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
         share = float(validation)
     except ValueError:
         return (x, y), language_files.read(validation)
-    if not 0 < share < 1:
-        raise ValueError(f"--validation {validation}: wanted a file, or a share between 0 and 1.")
     if len(x) == 1 and y is None and isinstance(x[0], str):
         cut = round(len(x[0]) * (1 - share))
         return ([x[0][:cut]], None), ([x[0][cut:]], None)

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 MODEL_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), or a .keras file."
-LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf or a .tflite file of a language model."
+LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf, a .tflite or a .litertlm file of a language model."
 RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), a .keras file, or a .tflite file."
 DATA_HELP = "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair."
 
@@ -384,7 +384,7 @@ def prepare(
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="A .tflite file, a .keras file, a folder or a hub id.")],
+    path: Annotated[str, typer.Argument(help="A .tflite, .litertlm or .keras file, a folder or a hub id.")],
     json: Json = False,
     debug: Debug = False,
 ):

@@ -1,4 +1,4 @@
-"""Opens what the command line calls a model: a folder, a hub id, a .keras file or a .tflite file."""
+"""Opens what the command line calls a model: a folder, a hub id, a .keras file or a LiteRT file."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def with_revision(model: str) -> tuple[str, str | None]:
     return (name, revision) if at and revision and not Path(model).expanduser().exists() else (model, None)
 
 
+def is_litert(model: str) -> bool:
+    """Whether a model is a file that LiteRT runs: a .tflite file, or a .litertlm bundle with one inside."""
+    return model.lower().endswith((".tflite", ".litertlm"))
+
+
 def open_task(model: str, task: str | None = None, **arguments):
     """A Keras task (`tasks.Task`) from a folder, a hub id or a .keras file.
 
@@ -64,7 +69,7 @@ def open_task(model: str, task: str | None = None, **arguments):
     Raises:
         ValueError, OSError, CheckpointError: for what cannot be opened.
     """
-    if model.endswith(".tflite"):
+    if is_litert(model):
         raise ValueError(f"{model} is a LiteRT file: it can be run, but not trained, exported or pruned.")
     tasks = load_tasks()
     from tfxformer.checkpoints.hub import resolve
@@ -89,5 +94,5 @@ def open_task(model: str, task: str | None = None, **arguments):
 
 
 def open_model(model: str):
-    """A Keras task, or an `export.LiteRTModel` of a .tflite file."""
-    return LiteRTModel(model) if model.endswith(".tflite") else open_task(model)
+    """A Keras task, or an `export.LiteRTModel` of a LiteRT file."""
+    return LiteRTModel(model) if is_litert(model) else open_task(model)

@@ -25,7 +25,7 @@ def is_raw(x) -> bool:
     """
     if is_dataset(x):
         return is_text_dataset(x)
-    if x is None or isinstance(x, Mapping) or is_stream(x):
+    if x is None or isinstance(x, Mapping) or is_stream(x) or hasattr(x, "num_batches"):  # the last: training.Epochs
         return False
     dtype = getattr(x, "dtype", None)  # of a numpy array, a tensor or a pandas column
     kind = getattr(dtype, "kind", None)  # "T" of numpy's StringDType

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import keras
+
 import tfxformer
 from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata, plan, quantize, verify
 from tfxformer.export.accuracy_gate import AccuracyGate
@@ -147,11 +149,16 @@ def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
 
 
 def check_arguments(model, sequence: tuple, cached: tuple) -> None:
-    """Refuses lengths that the model does not have.
+    """Refuses what is no model, and lengths that the model does not have.
 
     Raises:
-        ValueError: naming those it has.
+        TypeError: for what is no Keras model. ValueError: naming the lengths it has.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"model must be a task or a Keras model, got {type(model).__name__}: open a file by "
+            "keras.models.load_model(path), a checkpoint folder by the from_pretrained of its task."
+        )
     wrong, right = ("cache_length and prefill_lengths", "sequence_length")
     if decoder.is_decoder(model):
         wrong, right, cached = right, wrong, sequence
@@ -257,6 +264,8 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
         length is not None and (isinstance(length, bool) or int(length) != length or length < 1) for length in lengths
     ):
         raise ValueError(f"Sequence lengths are positive integers, got {lengths}.")
+    if plan.is_task(model) and lengths[-1] is not None and lengths[-1] > (most := model.backbone.longest_text):
+        raise ValueError(f"The model reads texts of at most {most} tokens, got {lengths}.")
     return lengths
 
 
@@ -267,6 +276,8 @@ def _with_ours(model, data) -> list | None:
     """
     if data is None:
         return None
+    if isinstance(data, (str, bytes)):
+        raise TypeError(f"representative must be a list of texts, got one {type(data).__name__}: pass [text].")
     data = [data] if isinstance(data, dict) else list(data)
     if not data:
         raise ValueError("The representative data is empty: pass some texts that the model will meet.")

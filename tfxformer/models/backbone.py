@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 
 from tfxformer.keras_files import SavedModel
@@ -10,6 +12,22 @@ from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.numerics import writing_in_force
 from tfxformer.layers.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
+from tfxformer.models.config import TransformerConfig
+
+
+def config_of(backbone) -> TransformerConfig:
+    """The config of what a task is made on.
+
+    Raises:
+        TypeError: for what is no `Encoder` or `Decoder`: a name, a task, another library's model.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone.config
+    named = f"the text {backbone!r:.80}" if isinstance(backbone, (str, os.PathLike)) else f"a {type(backbone).__name__}"
+    raise TypeError(
+        f"A task stands on an Encoder or Decoder of tfxformer, got {named}: give tfxformer.from_pretrained(folder), "
+        "tfxformer.build(name) or the backbone of another task (task.backbone), or use the from_pretrained of the task."
+    )
 
 
 class Backbone(NamedInputs, KnownKeywords, SavedModel):

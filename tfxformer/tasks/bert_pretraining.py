@@ -8,6 +8,7 @@ import numpy as np
 from tfxformer.data.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
@@ -42,7 +43,7 @@ class BertPretraining(MaskedLM):
     def __init__(self, backbone, sentence_objective="next", **kwargs):
         if sentence_objective not in OBJECTIVES:
             raise ValueError(f"sentence_objective={sentence_objective!r} is unknown; known: {', '.join(OBJECTIVES)}.")
-        self.check_backbone(backbone.config)
+        self.check_backbone(config_of(backbone))
         if backbone.config.token_types < 2 or not backbone.config.heads.pooler:
             raise ValueError(
                 "BertPretraining needs an encoder with segments and a pooler, such as bert-base or albert-base; this "

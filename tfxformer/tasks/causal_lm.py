@@ -15,6 +15,7 @@ from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks import generating
 from tfxformer.tasks.generation_methods import GenerationMethods
@@ -58,7 +59,7 @@ class CausalLM(GenerationMethods, Task):
     default_batch = 8  # blocks
 
     def __init__(self, backbone, tokenizer=None, generation_config=None, **kwargs):
-        config = backbone.config
+        config = config_of(backbone)
         self.check_backbone(config)
         check_causal(config)
         heads = {}

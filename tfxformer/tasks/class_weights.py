@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tfxformer.data.batches import is_dataset
 from tfxformer.data.weights import class_weight_table, class_weights
 from tfxformer.training.checked_batches import each_batch
+from tfxformer.training.positions import Epochs
 
 
 def weigh_classes(task, class_weight, x, y=None, sample_weight=None) -> tuple:
@@ -37,6 +38,8 @@ def weigh_classes(task, class_weight, x, y=None, sample_weight=None) -> tuple:
             raise ValueError("class_weight needs labels, and there are none beside these inputs.")
         return x, y, class_weights(table, rank, y, sample_weight)
 
+    if isinstance(x, Epochs):
+        return x.through(lambda dataset: weigh_classes(task, class_weight, dataset)[0]), None, None
     if is_dataset(x):
         return x.map(lambda *batch: _weigh_tensors(weigh, rank, *batch)), None, None
     if hasattr(x, "num_batches") or isinstance(x, Iterator):

@@ -20,6 +20,7 @@ from tfxformer.data.masking import (
 )
 from tfxformer.keywords import checked, our_inputs
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.task import Task
@@ -58,7 +59,7 @@ class MaskedLM(Task):
     def __init__(self, backbone, masking_rate=0.15, masking="tokens", seed=0, tokenizer=None, **kwargs):
         if masking not in MASKINGS:
             raise ValueError(f"masking={masking!r} is unknown; known: {', '.join(MASKINGS)}.")
-        self.check_backbone(backbone.config)
+        self.check_backbone(config_of(backbone))
         super().__init__(backbone, self.make_heads(backbone), tokenizer=tokenizer, **kwargs)
         self.masking_rate = masking_rate
         self.masking = masking

@@ -12,6 +12,7 @@ from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, en
 from tfxformer.data.weights import example_weights
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
 from tfxformer.training.array_checks import Limit
@@ -67,7 +68,7 @@ class QuestionAnswering(Task):
             2,
             None,
             0.0,
-            keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range),
+            keras.initializers.TruncatedNormal(stddev=config_of(backbone).initializer_range),
             dtype=backbone.dtype_policy,
             name="span_classifier",
         )

@@ -14,6 +14,7 @@ from tfxformer.training.array_checks import Limit, Limits
 from tfxformer.training.checked_batches import checked_batches, each_batch, of_sparse_losses
 from tfxformer.training.given import Given
 from tfxformer.training.outputs import Output
+from tfxformer.training.positions import Epochs
 
 
 class TaskData:
@@ -79,6 +80,8 @@ class TaskData:
 
         With `fitting` it also chooses `sequence_length`, as `fit` does.
         """
+        if isinstance(given.x, Epochs):
+            return given._replace(x=given.x.through(lambda dataset: TaskData.arrays(self, Given(dataset)).x))
         x, y, sample_weight = self._examples(given.x, given.y, given.sample_weight, fitting=fitting)
         x = checked_batches(x, y, sample_weight, self.limits())
         return given.of_arrays(x, y, sample_weight)

@@ -8,6 +8,7 @@ import numpy as np
 from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.training.array_checks import Limit
@@ -49,7 +50,7 @@ class TextClassifier(Task):
         labels = check_labels(labels)
         if len(labels) < 2 and problem_type == "single_label_classification":
             raise ValueError(f"One label out of {labels} is no choice: give at least two, or another problem_type.")
-        config = backbone.config
+        config = config_of(backbone)
         if self.wants_pooler(config) and not config.heads.pooler:
             raise ValueError(
                 f"A {config.family!r} classifier reads the pooled output, and this backbone has no pooler: build it "

@@ -23,6 +23,7 @@ from tfxformer.files import replacing_folder
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Dense, Numerics
 from tfxformer.layers.activations import activation
+from tfxformer.models.backbone import config_of
 from tfxformer.models.pooling import Pooling, UnitLength
 from tfxformer.tasks.task import SETTINGS_KEY, Task
 from tfxformer.tasks.tokenizer import has_tokenizer, lowercasing, open_tokenizer
@@ -81,7 +82,8 @@ class TextEmbedder(Task):
             raise ValueError(f"max_length={max_length!r} must be a positive number of tokens, or None.")
         self.prompts = Prompts(prompts or {}, default_prompt_name, include_prompt)
         first_only = "cls" in ([pooling] if isinstance(pooling, str) else pooling)
-        if first_only and backbone.config.encoder is None and backbone.config.decoder.causal:
+        config = config_of(backbone)
+        if first_only and config.encoder is None and config.decoder.causal:
             raise ValueError(
                 'pooling="cls" is the first token, which in a causal decoder has seen nothing of the text: take '
                 '"mean" or "lasttoken".'

@@ -12,6 +12,7 @@ from tfxformer.data.word_labels import entity_scores, piece_targets
 from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
@@ -44,7 +45,7 @@ class TokenClassifier(Task):
 
     def __init__(self, backbone, labels, tokenizer=None, **kwargs):
         labels = check_labels(labels)
-        config = backbone.config
+        config = config_of(backbone)
         classifier = ClassificationHead(
             len(labels),
             None,
