@@ -254,7 +254,8 @@ def test_a_model_of_another_maker_runs_on_arrays(tmp_path):
         ({"token_ids": np.ones((1, 17), int)}, r"shape \[1, 17\], the signature takes \[1, 16\]"),
         ({"token_ids": np.ones(16, int)}, r"shape \[16\], the signature takes \[1, 16\]"),
         ({"segment_ids": None}, "wants 'segment_ids'"),
-        ({"input_ids": np.ones((1, 16), int)}, "has no input 'input_ids': its inputs are"),
+        ({"tokens": np.ones((1, 16), int)}, "has no input 'tokens': its inputs are"),
+        ({"input_ids": np.ones((1, 16), int)}, "'token_ids' twice, once by transformers' name"),
     ],
 )
 def test_run_refuses(model, changes, message):
