@@ -658,3 +658,16 @@ def test_targets_that_are_no_targets_are_named(classifier):
         classifier.predict([tiny.TEXTS, tiny.TEXTS, tiny.TEXTS], verbose=0)
     with pytest.raises(TypeError, match=r"rows of numbers, data\.to_numpy\(\)"):
         classifier.fit(tiny.TEXTS, pandas.DataFrame(np.eye(2)[[0, 1] * 12], columns=["a", "b"]), verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy", keras.losses.CategoricalCrossentropy(from_logits=True)])
+def test_label_ids_are_refused_whatever_the_loss(loss, classifier):
+    """Ids beside a loss of rows are made rows: 7 became one without a class, whose loss is 0."""
+    classifier.compile(keras.optimizers.SGD(0.01), loss, run_eagerly=True)
+    batch = classifier.encode(tiny.TEXTS)
+    for value in (7, -1):
+        with pytest.raises(ValueError, match=rf"y\[0\] is {value}: wanted 0 to 1"):
+            classifier.fit(batch, np.full(24, value), verbose=0)
+    for rows in (IDS, np.eye(2)[IDS], np.eye(2, dtype="int32")[IDS], np.full((24, 2), 0.5)):
+        assert math.isfinite(classifier.test_on_batch(batch, rows)[0])
+    classifier.compile(keras.optimizers.SGD(0.01), run_eagerly=True)

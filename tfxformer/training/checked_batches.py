@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 
 from tfxformer.training.array_checks import Limits, check_batch, check_length, named_arrays
+from tfxformer.training.compiling import LogitsLoss
 
 REFUSED = "tfxformer refuses: "  # begins what a dataset says, whose errors TensorFlow wraps
 
@@ -119,7 +120,7 @@ def _checked_dataset(dataset, limits: Limits):
 
 
 def of_sparse_losses(limits, loss):
-    """The limits of targets whose loss takes ids; None for the others: rows of probabilities, scores.
+    """The limits of targets whose loss takes ids; None for others: losses of the user's, scores.
 
     Args:
         limits: a Limit, a dict of them by output, or None.
@@ -130,6 +131,8 @@ def of_sparse_losses(limits, loss):
             name: of_sparse_losses(limit, loss.get(name) if isinstance(loss, dict) else loss)
             for name, limit in limits.items()
         }
+    if isinstance(loss, LogitsLoss):  # whatever Keras' loss inside takes, ids are made it
+        return limits
     name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
     return limits if "sparse" in name or "span" in name else None
 
