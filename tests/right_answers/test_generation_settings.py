@@ -505,7 +505,7 @@ def test_long_conversations_are_rendered(tiny_tokenizer):
     assert json.loads(rendered("[]", "[m]", "{{ ns.x[1:] | tojson }}")) == turns[1:]
 
 
-THINKING = """{% for m in messages %}<{{ m.role }}>{{ m.content }}
+THINKING = """{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ m.reasoning_content }}{{ m.thinking }}
 {%- for call in m.tool_calls or [] %}[{{ call.name }}]{% endfor %}{% endfor %}
 {%- if tools %}{{ tools | tojson }}{% endif %}
 {%- for d in documents or [] %}({{ d.title }}){% endfor %}
@@ -527,6 +527,7 @@ def test_template_variables(bpe, tmp_path):
     ours.save_pretrained(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     asked = [*MESSAGES, {"role": "assistant", "content": None, "tool_calls": [{"name": "find"}]}]
+    asked.append({"role": "assistant", "content": "it is", "reasoning": "a film is good"})
     for given in (
         {},
         {"tools": TOOLS},

@@ -103,7 +103,7 @@ class LiteRTGenerator:
         return "".join(self._stream(ids, max_new_tokens, chat=True, **options))
 
     def chat_prompt(self, messages: Iterable[Mapping[str, str]], **variables) -> list[int]:
-        """The ids after which the answer to a conversation comes: `stream(chat_prompt(messages))` streams it.
+        """The ids after which the answer to a conversation comes; `stream(messages)` streams it.
 
         Args:
             messages: dicts with "role" and "content".

@@ -128,7 +128,9 @@ class GenerationMethods:
         return generating.generate(self, request)[0]
 
     def chat_prompt(self, messages, **variables) -> list[int]:
-        """The ids after which the assistant's next message comes: `stream(lm.chat_prompt(messages))` streams it.
+        """The ids after which the assistant's next message comes.
+
+        `stream(lm.chat_prompt(messages), stop=lm.tokenizer.eos_id)` streams it up to where `chat` ends it.
 
         Args:
             messages: see `chat`.

@@ -21,6 +21,7 @@ from tfxformer.text.inputs import check_unicode
 TURNS = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # what APIs call the reasoning of a message
 LONGEST = 1_000_000  # characters of a template; the longest known has 30,000
 
 
@@ -200,9 +201,15 @@ def _messages(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
             check_unicode(message[key], f"messages[{index}][{key!r}]")
     try:
         kept = [{key: value for key, value in message.items() if value is not None} for message in messages]
-        return json.loads(json.dumps(kept))
+        return json.loads(json.dumps([_with_reasoning(message) for message in kept]))
     except (TypeError, ValueError) as error:
         raise TypeError(f"Messages hold plain strings, numbers and lists only: {error}.") from error
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose reasoning is found under the name that templates read, whichever name it came by."""
+    reasoning = next((message[name] for name in _REASONING if name in message), None)
+    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 @lru_cache(maxsize=16)
