@@ -61,10 +61,10 @@ def test_num_labels_1e9(labels, folder, nothing_is_made):
         tasks.TextClassifier.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("names", [{"0": "a", "1000000000": "b"}, {"x": "a"}, {"0": 1}, {"0": None}])
+@pytest.mark.parametrize("names", [{"0": "a", "1000000000": "b"}, {"x": "a"}, {"0": 1}, {"0": None}, [1], True, 3.5])
 def test_id2label_must_name_each_column(names, folder):
     configure(folder, id2label=names)
-    with pytest.raises((ValueError, TypeError), match=r"id2label|labels"):
+    with pytest.raises(ValueError, match="id2label must"):
         tasks.TextClassifier.from_pretrained(folder)
 
 

@@ -489,6 +489,9 @@ def test_tokens_that_only_tokenizer_config_json_declares(stated, tmp_path):
     path.write_text(json.dumps({"model_max_length": "12"}))
     with pytest.raises(ValueError, match="model_max_length='12': wanted a positive whole number"):
         Tokenizer.from_pretrained(tmp_path)
+    path.write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": "no"}))
+    with pytest.raises(ValueError, match="do_lower_case='no': wanted true, false or null"):
+        Tokenizer.from_pretrained(tmp_path)
     path.write_text(json.dumps({"eos_token": ["[SEP]"]}))
     with pytest.raises(ValueError, match=r"eos_token=\['\[SEP\]'\]: wanted a token's text"):
         Tokenizer.from_pretrained(tmp_path)

@@ -83,12 +83,11 @@ def _in_order(names: Mapping) -> list[str]:
     Raises:
         ValueError: where they do not count from 0, or a name is no string.
     """
-    try:
-        labels = [names[str(i)] for i in range(len(names))]
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"config.json's id2label must name columns 0 to {len(names) - 1}; it is {str(names)[:200]}."
-        ) from error
+    if not isinstance(names, Mapping):
+        raise ValueError(f"config.json's id2label must be an object of numbers and names; it is {str(names)[:200]}.")
+    labels = [names.get(str(i)) for i in range(len(names))]
+    if not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"config.json's id2label must name columns 0 to {len(names) - 1}; it is {str(names)[:200]}.")
     return check_labels(labels)
 
 
@@ -315,7 +314,7 @@ def stated_labels(reference: dict, given) -> list[str]:
 
     Of a classifier with two labels without names, transformers writes no labels at all.
     """
-    classifies = any("Classification" in name for name in reference.get("architectures") or [])
+    classifies = "Classification" in str(reference.get("architectures"))
     unnamed = given is None and classifies and not (reference.get("id2label") or reference.get("num_labels"))
     return ["LABEL_0", "LABEL_1"] if unnamed else labels_from(reference, given)
 

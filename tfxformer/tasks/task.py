@@ -114,6 +114,10 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     def arguments_from(cls, reference: dict, arguments: dict) -> dict:
         """Constructor arguments from a config.json, under those the caller gave."""
         settings = reference.get(SETTINGS_KEY) or {}
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"config.json says {SETTINGS_KEY}={settings!r}: wanted an object, as save_pretrained writes."
+            )
         return {"sequence_length": settings.get("sequence_length"), **arguments}
 
     @classmethod

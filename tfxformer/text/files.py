@@ -259,19 +259,29 @@ def as_its_class_reads(content: str, config: dict[str, Any], name: str | None) -
     before = json.dumps(parts, sort_keys=True)
     if name in _BERT_CLASSES:
         _apply_bert_settings(parts, config)
-    elif (parts.get("pre_tokenizer") or {}).get("type") == "ByteLevel":  # one that splits digits first stays as it is
+    elif _part(parts, "pre_tokenizer").get("type") == "ByteLevel":  # one that splits digits first stays as it is
         prefix = bool(config.get("add_prefix_space", False))
         parts["pre_tokenizer"]["add_prefix_space"] = prefix
-        if (parts.get("post_processor") or {}).get("type") == "RobertaProcessing":
+        if _part(parts, "post_processor").get("type") == "RobertaProcessing":
             parts["post_processor"]["add_prefix_space"] = prefix
     # The file's own words stay where nothing changes: read and written again, floats differ in their last bit.
     return content if json.dumps(parts, sort_keys=True) == before else json.dumps(parts, ensure_ascii=False)
 
 
+def _part(parts: dict, name: str) -> dict:
+    """A step of a tokenizer.json; of one that is null, or no object, nothing."""
+    part = parts.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def _apply_bert_settings(parts: dict, config: dict[str, Any]) -> None:
-    normalizer, decoder = parts.get("normalizer") or {}, parts.get("decoder") or {}
+    normalizer, decoder = _part(parts, "normalizer"), _part(parts, "decoder")
+    for key in _BERT_SETTINGS:
+        if not isinstance(config.get(key), (bool, type(None))):
+            raise ValueError(f"tokenizer_config.json says {key}={config[key]!r}: wanted true, false or null.")
     if normalizer.get("type") == "BertNormalizer":
-        normalizer.update({name: config.get(key, default) for key, (name, default) in _BERT_SETTINGS.items()})
+        for key, (name, default) in _BERT_SETTINGS.items():
+            normalizer[name] = default if config.get(key) is None else config[key]
     if decoder.get("type") == "WordPiece":
         decoder["cleanup"] = True
 
