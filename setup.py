@@ -9,7 +9,7 @@ GGUF = ["gguf>=0.10"]
 TENSORBOARD = ["tensorboard>=2.20"]
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
-    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32"),
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", "pandas>=2.2"),
     *(*GGUF, *TENSORBOARD, *NOTEBOOK),
 ]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
