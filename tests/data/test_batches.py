@@ -37,7 +37,7 @@ def test_lists_arrays_and_columns():
         (["a", 1.5], None, TypeError, r"texts\[1\] is float"),
         (["a", ("b", "c")], None, TypeError, r"texts\[1\] is a tuple"),
         ([("a", b"b")], None, TypeError, r"pairs\[0\] is bytes"),
-        ([["a", "b", "c"]], None, TypeError, "is_split_into_words"),
+        ([["a", "b", "c"]], None, TypeError, "an example is a text, or a pair"),
     ],
 )
 def test_bad_examples(texts, labels, error, message):
