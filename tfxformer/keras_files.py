@@ -75,12 +75,12 @@ class SavedModel(keras.Model):
             self._check_space(part.parent)
             super().save_weights(part)
 
-    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+    def load_weights(self, filepath, skip_mismatch=False, objects_to_skip=None):
         """Keras' `load_weights`, `~` expanded as `save_weights` does."""
         path = Path(filepath).expanduser() if _is_local(filepath) else filepath
-        super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
+        super().load_weights(path, skip_mismatch=skip_mismatch, objects_to_skip=objects_to_skip)
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, opset_version=None):
         """Keras' `export`, but for LiteRT files: they would be unverified, without tokenizer and labels.
 
         Raises:
@@ -91,7 +91,8 @@ class SavedModel(keras.Model):
                 f"{filepath}: write LiteRT files by tfxformer.export.export_litert(model, path), which verifies them; "
                 "Keras' own export does not."
             )
-        super().export(filepath, format=format, **kwargs)
+        of_onnx = {} if opset_version is None else {"opset_version": opset_version}
+        super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **of_onnx)
 
     def _check_space(self, folder: Path) -> None:
         """Says that a disk is full before HDF5 meets it: the process would not survive that (HDF5 1.14)."""

@@ -204,8 +204,10 @@ def our_inputs(batch: Mapping) -> Mapping:
     """A batch by our names, of one by ours or by transformers'; the same object where nothing is to be renamed.
 
     Raises:
-        ValueError: for two names of one array.
+        ValueError: for two names of one array, and for what is no mapping.
     """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"A batch is a dict of arrays by name (token_ids, padding_mask, ...), not {batch!r:.80}.")
     if not any(name in INPUT_NAMES for name in batch):
         return batch
     named = {}

@@ -13,6 +13,7 @@ from checkpoint_folders import configure
 import tfxformer
 from tfxformer import checkpoints, export, tasks
 from tfxformer.checkpoints import CheckpointError, hub, safetensors
+from tfxformer.checkpoints.families import FAMILIES
 from tfxformer.text import Tokenizer
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("plain_kernels")]
@@ -650,3 +651,15 @@ def test_a_revision_on_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "a@b").mkdir()
     with pytest.raises(CheckpointError, match=r"a@b at None"):
         open_task(str(tmp_path / "a@b"))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_other_names_of_a_key_count(name):
+    """transformers' `attribute_map` has them: distilbert's `num_attention_heads` is its `n_heads`."""
+    import transformers
+
+    values = {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
+    for other, key in transformers.CONFIG_MAPPING[name].attribute_map.items():
+        read = FAMILIES[name].read_config({other: values[other]})
+        assert read == FAMILIES[name].read_config({key: values[other]}) != FAMILIES[name].read_config({})

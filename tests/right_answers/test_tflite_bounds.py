@@ -263,6 +263,13 @@ def test_run_refuses(model, changes, message):
         model.run("classify", batch(**changes))
 
 
+def test_run_takes_a_name_and_a_dict(model):
+    with pytest.raises(ValueError, match=r"A batch is a dict of arrays by name .*, not None"):
+        model.run("classify", None)
+    with pytest.raises(ValueError, match=r"has no signature \{'token_ids'"):
+        model.run(batch(), "classify")
+
+
 def test_run_takes_integers_of_any_kind(model):
     wanted = model.run("classify", batch())["probabilities"]
     ids = np.full((1, 16), 5)

@@ -286,10 +286,9 @@ class Distiller(ScheduledModel):
         """Saves the student's weights."""
         self.student.save_weights(filepath, *args, **kwargs)
 
-    @checked(to=keras.Model.load_weights)
-    def load_weights(self, filepath, *args, **kwargs):
+    def load_weights(self, filepath, skip_mismatch=False, objects_to_skip=None):
         """Reads what `save_weights` wrote into the student."""
-        self.student.load_weights(filepath, *args, **kwargs)
+        self.student.load_weights(filepath, skip_mismatch=skip_mismatch, objects_to_skip=objects_to_skip)
 
     def get_config(self):
         raise ValueError("A Distiller is not saved: save distiller.student, and make a new Distiller to go on.")

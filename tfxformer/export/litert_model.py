@@ -88,8 +88,8 @@ class LiteRTModel:
         Raises:
             ValueError: for an input that is missing, unknown, of another shape or kind, or out of its range.
         """
-        if signature not in self.signatures:
-            raise ValueError(f"The file has no signature {signature!r}; it has {', '.join(self.signatures)}.")
+        if not isinstance(signature, str) or signature not in self.signatures:
+            raise ValueError(f"The file has no signature {signature!r:.80}; it has {', '.join(self.signatures)}.")
         return self._interpreters.run(
             signature, checked_inputs(self.signatures[signature], keywords.our_inputs(batch), self._limits)
         )
