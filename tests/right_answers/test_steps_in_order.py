@@ -286,7 +286,7 @@ def test_an_export_names_what_it_was_not_given(tiny_tokenizer, tmp_path):
     task, path = classifier(tiny_tokenizer), tmp_path / "m.tflite"
     with pytest.raises(TypeError, match=r"must be a task or a Keras model, got str: open a file by keras\.models"):
         export.export_litert("m.keras", path)
-    with pytest.raises(ValueError, match=r"at most 64 tokens, got \[65\]"):
+    with pytest.raises(ValueError, match=r"at most 64 tokens; got \[65\]"):
         export.export_litert(task, path, sequence_length=65)
     with pytest.raises(TypeError, match=r"representative must be a list of texts, got one str: pass \[text\]"):
         export.export_litert(task, path, "int8", representative="good film")

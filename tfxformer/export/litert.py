@@ -259,13 +259,14 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
     elif sequence_length is not None or not plan.is_task(model):
         lengths = [sequence_length]
     else:
-        lengths = [model.sequence_length or model.file_length or plan.DEFAULT_LENGTH]
+        lengths = [model.sequence_length or model.file_length or min(plan.DEFAULT_LENGTH, model.backbone.longest_text)]
     if not lengths or any(
         length is not None and (isinstance(length, bool) or int(length) != length or length < 1) for length in lengths
     ):
         raise ValueError(f"Sequence lengths are positive integers, got {lengths}.")
     if plan.is_task(model) and lengths[-1] is not None and lengths[-1] > (most := model.backbone.longest_text):
-        raise ValueError(f"The model reads texts of at most {most} tokens, got {lengths}.")
+        positions = model.backbone.config.max_sequence_length
+        raise ValueError(f"The model has {positions} positions, for texts of at most {most} tokens; got {lengths}.")
     return lengths
 
 
