@@ -51,7 +51,7 @@ name: films
 model: MODEL
 data: {train: train.csv, test: test.csv}
 sequence_length: 16
-latency_rounds: 1
+latency_rounds: 2
 sweep: {tune: [{epochs: 1}], quantize: [dynamic_int8]}
 choose: {within_points: 100}
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
-from tfxformer.data.batches import is_dataset
+from tfxformer.data.batches import is_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_raw
 from tfxformer.data.masking import (
     MASKINGS,
@@ -23,6 +23,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
+from tfxformer.tasks.streams import read_given
 from tfxformer.tasks.task import Task
 from tfxformer.training.array_checks import Limit, Limits, check_batch
 from tfxformer.training.checked_batches import each_batch
@@ -228,7 +229,7 @@ class MaskedLM(Task):
     @checked(to="logits")
     def predict(self, x, batch_size=None, *, top_k=5, **kwargs):
         """The `top_k` best fillings of each mask of each text: list (texts) of list (masks) of list of `Filling`."""
-        texts = self.read(x)
+        texts = read_examples(read_given(x).x)  # a text each, also where `fit` learns from lists of sentences
         batch = self._encode(texts)
         masks = batch["token_ids"] == self._tokenizer().mask_id
         without = np.flatnonzero(~masks.any(axis=1))

@@ -198,7 +198,7 @@ class Recipe(_Checked):
         validation: float, share of the training texts that no fit sees; the choice is made on them.
         train_texts, test_texts: int, how many are used; None for all.
         batch_size: int. dtype: policy of training, None for float32. seed: int.
-        latency_rounds: int, timed runs of each file.
+        latency_rounds: int, timed runs of each file, 2 or more (quartiles need them).
         choose: Choose.
     """
 
@@ -218,7 +218,7 @@ class Recipe(_Checked):
     batch_size: int = _least(32)
     dtype: str | None = _one_of(None, DTYPES, none=True)
     seed: int = _least(0, 0)
-    latency_rounds: int = _least(50)
+    latency_rounds: int = _least(50, 2)
     choose: Choose = field(default_factory=Choose)
 
     def to_dict(self) -> dict:
