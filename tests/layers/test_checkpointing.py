@@ -43,7 +43,8 @@ def test_values_in_place_of_weights_get_their_gradients(family, jit):
 
 
 def test_variables_get_theirs_too_and_nothing_is_kept():
-    layer = keras.layers.Dense(3)
+    # A kernel from a seed: of a random one, a sum that cancels may differ by more than the last digits.
+    layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=0))
     x = tf.random.stateless_normal((4, 3), [0, 1])
     layer.build(x.shape)
     calls = []
