@@ -5,8 +5,8 @@ import tensorflow as tf
 from pruning_cases import largest
 
 from tfxformer.compression import ConstantSparsity
-from tfxformer.compression.kernels import all_kernels
 from tfxformer.compression.tfmot_engine import KernelPruning
+from tfxformer.compression.weights.matrices import all_kernels
 
 
 def mask_of(values, sparsity, dtype="float32", layer=None, **options):

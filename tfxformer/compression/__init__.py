@@ -27,11 +27,11 @@ from tfxformer.compression.importance import head_importance, layer_importance, 
 from tfxformer.compression.prune import Prune
 from tfxformer.compression.quantization_aware import QuantizationAware
 from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
-from tfxformer.compression.sensitivity_scan import SensitivityReport, sensitivity
-from tfxformer.compression.sparsity import SparsityReport, sparsity_report
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
 from tfxformer.compression.student import student_from
 from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
+from tfxformer.compression.weights.sensitivity import SensitivityReport, sensitivity
+from tfxformer.compression.weights.sparsity import SparsityReport, sparsity_report
 
 __all__ = [
     "IA3",

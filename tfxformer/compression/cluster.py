@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
-from tfxformer.compression.kernels import Kernel
+from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.training.state import value_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfxformer.compression.gradients import unsee_gradients
-from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
+from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.training.optimizers import updating_optimizer
 
 

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from tfxformer.compression.gradients import see_gradients
 from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
-from tfxformer.compression.kernels import Kernel
 from tfxformer.compression.schedules import ConstantSparsity, Schedule
-from tfxformer.compression.sparsity import count_zeros
+from tfxformer.compression.weights.matrices import Kernel
+from tfxformer.compression.weights.sparsity import count_zeros
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
 

@@ -14,7 +14,7 @@ from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.choice import AdapterKind
 from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.lora import LoRA
-from tfxformer.compression.kernels import CONVOLUTIONS, Kernel, all_kernels
+from tfxformer.compression.weights.matrices import CONVOLUTIONS, Kernel, all_kernels
 from tfxformer.layers import Dense
 from tfxformer.layers.adapters import LayerAdapter, adapted_layers
 from tfxformer.models.adapters import (

@@ -8,7 +8,7 @@ from numbers import Real
 
 import keras
 
-from tfxformer.compression.kernels import Kernel, all_kernels
+from tfxformer.compression.weights.matrices import Kernel, all_kernels
 from tfxformer.keywords import KnownKeywords
 from tfxformer.models.heads import ClassificationHead
 

@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from tfxformer.compression.kernels import Kernel
+from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.layers import Dense, TokenEmbedding, adapters
 from tfxformer.layers.adapters import LayerAdapter
 from tfxformer.layers.attention import Attention

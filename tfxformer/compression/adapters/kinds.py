@@ -8,7 +8,7 @@ from numbers import Integral
 import keras
 
 from tfxformer.compression.adapters.choice import AdapterKind, Choice, matches
-from tfxformer.compression.kernels import Kernel
+from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.models.backbone import Backbone

@@ -9,7 +9,7 @@ from numbers import Integral
 import keras
 
 from tfxformer.compression.adapters.choice import AdapterKind, Choice, is_real
-from tfxformer.compression.kernels import Kernel, output_layers
+from tfxformer.compression.weights.matrices import Kernel, output_layers
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pruning_cases import LABELS, TOKENS, largest, small_transformer
 from tfxformer import tasks
 from tfxformer.compression import Prune, SensitivityReport, sensitivity
 from tfxformer.compression.schedules import ConstantSparsity
-from tfxformer.compression.sensitivity_scan import KernelSensitivity
+from tfxformer.compression.weights.sensitivity import KernelSensitivity
 
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(size=(40, 6)).astype("float32"), RNG.normal(size=(40, 3)).astype("float32")

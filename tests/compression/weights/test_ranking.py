@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tfxformer.compression.ranking import keep_largest
+from tfxformer.compression.weights.ranking import keep_largest
 
 FLOATS = st.floats(allow_nan=False, width=32)
 FEW_VALUES = st.sampled_from([0.0, -0.0, -1.0, -1e-45, -np.inf, 1e-45, 1e-40, 0.25, 0.25000003, 1.0, 3e38, np.inf])

@@ -2,7 +2,7 @@ import keras
 import pytest
 from pruning_cases import small_transformer
 
-from tfxformer.compression.kernels import all_kernels, choose_kernels, output_layers
+from tfxformer.compression.weights.matrices import all_kernels, choose_kernels, output_layers
 
 
 def test_the_output_layer_is_found_behind_a_softmax():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from tfxformer.compression.kernels import choose_kernels
+from tfxformer.compression.weights.matrices import choose_kernels
 
 
 @dataclass(frozen=True)

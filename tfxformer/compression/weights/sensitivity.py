@@ -10,8 +10,8 @@ from numbers import Real
 import keras
 import tensorflow as tf
 
-from tfxformer.compression.kernels import Kernel, all_kernels, choose_kernels
-from tfxformer.compression.ranking import keep_largest
+from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
+from tfxformer.compression.weights.ranking import keep_largest
 from tfxformer.figures import figure, save_figure
 from tfxformer.training.state import value_of
 

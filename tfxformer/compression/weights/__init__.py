@@ -1,0 +1,1 @@
+"""Which weights a model has, how sparse they are, and which matter."""
