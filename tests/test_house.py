@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = ("registered", "keywords", "json_files", "files", "figures", "keras_files")
-ENGINE = "compression/tfmot_engine.py"  # the one file behind which tfmot stays
+ENGINE = "compression/pruning/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (
     "tfmot",
     "tensorflow_model_optimization",

@@ -23,7 +23,7 @@ from tfxformer.text import Tokenizer
 
 UNKNOWN = "unheard_of"
 # tfmot changes tf.keras for the whole process; the commands are called one by one below.
-NOT_IMPORTED = ("tfxformer.compression.tfmot_engine", "tfxformer.cli")
+NOT_IMPORTED = ("tfxformer.compression.pruning.tfmot_engine", "tfxformer.cli")
 # `**kwargs` that nobody passes by hand.
 NOT_CALLED_BY_USERS = {
     "compute_output_spec": "Keras calls it with the arguments of `call`",

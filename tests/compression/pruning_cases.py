@@ -64,7 +64,7 @@ def fit(model, *callbacks, epochs=3, **options):
 
 def assert_nothing_left(model):
     """Of a callback that holds kernels while `fit` runs."""
-    from tfxformer.compression.held_kernels import HeldConstraint
+    from tfxformer.compression.pruning.held_kernels import HeldConstraint
 
     assert not any(isinstance(weight.constraint, HeldConstraint) for weight in model.weights)
     assert "make_train_function" not in vars(model) and "update_step" not in vars(model.optimizer)

@@ -89,7 +89,7 @@ def test_quantization_aware_beside_the_callbacks_that_prune(tiny_tokenizer):
 
 def test_shared_values_move_by_the_mean_of_their_updates(tiny_tokenizer):
     """One step of gradient descent on values that members share is that of their mean gradient (numpy)."""
-    from tfxformer.compression.kept_forms import KeptForms
+    from tfxformer.compression.pruning.kept_forms import KeptForms
 
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(40, use_bias=False)])
     kernel = model.layers[0].kernel

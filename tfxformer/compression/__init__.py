@@ -13,7 +13,6 @@ from tfxformer.compression.adapters import (
     TrainableTable,
     trainable_table,
 )
-from tfxformer.compression.cluster import Cluster
 from tfxformer.compression.distill import Distiller
 from tfxformer.compression.distillation_losses import (
     AttentionLoss,
@@ -24,9 +23,10 @@ from tfxformer.compression.distillation_losses import (
 )
 from tfxformer.compression.factorized import factorize_embeddings
 from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
-from tfxformer.compression.prune import Prune
+from tfxformer.compression.pruning.cluster import Cluster
+from tfxformer.compression.pruning.prune import Prune
+from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.quantization_aware import QuantizationAware
-from tfxformer.compression.schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
 from tfxformer.compression.student import student_from
 from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary

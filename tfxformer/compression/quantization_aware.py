@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfxformer.compression.kept_forms import KeptForms
+from tfxformer.compression.pruning.kept_forms import KeptForms
 from tfxformer.layers import DecoderBlock, EncoderBlock
 from tfxformer.layers.fake_quantization import rounding
 from tfxformer.layers.numerics import STATIC_INT8

@@ -12,7 +12,7 @@ from pruning_cases import LABELS, TOKENS, largest, small_transformer
 
 from tfxformer import tasks
 from tfxformer.compression import Prune, SensitivityReport, sensitivity
-from tfxformer.compression.schedules import ConstantSparsity
+from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity
 from tfxformer.compression.weights.sensitivity import KernelSensitivity
 
 RNG = np.random.default_rng(2)

@@ -17,7 +17,7 @@ STEPS = st.integers(0, 60)
 @settings(max_examples=60, deadline=None)
 @given(SPARSITIES, SPARSITIES, STEPS, st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.5, 1, 3]), STEPS)
 def test_polynomial_decay_is_tfmots_and_the_papers(initial, final, begin, times, frequency, power, step):
-    from tfxformer.compression.tfmot_engine import tfmot_schedule
+    from tfxformer.compression.pruning.tfmot_engine import tfmot_schedule
 
     end = begin + times * frequency
     ours = PolynomialDecay(initial, final, begin, end, power, frequency)
@@ -32,7 +32,7 @@ def test_polynomial_decay_is_tfmots_and_the_papers(initial, final, begin, times,
 @settings(max_examples=60, deadline=None)
 @given(SPARSITIES, STEPS, st.integers(-1, 60), st.integers(1, 9), STEPS)
 def test_constant_sparsity_is_tfmots(target, begin, length, frequency, step):
-    from tfxformer.compression.tfmot_engine import tfmot_schedule
+    from tfxformer.compression.pruning.tfmot_engine import tfmot_schedule
 
     end = -1 if length < 0 else begin + length
     ours = ConstantSparsity(target, begin, end, frequency)
@@ -80,7 +80,7 @@ def test_importing_loads_no_tfmot_and_pruning_leaves_tf_keras_alone():
     code = (
         "import os, sys, tfxformer.compression as c; "
         "assert not any('tensorflow_model_optimization' in m or m == 'tf_keras' for m in sys.modules); "
-        "import tfxformer.compression.tfmot_engine, tensorflow as tf; "
+        "import tfxformer.compression.pruning.tfmot_engine, tensorflow as tf; "
         "assert 'tf_keras' in sys.modules and 'TF_USE_LEGACY_KERAS' not in os.environ; "
         "assert tf.keras.Model is __import__('keras').Model"
     )

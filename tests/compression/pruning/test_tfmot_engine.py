@@ -5,7 +5,7 @@ import tensorflow as tf
 from pruning_cases import largest
 
 from tfxformer.compression import ConstantSparsity
-from tfxformer.compression.tfmot_engine import KernelPruning
+from tfxformer.compression.pruning.tfmot_engine import KernelPruning
 from tfxformer.compression.weights.matrices import all_kernels
 
 

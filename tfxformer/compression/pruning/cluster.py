@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.training.state import value_of
 
 if TYPE_CHECKING:
-    from tfxformer.compression.tfmot_engine import KernelClustering
+    from tfxformer.compression.pruning.tfmot_engine import KernelClustering
 
 
 class Cluster(keras.callbacks.Callback):
@@ -62,7 +62,7 @@ class Cluster(keras.callbacks.Callback):
         self._clustered = []
         kernels = trainable_kernels(self.model, self.layers, "Cluster")
         release_before_next_fit(self.model)  # before the first constraint: what follows may raise
-        from tfxformer.compression.tfmot_engine import KernelClustering  # loads tf_keras: seconds
+        from tfxformer.compression.pruning.tfmot_engine import KernelClustering  # loads tf_keras: seconds
 
         with self.model.distribute_strategy.scope():
             for kernel in kernels:

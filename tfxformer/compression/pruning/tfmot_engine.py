@@ -31,8 +31,8 @@ if _legacy_keras is None:
 else:
     os.environ["TF_USE_LEGACY_KERAS"] = _legacy_keras
 
-from tfxformer.compression.replicas import assign_on_replicas  # noqa: E402
-from tfxformer.compression.schedules import Schedule  # noqa: E402
+from tfxformer.compression.pruning.replicas import assign_on_replicas  # noqa: E402
+from tfxformer.compression.pruning.sparsity_schedules import Schedule  # noqa: E402
 from tfxformer.compression.weights.matrices import Kernel  # noqa: E402
 from tfxformer.compression.weights.ranking import keep_largest  # noqa: E402
 

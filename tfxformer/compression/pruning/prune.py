@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfxformer.compression.gradients import see_gradients
-from tfxformer.compression.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
-from tfxformer.compression.schedules import ConstantSparsity, Schedule
+from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
 from tfxformer.training.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
 
 if TYPE_CHECKING:
-    from tfxformer.compression.tfmot_engine import KernelPruning
+    from tfxformer.compression.pruning.tfmot_engine import KernelPruning
 
 
 METHODS = ("magnitude", "movement")
@@ -98,7 +98,7 @@ class Prune(keras.callbacks.Callback):
         self._pruned = []
         kernels = trainable_kernels(self.model, self.layers, "Prune")
         release_before_next_fit(self.model)  # before the first constraint: what follows may raise
-        from tfxformer.compression.tfmot_engine import KernelPruning, MovementPruning  # loads tf_keras: seconds
+        from tfxformer.compression.pruning.tfmot_engine import KernelPruning, MovementPruning  # loads tf_keras: seconds
 
         engine_class = MovementPruning if self.method == "movement" else KernelPruning
         with self.model.distribute_strategy.scope():

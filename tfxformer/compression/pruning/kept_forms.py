@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.held_kernels import HeldConstraint, hold, let_go, release_before_next_fit
+from tfxformer.compression.pruning.held_kernels import HeldConstraint, hold, let_go, release_before_next_fit
 from tfxformer.compression.weights.matrices import all_kernels
 from tfxformer.training.state import value_of
 

@@ -1,0 +1,1 @@
+"""Zeros and shared values: pruning and clustering during `fit`, held by constraints."""
