@@ -21,15 +21,15 @@ from tfxformer.compression.distillation_losses import (
     LogitsLoss,
     RelationLoss,
 )
-from tfxformer.compression.factorized import factorize_embeddings
-from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.pruning.cluster import Cluster
 from tfxformer.compression.pruning.prune import Prune
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, PolynomialDecay
 from tfxformer.compression.quantization_aware import QuantizationAware
-from tfxformer.compression.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
-from tfxformer.compression.student import student_from
-from tfxformer.compression.vocabulary import keep_tokens, trim_vocabulary
+from tfxformer.compression.smaller.factorized import factorize_embeddings
+from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
+from tfxformer.compression.smaller.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
+from tfxformer.compression.smaller.student import student_from
+from tfxformer.compression.smaller.vocabulary import keep_tokens, trim_vocabulary
 from tfxformer.compression.weights.sensitivity import SensitivityReport, sensitivity
 from tfxformer.compression.weights.sparsity import SparsityReport, sparsity_report
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.compression.rebuilding import block_prefix
+from tfxformer.compression.smaller.rebuilding import block_prefix
 from tfxformer.layers import Dense
 from tfxformer.models.backbone import Backbone
 

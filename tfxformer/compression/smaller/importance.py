@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfxformer.compression.rebuilding import backbone_of
-from tfxformer.compression.structures import HEADS, NEURONS, Structure
+from tfxformer.compression.smaller.rebuilding import backbone_of
+from tfxformer.compression.smaller.structures import HEADS, NEURONS, Structure
 
 IMPORTANCES = ("magnitude", "taylor", "activation")
 

@@ -13,9 +13,9 @@ from numbers import Integral
 
 import numpy as np
 
-from tfxformer.compression.importance import head_importance, layer_importance, neuron_importance
-from tfxformer.compression.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
-from tfxformer.compression.structures import HEADS, NEURONS, Structure
+from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
+from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
+from tfxformer.compression.smaller.structures import HEADS, NEURONS, Structure
 
 
 def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):

@@ -6,7 +6,7 @@ from numbers import Integral
 
 import numpy as np
 
-from tfxformer.compression.rebuilding import backbone_of, rebuild
+from tfxformer.compression.smaller.rebuilding import backbone_of, rebuild
 
 
 def factorize_embeddings(model, rank: int):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfxformer.compression.distillation_losses import even_layers
-from tfxformer.compression.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
+from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
 
 
 def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] | None = None):

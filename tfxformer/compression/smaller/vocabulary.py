@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfxformer.compression.rebuilding import backbone_of, rebuild
+from tfxformer.compression.smaller.rebuilding import backbone_of, rebuild
 
 # Path of a weight with a place for each token -> the axis of the tokens.
 TOKEN_AXES = {"token_embedding/embeddings": 0, "masked_lm_bias/bias": 0, "language_model_head/kernel": 1}

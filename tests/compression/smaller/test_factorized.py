@@ -8,7 +8,7 @@ from structured_cases import copied, made_task, model, outputs
 
 from tfxformer import compression, export, tasks
 from tfxformer.checkpoints import CheckpointError
-from tfxformer.compression.factorized import best_factors
+from tfxformer.compression.smaller.factorized import best_factors
 
 FAMILIES = ("bert", "albert", "electra", "roberta", "gpt2", "opt", "llama")
 
