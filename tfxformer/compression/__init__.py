@@ -13,8 +13,8 @@ from tfxformer.compression.adapters import (
     TrainableTable,
     trainable_table,
 )
-from tfxformer.compression.distill import Distiller
-from tfxformer.compression.distillation_losses import (
+from tfxformer.compression.distillation.distiller import Distiller
+from tfxformer.compression.distillation.losses import (
     AttentionLoss,
     EmbeddingLoss,
     HiddenStateLoss,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfxformer.compression.distillation_losses import even_layers
+from tfxformer.compression.distillation.losses import even_layers
 from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
 
 

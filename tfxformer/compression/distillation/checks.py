@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.compression.distillation_losses import DistillationLoss
+from tfxformer.compression.distillation.losses import DistillationLoss
 
 
 def check_losses(losses, label_weight) -> None:

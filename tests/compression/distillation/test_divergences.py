@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfxformer.compression import divergences
+from tfxformer.compression.distillation import divergences
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (RNG.normal(0, 3, (4, 5, 7)).astype("float32") for _ in range(2))

@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from tfxformer import checkpoints, tasks
-from tfxformer.compression import taps as module
-from tfxformer.compression.taps import Taps, bias_key, projection_key, state_key
+from tfxformer.compression.distillation import taps as module
+from tfxformer.compression.distillation.taps import Taps, bias_key, projection_key, state_key
 
 FAMILIES = ["bert", "albert", "gpt2", "llama", "bloom"]
 

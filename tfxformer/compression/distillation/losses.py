@@ -9,8 +9,8 @@ from numbers import Real
 import keras
 from keras import ops
 
-from tfxformer.compression import divergences
-from tfxformer.compression.taps import OUTPUT, PROJECTIONS, Taps, bias_key, projection_key, state_key
+from tfxformer.compression.distillation import divergences
+from tfxformer.compression.distillation.taps import OUTPUT, PROJECTIONS, Taps, bias_key, projection_key, state_key
 from tfxformer.layers.attention import attention_scores, split_heads
 
 ACTIVATIONS = {

@@ -8,10 +8,10 @@ from dataclasses import replace
 import keras
 from keras import ops, tree
 
-from tfxformer.compression.distillation_checks import check_losses, check_models
-from tfxformer.compression.distillation_losses import Bound, DistillationLoss, LogitsLoss
-from tfxformer.compression.taps import OUTPUT, Taps, token_mask
-from tfxformer.compression.teacher_answers import TeacherAnswers, batch_of, has_answers
+from tfxformer.compression.distillation.checks import check_losses, check_models
+from tfxformer.compression.distillation.losses import Bound, DistillationLoss, LogitsLoss
+from tfxformer.compression.distillation.taps import OUTPUT, Taps, token_mask
+from tfxformer.compression.distillation.teacher import TeacherAnswers, batch_of, has_answers
 from tfxformer.keywords import checked
 from tfxformer.training.given import Given
 from tfxformer.training.loss_terms import Objective, compiled_objectives
