@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from tfxformer.compression.adapters import keras_layers, peft
-from tfxformer.compression.adapters.choice import AdapterKind
 from tfxformer.compression.adapters.kinds import attention_kernels, table_of
+from tfxformer.compression.adapters.layer_choice import AdapterKind
 from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.weights.matrices import CONVOLUTIONS, Kernel, all_kernels
 from tfxformer.layers import Dense

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import keras
 
-from tfxformer.compression.adapters.choice import AdapterKind, Choice, matches
+from tfxformer.compression.adapters.layer_choice import AdapterKind, Choice, matches
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.activations import activation as check_activation

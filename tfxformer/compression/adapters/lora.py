@@ -8,7 +8,7 @@ from numbers import Integral
 
 import keras
 
-from tfxformer.compression.adapters.choice import AdapterKind, Choice, is_real
+from tfxformer.compression.adapters.layer_choice import AdapterKind, Choice, is_real
 from tfxformer.compression.weights.matrices import Kernel, output_layers
 
 

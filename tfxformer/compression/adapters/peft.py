@@ -18,7 +18,7 @@ from tfxformer.checkpoints.hub import read_json
 from tfxformer.checkpoints.safetensors import CheckpointError, SafetensorsFile
 from tfxformer.compression.adapters.formats import FORMATS, Format, format_of
 from tfxformer.compression.adapters.keras_layers import matrix_shape
-from tfxformer.compression.adapters.modules import ModuleNames
+from tfxformer.compression.adapters.peft_names import ModuleNames
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.files import recover, replacing_folder, write_json
 from tfxformer.layers.adapters import LayerAdapter
