@@ -21,7 +21,7 @@ from pathlib import Path
 import harness
 import numpy as np
 
-from tfxformer.data import sources
+from tfxformer.data.records import sources
 
 LENGTH, BATCH, SHARDS, BATCHES, STEPS = 128, 32, 8, 200, 5
 TOKENS_ALONE = "Rust, tokens alone"

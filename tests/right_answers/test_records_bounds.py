@@ -23,7 +23,7 @@ import tiny
 
 from tfxformer import samples, tasks
 from tfxformer.data import Records, RecordsError, write_records
-from tfxformer.data.record_files import sealed
+from tfxformer.data.records.files import sealed
 from tfxformer.keras_files import check_archive
 from tfxformer.recipes.sweep import running
 from tfxformer.recipes.sweep.recipe import Point

@@ -20,7 +20,7 @@ def prepare(files, tokenizer, output, sequence_length, kind, documents, field, s
     }
     opened = open_tokenizer(tokenizer)
     if beam is not None:
-        from tfxformer.data.beam import prepare_records
+        from tfxformer.data.records.beam import prepare_records
 
         records = prepare_records(files, output, opened, options=shlex.split(beam), **options)
     else:

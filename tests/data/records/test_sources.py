@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data import sources
-from tfxformer.data.sources import Span
+from tfxformer.data.records import sources
+from tfxformer.data.records.sources import Span
 
 PIECES = st.lists(
     st.sampled_from(["a", "bb c", "é", "猫", " ", "\t", "\n", "\n\n", "\r\n", "\n \n", "long " * 9]), max_size=25

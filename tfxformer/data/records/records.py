@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.data import record_files
-from tfxformer.data.record_files import INDEX, Shard, index_shards, read_index, sha256_of, shard_name
-from tfxformer.data.record_format import RecordFormat, RecordsError
-from tfxformer.data.record_order import framed_rows
+from tfxformer.data.records import files as record_files
+from tfxformer.data.records.files import INDEX, Shard, index_shards, read_index, sha256_of, shard_name
+from tfxformer.data.records.format import RecordFormat, RecordsError
+from tfxformer.data.records.order import framed_rows
 from tfxformer.files import recover
 from tfxformer.text import Tokenizer
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfxformer import __version__
-from tfxformer.data.record_format import RecordFormat, RecordsError
+from tfxformer.data.records.format import RecordFormat, RecordsError
 from tfxformer.files import replacing_folder, write_text
 
 INDEX = "index.json"

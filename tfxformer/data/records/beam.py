@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.data import preparing, record_files, sources
-from tfxformer.data.preparing import Preparation
-from tfxformer.data.records import Records
+from tfxformer.data.records import files as record_files
+from tfxformer.data.records import preparing, sources
+from tfxformer.data.records.preparing import Preparation
+from tfxformer.data.records.records import Records
 from tfxformer.text import Tokenizer
 
 # In the same process, with `--direct_num_workers` more of them; Beam's own choice would download a program first.

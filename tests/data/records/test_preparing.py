@@ -12,8 +12,9 @@ import pytest
 import tokenizers
 
 from tfxformer import samples
-from tfxformer.data import Records, RecordsError, prepare_records, preparing, rows_of, write_records
-from tfxformer.data.preparing import Preparation, prepare
+from tfxformer.data import Records, RecordsError, prepare_records, rows_of, write_records
+from tfxformer.data.records import preparing
+from tfxformer.data.records.preparing import Preparation, prepare
 from tfxformer.text import Tokenizer
 
 TEXTS = ["We saw a good film.", "It was long, and fine!", " ", "a", "Good. " * 30, "The film was dull.", ""]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.data.checksum import masked_crc32c
+from tfxformer.data.records.checksum import masked_crc32c
 
 HEAD, TAIL = 12, 4  # bytes that TFRecord puts around a record: its length with a checksum, and its own checksum
 _DTYPES = ("int32", "float32")
