@@ -90,7 +90,7 @@ def work(folder: Path, name: str, settings: Settings, kill: int | None) -> None:
 
     import tfxformer
     from tfxformer import data, samples, tasks, training
-    from tfxformer.data.packing import training_batch
+    from tfxformer.data.targets.packing import training_batch
     from tfxformer.text import Tokenizer
 
     cluster = "TF_CONFIG" in os.environ

@@ -11,10 +11,10 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import compression, tasks, training
-from tfxformer.data.labels import check_labels, cosine_targets, encode_labels
-from tfxformer.data.spans import answer_spans
-from tfxformer.data.weights import word_weights
-from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.data.targets.labels import check_labels, cosine_targets, encode_labels
+from tfxformer.data.targets.spans import answer_spans
+from tfxformer.data.targets.weights import word_weights
+from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.training.array_checks import Limit, check_values
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")

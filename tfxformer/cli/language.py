@@ -121,7 +121,7 @@ def _written(pieces, name: str, write: Callable | None) -> dict:
 def _new_model(x, y, preset: str, tokenizer: str, vocabulary_size: int, sequence_length, dtype):
     """A model with random weights, and a tokenizer learned from the texts."""
     from tfxformer import models, tasks
-    from tfxformer.data.language import is_conversations
+    from tfxformer.data.targets.documents import is_conversations
     from tfxformer.text import Tokenizer
 
     if tokenizer not in TOKENIZERS:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfxformer.data.labels import encode_labels
-from tfxformer.data.spans import answer_spans
-from tfxformer.data.word_labels import entity_scores
+from tfxformer.data.targets.labels import encode_labels
+from tfxformer.data.targets.spans import answer_spans
+from tfxformer.data.targets.word_labels import entity_scores
 
 # Tasks that learn from texts alone, and are scored by their own `evaluate`.
 OF_TOKENS = {

@@ -11,10 +11,10 @@ import numpy as np
 
 from tfxformer import keywords
 from tfxformer.data.batches import read_examples, to_batch
-from tfxformer.data.masking import best_fillings
 from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
-from tfxformer.data.spans import best_answers, encode_windows
-from tfxformer.data.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.data.targets.masking import best_fillings
+from tfxformer.data.targets.spans import best_answers, encode_windows
+from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.export import decoding
 from tfxformer.export.interpreters import Interpreters
 from tfxformer.export.model_file import open_file

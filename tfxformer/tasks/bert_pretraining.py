@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfxformer.data.sentence_pairs import OBJECTIVES, sentence_pairs
+from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of

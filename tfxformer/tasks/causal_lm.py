@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.data import language
 from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
-from tfxformer.data.packing import Blocks, Documents, join, pack, random_windows, strided
+from tfxformer.data.targets import documents as language
+from tfxformer.data.targets.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.backbone import config_of

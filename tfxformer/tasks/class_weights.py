@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfxformer.data.batches import is_dataset
-from tfxformer.data.weights import class_weight_table, class_weights
+from tfxformer.data.targets.weights import class_weight_table, class_weights
 from tfxformer.training.checked_batches import each_batch
 from tfxformer.training.positions import Epochs
 

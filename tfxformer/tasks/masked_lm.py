@@ -9,7 +9,7 @@ import numpy as np
 
 from tfxformer.data.batches import is_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_raw
-from tfxformer.data.masking import (
+from tfxformer.data.targets.masking import (
     MASKINGS,
     MaskedPlaces,
     MaskedTokens,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.data.examples import is_raw, is_stream
-from tfxformer.data.mixing import mixed_order, mixing_rates
+from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.adapters import restore_adapters, take_adapters

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.data.masking import MaskedPlaces
+from tfxformer.data.targets.masking import MaskedPlaces
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM, token_logits
 
 RANKS = "masked_ranks"

@@ -7,9 +7,9 @@ import numpy as np
 
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
-from tfxformer.data.labels import label_keys
-from tfxformer.data.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
-from tfxformer.data.weights import example_weights
+from tfxformer.data.targets.labels import label_keys
+from tfxformer.data.targets.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
+from tfxformer.data.targets.weights import example_weights
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of

@@ -10,9 +10,9 @@ import numpy as np
 from tfxformer.checkpoints.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, read_examples, to_batch
-from tfxformer.data.labels import check_read_labels
 from tfxformer.data.lengths import default_sequence_length, round_length
-from tfxformer.data.weights import example_weights
+from tfxformer.data.targets.labels import check_read_labels
+from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, Numerics

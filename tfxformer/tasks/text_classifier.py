@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfxformer.data.labels import check_labels, encode_labels, label_keys, stated_labels
+from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of

@@ -16,9 +16,9 @@ from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.checkpoints.variables import initialize
 from tfxformer.data.batches import Examples, read_examples
 from tfxformer.data.examples import is_raw
-from tfxformer.data.labels import cosine_targets
 from tfxformer.data.prompts import POOLED_MASK, UNSTATED, Prompts, in_front
-from tfxformer.data.weights import example_weights
+from tfxformer.data.targets.labels import cosine_targets
+from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Dense, Numerics

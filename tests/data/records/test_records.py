@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import tfxformer
 from tfxformer.data import Records, RecordsError, rows_of, write_records
-from tfxformer.data.packing import join, pack
 from tfxformer.data.records.checksum import masked_crc32c
 from tfxformer.data.records.files import sealed
 from tfxformer.data.records.format import HEAD, TAIL, RecordFormat
 from tfxformer.data.records.records import index_shards, shard_name
+from tfxformer.data.targets.packing import join, pack
 
 SPECS = st.dictionaries(
     st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=8),

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfxformer.data.language import text_documents
-from tfxformer.data.packing import Blocks, pack
 from tfxformer.data.records import files as record_files
 from tfxformer.data.records import sources
 from tfxformer.data.records.format import RecordFormat, RecordsError
 from tfxformer.data.records.records import Records
+from tfxformer.data.targets.documents import text_documents
+from tfxformer.data.targets.packing import Blocks, pack
 from tfxformer.text import Tokenizer
 
 KINDS = ("causal", "masked")

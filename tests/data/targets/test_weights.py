@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxformer.data import weights
+from tfxformer.data.targets import weights
 
 WORD_IDS = np.asarray([[-1, 0, 0, 1, -1, -1], [-1, 0, 1, 2, 2, -1]])
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.packing import Blocks, join, pack, random_windows, strided
+from tfxformer.data.targets.packing import Blocks, join, pack, random_windows, strided
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=23), min_size=1, max_size=12)
 PAIRED = DOCUMENTS.filter(lambda rows: any(len(row) > 1 for row in rows))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfxformer.data.labels import check_labels, encode_labels, label_keys, labels_from
+from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, labels_from
 
 NAMES = ["no", "yes", "perhaps"]
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"

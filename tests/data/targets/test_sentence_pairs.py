@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.sentence_pairs import sentence_pairs
+from tfxformer.data.targets.sentence_pairs import sentence_pairs
 
 CLS, SEP, PAD = 1, 2, 0
 OPTIONS = {"cls_id": CLS, "sep_id": SEP, "padding_id": PAD}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.spans import NULL_TOKEN, Windows, answer_spans, best_answers, encode_windows, span_targets
+from tfxformer.data.targets.spans import NULL_TOKEN, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.text import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.mixing import mixed_order, mixing_rates
+from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 
 
 def test_rates_are_those_of_the_formula():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.word_labels import entities, entity_scores, first_pieces, piece_targets
+from tfxformer.data.targets.word_labels import entities, entity_scores, first_pieces, piece_targets
 from tfxformer.text import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.masking import by_places, mask_tokens, most_places
+from tfxformer.data.targets.masking import by_places, mask_tokens, most_places
 
 OPTIONS = {"mask_id": 4, "vocabulary_size": 1000, "special_ids": (0, 1, 2, 3, 4)}
 
