@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfxformer.training import DistributedModel, Recover, TrainingBlewUpError, WarmupLinear, optimizer
-from tfxformer.training.schedules import Scaled
+from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.state import State
 
 BATCH = 4

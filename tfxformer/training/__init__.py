@@ -6,13 +6,8 @@ from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
 from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
-from tfxformer.training.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
-from tfxformer.training.positions import Epochs
-from tfxformer.training.rate_finder import LearningRates, find_learning_rate
-from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
-from tfxformer.training.resume import Resume
-from tfxformer.training.scheduled_model import ScheduledModel
-from tfxformer.training.schedules import (
+from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
+from tfxformer.training.optimizers.schedules import (
     WarmupCosine,
     WarmupInverseSqrt,
     WarmupLinear,
@@ -20,11 +15,16 @@ from tfxformer.training.schedules import (
     WarmupStableDecay,
     schedule,
 )
+from tfxformer.training.optimizers.variable_rules import NO_DECAY
+from tfxformer.training.positions import Epochs
+from tfxformer.training.rate_finder import LearningRates, find_learning_rate
+from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.resume import Resume
+from tfxformer.training.scheduled_model import ScheduledModel
 from tfxformer.training.strategy import strategy
 from tfxformer.training.tensorboard import TensorBoard
 from tfxformer.training.throughput import Throughput
 from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
-from tfxformer.training.variable_rules import NO_DECAY
 from tfxformer.training.workers import LostWorkerError
 
 __all__ = [

@@ -10,7 +10,7 @@ import keras
 
 from tfxformer.figures import figure, save_figure
 from tfxformer.files import write_json
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
 
 _RATE = "learning_rate"

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.figures import figure, save_figure
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.state import State, value_of
 
 

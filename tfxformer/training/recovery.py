@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import keras
 
-from tfxformer.training.optimizers import updating_optimizer
-from tfxformer.training.schedules import Scaled
+from tfxformer.training.optimizers.optimizers import updating_optimizer
+from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.state import State, value_of
 
 _WINDOW = 50  # losses whose median a spike is measured by

@@ -10,10 +10,10 @@ from keras import tree
 from tfxformer.keywords import checked
 from tfxformer.training.array_checks import check_loss
 from tfxformer.training.checked_batches import refusals
-from tfxformer.training.chosen_optimizer import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 from tfxformer.training.compiling import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.given import Given, check_counts
+from tfxformer.training.optimizers.chosen import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 
 
 class ScheduledModel(DistributedModel):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import keras
 
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 
 
 class _Preceded:

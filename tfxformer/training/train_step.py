@@ -11,7 +11,7 @@ import contextlib
 import tensorflow as tf
 
 from tfxformer.training.accumulation import Accumulator
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.replica_step import ReplicaStep
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfxformer.compression.adapters.adapters import Adapters
 from tfxformer.layers.low_rank import SingularValues
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.step_hooks import on_gradients
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfxformer.compression.gradients import unsee_gradients
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 
 
 class HeldConstraint(keras.constraints.Constraint):

@@ -17,7 +17,7 @@ from tfxformer.compression.pruning.held_kernels import hold, let_go, release_bef
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
-from tfxformer.training.optimizers import updating_optimizer
+from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer.training import optimizer
-from tfxformer.training.variable_rules import layer_depths
+from tfxformer.training.optimizers.variable_rules import layer_depths
 
 NAMES = ("adamw", "lamb", "lion", "adafactor", "sgd")
 

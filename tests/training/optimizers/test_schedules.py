@@ -12,7 +12,7 @@ from tfxformer.training import (
     WarmupStableDecay,
     schedule,
 )
-from tfxformer.training.schedules import SCHEDULES, Scaled
+from tfxformer.training.optimizers.schedules import SCHEDULES, Scaled
 
 
 def rates(schedule, steps):

@@ -10,9 +10,9 @@ import keras
 from keras import tree
 
 from tfxformer.keywords import keywords_of, refuse_unknown
-from tfxformer.training.optimizers import OPTIMIZERS, AdamW, updating_optimizer
-from tfxformer.training.schedules import WarmupLinear
-from tfxformer.training.variable_rules import WAY_OUT
+from tfxformer.training.optimizers.optimizers import OPTIMIZERS, AdamW, updating_optimizer
+from tfxformer.training.optimizers.schedules import WarmupLinear
+from tfxformer.training.optimizers.variable_rules import WAY_OUT
 
 AUTO = "auto"
 # AdamW without decay on norms and biases, its rate warming up and then falling linearly to zero.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.training.schedules import WarmupLinear
-from tfxformer.training.variable_rules import NO_DECAY, VariableRules
+from tfxformer.training.optimizers.schedules import WarmupLinear
+from tfxformer.training.optimizers.variable_rules import NO_DECAY, VariableRules
 
 
 def updating_optimizer(optimizer):

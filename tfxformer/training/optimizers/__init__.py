@@ -1,0 +1,1 @@
+"""Optimizers, which variables they decay, and learning rate schedules."""
