@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfxformer import data, training
+from tfxformer.training.devices.workers import check_batch_size
 from tfxformer.training.positions import describe, positioned, split_validation
-from tfxformer.training.workers import check_batch_size
 
 
 def listed(dataset):

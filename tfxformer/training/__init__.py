@@ -2,6 +2,8 @@
 
 from tfxformer.training.averages import SwapEMAWeights
 from tfxformer.training.checkpoint_state import ResumeError
+from tfxformer.training.devices.strategy import strategy
+from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
 from tfxformer.training.history import HistoryFiles
@@ -21,11 +23,9 @@ from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
 from tfxformer.training.resume import Resume
 from tfxformer.training.scheduled_model import ScheduledModel
-from tfxformer.training.strategy import strategy
 from tfxformer.training.tensorboard import TensorBoard
 from tfxformer.training.throughput import Throughput
 from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
-from tfxformer.training.workers import LostWorkerError
 
 __all__ = [
     "NO_DECAY",

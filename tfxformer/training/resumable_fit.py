@@ -17,9 +17,9 @@ from tfxformer.training.checkpoint_state import (
     give_rate_factor,
     warn_of_replicas,
 )
+from tfxformer.training.devices.workers import answering, check_workers
 from tfxformer.training.positions import positioned, split_validation
 from tfxformer.training.resume import Checkpoint, Resume
-from tfxformer.training.workers import answering, check_workers
 
 
 def resume_among(callbacks) -> Resume | None:

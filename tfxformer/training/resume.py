@@ -21,7 +21,7 @@ from tfxformer.training.checkpoint_files import (
     write_checkpoint,
 )
 from tfxformer.training.checkpoint_state import ResumeError, give_weights, take_arrays, take_manifest
-from tfxformer.training.workers import any_worker, is_chief, is_cluster
+from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
 
 _EXIT_CODE = 128 + signal.SIGTERM  # as shells report a process that SIGTERM ended
 

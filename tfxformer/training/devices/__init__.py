@@ -1,0 +1,1 @@
+"""Strategies over devices, and workers that are lost."""
