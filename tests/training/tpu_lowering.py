@@ -11,8 +11,8 @@ import tensorflow as tf
 import tfxformer
 from tfxformer import models, tasks
 from tfxformer.training import adamw
-from tfxformer.training.replica_step import values
-from tfxformer.training.train_step import TrainStep
+from tfxformer.training.step.replica_step import values
+from tfxformer.training.step.train_step import TrainStep
 
 LENGTH = 32
 

@@ -8,15 +8,15 @@ from keras import tree
 
 from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
-from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.devices.workers import answering, check_batch_size, check_workers, is_cluster
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.positions import Epochs, describe
-from tfxformer.training.replica_step import batch_size, call, compiled, values
 from tfxformer.training.resumable_fit import resumable_fit, resume_among
-from tfxformer.training.train_step import TestStep, TrainStep
+from tfxformer.training.step.accumulation import Accumulator
+from tfxformer.training.step.replica_step import batch_size, call, compiled, values
+from tfxformer.training.step.train_step import TestStep, TrainStep
 
 # Strategies under which Keras' own steps fail or differ from one device.
 _DISTRIBUTED = (

@@ -9,7 +9,7 @@ import time
 import keras
 import tensorflow as tf
 
-from tfxformer.training.replica_step import call
+from tfxformer.training.step.replica_step import call
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.step_hooks import on_gradients
+from tfxformer.training.step.hooks import on_gradients
 
 
 def layer_of(variable) -> str:

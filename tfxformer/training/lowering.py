@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import tree
 
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.train_step import TestStep
+from tfxformer.training.step.train_step import TestStep
 
 _UNSUPPORTED = re.compile(r"No registered '(\w+)' OpKernel for \S+ devices compatible with node \{\{node ([^}]+)\}\}")
 _WAYS_OUT = {

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.files import replacing
-from tfxformer.training.accumulation import Accumulator, copies
+from tfxformer.training.step.accumulation import Accumulator, copies
 
 
 def value_of(variable) -> np.ndarray:

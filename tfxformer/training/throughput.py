@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfxformer.training.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
-from tfxformer.training.replica_step import batch_size
-from tfxformer.training.step_hooks import on_batches
+from tfxformer.training.step.hooks import on_batches
+from tfxformer.training.step.replica_step import batch_size
 
 
 class Throughput(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfxformer.compression.adapters.adapters import Adapters
 from tfxformer.layers.low_rank import SingularValues
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.step_hooks import on_gradients
+from tfxformer.training.step.hooks import on_gradients
 
 
 class AllocateRanks(keras.callbacks.Callback):

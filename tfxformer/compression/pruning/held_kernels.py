@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import keras
 import tensorflow as tf
 
-from tfxformer.compression.gradients import unsee_gradients
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.training.optimizers.optimizers import updating_optimizer
+from tfxformer.training.step.gradients import unsee_gradients
 
 
 class HeldConstraint(keras.constraints.Constraint):

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.gradients import see_gradients
 from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.state import value_of
+from tfxformer.training.step.gradients import see_gradients
 
 if TYPE_CHECKING:
     from tfxformer.compression.pruning.tfmot_engine import KernelPruning

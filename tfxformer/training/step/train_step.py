@@ -10,9 +10,9 @@ import contextlib
 
 import tensorflow as tf
 
-from tfxformer.training.accumulation import Accumulator
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.replica_step import ReplicaStep
+from tfxformer.training.step.accumulation import Accumulator
+from tfxformer.training.step.replica_step import ReplicaStep
 
 
 class TestStep:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfxformer.training.loss_terms import Objective, compiled_objectives, own_objective, recorded
-from tfxformer.training.step_hooks import see_batch
+from tfxformer.training.step.hooks import see_batch
+from tfxformer.training.step.loss_terms import Objective, compiled_objectives, own_objective, recorded
 
 SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
 _SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next

@@ -1,0 +1,1 @@
+"""One train step, right under every strategy: gradients, accumulation, hooks."""
