@@ -31,7 +31,7 @@ from tfxformer.export import export_litert
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes import pipeline
 from tfxformer.text import Tokenizer
-from tfxformer.training.checkpoint_files import read_checkpoint, write_checkpoint
+from tfxformer.training.resume.checkpoint_files import read_checkpoint, write_checkpoint
 
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tfxformer-(tmp|commit)")
 STATES = ("old", "new")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfxformer.training import DistributedModel, Recover, TrainingBlewUpError, WarmupLinear, optimizer
 from tfxformer.training.optimizers.schedules import Scaled
-from tfxformer.training.state import State
+from tfxformer.training.resume.state import State
 
 BATCH = 4
 

@@ -14,7 +14,7 @@ from tfxformer.training.array_checks import Limit, Limits
 from tfxformer.training.checked_batches import checked_batches, each_batch, of_sparse_losses
 from tfxformer.training.given import Given
 from tfxformer.training.outputs import Output
-from tfxformer.training.positions import Epochs
+from tfxformer.training.resume.data_positions import Epochs
 
 
 class TaskData:

@@ -1,7 +1,6 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
 from tfxformer.training.averages import SwapEMAWeights
-from tfxformer.training.checkpoint_state import ResumeError
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
@@ -18,10 +17,11 @@ from tfxformer.training.optimizers.schedules import (
     schedule,
 )
 from tfxformer.training.optimizers.variable_rules import NO_DECAY
-from tfxformer.training.positions import Epochs
 from tfxformer.training.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
-from tfxformer.training.resume import Resume
+from tfxformer.training.resume.checkpoint_state import ResumeError
+from tfxformer.training.resume.data_positions import Epochs
+from tfxformer.training.resume.resume import Resume
 from tfxformer.training.scheduled_model import ScheduledModel
 from tfxformer.training.tensorboard import TensorBoard
 from tfxformer.training.throughput import Throughput

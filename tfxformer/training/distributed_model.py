@@ -12,8 +12,8 @@ from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, sym
 from tfxformer.training.devices.workers import answering, check_batch_size, check_workers, is_cluster
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.positions import Epochs, describe
-from tfxformer.training.resumable_fit import resumable_fit, resume_among
+from tfxformer.training.resume.data_positions import Epochs, describe
+from tfxformer.training.resume.resumable_fit import resumable_fit, resume_among
 from tfxformer.training.step.accumulation import Accumulator
 from tfxformer.training.step.replica_step import batch_size, call, compiled, values
 from tfxformer.training.step.train_step import TestStep, TrainStep

@@ -11,7 +11,7 @@ import keras
 from tfxformer.figures import figure, save_figure
 from tfxformer.files import write_json
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 
 _RATE = "learning_rate"
 

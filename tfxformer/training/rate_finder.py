@@ -11,7 +11,7 @@ from keras import ops
 
 from tfxformer.figures import figure, save_figure
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.state import State, value_of
+from tfxformer.training.resume.state import State, value_of
 
 
 class LearningRates(NamedTuple):

@@ -13,7 +13,7 @@ import keras
 
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
-from tfxformer.training.state import State, value_of
+from tfxformer.training.resume.state import State, value_of
 
 _WINDOW = 50  # losses whose median a spike is measured by
 _ENOUGH = 10  # of them, before one can be told

@@ -11,7 +11,7 @@ import numpy as np
 from tfxformer.keywords import KnownKeywords
 from tfxformer.training.gradient_norms import GradientNorms, weight_norms
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 
 _NORMS = (False, True, "layers")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
 from tfxformer.compression.weights.matrices import Kernel
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 
 if TYPE_CHECKING:
     from tfxformer.compression.pruning.tfmot_engine import KernelClustering

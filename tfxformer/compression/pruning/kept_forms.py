@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfxformer.compression.pruning.held_kernels import HeldConstraint, hold, let_go, release_before_next_fit
 from tfxformer.compression.weights.matrices import all_kernels
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 
 MOST_CLUSTERS = 256  # distinct values of a kernel that is taken for a clustered one: 8 bits say which
 

@@ -17,7 +17,7 @@ from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, S
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 from tfxformer.training.step.gradients import see_gradients
 
 if TYPE_CHECKING:

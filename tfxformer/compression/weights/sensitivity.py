@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.weights.ranking import keep_largest
 from tfxformer.figures import figure, save_figure
-from tfxformer.training.state import value_of
+from tfxformer.training.resume.state import value_of
 
 SPARSITIES = (0.25, 0.5, 0.75)
 

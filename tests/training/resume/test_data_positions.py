@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfxformer import data, training
 from tfxformer.training.devices.workers import check_batch_size
-from tfxformer.training.positions import describe, positioned, split_validation
+from tfxformer.training.resume.data_positions import describe, positioned, split_validation
 
 
 def listed(dataset):

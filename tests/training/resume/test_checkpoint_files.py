@@ -8,7 +8,7 @@ import pytest
 
 from tfxformer.checkpoints.safetensors import SafetensorsFile
 from tfxformer.files import remove_leftovers
-from tfxformer.training.checkpoint_files import (
+from tfxformer.training.resume.checkpoint_files import (
     DamagedCheckpointError,
     checkpoint_name,
     list_checkpoints,

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from tfxformer.training.checkpoint_state import (
+from tfxformer.training.devices.workers import answering, check_workers
+from tfxformer.training.resume.checkpoint_state import (
     check_data,
     check_model,
     give_arrays,
@@ -17,9 +18,8 @@ from tfxformer.training.checkpoint_state import (
     give_rate_factor,
     warn_of_replicas,
 )
-from tfxformer.training.devices.workers import answering, check_workers
-from tfxformer.training.positions import positioned, split_validation
-from tfxformer.training.resume import Checkpoint, Resume
+from tfxformer.training.resume.data_positions import positioned, split_validation
+from tfxformer.training.resume.resume import Checkpoint, Resume
 
 
 def resume_among(callbacks) -> Resume | None:

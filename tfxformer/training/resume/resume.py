@@ -13,15 +13,15 @@ from typing import NamedTuple
 import keras
 
 from tfxformer.files import remove_leftovers
-from tfxformer.training.checkpoint_files import (
+from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
+from tfxformer.training.resume.checkpoint_files import (
     DamagedCheckpointError,
     checkpoint_name,
     list_checkpoints,
     read_checkpoint,
     write_checkpoint,
 )
-from tfxformer.training.checkpoint_state import ResumeError, give_weights, take_arrays, take_manifest
-from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
+from tfxformer.training.resume.checkpoint_state import ResumeError, give_weights, take_arrays, take_manifest
 
 _EXIT_CODE = 128 + signal.SIGTERM  # as shells report a process that SIGTERM ended
 

@@ -11,7 +11,7 @@ from tfxformer import __version__
 from tfxformer.training.devices.workers import local_rows, of_all_replicas, optimizer_config, plain_path
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
-from tfxformer.training.state import accumulator_of, state_variables, value_of
+from tfxformer.training.resume.state import accumulator_of, state_variables, value_of
 from tfxformer.training.step.accumulation import copies
 
 FORMAT = 1
