@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxformer import training
-from tfxformer.training.gradient_norms import GradientNorms
+from tfxformer.training.callbacks.gradient_norms import GradientNorms
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (20, 8)).astype("int32")

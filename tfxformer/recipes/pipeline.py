@@ -23,7 +23,7 @@ from tfxformer.export import LiteRTModel, export_litert
 from tfxformer.files import replacing_folder
 from tfxformer.recipes import latency, plots, report
 from tfxformer.tasks import Task
-from tfxformer.training.history import numbers as numbers
+from tfxformer.training.callbacks.history import numbers as numbers
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "tensorflow-model-optimization")
 

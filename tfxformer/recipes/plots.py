@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import VARIANT_NAMES
-from tfxformer.training.history import training_curve as training_curve
+from tfxformer.training.callbacks.history import training_curve as training_curve
 
 
 def size_latency_score(results: dict, path: Path) -> None:

@@ -1,11 +1,15 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
-from tfxformer.training.averages import SwapEMAWeights
+from tfxformer.training.callbacks.averages import SwapEMAWeights
+from tfxformer.training.callbacks.history import HistoryFiles
+from tfxformer.training.callbacks.rate_finder import LearningRates, find_learning_rate
+from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.callbacks.tensorboard import TensorBoard
+from tfxformer.training.callbacks.throughput import Throughput
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
-from tfxformer.training.history import HistoryFiles
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.optimizers.schedules import (
@@ -17,14 +21,10 @@ from tfxformer.training.optimizers.schedules import (
     schedule,
 )
 from tfxformer.training.optimizers.variable_rules import NO_DECAY
-from tfxformer.training.rate_finder import LearningRates, find_learning_rate
-from tfxformer.training.recovery import Recover, Recovery, TrainingBlewUpError
 from tfxformer.training.resume.checkpoint_state import ResumeError
 from tfxformer.training.resume.data_positions import Epochs
 from tfxformer.training.resume.resume import Resume
 from tfxformer.training.scheduled_model import ScheduledModel
-from tfxformer.training.tensorboard import TensorBoard
-from tfxformer.training.throughput import Throughput
 from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 
 __all__ = [

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tfxformer import files
-from tfxformer.training import HistoryFiles, Throughput, WarmupLinear, history
+from tfxformer.training import HistoryFiles, Throughput, WarmupLinear
+from tfxformer.training.callbacks import history
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3)).astype("float32")

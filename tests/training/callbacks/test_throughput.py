@@ -12,8 +12,8 @@ import tensorflow as tf
 from tfxformer import tasks
 from tfxformer.text import Tokenizer
 from tfxformer.training import DistributedModel, Throughput
-from tfxformer.training import throughput as module
-from tfxformer.training.flops import UncountableError, measured_flops, peak_flops, training_flops
+from tfxformer.training.callbacks import throughput as module
+from tfxformer.training.callbacks.flops import UncountableError, measured_flops, peak_flops, training_flops
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.training.gradient_norms import GradientNorms, weight_norms
+from tfxformer.training.callbacks.gradient_norms import GradientNorms, weight_norms
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import value_of
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfxformer.training import DistributedModel, TensorBoard, Throughput, WarmupLinear
-from tfxformer.training.gradient_norms import weight_norms
+from tfxformer.training.callbacks.gradient_norms import weight_norms
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -1,0 +1,1 @@
+"""Callbacks: what is written down, drawn, watched and put back during `fit`."""
