@@ -78,7 +78,7 @@ def test_help(command):
     ],
 )
 def test_every_task_s_train_step_takes_the_specs_of_its_batch(model, task):
-    from tfxformer.training import lowering
+    from tfxformer.training.memory import lowering
 
     opened = tpu.open_for_training(model, task, 32, None, False)
     opened.compile()

@@ -9,7 +9,8 @@ from tfxformer.training.callbacks.throughput import Throughput
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.fit_estimate import MemoryEstimate, fit_estimate
+from tfxformer.training.memory.fit_estimate import MemoryEstimate, fit_estimate
+from tfxformer.training.memory.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.optimizers.schedules import (
@@ -25,7 +26,6 @@ from tfxformer.training.resume.checkpoint_state import ResumeError
 from tfxformer.training.resume.data_positions import Epochs
 from tfxformer.training.resume.resume import Resume
 from tfxformer.training.scheduled_model import ScheduledModel
-from tfxformer.training.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
 
 __all__ = [
     "NO_DECAY",

@@ -8,8 +8,8 @@ from keras import tree
 
 from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
-from tfxformer.training.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.devices.workers import answering, check_batch_size, check_workers, is_cluster
+from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.data_positions import Epochs, describe

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tfxformer.training import batch_search
-from tfxformer.training.batch_search import Search
-from tfxformer.training.tpu_compiler import Compiled
+from tfxformer.training.memory import batch_search
+from tfxformer.training.memory.batch_search import Search
+from tfxformer.training.memory.tpu_compiler import Compiled
 
 GIB = 2**30
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 
 import tensorflow as tf
 
-from tfxformer.training.batch_search import Search
-from tfxformer.training.lowering import Lowering, LoweringError, Step, training_steps
-from tfxformer.training.tpu_compiler import Compiled, Compiler, CompilerError
+from tfxformer.training.memory.batch_search import Search
+from tfxformer.training.memory.lowering import Lowering, LoweringError, Step, training_steps
+from tfxformer.training.memory.tpu_compiler import Compiled, Compiler, CompilerError
 
 SEARCH_SECONDS = 270.0
 _SEARCH_TOKENS = 2**17  # a search begins with a batch of so many numbers in its inputs' rows

@@ -12,7 +12,7 @@ import tiny
 
 from tfxformer import tasks, training
 from tfxformer.layers import kernels
-from tfxformer.training import lowering, tpu_compiler
+from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
 needs_compiler = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tfxformer.training.tpu_compiler import Compiled
+from tfxformer.training.memory.tpu_compiler import Compiled
 
 FINE = 8  # batches are multiples of it, but below it
 _STRIDE = 0.05  # how far beyond the last batch that fits the next try is, where no figure says more

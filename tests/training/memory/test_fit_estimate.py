@@ -8,7 +8,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import tasks, training
-from tfxformer.training import lowering, tpu_compiler
+from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(

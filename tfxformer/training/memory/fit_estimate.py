@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 import tensorflow as tf
 
-from tfxformer.training.lowering import Lowering, training_steps
-from tfxformer.training.tpu_compiler import Compiler
+from tfxformer.training.memory.lowering import Lowering, training_steps
+from tfxformer.training.memory.tpu_compiler import Compiler
 
 _AMPLE = "v5p:1x1x1"  # 95 GiB: its compiler is in no need to compute anything twice
 _GIB = 2**30
