@@ -23,8 +23,8 @@ from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.text.token_rules import require_finite
 from tfxformer.training import Perplexity
-from tfxformer.training.array_checks import Limit
 from tfxformer.training.compiling import is_token_cross_entropy
+from tfxformer.training.inputs.array_checks import Limit
 from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 LONGEST_DEFAULT_BLOCK = 512  # tokens; checkpoints that serve 8192 would fill the memory with their logits

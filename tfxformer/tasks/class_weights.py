@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tfxformer.data.batches import is_dataset
 from tfxformer.data.targets.weights import class_weight_table, class_weights
-from tfxformer.training.checked_batches import each_batch
+from tfxformer.training.inputs.checked_batches import each_batch
 from tfxformer.training.resume.data_positions import Epochs
 
 

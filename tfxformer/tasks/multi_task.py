@@ -15,7 +15,7 @@ from tfxformer.models.adapters import restore_adapters, take_adapters
 from tfxformer.tasks.streams import split_given
 from tfxformer.tasks.task import Task
 from tfxformer.text import Tokenizer
-from tfxformer.training.given import Given
+from tfxformer.training.inputs.given import Given
 
 
 @keras.saving.register_keras_serializable("tfxformer")

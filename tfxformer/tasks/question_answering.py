@@ -15,7 +15,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
-from tfxformer.training.array_checks import Limit
+from tfxformer.training.inputs.array_checks import Limit
 from tfxformer.training.outputs import Output
 
 

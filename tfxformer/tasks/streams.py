@@ -12,7 +12,7 @@ import numpy as np
 from tfxformer.data.batches import by_name_refusal, is_dataset, is_text_dataset
 from tfxformer.data.examples import is_py_dataset, is_stream
 from tfxformer.text.inputs import as_list, text_of
-from tfxformer.training.given import Given, check_counts
+from tfxformer.training.inputs.given import Given, check_counts
 
 DEFAULT_BATCH = 32  # Keras' own
 _NAMES = ("texts", "labels", "sample_weight")  # of the parts of an element, in messages

@@ -25,9 +25,9 @@ from tfxformer.tasks.class_weights import weigh_classes
 from tfxformer.tasks.task_data import TaskData
 from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
-from tfxformer.training.array_checks import check_outputs
-from tfxformer.training.checked_batches import checked_batches, refusals
-from tfxformer.training.given import Given
+from tfxformer.training.inputs.array_checks import check_outputs
+from tfxformer.training.inputs.checked_batches import checked_batches, refusals
+from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import ScheduledModel
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it

@@ -16,7 +16,7 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
-from tfxformer.training.array_checks import Limit
+from tfxformer.training.inputs.array_checks import Limit
 from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 

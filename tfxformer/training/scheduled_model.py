@@ -8,11 +8,11 @@ import keras
 from keras import tree
 
 from tfxformer.keywords import checked
-from tfxformer.training.array_checks import check_loss
-from tfxformer.training.checked_batches import refusals
 from tfxformer.training.compiling import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.given import Given, check_counts
+from tfxformer.training.inputs.array_checks import check_loss
+from tfxformer.training.inputs.checked_batches import refusals
+from tfxformer.training.inputs.given import Given, check_counts
 from tfxformer.training.optimizers.chosen import AUTO, KERAS_COMPILE, choose_optimizer, planned_optimizer
 
 

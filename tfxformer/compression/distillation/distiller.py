@@ -13,7 +13,7 @@ from tfxformer.compression.distillation.losses import Bound, DistillationLoss, L
 from tfxformer.compression.distillation.taps import OUTPUT, Taps, token_mask
 from tfxformer.compression.distillation.teacher import TeacherAnswers, batch_of, has_answers
 from tfxformer.keywords import checked
-from tfxformer.training.given import Given
+from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 from tfxformer.training.step.loss_terms import Objective, compiled_objectives
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import keras
 
-from tfxformer.training.array_checks import Limits, check_batch, check_length, named_arrays
 from tfxformer.training.compiling import LogitsLoss
+from tfxformer.training.inputs.array_checks import Limits, check_batch, check_length, named_arrays
 
 REFUSED = "tfxformer refuses: "  # begins what a dataset says, whose errors TensorFlow wraps
 
