@@ -12,8 +12,8 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
+from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 from tfxformer.training.inputs.array_checks import Limit
-from tfxformer.training.outputs import OF_TOKENS, Output
 
 TOKENS, SENTENCES = "tokens", "sentences"
 SENTENCE_LABELS = "sentence_labels"

@@ -23,9 +23,9 @@ from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
 from tfxformer.text.token_rules import require_finite
 from tfxformer.training import Perplexity
-from tfxformer.training.compiling import is_token_cross_entropy
+from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
+from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit
-from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 LONGEST_DEFAULT_BLOCK = 512  # tokens; checkpoints that serve 8192 would fill the memory with their logits
 LONGEST_DEFAULT_WINDOW = 1024

@@ -25,10 +25,10 @@ from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.positions import at_positions
 from tfxformer.tasks.streams import read_given
 from tfxformer.tasks.task import Task
+from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit, Limits, check_batch
 from tfxformer.training.inputs.checked_batches import each_batch
 from tfxformer.training.inputs.given import Given
-from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 POSITIONS = "masked_positions"
 

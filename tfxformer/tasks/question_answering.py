@@ -15,8 +15,8 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
-from tfxformer.training.outputs import Output
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -16,7 +16,7 @@ from tfxformer.models.heads import ReplacedTokenHead
 from tfxformer.models.positions import place_at
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
 from tfxformer.tasks.task import Task
-from tfxformer.training.outputs import OF_TOKENS, Output
+from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 

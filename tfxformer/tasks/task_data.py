@@ -10,10 +10,10 @@ from tfxformer.data.targets.weights import example_weights, weigh_tokens
 from tfxformer.keywords import our_inputs
 from tfxformer.tasks.streams import DEFAULT_BATCH, read_given, split_given
 from tfxformer.text.inputs import as_list
+from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit, Limits
 from tfxformer.training.inputs.checked_batches import checked_batches, each_batch, of_sparse_losses
 from tfxformer.training.inputs.given import Given
-from tfxformer.training.outputs import Output
 from tfxformer.training.resume.data_positions import Epochs
 
 

@@ -11,8 +11,8 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
+from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
-from tfxformer.training.outputs import Output
 
 OUTPUT_KINDS = {
     "single_label_classification": "softmax",

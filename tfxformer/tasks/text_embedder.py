@@ -27,7 +27,7 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.pooling import Pooling, UnitLength
 from tfxformer.tasks.task import SETTINGS_KEY, Task
 from tfxformer.tasks.tokenizer import has_tokenizer, lowercasing, open_tokenizer
-from tfxformer.training.outputs import Output
+from tfxformer.training.compiling.outputs import Output
 
 LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: attention grows with their square
 

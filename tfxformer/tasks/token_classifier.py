@@ -16,8 +16,8 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.task import Task
 from tfxformer.text.inputs import as_list
+from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit
-from tfxformer.training.outputs import IGNORED, OF_TOKENS
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -6,12 +6,12 @@ from tfxformer.training.callbacks.rate_finder import LearningRates, find_learnin
 from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingBlewUpError
 from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
+from tfxformer.training.compiling.metrics import Perplexity
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.memory.fit_estimate import MemoryEstimate, fit_estimate
 from tfxformer.training.memory.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
-from tfxformer.training.metrics import Perplexity
 from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.optimizers.schedules import (
     WarmupCosine,

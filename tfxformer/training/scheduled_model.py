@@ -8,7 +8,7 @@ import keras
 from keras import tree
 
 from tfxformer.keywords import checked
-from tfxformer.training.compiling import compile_arguments
+from tfxformer.training.compiling.losses_and_metrics import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.inputs.array_checks import check_loss
 from tfxformer.training.inputs.checked_batches import refusals

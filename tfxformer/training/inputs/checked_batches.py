@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import keras
 
-from tfxformer.training.compiling import LogitsLoss
+from tfxformer.training.compiling.losses_and_metrics import LogitsLoss
 from tfxformer.training.inputs.array_checks import Limits, check_batch, check_length, named_arrays
 
 REFUSED = "tfxformer refuses: "  # begins what a dataset says, whose errors TensorFlow wraps

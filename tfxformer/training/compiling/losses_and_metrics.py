@@ -9,7 +9,7 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask
 
-from tfxformer.training.outputs import (
+from tfxformer.training.compiling.outputs import (
     CROSS_ENTROPIES,
     KINDS,
     TAKE_CHOICES,

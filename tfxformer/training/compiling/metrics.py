@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.training.compiling import LogitsLoss
-from tfxformer.training.outputs import IGNORED, OF_TOKENS
+from tfxformer.training.compiling.losses_and_metrics import LogitsLoss
+from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 
 
 @keras.saving.register_keras_serializable("tfxformer")

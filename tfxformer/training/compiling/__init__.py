@@ -1,0 +1,1 @@
+"""What `compile` is given: losses and metrics by name, as they are meant for logits."""
