@@ -51,7 +51,7 @@ def everything(layer):
 
 def randomize(model, seed=1):
     """Gives the parts of the active adapter random values: a new one changes nothing."""
-    from tfxformer.layers.adapters import adapted_layers
+    from tfxformer.layers.adapters.base import adapted_layers
 
     generator = np.random.default_rng(seed)
     for layer in adapted_layers(model):

@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 import tfxformer
-from tfxformer.layers.adapters import attach
-from tfxformer.layers.low_rank import LowRank
+from tfxformer.layers.adapters.base import attach
+from tfxformer.layers.adapters.low_rank import LowRank
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters, train_all, train_only
 
 

@@ -20,7 +20,7 @@ from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, writ
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.keywords import checked
-from tfxformer.layers.adapters import adapted_layers
+from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.models import TransformerConfig, make_backbone
 from tfxformer.models.backbone import Backbone
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.compression.adapters import keras_layers
-from tfxformer.layers.adapters import adapted_layers
+from tfxformer.layers.adapters.base import adapted_layers
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfxformer.layers.prompt import placeholders
+from tfxformer.layers.adapters.prompt import placeholders
 
 STOP_SLOTS = 8  # stop ids are filled up to a multiple, so that their number traces nothing anew
 

@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels, low_rank
+from tfxformer.layers import kernels
+from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.fake_quantization import rounded, rounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.layers.adapters import adapter_seed
+from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.attention import cache_spec
 from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels, low_rank
+from tfxformer.layers import kernels
+from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.fake_quantization import rounded, rounded_kernel, rounds
 
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import kernels
-from tfxformer.layers.adapters import adapter_seed
+from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.fake_quantization import in_force, rounded, rounding, rounds
 from tfxformer.layers.normalization import one_hot

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import keras
 
-from tfxformer.layers.adapters import LayerAdapter, adapted_layers, attach
-from tfxformer.layers.bottleneck import Bottleneck
-from tfxformer.layers.low_rank import LowRank, SingularValues
+from tfxformer.layers.adapters.base import LayerAdapter, adapted_layers, attach
+from tfxformer.layers.adapters.bottleneck import Bottleneck
+from tfxformer.layers.adapters.low_rank import LowRank, SingularValues
+from tfxformer.layers.adapters.prefix import Prefix
+from tfxformer.layers.adapters.prompt import Prompt
+from tfxformer.layers.adapters.scaling import Scaling
 from tfxformer.layers.positions import PositionEmbedding
-from tfxformer.layers.prefix import Prefix
-from tfxformer.layers.prompt import Prompt
 from tfxformer.layers.rotary import RotaryPositions
-from tfxformer.layers.scaling import Scaling
 
 CONFIG_KEY = "adapters"
 KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt, Prefix)}

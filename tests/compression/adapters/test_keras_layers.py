@@ -8,7 +8,7 @@ from adapter_cases import adapted, hub_models, randomize
 
 from tfxformer.compression import Adapters, LoRA
 from tfxformer.compression.weights.matrices import all_kernels
-from tfxformer.layers.adapters import adapted_layers
+from tfxformer.layers.adapters.base import adapted_layers
 
 RANDOM = np.random.default_rng(2)
 

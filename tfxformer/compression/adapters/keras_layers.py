@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from tfxformer.compression.weights.matrices import Kernel
-from tfxformer.layers import Dense, TokenEmbedding, adapters
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers import Dense, TokenEmbedding
+from tfxformer.layers.adapters import base as adapters
+from tfxformer.layers.adapters.base import LayerAdapter
 from tfxformer.layers.attention import Attention
 
 OURS = (Dense, TokenEmbedding, Attention)  # they read their adapter themselves

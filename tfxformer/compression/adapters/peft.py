@@ -21,7 +21,7 @@ from tfxformer.compression.adapters.keras_layers import matrix_shape
 from tfxformer.compression.adapters.peft_names import ModuleNames
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.files import recover, replacing_folder, write_json
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.adapters.base import LayerAdapter
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"

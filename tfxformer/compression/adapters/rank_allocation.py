@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxformer.compression.adapters.adapters import Adapters
-from tfxformer.layers.low_rank import SingularValues
+from tfxformer.layers.adapters.low_rank import SingularValues
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.step.hooks import on_gradients
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 import tiny
 
 from tfxformer.layers import Dense
-from tfxformer.layers.adapters import attach
-from tfxformer.layers.low_rank import LowRank, product
-from tfxformer.layers.scaling import Scaling
+from tfxformer.layers.adapters.base import attach
+from tfxformer.layers.adapters.low_rank import LowRank, product
+from tfxformer.layers.adapters.scaling import Scaling
 
 INPUTS = np.random.default_rng(3).normal(size=(2, 5, 6)).astype("float32")
 

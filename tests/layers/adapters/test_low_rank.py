@@ -9,8 +9,8 @@ from keras import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfxformer.layers import DecoderBlock, Dense, EncoderBlock
-from tfxformer.layers.adapters import adapted_layers, adapter_seed, attach, detach
-from tfxformer.layers.low_rank import LowRank, SingularValues, product
+from tfxformer.layers.adapters.base import adapted_layers, adapter_seed, attach, detach
+from tfxformer.layers.adapters.low_rank import LowRank, SingularValues, product
 
 RANDOM = np.random.default_rng(3)
 INPUTS = RANDOM.normal(size=(2, 5, 6)).astype("float32")

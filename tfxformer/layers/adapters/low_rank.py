@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import kernels
-from tfxformer.layers.adapters import LayerAdapter, current_seed
+from tfxformer.layers.adapters.base import LayerAdapter, current_seed
 from tfxformer.layers.dropout import Dropout, dropout, split_seed
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tiny
 
-from tfxformer.layers.adapters import attach, detach
+from tfxformer.layers.adapters.base import attach, detach
+from tfxformer.layers.adapters.prefix import Prefix
 from tfxformer.layers.attention import Attention
-from tfxformer.layers.prefix import Prefix
 
 RANDOM = np.random.default_rng(3)
 INPUTS = RANDOM.normal(size=(2, 5, 8)).astype("float32")

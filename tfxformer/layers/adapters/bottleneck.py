@@ -10,7 +10,7 @@ from keras import ops
 
 from tfxformer.layers import kernels
 from tfxformer.layers.activations import activation
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.adapters.base import LayerAdapter
 
 
 class Bottleneck(LayerAdapter):

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tiny
 
 from tfxformer.layers import TokenEmbedding
-from tfxformer.layers.adapters import attach
-from tfxformer.layers.prompt import SEEN_BY_ALL, Prompt, placeholders, with_prompt
+from tfxformer.layers.adapters.base import attach
+from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, Prompt, placeholders, with_prompt
 
 
 def table():

@@ -6,8 +6,8 @@ import tiny
 from keras import ops
 
 from tfxformer.layers import DecoderBlock, Dense, EncoderBlock
-from tfxformer.layers.adapters import attach
-from tfxformer.layers.bottleneck import Bottleneck
+from tfxformer.layers.adapters.base import attach
+from tfxformer.layers.adapters.bottleneck import Bottleneck
 
 INPUTS = np.random.default_rng(3).normal(size=(2, 5, 6)).astype("float32")
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.adapters.base import LayerAdapter
 from tfxformer.layers.kernels import embedding_lookup
 
 SEEN_BY_ALL = -1  # the document number of a prompt, in the padding masks of decoders

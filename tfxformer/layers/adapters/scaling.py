@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.adapters.base import LayerAdapter
 
 
 class Scaling(LayerAdapter):

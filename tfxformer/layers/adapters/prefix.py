@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers.adapters import LayerAdapter
+from tfxformer.layers.adapters.base import LayerAdapter
 
 
 class Prefix(LayerAdapter):
