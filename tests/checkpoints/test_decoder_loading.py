@@ -14,7 +14,7 @@ import tfxformer
 from tfxformer import models, tasks
 from tfxformer.checkpoints import CheckpointError, safetensors
 from tfxformer.checkpoints.families import family_of
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.rotary import Rotary
 
 
 @pytest.fixture

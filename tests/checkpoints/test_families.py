@@ -12,7 +12,7 @@ import tiny
 
 import tfxformer
 from tfxformer import checkpoints, samples, tasks
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.rotary import Rotary
 
 TOLERANCE = 1e-5  # of logits and hidden states of a few units; the contract is 1e-4
 TASKS = {

@@ -7,7 +7,7 @@ from export_cases import TEXTS, VOCABULARY_SIZE, perturb
 
 import tfxformer
 from tfxformer import tasks
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.rotary import Rotary
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.text import Tokenizer
 

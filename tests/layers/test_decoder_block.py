@@ -8,8 +8,8 @@ import tensorflow as tf
 import tiny
 
 from tfxformer.layers import DecoderBlock, Numerics, RotaryPositions
-from tfxformer.layers.masks import alibi_bias, causal_visibility, hidden_bias
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.masks import alibi_bias, causal_visibility, hidden_bias
+from tfxformer.layers.attention.rotary import Rotary
 
 B, S, D, N, H, T = 3, 6, 8, 4, 6, 9  # D is not N * H
 INPUTS = np.random.default_rng(0).normal(size=(B, S, D)).astype("float32")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer.layers import ConstantSegmentEmbedding, Numerics, PositionEmbedding, TokenEmbedding
-from tfxformer.layers.positions import nonpad_positions
+from tfxformer.layers.attention.positions import nonpad_positions
 
 IDS = np.array([[3, 1, 4, 1], [0, 0, 9, 2]], "int32")
 

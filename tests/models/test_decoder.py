@@ -13,7 +13,7 @@ import tiny
 import tfxformer
 from tfxformer import tasks
 from tfxformer.layers import Cache
-from tfxformer.layers.rotary import ROTARY_KINDS, Rotary
+from tfxformer.layers.attention.rotary import ROTARY_KINDS, Rotary
 from tfxformer.models import Decoder
 
 LENGTH, SLOTS = 12, 17

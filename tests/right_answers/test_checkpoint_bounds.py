@@ -13,7 +13,7 @@ import tfxformer
 from tfxformer import tasks
 from tfxformer.checkpoints import CheckpointError, pretrained
 from tfxformer.checkpoints.hub import resolve
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.rotary import Rotary
 from tfxformer.text import Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Rule
 from tfxformer.checkpoints.safetensors import CheckpointError
-from tfxformer.layers.rotary import ROTARY_KINDS, Rotary
+from tfxformer.layers.attention.rotary import ROTARY_KINDS, Rotary
 from tfxformer.models import TransformerConfig
 
 # What each kind reads besides `_COMMON`, by our names; another key would be silently dropped.

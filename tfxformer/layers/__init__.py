@@ -1,8 +1,11 @@
 """Keras layers that every model is made of, and the pure functions under them."""
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
-from tfxformer.layers.attention import Attention
-from tfxformer.layers.cache import Cache, empty_cache
+from tfxformer.layers.attention.attention import Attention
+from tfxformer.layers.attention.cache import Cache, empty_cache
+from tfxformer.layers.attention.masks import padding_bias
+from tfxformer.layers.attention.positions import PositionEmbedding
+from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
 from tfxformer.layers.decoder_block import DecoderBlock
 from tfxformer.layers.dense import Dense
 from tfxformer.layers.dropout import Dropout, drop_path, dropout
@@ -10,11 +13,8 @@ from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.feed_forward import FeedForward
-from tfxformer.layers.masks import padding_bias
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.numerics import DEFAULT, Numerics
-from tfxformer.layers.positions import PositionEmbedding
-from tfxformer.layers.rotary import Rotary, RotaryPositions
 
 __all__ = [
     "ACTIVATIONS",

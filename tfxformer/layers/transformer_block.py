@@ -7,7 +7,7 @@ import keras
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels
 from tfxformer.layers.adapters.base import adapted_layers
-from tfxformer.layers.attention import Attention
+from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.dropout import drop_path, split_seed
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.normalization import make_norm

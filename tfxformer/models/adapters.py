@@ -12,8 +12,8 @@ from tfxformer.layers.adapters.low_rank import LowRank, SingularValues
 from tfxformer.layers.adapters.prefix import Prefix
 from tfxformer.layers.adapters.prompt import Prompt
 from tfxformer.layers.adapters.scaling import Scaling
-from tfxformer.layers.positions import PositionEmbedding
-from tfxformer.layers.rotary import RotaryPositions
+from tfxformer.layers.attention.positions import PositionEmbedding
+from tfxformer.layers.attention.rotary import RotaryPositions
 
 CONFIG_KEY = "adapters"
 KINDS = {cls.kind: cls for cls in (LowRank, SingularValues, Scaling, Bottleneck, Prompt, Prefix)}

@@ -9,9 +9,9 @@ from numbers import Integral, Real
 
 from tfxformer.keywords import KnownKeywords, nearest, refuse_unknown
 from tfxformer.layers.activations import activation as check_activation
+from tfxformer.layers.attention.positions import POSITION_MODES
+from tfxformer.layers.attention.rotary import Rotary
 from tfxformer.layers.normalization import NORMS
-from tfxformer.layers.positions import POSITION_MODES
-from tfxformer.layers.rotary import Rotary
 from tfxformer.layers.transformer_block import NORM_POSITIONS
 
 POSITIONS = ("learned", "rotary", "alibi")

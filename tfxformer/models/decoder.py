@@ -20,7 +20,7 @@ from tfxformer.layers import (
     TokenEmbedding,
     empty_cache,
 )
-from tfxformer.layers.masks import (
+from tfxformer.layers.attention.masks import (
     alibi_bias,
     cached_visibility,
     causal_visibility,
@@ -30,8 +30,8 @@ from tfxformer.layers.masks import (
     row_slots,
     windowed,
 )
+from tfxformer.layers.attention.positions import positions_seen
 from tfxformer.layers.normalization import make_norm
-from tfxformer.layers.positions import positions_seen
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.parts import block_arguments, initializer, token_embedding

@@ -21,7 +21,7 @@ from tfxformer.layers import (
     equalized,
     padding_bias,
 )
-from tfxformer.layers.masks import hidden_bias
+from tfxformer.layers.attention.masks import hidden_bias
 from tfxformer.layers.normalization import make_norm
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers.masks import row_slots
+from tfxformer.layers.attention.masks import row_slots
 
 # By the names of sentence-transformers.
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfxformer.layers.rotary import Rotary
+from tfxformer.layers.attention.rotary import Rotary
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
 
 

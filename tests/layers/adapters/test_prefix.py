@@ -6,7 +6,7 @@ import tiny
 
 from tfxformer.layers.adapters.base import attach, detach
 from tfxformer.layers.adapters.prefix import Prefix
-from tfxformer.layers.attention import Attention
+from tfxformer.layers.attention.attention import Attention
 
 RANDOM = np.random.default_rng(3)
 INPUTS = RANDOM.normal(size=(2, 5, 8)).astype("float32")

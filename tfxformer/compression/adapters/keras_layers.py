@@ -12,7 +12,7 @@ from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.adapters import base as adapters
 from tfxformer.layers.adapters.base import LayerAdapter
-from tfxformer.layers.attention import Attention
+from tfxformer.layers.attention.attention import Attention
 
 OURS = (Dense, TokenEmbedding, Attention)  # they read their adapter themselves
 

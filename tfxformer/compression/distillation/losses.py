@@ -11,7 +11,7 @@ from keras import ops
 
 from tfxformer.compression.distillation import divergences
 from tfxformer.compression.distillation.taps import OUTPUT, PROJECTIONS, Taps, bias_key, projection_key, state_key
-from tfxformer.layers.attention import attention_scores, split_heads
+from tfxformer.layers.attention.attention import attention_scores, split_heads
 
 ACTIVATIONS = {
     "single_label_classification": "softmax",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import keras
 from keras import ops
 
-from tfxformer.layers.attention import merge_heads, split_heads
-from tfxformer.layers.rotary import rotate
+from tfxformer.layers.attention.attention import merge_heads, split_heads
+from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.transformer_block import TransformerBlock
 
 OUTPUT = "output"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfxformer.layers import RotaryPositions
-from tfxformer.layers.rotary import ROTARY_KINDS, Rotary, inverse_frequencies, rotate
+from tfxformer.layers.attention.rotary import ROTARY_KINDS, Rotary, inverse_frequencies, rotate
 
 HEAD = 16
 CASES = {

@@ -11,11 +11,11 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers import kernels
 from tfxformer.layers.adapters import low_rank
+from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.numerics import DEFAULT, Numerics
-from tfxformer.layers.rotary import rotate
 
 
 def split_heads(x, heads: int):

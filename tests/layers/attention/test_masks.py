@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.layers.masks import (
+from tfxformer.layers.attention.masks import (
     alibi_bias,
     alibi_slopes,
     cached_visibility,
@@ -17,7 +17,7 @@ from tfxformer.layers.masks import (
     row_slots,
     windowed,
 )
-from tfxformer.layers.positions import positions_seen
+from tfxformer.layers.attention.positions import positions_seen
 
 masks = st.integers(1, 9).flatmap(
     lambda length: st.lists(st.lists(st.integers(0, 2), min_size=length, max_size=length), min_size=1, max_size=3)

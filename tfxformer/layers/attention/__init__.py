@@ -1,0 +1,1 @@
+"""Attention: masks, positions, rotary embeddings, the cache."""
