@@ -45,8 +45,8 @@ def tiny_tokenizer(tmp_path_factory):
 def plain_kernels(monkeypatch):
     """Training kernels as plain operations, as GPUs run them: their XLA clusters cost seconds of compilation a fit.
 
-    tests/layers/test_kernels.py shows that both are one; a few tests of each folder run the clusters.
+    tests/layers/kernels/test_formulas.py shows that both are one; a few tests of each folder run the clusters.
     """
-    from tfxformer.layers import kernels
+    from tfxformer.layers.kernels import formulas as kernels
 
     monkeypatch.setattr(kernels, "use_clusters", lambda: False)

@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
     (folder / "lines.txt").write_text("\n".join(LINES * 8), encoding="utf-8")
     options = ["--tokenizer", "bpe", "--vocabulary-size", 280, "--sequence-length", 32, "--epochs", 2]
     with pytest.MonkeyPatch.context() as patch:
-        from tfxformer.layers import kernels
+        from tfxformer.layers.kernels import formulas as kernels
 
         patch.setattr(kernels, "use_clusters", lambda: False)
         result = run_json(

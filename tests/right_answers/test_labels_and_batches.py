@@ -26,7 +26,7 @@ TAGS = [["O"] * len(words) for words in SENTENCES]
 @pytest.fixture(scope="module")
 def kernels_of_module():
     """Models that a module shares are traced with plain kernels too."""
-    from tfxformer.layers import kernels
+    from tfxformer.layers.kernels import formulas as kernels
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "use_clusters", lambda: False)

@@ -19,7 +19,7 @@ import tempfile
 import tiny
 
 from tfxformer import tasks
-from tfxformer.layers import kernels
+from tfxformer.layers.kernels import formulas as kernels
 
 WORDS = [["ada", "wrote", "it"], ["london"], ["the", "cat", "sat", "on"], ["good", "film"]]
 TAGS = [["P", "O", "O"], ["Q"], ["O", "P", -100, "O"], ["O", "Q"]]

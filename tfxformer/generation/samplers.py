@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.random_bits import random_bits
+from tfxformer.layers.kernels.random_bits import random_bits
 
 
 def _require(condition: bool, message: str) -> None:

@@ -8,11 +8,11 @@ from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
 from tfxformer.layers.decoder_block import DecoderBlock
 from tfxformer.layers.dense import Dense
-from tfxformer.layers.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.feed_forward import FeedForward
+from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.numerics import DEFAULT, Numerics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers.kernels import formulas as kernels
 
 
 def _quick_gelu(x):

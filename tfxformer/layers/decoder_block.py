@@ -6,7 +6,7 @@ import keras
 
 from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.attention.attention import cache_spec
-from tfxformer.layers.checkpointing import recomputed
+from tfxformer.layers.kernels.recomputing import recomputed
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 from tfxformer.layers.transformer_block import TransformerBlock
 

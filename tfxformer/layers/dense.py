@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels
 from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.fake_quantization import rounded, rounded_kernel, rounds
+from tfxformer.layers.kernels import formulas as kernels
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.equalization import scaled
-from tfxformer.layers.kernels import embedding_lookup
+from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
 from tfxformer.layers.adapters.base import adapter_seed
-from tfxformer.layers.checkpointing import recomputed
 from tfxformer.layers.fake_quantization import in_force, rounded, rounding, rounds
+from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels.recomputing import recomputed
 from tfxformer.layers.normalization import one_hot
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 from tfxformer.layers.outlier_channels import channels_apart

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels
 from tfxformer.layers.fake_quantization import rounded, rounds
+from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 NORMS = ("layer", "rms")

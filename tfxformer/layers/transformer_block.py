@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels
 from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.layers.attention.attention import Attention
-from tfxformer.layers.dropout import drop_path, split_seed
 from tfxformer.layers.feed_forward import FeedForward
+from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels.dropout import drop_path, split_seed
 from tfxformer.layers.normalization import make_norm
 
 NORM_POSITIONS = ("post", "pre", "parallel")

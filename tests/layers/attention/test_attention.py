@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import Attention, kernels, padding_bias
+from tfxformer.layers import Attention, padding_bias
+from tfxformer.layers.kernels import formulas as kernels
 
 B, S, T, D, N, H = 2, 5, 7, 12, 4, 3
 GENERATOR = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import tasks, training
-from tfxformer.layers import kernels
+from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
 from tfxformer.layers.activations import activation
 from tfxformer.layers.adapters.base import LayerAdapter
+from tfxformer.layers.kernels import formulas as kernels
 
 
 class Bottleneck(LayerAdapter):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.layers import kernels
 from tfxformer.layers.adapters.base import LayerAdapter, current_seed
-from tfxformer.layers.dropout import Dropout, dropout, split_seed
+from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels.dropout import Dropout, dropout, split_seed
 
 
 class LowRank(LayerAdapter):

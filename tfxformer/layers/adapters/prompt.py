@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.layers.adapters.base import LayerAdapter
-from tfxformer.layers.kernels import embedding_lookup
+from tfxformer.layers.kernels.formulas import embedding_lookup
 
 SEEN_BY_ALL = -1  # the document number of a prompt, in the padding masks of decoders
 

@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels
 from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.equalization import equalized
 from tfxformer.layers.fake_quantization import rounded, rounds
+from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.numerics import DEFAULT, Numerics
 
 

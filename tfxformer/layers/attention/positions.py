@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers.kernels import embedding_lookup
+from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import kernels, random_bits
+from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import random_bits
 
 
 def _check_rate(rate):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from tfxformer.layers import kernels
+from tfxformer.layers.kernels import formulas as kernels
 
 B, N, S, T, H, D = 2, 3, 6, 5, 4, 12
 SEED = tf.constant([7, 3], tf.int64)

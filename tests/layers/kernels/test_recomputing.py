@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers.checkpointing import recomputed
+from tfxformer.layers.kernels.recomputing import recomputed
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxformer.layers import kernels, random_bits
-from tfxformer.layers.dropout import Dropout, drop_path, dropout, split_seed
+from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import random_bits
+from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout, split_seed
 
 SIZE = 2**20
 

@@ -19,7 +19,7 @@ import math
 import keras
 from keras import ops
 
-from tfxformer.layers.random_bits import keep_scale
+from tfxformer.layers.kernels.random_bits import keep_scale
 
 # === How a kernel is run ===
 

@@ -1,0 +1,1 @@
+"""The fast training path: formulas with gradients of their own, dropout, recomputing."""
