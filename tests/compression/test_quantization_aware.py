@@ -18,7 +18,7 @@ from tfxformer import compression, export, tasks
 from tfxformer.compression import Distiller, QuantizationAware, student_from
 from tfxformer.compression.quantization_aware import observe
 from tfxformer.export import plan
-from tfxformer.layers.fake_quantization import FakeQuantization, rounding
+from tfxformer.layers.quantization.fake_quantization import FakeQuantization, rounding
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 CLASSES = np.array([label == "positive" for label in tiny.LABELS]).astype("int32")

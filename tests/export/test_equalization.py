@@ -10,7 +10,7 @@ from language_cases import causal_lm
 
 from tfxformer import export, samples, tasks
 from tfxformer.export import convert, plan, quantize
-from tfxformer.layers import equalization
+from tfxformer.layers.quantization import equalization
 
 MODE = quantize.MODES["dynamic_int8"]
 PLAIN = dataclasses.replace(MODE, equalized=False)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer.layers import EncoderBlock, Numerics, padding_bias
-from tfxformer.layers.numerics import DEFAULT
+from tfxformer.layers.quantization.graph_form import DEFAULT
 
 B, S, D = 3, 6, 8
 INPUTS = np.random.default_rng(0).normal(size=(B, S, D)).astype("float32")

@@ -9,9 +9,9 @@ import numpy as np
 
 from tfxformer.compression.pruning.kept_forms import KeptForms
 from tfxformer.layers import DecoderBlock, EncoderBlock
-from tfxformer.layers.fake_quantization import rounding
-from tfxformer.layers.numerics import STATIC_INT8
-from tfxformer.layers.observing import observe_ranges, written_apart
+from tfxformer.layers.quantization.fake_quantization import rounding
+from tfxformer.layers.quantization.graph_form import STATIC_INT8
+from tfxformer.layers.quantization.observing import observe_ranges, written_apart
 
 
 class QuantizationAware(keras.callbacks.Callback):

@@ -17,9 +17,9 @@ from tfxformer.export import sensitivity
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantize import Mode
-from tfxformer.layers import observing
-from tfxformer.layers.equalization import Observer
-from tfxformer.layers.numerics import written
+from tfxformer.layers.quantization import observing
+from tfxformer.layers.quantization.equalization import Observer
+from tfxformer.layers.quantization.graph_form import written
 from tfxformer.layers.transformer_block import TransformerBlock
 from tfxformer.models.backbone import Backbone
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 from keras import ops, tree
 
-from tfxformer.layers import observing
-from tfxformer.layers.fake_quantization import rounding
-from tfxformer.layers.numerics import Numerics, written
+from tfxformer.layers.quantization import observing
+from tfxformer.layers.quantization.fake_quantization import rounding
+from tfxformer.layers.quantization.graph_form import Numerics, written
 
 
 class _OnePart:

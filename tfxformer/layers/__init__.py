@@ -10,11 +10,11 @@ from tfxformer.layers.decoder_block import DecoderBlock
 from tfxformer.layers.dense import Dense
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.encoder_block import EncoderBlock
-from tfxformer.layers.equalization import equalized
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.quantization.equalization import equalized
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
 
 __all__ = [
     "ACTIVATIONS",

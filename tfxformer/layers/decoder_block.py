@@ -7,7 +7,7 @@ import keras
 from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.attention.attention import cache_spec
 from tfxformer.layers.kernels.recomputing import recomputed
-from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
 from tfxformer.layers.transformer_block import TransformerBlock
 
 

@@ -8,8 +8,8 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
-from tfxformer.layers.fake_quantization import rounded, rounded_kernel, rounds
 from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.quantization.fake_quantization import rounded, rounded_kernel, rounds
 
 
 @keras.saving.register_keras_serializable("tfxformer")

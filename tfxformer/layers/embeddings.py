@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers.equalization import scaled
 from tfxformer.layers.kernels.formulas import embedding_lookup
-from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.equalization import scaled
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from tfxformer.layers.adapters.base import adapter_seed
-from tfxformer.layers.fake_quantization import in_force, rounded, rounding, rounds
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.recomputing import recomputed
 from tfxformer.layers.normalization import one_hot
-from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
-from tfxformer.layers.outlier_channels import channels_apart
+from tfxformer.layers.quantization.fake_quantization import in_force, rounded, rounding, rounds
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.outlier_channels import channels_apart
 from tfxformer.layers.transformer_block import TransformerBlock
 
 

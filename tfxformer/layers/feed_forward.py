@@ -7,9 +7,9 @@ import keras
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
-from tfxformer.layers.equalization import equalized, equalized_product, sum_of_parts
-from tfxformer.layers.fake_quantization import rounded, rounds
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.quantization.equalization import equalized, equalized_product, sum_of_parts
+from tfxformer.layers.quantization.fake_quantization import rounded, rounds
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
 
 
 @keras.saving.register_keras_serializable("tfxformer")

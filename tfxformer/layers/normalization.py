@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.kernels import formulas as kernels
-from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.fake_quantization import rounded, rounds
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
 
 NORMS = ("layer", "rms")
 

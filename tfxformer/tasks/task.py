@@ -17,7 +17,7 @@ from tfxformer.files import replacing_folder
 from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels.formulas import plain_operations
-from tfxformer.layers.numerics import writing_in_force
+from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models import make_backbone
 from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone

@@ -12,10 +12,10 @@ from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
-from tfxformer.layers.equalization import equalized
-from tfxformer.layers.fake_quantization import rounded, rounds
 from tfxformer.layers.kernels import formulas as kernels
-from tfxformer.layers.numerics import DEFAULT, Numerics
+from tfxformer.layers.quantization.equalization import equalized
+from tfxformer.layers.quantization.fake_quantization import rounded, rounds
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
 
 
 def split_heads(x, heads: int):

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.numerics import DEFAULT, writing_in_force
+from tfxformer.layers.quantization.graph_form import DEFAULT, writing_in_force
 
 
 def _lowest(mask_value: float, dtype) -> float:

@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
-from tfxformer.layers.numerics import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")
 

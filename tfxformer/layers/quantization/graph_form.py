@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import keras
 
-from tfxformer.layers.equalization import Equalization
+from tfxformer.layers.quantization.equalization import Equalization
 
 
 @keras.saving.register_keras_serializable("tfxformer")

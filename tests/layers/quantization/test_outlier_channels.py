@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from tfxformer.layers import observing
-from tfxformer.layers.numerics import STATIC_INT8
-from tfxformer.layers.outlier_channels import choose_channels
+from tfxformer.layers.quantization import observing
+from tfxformer.layers.quantization.graph_form import STATIC_INT8
+from tfxformer.layers.quantization.outlier_channels import choose_channels
 
 
 def planted(**changes):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.fake_quantization import RangeObserver
-from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.quantization.fake_quantization import RangeObserver
+from tfxformer.layers.quantization.graph_form import Numerics
 
 OUTLIER_RATIO = 5.0  # of a channel's largest magnitude to the median channel's, from which on it is computed apart
 MOST_CHANNELS = 8  # of one sum

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.numerics import Numerics
+from tfxformer.layers.quantization.graph_form import Numerics
 
 _in_force = contextvars.ContextVar("fake_quantization", default=None)
 

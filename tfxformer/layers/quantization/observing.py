@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from keras import ops, tree
 
-from tfxformer.layers.fake_quantization import FakeQuantization, RangeObserver, rounding
-from tfxformer.layers.numerics import Numerics, written
-from tfxformer.layers.outlier_channels import ChannelObserver
+from tfxformer.layers.quantization.fake_quantization import FakeQuantization, RangeObserver, rounding
+from tfxformer.layers.quantization.graph_form import Numerics, written
+from tfxformer.layers.quantization.outlier_channels import ChannelObserver
 
 
 def written_apart(model, batches: Iterable[dict], numerics: Numerics) -> Numerics:

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import Dense, EncoderBlock, observing
-from tfxformer.layers.fake_quantization import FakeQuantization, RangeObserver, rounding
-from tfxformer.layers.numerics import DEFAULT, STATIC_INT8
+from tfxformer.layers import Dense, EncoderBlock
+from tfxformer.layers.quantization import observing
+from tfxformer.layers.quantization.fake_quantization import FakeQuantization, RangeObserver, rounding
+from tfxformer.layers.quantization.graph_form import DEFAULT, STATIC_INT8
 
 GENERATOR = np.random.default_rng(0)
 

@@ -1,0 +1,1 @@
+"""Forms of the graph for phones, and rounding as a phone will do it."""
