@@ -11,7 +11,7 @@ from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.layers.quantization.graph_form import writing_in_force
-from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
+from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.config import TransformerConfig
 
 

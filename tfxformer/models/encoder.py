@@ -25,8 +25,8 @@ from tfxformer.layers.attention.masks import hidden_bias
 from tfxformer.layers.normalization import make_norm
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
+from tfxformer.models.gathering import at_positions, place_at
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
-from tfxformer.models.positions import at_positions, place_at
 from tfxformer.models.switches import check_switches
 
 

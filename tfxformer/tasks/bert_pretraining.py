@@ -9,8 +9,8 @@ from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
+from tfxformer.models.gathering import at_positions
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.models.positions import at_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 from tfxformer.training.inputs.array_checks import Limit

@@ -21,8 +21,8 @@ from tfxformer.data.targets.masking import (
 from tfxformer.keywords import checked, our_inputs
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
+from tfxformer.models.gathering import at_positions
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
-from tfxformer.models.positions import at_positions
 from tfxformer.tasks.streams import read_given
 from tfxformer.tasks.task import Task
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS

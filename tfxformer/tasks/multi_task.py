@@ -11,7 +11,7 @@ from tfxformer.data.examples import is_raw, is_stream
 from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
-from tfxformer.models.adapters import restore_adapters, take_adapters
+from tfxformer.models.adapted import restore_adapters, take_adapters
 from tfxformer.tasks.streams import split_given
 from tfxformer.tasks.task import Task
 from tfxformer.text import Tokenizer

@@ -12,8 +12,8 @@ from tfxformer.files import replacing_folder
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import Encoder
+from tfxformer.models.gathering import place_at
 from tfxformer.models.heads import ReplacedTokenHead
-from tfxformer.models.positions import place_at
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
 from tfxformer.tasks.task import Task
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output

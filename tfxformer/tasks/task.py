@@ -19,7 +19,7 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models import make_backbone
-from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters
+from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.class_weights import weigh_classes
 from tfxformer.tasks.task_data import TaskData

@@ -17,7 +17,7 @@ from tfxformer.compression.adapters.lora import LoRA
 from tfxformer.compression.weights.matrices import CONVOLUTIONS, Kernel, all_kernels
 from tfxformer.layers import Dense
 from tfxformer.layers.adapters.base import LayerAdapter, adapted_layers
-from tfxformer.models.adapters import (
+from tfxformer.models.adapted import (
     adapter_name,
     make_adapter,
     name_adapter,

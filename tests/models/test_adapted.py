@@ -8,7 +8,7 @@ import tiny
 import tfxformer
 from tfxformer.layers.adapters.base import attach
 from tfxformer.layers.adapters.low_rank import LowRank
-from tfxformer.models.adapters import describe_adapters, restore_adapters, take_adapters, train_all, train_only
+from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters, train_all, train_only
 
 
 def adapted():
