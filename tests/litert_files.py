@@ -13,7 +13,7 @@ from export_cases import WORDS, backbone, perturb, vocabulary
 from language_cases import causal_lm, chat_tokenizer
 
 from tfxformer import export, tasks
-from tfxformer.export import checksum
+from tfxformer.runtime.format import checksum
 from tfxformer.text import Tokenizer
 
 LENGTH = 16  # of the classifier's signature

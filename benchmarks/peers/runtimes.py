@@ -18,7 +18,7 @@ from peers import files
 def _litert(folder, model, batch, threads, quantization):
     from ai_edge_litert.interpreter import Interpreter
 
-    from tfxformer.export.quiet import quiet
+    from tfxformer.runtime.quiet import quiet
 
     path = Path(folder) / f"{model}-{batch}-{quantization}.tflite"
     feed = files.inputs(folder, slice(0, batch), files.OUR_INPUTS, "int32")

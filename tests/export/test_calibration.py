@@ -6,7 +6,8 @@ from ai_edge_litert.interpreter import Interpreter
 from export_cases import TEXTS, backbone, perturb
 
 from tfxformer import export, tasks
-from tfxformer.export import calibration, flatbuffer
+from tfxformer.export import calibration
+from tfxformer.runtime.format import flatbuffer
 
 GENERATOR = np.random.default_rng(0)
 LONG_TAILED = GENERATOR.standard_t(3, size=100_000)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from language_cases import KINDS, causal_lm, greedy
 
 from tfxformer import export
-from tfxformer.export import decoder, decoding, flatbuffer
+from tfxformer.export import decoder
+from tfxformer.runtime import decoding
+from tfxformer.runtime.format import flatbuffer
 
 T, LENGTHS = 48, (4, 16)
 

@@ -6,7 +6,7 @@ from export_cases import TEXTS, backbone, perturb
 from language_cases import causal_lm
 
 from tfxformer import export, tasks
-from tfxformer.export import flatbuffer
+from tfxformer.runtime.format import flatbuffer
 
 TABLE = (400, 64)
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfxformer import export
-from tfxformer.export import convert, flatbuffer, plan, quantize, verify
+from tfxformer.export import convert, plan, quantize, verify
+from tfxformer.runtime.format import flatbuffer
 
 
 def traced(model):

@@ -20,8 +20,8 @@ from tfxformer.checkpoints import CheckpointError, generation_settings
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.compression import keep_tokens
-from tfxformer.export import decoding
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
+from tfxformer.runtime import decoding
 from tfxformer.text import Tokenizer
 
 WINDOW, NO_WINDOW = {"decoder__sliding_window": 3}, {"decoder__sliding_window": None}

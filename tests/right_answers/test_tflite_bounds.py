@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from litert_files import as_written_by_0_4_0
 
 from tfxformer import export, tasks
-from tfxformer.export import flatbuffer, metadata
+from tfxformer.runtime.format import flatbuffer, metadata
 
 FLIPS = 500  # of each of four files
 # Opens damaged copies of a file, and says of each "refused", "same" or what it answered else.

@@ -17,8 +17,8 @@ from export_cases import keras_probabilities
 from language_cases import greedy
 
 from tfxformer import export
-from tfxformer.export import interpreters, litert_model
-from tfxformer.export.quiet import quiet
+from tfxformer.runtime import interpreters, litert_model
+from tfxformer.runtime.quiet import quiet
 
 THREADS = 8
 PROMPTS = ["good film", "what a bad film", "prices rose", "she asked where nobody answered", "the meeting", "a"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tfxformer.export import LiteRTModel
-from tfxformer.export.quiet import quiet
+from tfxformer.runtime.quiet import quiet
 
 NOT_IN_TABLES = ("bert-pretraining", "multi-task")  # their examples are documents, and sets of several tasks
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tfxformer.data import evaluation
 from tfxformer.export.errors import ExportError
-from tfxformer.export.litert_model import LiteRTModel
 from tfxformer.export.quantize import Mode
+from tfxformer.runtime.litert_model import LiteRTModel
 
 LOWER_IS_BETTER = ("mean_absolute_error", "perplexity")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfxformer.export import flatbuffer
 from tfxformer.export.quantize import Mode
+from tfxformer.runtime.format import flatbuffer
 
 METHODS = ("min_max", "percentile", "mse")
 PERCENTILE = 99.99  # of the values of a tensor that its range holds

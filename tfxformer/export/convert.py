@@ -11,7 +11,7 @@ import numpy as np
 
 from tfxformer.export import calibration, quantize, tied_table
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quiet import quiet
+from tfxformer.runtime.quiet import quiet
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from tfxformer.export import decoding
 from tfxformer.export.convert import Converted, Signature
 from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan, equalized
 from tfxformer.export.quantize import Mode, check_available
-from tfxformer.export.quiet import quiet
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
+from tfxformer.runtime import decoding
+from tfxformer.runtime.quiet import quiet
 
 # Not 1024: rows of values [H, T] that are a power of two apart fall on the same lines of the processor's cache, which
 # made their product with the probabilities 2.3 times slower (130 and 57 us a layer of SmolLM2-135M).

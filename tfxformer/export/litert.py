@@ -11,11 +11,12 @@ from pathlib import Path
 import keras
 
 import tfxformer
-from tfxformer.export import calibration, convert, decoder, flatbuffer, metadata, plan, quantize, verify
+from tfxformer.export import calibration, convert, decoder, plan, quantize, verify
 from tfxformer.export.accuracy_gate import AccuracyGate
 from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.keywords import checked
+from tfxformer.runtime.format import flatbuffer, metadata
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras
 

@@ -14,9 +14,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import tfxformer
-from tfxformer.export import checksum, decoding
-from tfxformer.export.model_file import open_file
 from tfxformer.files import check_writable, write_bytes
+from tfxformer.runtime import decoding
+from tfxformer.runtime.format import checksum
+from tfxformer.runtime.model_file import open_file
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation_config import GenerationConfig
 from tfxformer.text.stopping import read_stops

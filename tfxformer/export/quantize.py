@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tfxformer.export import flatbuffer
 from tfxformer.export.errors import ExportError
 from tfxformer.layers.quantization.graph_form import STATIC_INT8, Numerics
+from tfxformer.runtime.format import flatbuffer
 
 # -1e9 would be -inf in the float16 arithmetic of phone GPUs; exp(-1e4) is zero in float32 just as well.
 FLOAT_NUMERICS = Numerics(mask_value=-1e4, layer_norm="product", embedding="gather")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfxformer.export import flatbuffer
+from tfxformer.runtime.format import flatbuffer
 
 
 class Lookup(NamedTuple):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.export import flatbuffer
 from tfxformer.export.convert import Converted
 from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import Plan
 from tfxformer.export.quantize import Mode
-from tfxformer.export.quiet import quiet
+from tfxformer.runtime.format import flatbuffer
+from tfxformer.runtime.quiet import quiet
 
 LEAST_WEIGHTS = 0.95  # of the bytes that the weights of the outputs take in the mode
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfxformer.export.flatbuffer import SignatureInfo, TensorInfo
+from tfxformer.runtime.format.flatbuffer import SignatureInfo, TensorInfo
 
 _KINDS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
 _NUMBERS = {name: np.dtype(name) for name in _KINDS.split()}

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import threading
 
-from tfxformer.export.model_file import ModelFile, Place
-from tfxformer.export.quiet import announce_delegate
+from tfxformer.runtime.model_file import ModelFile, Place
+from tfxformer.runtime.quiet import announce_delegate
 
 MOST = 8  # interpreters at work on a file; where more are wanted, processes serve better
 _abandoned = []  # runtimes in the middle of a call when the parent forked: kept, since closing them could hang

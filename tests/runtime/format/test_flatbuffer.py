@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tfxformer import export
-from tfxformer.export import flatbuffer
+from tfxformer.runtime.format import flatbuffer
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import zlib
 
 import flatbuffers
 
-from tfxformer.export import checksum, flatbuffer
+from tfxformer.runtime.format import checksum, flatbuffer
 
 MEDIAPIPE_ENTRY, OWN_ENTRY = "TFLITE_METADATA", "tfxformer"
 MEDIAPIPE_INPUTS = {"token_ids": "ids", "padding_mask": "mask", "segment_ids": "segment_ids"}

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.export import decoding
-from tfxformer.export.interpreters import of_this_process, thread_count
-from tfxformer.export.model_file import Place, open_file
-from tfxformer.export.quiet import quiet_runtime
-from tfxformer.export.sampling import Sampler
 from tfxformer.keywords import checked
+from tfxformer.runtime import decoding
+from tfxformer.runtime.interpreters import of_this_process, thread_count
+from tfxformer.runtime.model_file import Place, open_file
+from tfxformer.runtime.quiet import quiet_runtime
+from tfxformer.runtime.sampling import Sampler
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation_config import GenerationConfig
 from tfxformer.text.inputs import as_texts, check_one_prompt, prompt_ids

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from tfxformer.export import checksum, flatbuffer, metadata, structure
+from tfxformer.runtime.format import checksum, flatbuffer, metadata, structure
 from tfxformer.text import Tokenizer
 
 BUNDLE = b"LITERTLM"

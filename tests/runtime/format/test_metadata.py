@@ -9,7 +9,7 @@ import pytest
 from export_cases import backbone, perturb
 
 from tfxformer import export, tasks
-from tfxformer.export import flatbuffer, metadata
+from tfxformer.runtime.format import flatbuffer, metadata
 
 
 def field(table, slot):

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tfxformer.export import flatbuffer, metadata
-from tfxformer.export.model_file import open_file
-from tfxformer.export.quiet import quiet_runtime
+from tfxformer.runtime.format import flatbuffer, metadata
+from tfxformer.runtime.model_file import open_file
+from tfxformer.runtime.quiet import quiet_runtime
 
 NOT_DELEGATED = -1  # the default delegate refused the file
 

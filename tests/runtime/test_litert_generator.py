@@ -10,8 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
-from tfxformer.export import decoding
-from tfxformer.export.sampling import Sampler
+from tfxformer.runtime import decoding
+from tfxformer.runtime.sampling import Sampler
 
 T, LENGTHS = 48, (4, 16)
 PROMPT = "good film"

@@ -1,0 +1,1 @@
+"""Running and reading LiteRT files, without TensorFlow and Keras."""
