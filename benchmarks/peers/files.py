@@ -79,7 +79,8 @@ def fit_head(layer, pooled, is_sport):
 def write_litert(folder):
     """Ours: the classifier's file for batch 1 by `export_litert`; other shapes and outputs by its converter."""
     from tfxformer import export, tasks
-    from tfxformer.export import convert, quantize
+    from tfxformer.export import convert
+    from tfxformer.export.quantization import quantize
 
     folder = Path(folder)
     task = tasks.TextClassifier.from_pretrained(folder / "checkpoint", labels=LABELS)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
 from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
-from tfxformer.export import decoder
+from tfxformer.export import language_model as decoder
 
 PYTHON = os.environ.get("TFXFORMER_LITERTLM_PYTHON")
 SCRIPT = Path(__file__).with_name("litertlm_text.py")

@@ -9,7 +9,8 @@ from export_cases import TEXTS, backbone, perturb
 from language_cases import causal_lm
 
 from tfxformer import export, samples, tasks
-from tfxformer.export import convert, plan, quantize
+from tfxformer.export import convert, plan
+from tfxformer.export.quantization import quantize
 from tfxformer.layers.quantization import equalization
 
 MODE = quantize.MODES["dynamic_int8"]

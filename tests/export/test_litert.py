@@ -12,7 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from export_cases import TEXTS, backbone, keras_probabilities, perturb
 
 from tfxformer import export, tasks
-from tfxformer.export import litert, quantize
+from tfxformer.export import litert
+from tfxformer.export.quantization import quantize
 
 REPRESENTATIVE = TEXTS * 4
 

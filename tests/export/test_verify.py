@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfxformer import export
-from tfxformer.export import convert, plan, quantize, verify
+from tfxformer.export import convert, plan, verify
+from tfxformer.export.quantization import quantize
 from tfxformer.runtime.format import flatbuffer
 
 

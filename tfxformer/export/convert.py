@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.export import calibration, quantize, tied_table
 from tfxformer.export.errors import ExportError
+from tfxformer.export.quantization import calibration, quantize, tied_table
 from tfxformer.runtime.quiet import quiet
 
 

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 
 from tfxformer.data.prompts import POOLED_MASK
-from tfxformer.export import sensitivity
 from tfxformer.export.convert import Signature, batches
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quantize import Mode
+from tfxformer.export.quantization import sensitivity
+from tfxformer.export.quantization.quantize import Mode
 from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.equalization import Observer
 from tfxformer.layers.quantization.graph_form import written

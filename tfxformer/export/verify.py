@@ -10,7 +10,7 @@ import numpy as np
 from tfxformer.export.convert import Converted
 from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import Plan
-from tfxformer.export.quantize import Mode
+from tfxformer.export.quantization.quantize import Mode
 from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.quiet import quiet
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tfxformer.export.quantize import MODES
+from tfxformer.export.quantization.quantize import MODES
 
 WHOLE, TRIMMED = "whole", "trimmed"
 BASELINE_MODE = "float32"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from language_cases import KINDS, causal_lm, greedy
 
 from tfxformer import export
-from tfxformer.export import decoder
+from tfxformer.export import language_model as decoder
 from tfxformer.runtime import decoding
 from tfxformer.runtime.format import flatbuffer
 

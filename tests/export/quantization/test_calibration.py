@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export_cases import TEXTS, backbone, perturb
 
 from tfxformer import export, tasks
-from tfxformer.export import calibration
+from tfxformer.export.quantization import calibration
 from tfxformer.runtime.format import flatbuffer
 
 GENERATOR = np.random.default_rng(0)

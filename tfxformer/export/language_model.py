@@ -16,7 +16,7 @@ import numpy as np
 from tfxformer.export.convert import Converted, Signature
 from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan, equalized
-from tfxformer.export.quantize import Mode, check_available
+from tfxformer.export.quantization.quantize import Mode, check_available
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
 from tfxformer.runtime import decoding

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfxformer.data import evaluation
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quantize import Mode
+from tfxformer.export.quantization.quantize import Mode
 from tfxformer.runtime.litert_model import LiteRTModel
 
 LOWER_IS_BETTER = ("mean_absolute_error", "perplexity")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfxformer.export.quantize import Mode
+from tfxformer.export.quantization.quantize import Mode
 from tfxformer.runtime.format import flatbuffer
 
 METHODS = ("min_max", "percentile", "mse")

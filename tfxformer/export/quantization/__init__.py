@@ -1,0 +1,1 @@
+"""Numbers of fewer bits in a file: modes, calibration, what they cost."""
