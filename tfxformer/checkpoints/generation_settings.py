@@ -8,7 +8,7 @@ from pathlib import Path
 from tfxformer.checkpoints.gguf import is_gguf
 from tfxformer.checkpoints.hub import read_json
 from tfxformer.checkpoints.safetensors import CheckpointError
-from tfxformer.text.generation_config import OLDER_KEYS, GenerationConfig
+from tfxformer.text.generation.settings import OLDER_KEYS, GenerationConfig
 
 GENERATION_FILE = "generation_config.json"
 

@@ -19,9 +19,9 @@ from tfxformer.runtime import decoding
 from tfxformer.runtime.format import checksum
 from tfxformer.runtime.model_file import open_file
 from tfxformer.text import Tokenizer
-from tfxformer.text.generation_config import GenerationConfig
-from tfxformer.text.stopping import read_stops
-from tfxformer.text.token_rules import TokenRules
+from tfxformer.text.generation.settings import GenerationConfig
+from tfxformer.text.generation.stopping import read_stops
+from tfxformer.text.generation.token_rules import TokenRules
 
 # LiteRT-LM hands the content of a message over as a list of parts; the templates of checkpoints expect text, and would
 # write that list out as JSON. In front of a template this makes text of the parts.

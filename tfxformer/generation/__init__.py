@@ -5,8 +5,8 @@ from tfxformer.generation.generate import generate, stream
 from tfxformer.generation.processors import RepetitionPenalty
 from tfxformer.generation.samplers import Filtered, Greedy, MinP, Random, Sampler, TopK, TopP, Typical
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
-from tfxformer.text.generation_config import GenerationConfig
-from tfxformer.text.token_rules import TokenRules
+from tfxformer.text.generation.settings import GenerationConfig
+from tfxformer.text.generation.token_rules import TokenRules
 
 __all__ = [
     "Beam",

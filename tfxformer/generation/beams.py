@@ -22,7 +22,7 @@ from tfxformer.generation.engine import (
 from tfxformer.generation.processors import check_processors, process, static_part, values_of
 from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
 from tfxformer.layers.attention.cache import reordered
-from tfxformer.text.token_rules import Rows, require_finite
+from tfxformer.text.generation.token_rules import Rows, require_finite
 
 _WORST = -1e9  # the score of what is no candidate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfxformer.generation.beams import Beams
 from tfxformer.generation.samplers import Filtered, Greedy, Sampler
-from tfxformer.text.generation_config import GenerationConfig
+from tfxformer.text.generation.settings import GenerationConfig
 
 
 def checkpoint_sampler(settings: GenerationConfig) -> Sampler | Beams:

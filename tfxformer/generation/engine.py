@@ -15,7 +15,7 @@ from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
 from tfxformer.layers.attention.cache import reordered
-from tfxformer.text.token_rules import Rows
+from tfxformer.text.generation.token_rules import Rows
 
 PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
 KEPT_FUNCTIONS = 16  # the compiled functions that a model keeps, the last ones used

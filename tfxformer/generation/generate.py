@@ -14,7 +14,7 @@ from tfxformer.generation.prompts import check_count, read_prompts, read_stop_id
 from tfxformer.generation.samplers import Greedy, Sampler
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
 from tfxformer.keywords import checked
-from tfxformer.text.token_rules import TokenRules, require_finite
+from tfxformer.text.generation.token_rules import TokenRules, require_finite
 
 
 @checked

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from tfxformer.text.token_rules import Rows, TokenRules
+from tfxformer.text.generation.token_rules import Rows, TokenRules
 
 
 @dataclass(frozen=True)

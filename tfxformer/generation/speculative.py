@@ -23,7 +23,7 @@ from tfxformer.generation.prompts import (
     until_stop,
 )
 from tfxformer.generation.samplers import Greedy
-from tfxformer.text.token_rules import Rows, TokenRules, require_finite
+from tfxformer.text.generation.token_rules import Rows, TokenRules, require_finite
 
 
 @dataclass(frozen=True)

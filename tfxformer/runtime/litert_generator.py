@@ -22,11 +22,11 @@ from tfxformer.runtime.model_file import Place, open_file
 from tfxformer.runtime.quiet import quiet_runtime
 from tfxformer.runtime.sampling import Sampler
 from tfxformer.text import Tokenizer
-from tfxformer.text.generation_config import GenerationConfig
+from tfxformer.text.generation.settings import GenerationConfig
+from tfxformer.text.generation.stopping import StopStrings, read_stops
+from tfxformer.text.generation.streaming import TextStream
+from tfxformer.text.generation.token_rules import Rows, require_finite
 from tfxformer.text.inputs import as_texts, check_one_prompt, prompt_ids
-from tfxformer.text.stopping import StopStrings, read_stops
-from tfxformer.text.streaming import TextStream
-from tfxformer.text.token_rules import Rows, require_finite
 
 STREAM_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "seed", "stop")
 

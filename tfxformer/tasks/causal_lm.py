@@ -21,7 +21,7 @@ from tfxformer.tasks import generating
 from tfxformer.tasks.generation_methods import GenerationMethods
 from tfxformer.tasks.task import Task
 from tfxformer.text import Encoding
-from tfxformer.text.token_rules import require_finite
+from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.training import Perplexity
 from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS

@@ -10,8 +10,8 @@ from tfxformer import generation
 from tfxformer.generation import GenerationConfig
 from tfxformer.generation.processors import check_processors
 from tfxformer.text import StopStrings, TextStream, Tokenizer
+from tfxformer.text.generation.stopping import Stops, read_stops
 from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt, prompt_ids
-from tfxformer.text.stopping import Stops, read_stops
 
 PIECE = 4  # tokens between two looks at the text
 

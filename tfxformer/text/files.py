@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from tfxformer import json_files
 from tfxformer.files import recover, write_text
-from tfxformer.text import chat
+from tfxformer.text.chat import templates as chat
 
 # Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
 SPECIAL_TOKENS = {

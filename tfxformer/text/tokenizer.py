@@ -16,10 +16,13 @@ from tokenizers import normalizers
 
 from tfxformer.files import replacing_folder, write_json, write_text
 from tfxformer.keywords import checked
-from tfxformer.text import chat, files, gguf, trimming, vocabulary
+from tfxformer.text import files, gguf
+from tfxformer.text.chat import templates as chat
 from tfxformer.text.encoding import Encoding, Run, check_lengths
 from tfxformer.text.forks import renew_in_children
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
+from tfxformer.text.vocabulary import training as vocabulary
+from tfxformer.text.vocabulary import trimming
 
 
 class Tokenizer:
@@ -335,7 +338,7 @@ class Tokenizer:
             ImportError: without tensorflow-text (the extra [text]).
             ValueError: for a tokenizer that no graph can follow exactly.
         """
-        from tfxformer.text.graph import GraphTokenizer
+        from tfxformer.text.graph.tokenizers import GraphTokenizer
 
         return GraphTokenizer(self, sequence_length)
 

@@ -118,7 +118,7 @@ def render(
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.exceptions import SecurityError
 
-    from tfxformer.text.template_sandbox import TooMuchError, budgeted
+    from tfxformer.text.chat.template_sandbox import TooMuchError, budgeted
 
     values = {"tools": None, "documents": None, **special_tokens, **checked}
     try:
@@ -221,7 +221,7 @@ def _compiled(template: str):
 def _environment():
     import jinja2
 
-    from tfxformer.text.template_sandbox import BoundedEnvironment
+    from tfxformer.text.chat.template_sandbox import BoundedEnvironment
 
     def raise_exception(message):
         raise jinja2.TemplateError(message)

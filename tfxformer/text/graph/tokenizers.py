@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
-from tfxformer.text import character_tables
-from tfxformer.text.hard_strings import HARD_STRINGS
+from tfxformer.text.graph import character_tables
+from tfxformer.text.graph.hard_strings import HARD_STRINGS
 
 # Characters of a private use area stand for added tokens, and one more for those of them that a text has itself.
 _STAND_INS = 0xF0000

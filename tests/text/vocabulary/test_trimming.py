@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer.text import Tokenizer
-from tfxformer.text.trimming import trimmed_parts
+from tfxformer.text.vocabulary.trimming import trimmed_parts
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CORPUS = ["a good film", "not a bad plot, was it?", "good cats ran", "who é sat"]

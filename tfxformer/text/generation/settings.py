@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfxformer.text.token_rules import TokenRules
+from tfxformer.text.generation.token_rules import TokenRules
 
 # What transformers' generate would do otherwise than we do, were it said: key -> whether a value says it.
 _CHANGING: dict[str, Callable[[Any], bool]] = {

@@ -1,0 +1,1 @@
+"""Tokenizers inside a TensorFlow graph, and the strings they are tried on."""

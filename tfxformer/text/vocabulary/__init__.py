@@ -1,0 +1,1 @@
+"""Vocabularies: trained from texts, trimmed to what texts need."""
