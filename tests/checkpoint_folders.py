@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from tfxformer.checkpoints import safetensors
+from tfxformer.checkpoints.files import safetensors
 
 
 def change(folder, function):

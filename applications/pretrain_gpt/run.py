@@ -213,7 +213,7 @@ def weight_difference(folder: Path) -> float:
     """The largest difference of any weight of the two models."""
     import numpy as np
 
-    from tfxformer.checkpoints.safetensors import open_folder
+    from tfxformer.checkpoints.files.safetensors import open_folder
 
     one, other = (open_folder(folder / name) for name in ("two-workers", "one-worker"))
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)

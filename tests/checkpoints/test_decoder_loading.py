@@ -12,8 +12,9 @@ from checkpoint_folders import change, configure
 
 import tfxformer
 from tfxformer import models, tasks
-from tfxformer.checkpoints import CheckpointError, safetensors
+from tfxformer.checkpoints import CheckpointError
 from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.files import safetensors
 from tfxformer.layers.attention.rotary import Rotary
 
 

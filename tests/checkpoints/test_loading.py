@@ -13,8 +13,9 @@ from checkpoint_folders import change, configure
 
 import tfxformer
 from tfxformer import tasks
-from tfxformer.checkpoints import CheckpointError, safetensors
-from tfxformer.checkpoints.hub import resolve
+from tfxformer.checkpoints import CheckpointError
+from tfxformer.checkpoints.files import safetensors
+from tfxformer.checkpoints.files.hub import resolve
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from checkpoint_folders import change, configure
 import tfxformer
 from tfxformer import tasks
 from tfxformer.checkpoints import CheckpointError, pretrained
-from tfxformer.checkpoints.hub import resolve
+from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.layers.attention.rotary import Rotary
 from tfxformer.text import Tokenizer
 

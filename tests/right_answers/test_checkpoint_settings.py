@@ -12,8 +12,9 @@ from checkpoint_folders import configure
 
 import tfxformer
 from tfxformer import checkpoints, export, tasks
-from tfxformer.checkpoints import CheckpointError, hub, safetensors
+from tfxformer.checkpoints import CheckpointError
 from tfxformer.checkpoints.families import FAMILIES
+from tfxformer.checkpoints.files import hub, safetensors
 from tfxformer.text import Tokenizer
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("plain_kernels")]
@@ -643,7 +644,7 @@ def test_a_revision_on_the_command_line(tmp_path, monkeypatch):
     def resolve(name, revision=None):
         raise CheckpointError(f"asked for {name} at {revision}")
 
-    monkeypatch.setattr("tfxformer.checkpoints.hub.resolve", resolve)
+    monkeypatch.setattr("tfxformer.checkpoints.files.hub.resolve", resolve)
     with pytest.raises(CheckpointError, match=r"asked for owner/name at v1\.0"):
         open_task("owner/name@v1.0")
     with pytest.raises(CheckpointError, match=r"asked for owner/name at None"):

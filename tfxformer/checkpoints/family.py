@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import Module, Place, place
-from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.models import TransformerConfig
 
 CAUSAL_LM = "causal-lm"

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import Place
-from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.checkpoints.variables import initialize
 from tfxformer.models import TransformerConfig
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.checkpoints import safetensors
-from tfxformer.checkpoints.bounds import check_layers, check_size
 from tfxformer.checkpoints.families import family_of
-from tfxformer.checkpoints.gguf import is_gguf
+from tfxformer.checkpoints.files import safetensors
+from tfxformer.checkpoints.files.bounds import check_layers, check_size
+from tfxformer.checkpoints.files.gguf import is_gguf
+from tfxformer.checkpoints.files.hub import read_json, resolve
+from tfxformer.checkpoints.files.refusals import check_adapter_only, check_quantized
+from tfxformer.checkpoints.files.safetensors import CheckpointError, open_folder, write_folder
 from tfxformer.checkpoints.gguf_models import open_gguf
-from tfxformer.checkpoints.hub import read_json, resolve
 from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
-from tfxformer.checkpoints.refusals import check_adapter_only, check_quantized
-from tfxformer.checkpoints.safetensors import CheckpointError, open_folder, write_folder
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.keywords import checked

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.checkpoints import safetensors
-from tfxformer.checkpoints.hub import read_json
+from tfxformer.checkpoints.files import safetensors
+from tfxformer.checkpoints.files.hub import read_json
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.loading import unwrapped
-from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.files import write_json
 
 MODULES_FILE, SETTINGS_FILE, ENCODER_FILE = (

@@ -72,7 +72,7 @@ def open_task(model: str, task: str | None = None, **arguments):
     if is_litert(model):
         raise ValueError(f"{model} is a LiteRT file: it can be run, but not trained, exported or pruned.")
     tasks = load_tasks()
-    from tfxformer.checkpoints.hub import resolve
+    from tfxformer.checkpoints.files.hub import resolve
 
     given = {name: value for name, value in arguments.items() if value is not None}
     if not model.endswith(".keras"):

@@ -49,8 +49,8 @@ def open_tokenizer(model: str):
         return Tokenizer.from_file(path)
     if path.is_dir():  # it need not be a whole checkpoint
         return Tokenizer.from_pretrained(path)
-    from tfxformer.checkpoints.gguf import GGUFFile, is_gguf
-    from tfxformer.checkpoints.hub import resolve
+    from tfxformer.checkpoints.files.gguf import GGUFFile, is_gguf
+    from tfxformer.checkpoints.files.hub import resolve
     from tfxformer.cli.models import with_revision
 
     found = resolve(*with_revision(model))

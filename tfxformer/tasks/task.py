@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfxformer.checkpoints.hub import resolve
+from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, read_examples, to_batch
 from tfxformer.data.lengths import default_sequence_length, round_length

@@ -6,7 +6,7 @@ import json
 import warnings
 from pathlib import Path
 
-from tfxformer.checkpoints.gguf import GGUFFile, is_gguf
+from tfxformer.checkpoints.files.gguf import GGUFFile, is_gguf
 from tfxformer.text import Tokenizer
 from tfxformer.text.files import lowercased
 

@@ -12,7 +12,8 @@ from checkpoint_folders import outputs_in_transformers
 
 import tfxformer
 from tfxformer import tasks
-from tfxformer.checkpoints import CheckpointError, safetensors
+from tfxformer.checkpoints import CheckpointError
+from tfxformer.checkpoints.files import safetensors
 from tfxformer.compression import Adapters, LoRA
 
 TOLERANCE = 1e-5

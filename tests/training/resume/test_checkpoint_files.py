@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tfxformer.checkpoints.safetensors import SafetensorsFile
+from tfxformer.checkpoints.files.safetensors import SafetensorsFile
 from tfxformer.files import remove_leftovers
 from tfxformer.training.resume.checkpoint_files import (
     DamagedCheckpointError,

@@ -16,7 +16,7 @@ from tfxformer.checkpoints.families import (
     roberta,
 )
 from tfxformer.checkpoints.family import Family
-from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
     family.name: family

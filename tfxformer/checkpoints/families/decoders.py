@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import Module
-from tfxformer.checkpoints.safetensors import CheckpointError
 
 HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from tfxformer.checkpoints.families import llama
 from tfxformer.checkpoints.families.decoders import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
-from tfxformer.checkpoints.safetensors import CheckpointError
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import FUSED, Module, Place, tensors_of
 from tfxformer.checkpoints.loading import weights
-from tfxformer.checkpoints.safetensors import CheckpointError
 from tfxformer.models.backbone import Backbone
 
 TABLE = "token_embedding"

@@ -197,7 +197,7 @@ def open_folder(folder) -> SafetensorsFile | ShardedFiles:
     if (folder / INDEX_FILE).is_file():
         return ShardedFiles(folder / INDEX_FILE)
     if not (folder / SINGLE_FILE).is_file():
-        from tfxformer.checkpoints.refusals import refuse_without_weights
+        from tfxformer.checkpoints.files.refusals import refuse_without_weights
 
         refuse_without_weights(folder)
     return SafetensorsFile(folder / SINGLE_FILE)

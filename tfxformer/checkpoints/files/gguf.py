@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tfxformer.checkpoints import CheckpointError, SafetensorsFile, safetensors
+from tfxformer.checkpoints import CheckpointError, SafetensorsFile
+from tfxformer.checkpoints.files import safetensors
 
 DTYPES = ["float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(lambda name: name != "__metadata__")

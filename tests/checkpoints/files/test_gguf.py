@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tfxformer import samples
 from tfxformer.checkpoints import CheckpointError
-from tfxformer.checkpoints.gguf import GGUFFile
+from tfxformer.checkpoints.files.gguf import GGUFFile
+from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.gguf_models import open_gguf
-from tfxformer.checkpoints.hub import resolve
 from tfxformer.checkpoints.pretrained import open_checkpoint
 
 gguf = pytest.importorskip("gguf")

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 from tfxformer import json_files
-from tfxformer.checkpoints.gguf import is_gguf
-from tfxformer.checkpoints.safetensors import CheckpointError
+from tfxformer.checkpoints.files.gguf import is_gguf
+from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.files import recover
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
