@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from tfxformer.checkpoints.families import (
-    albert,
-    bert,
-    bloom,
-    distilbert,
-    electra,
-    gpt2,
-    gpt_neox,
-    llama,
-    opt,
-    qwen2,
-    roberta,
-)
+from tfxformer.checkpoints.families.decoders import bloom, gpt2, gpt_neox, llama, opt, qwen2
+from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, roberta
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al., 2019), and with it DialoGPT and DistilGPT-2."""
 
-from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 

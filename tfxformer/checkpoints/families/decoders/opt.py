@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Family, Head, Key, Rule
 
 _UNUSED_ROWS = 2  # of the position table

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families import llama
-from tfxformer.checkpoints.families.decoders import CAUSAL, padding_rule
+from tfxformer.checkpoints.families.decoders import llama
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Key, Rule
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule

@@ -1,6 +1,6 @@
 """DistilBERT (Sanh et al., 2019, arXiv:1910.01108)."""
 
-from tfxformer.checkpoints.families import bert
+from tfxformer.checkpoints.families.encoders import bert
 from tfxformer.checkpoints.family import Family, Head, Key
 
 KEYS = {

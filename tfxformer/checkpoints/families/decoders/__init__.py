@@ -1,0 +1,1 @@
+"""Families of decoders, a page each."""
