@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfxformer.data.batches import is_dataset, is_text_dataset, read_examples, to_batch
-from tfxformer.tasks.streams import read_given
+from tfxformer.tasks.base.streams import read_given
 from tfxformer.text import Tokenizer
 
 TOKENIZER = Tokenizer.from_pretrained(Path(__file__).parents[1] / "text" / "fixtures" / "bert-uncased")

@@ -32,7 +32,7 @@ def nothing_is_made(monkeypatch):
         raise AssertionError("a model was made before its config was checked")
 
     monkeypatch.setattr(pretrained, "make_backbone", refuse)
-    monkeypatch.setattr("tfxformer.tasks.task.make_backbone", refuse)
+    monkeypatch.setattr("tfxformer.tasks.base.task.make_backbone", refuse)
 
 
 @pytest.mark.parametrize(

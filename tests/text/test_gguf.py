@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Regex, pre_tokenizers
 
 from tfxformer import samples
-from tfxformer.tasks.tokenizer import open_tokenizer
+from tfxformer.tasks.base.tokenizer import open_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.text.gguf import PRE_TOKENIZERS
 

@@ -1,14 +1,14 @@
 """Tasks: Keras models that take texts, and that `fit`, save and export."""
 
-from tfxformer.tasks.bert_pretraining import BertPretraining
+from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.causal_lm import CausalLM
 from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder
 from tfxformer.tasks.masked_lm import MaskedLM
 from tfxformer.tasks.multi_task import MultiTask
-from tfxformer.tasks.permutation_lm import PermutationLM
+from tfxformer.tasks.pretraining.bert_pretraining import BertPretraining
+from tfxformer.tasks.pretraining.permutation_lm import PermutationLM
+from tfxformer.tasks.pretraining.replaced_token_detection import ReplacedTokenDetection
 from tfxformer.tasks.question_answering import QuestionAnswering
-from tfxformer.tasks.replaced_token_detection import ReplacedTokenDetection
-from tfxformer.tasks.task import Task
 from tfxformer.tasks.text_classifier import TextClassifier
 from tfxformer.tasks.text_embedder import TextEmbedder
 from tfxformer.tasks.token_classifier import TokenClassifier

@@ -17,9 +17,9 @@ from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
-from tfxformer.tasks import generating
-from tfxformer.tasks.generation_methods import GenerationMethods
-from tfxformer.tasks.task import Task
+from tfxformer.tasks.base import generating
+from tfxformer.tasks.base.generation_methods import GenerationMethods
+from tfxformer.tasks.base.task import Task
 from tfxformer.text import Encoding
 from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.training import Perplexity

@@ -23,8 +23,8 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.gathering import at_positions
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
-from tfxformer.tasks.streams import read_given
-from tfxformer.tasks.task import Task
+from tfxformer.tasks.base.streams import read_given
+from tfxformer.tasks.base.task import Task
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit, Limits, check_batch
 from tfxformer.training.inputs.checked_batches import each_batch

@@ -12,8 +12,8 @@ from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.adapted import restore_adapters, take_adapters
-from tfxformer.tasks.streams import split_given
-from tfxformer.tasks.task import Task
+from tfxformer.tasks.base.streams import split_given
+from tfxformer.tasks.base.task import Task
 from tfxformer.text import Tokenizer
 from tfxformer.training.inputs.given import Given
 

@@ -14,7 +14,7 @@ from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
-from tfxformer.tasks.task import SETTINGS_KEY, Task
+from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
 

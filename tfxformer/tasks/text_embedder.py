@@ -25,8 +25,8 @@ from tfxformer.layers import DEFAULT, Dense, Numerics
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of
 from tfxformer.models.pooling import Pooling, UnitLength
-from tfxformer.tasks.task import SETTINGS_KEY, Task
-from tfxformer.tasks.tokenizer import has_tokenizer, lowercasing, open_tokenizer
+from tfxformer.tasks.base.task import SETTINGS_KEY, Task
+from tfxformer.tasks.base.tokenizer import has_tokenizer, lowercasing, open_tokenizer
 from tfxformer.training.compiling.outputs import Output
 
 LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: attention grows with their square

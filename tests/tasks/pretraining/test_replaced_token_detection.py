@@ -8,7 +8,11 @@ import tiny
 from checkpoint_folders import outputs_in_transformers
 
 from tfxformer import tasks
-from tfxformer.tasks.replaced_token_detection import ReplacedTokenAccuracy, ReplacedTokenLoss, generator_config
+from tfxformer.tasks.pretraining.replaced_token_detection import (
+    ReplacedTokenAccuracy,
+    ReplacedTokenLoss,
+    generator_config,
+)
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 

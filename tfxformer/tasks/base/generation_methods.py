@@ -15,7 +15,7 @@ from tfxformer.files import replacing_folder, write_json
 from tfxformer.generation import Beams, Sampler
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
 from tfxformer.keywords import checked
-from tfxformer.tasks import generating
+from tfxformer.tasks.base import generating
 
 DEFAULT_TEXT, DEFAULT_ANSWER = 128, 256  # new tokens, where neither caller nor checkpoint says how many
 

@@ -14,8 +14,8 @@ from tfxformer.layers import DEFAULT, Numerics
 from tfxformer.models import Encoder
 from tfxformer.models.gathering import place_at
 from tfxformer.models.heads import ReplacedTokenHead
+from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
-from tfxformer.tasks.task import Task
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"

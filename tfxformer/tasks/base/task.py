@@ -21,9 +21,9 @@ from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models import make_backbone
 from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters
 from tfxformer.models.backbone import Backbone
-from tfxformer.tasks.class_weights import weigh_classes
-from tfxformer.tasks.task_data import TaskData
-from tfxformer.tasks.tokenizer import check_tokenizer, find_tokenizer
+from tfxformer.tasks.base.class_weights import weigh_classes
+from tfxformer.tasks.base.task_data import TaskData
+from tfxformer.tasks.base.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.text import Tokenizer
 from tfxformer.training.inputs.array_checks import check_outputs
 from tfxformer.training.inputs.checked_batches import checked_batches, refusals

@@ -9,7 +9,7 @@ import tiny
 import tfxformer
 from tfxformer import generation, tasks
 from tfxformer.models import StackConfig, TransformerConfig
-from tfxformer.tasks import generating
+from tfxformer.tasks.base import generating
 from tfxformer.text import Tokenizer
 
 BPE = Tokenizer.train_byte_level_bpe([*tiny.TEXTS, "naïve café 你好"], 280)

@@ -1,0 +1,1 @@
+"""What tasks share: texts in, batches, class weights, files, generation."""
