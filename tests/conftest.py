@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(Path(__file__).parent))  # `batteries`, `tiny` and `make_fixtures` serve tests of all folders
+# Modules that tests share: `batteries`, `tiny` and others for all folders, `*_cases` for those of one.
+for shared in ("", "compression", "export", "generation", "training"):
+    sys.path.insert(0, str(Path(__file__).parent / shared))
 
 REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 

@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "checkpoints": ("text", "layers", "models"),
     "compression": ("layers", "models", "checkpoints", "training"),
     "tasks": ("text", "layers", "training", "data", "models", "checkpoints", "generation"),
-    "export": FLOORS,
-    "cli": (*FLOORS, "export", "recipes", "samples"),
-    "recipes": (*FLOORS, "export", "samples"),
+    "runtime": ("text", "data"),
+    "export": (*FLOORS, "runtime"),
+    "cli": (*FLOORS, "runtime", "export", "recipes", "samples"),
+    "recipes": (*FLOORS, "runtime", "export", "samples"),
     "samples": (),
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.

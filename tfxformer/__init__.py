@@ -9,8 +9,8 @@ from tfxformer.registered import announce
 __version__ = "0.5.0"
 
 _SUBMODULES = (
-    "checkpoints", "compression", "data", "export", "generation", "layers", "models", "samples", "tasks", "text",
-    "training",
+    "checkpoints", "compression", "data", "export", "generation", "layers", "models", "runtime", "samples", "tasks",
+    "text", "training",
 )  # fmt: skip
 _NAMES = {
     "from_pretrained": "checkpoints",

@@ -8,13 +8,9 @@ LiteRT-LM lives in an environment of its own. Name its python in TFXFORMER_LITER
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
-
 from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export

@@ -8,14 +8,10 @@ MediaPipe lives in an environment of its own. Name its python in TFXFORMER_MEDIA
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
-
 from export_cases import TEXTS, backbone, keras_probabilities, perturb, vocabulary
 
 from tfxformer import export, tasks

@@ -1,11 +1,8 @@
 """Tiny decoders of both frameworks."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # `trigram`
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

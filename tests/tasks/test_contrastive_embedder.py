@@ -1,19 +1,15 @@
 """ContrastiveEmbedder: its loss in numpy, and two replicas against one device."""
 
 import json
-import sys
 from pathlib import Path
 
 import batteries
 import numpy as np
 import pytest
 import tiny
+from strategy_processes import run_python
 
 from tfxformer import tasks
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
-
-from strategy_processes import run_python
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 

@@ -5,16 +5,11 @@ matrix are in docs/equality.md, which `equality_table.py` writes.
 """
 
 import json
-import sys
-from pathlib import Path
 
+import distributed_cases as cases
 import keras
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import distributed_cases as cases
 from distributed_cases import cell
 from strategy_processes import HERE, run_cells, run_python
 

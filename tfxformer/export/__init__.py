@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 
 _NAMES = {
-    "AccuracyGate": "accuracy_gate",
-    "ExportError": "errors",
-    "ExportReport": "litert",
-    "bundle_litertlm": "litertlm",
-    "export_litert": "litert",
-    "Inspection": "inspection",
-    "inspect": "inspection",
-    "LiteRTGenerator": "generator",
-    "LiteRTModel": "litert_model",
+    "AccuracyGate": "export.quantization.accuracy_gate",
+    "ExportError": "export.errors",
+    "ExportReport": "export.litert",
+    "bundle_litertlm": "export.litertlm",
+    "export_litert": "export.litert",
+    "Inspection": "runtime.inspection",
+    "inspect": "runtime.inspection",
+    "LiteRTGenerator": "runtime.litert_generator",
+    "LiteRTModel": "runtime.litert_model",
 }
 
 __all__ = sorted(_NAMES)
@@ -22,5 +22,5 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str):
     # Running or inspecting a file must not import Keras and TensorFlow, which exporting needs.
     if name in _NAMES:
-        return getattr(importlib.import_module(f"tfxformer.export.{_NAMES[name]}"), name)
+        return getattr(importlib.import_module(f"tfxformer.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'tfxformer.export' has no attribute {name!r}")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distillation_cases
 import keras
 import numpy as np
 import pytest
@@ -275,7 +276,7 @@ def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
 
 def test_two_replicas_are_one_device():
     """Tokens of other numbers on each, a last batch of one row; with XLA, and an update every other batch."""
-    script = Path(__file__).with_name("distillation_cases.py")
+    script = Path(distillation_cases.__file__)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for name, result in json.loads(done.stdout.splitlines()[-1]).items():

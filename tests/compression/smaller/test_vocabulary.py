@@ -108,7 +108,7 @@ def test_a_bare_model_takes_ids(tiny_tokenizer):
 
 
 def test_what_cannot_be_trimmed_is_refused(tiny_tokenizer):
-    unigram = Tokenizer.from_pretrained(Path(__file__).parent.parent / "text" / "fixtures" / "albert")
+    unigram = Tokenizer.from_pretrained(Path(__file__).parents[2] / "text" / "fixtures" / "albert")
     lm = tasks.CausalLM(model("gpt2", vocabulary_size=unigram.vocabulary_size), tokenizer=unigram)
     with pytest.raises(ValueError, match=r"Only WordPiece and BPE.*Unigram"):
         compression.trim_vocabulary(lm, CORPUS)

@@ -16,7 +16,7 @@ from tfxformer import samples
 from tfxformer.data import Records
 from tfxformer.text import Tokenizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None, reason='Apache Beam is not installed: pip install -e ".[beam]"'

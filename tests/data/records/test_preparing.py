@@ -178,7 +178,7 @@ def test_full_disk_leaves_nothing_and_a_bar_shows(tmp_path):
             print("said:", error)
         """
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120, env=environment)

@@ -328,7 +328,7 @@ def test_full_disk_leaves_nothing(tmp_path):
             print("said:", error)
         """
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120)
     assert "said: The records of" in done.stdout and "could not be written" in done.stdout, done.stderr[-3000:]
     assert [path.name for path in tmp_path.iterdir()] == ["small"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tfxformer.data.targets.spans import NULL_TOKEN, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.text import Tokenizer
 
-FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "text" / "fixtures"
 TOKENIZERS = [Tokenizer.from_pretrained(FIXTURES / name) for name in ("bert-uncased", "roberta", "albert")]
 WORDS = ["the", "fox", "jumps", "river", "unbelievable", "été", "中文", "a", "b,", "c."]
 CONTEXT = st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tfxformer.data.targets.word_labels import entities, entity_scores, first_pieces, piece_targets
 from tfxformer.text import Tokenizer
 
-FIXTURES = Path(__file__).parents[1] / "text" / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "text" / "fixtures"
 TOKENIZERS = [Tokenizer.from_pretrained(FIXTURES / name) for name in ("bert-uncased", "roberta", "albert")]
 WORD = st.one_of(st.text("abcdeüñ中-'", min_size=1, max_size=8), st.sampled_from(["\u200b", "unbelievable"]))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tfxformer.text import Tokenizer
 from tfxformer.text.vocabulary.trimming import trimmed_parts
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 CORPUS = ["a good film", "not a bad plot, was it?", "good cats ran", "who é sat"]
 
 

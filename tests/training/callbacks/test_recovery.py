@@ -291,6 +291,6 @@ def test_under_two_replicas_states_and_averages_go_back_on_both():
         print("replicas agree")
         """
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=240)
     assert "replicas agree" in done.stdout, done.stderr[-3000:]

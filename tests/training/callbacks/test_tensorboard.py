@@ -2,20 +2,16 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import strategy_processes
 import tensorflow as tf
 
 from tfxformer.training import DistributedModel, TensorBoard, Throughput, WarmupLinear
 from tfxformer.training.callbacks.gradient_norms import weight_norms
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import strategy_processes
 
 if importlib.util.find_spec("tensorboard") is None:
     pytest.skip("the extra [tensorboard] is not installed", allow_module_level=True)
@@ -176,7 +172,7 @@ def test_rates_weights_scalars_texts_and_other_callbacks(tmp_path):
 def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
     """In processes of their own: tokens of both replicas, norms of the whole batch, files of every callback."""
     configs = strategy_processes.cluster() if strategy == "multiworker" else (None,)
-    script = Path(__file__).parent / "watching_behaviour.py"
+    script = Path(__file__).parents[1] / "watching_behaviour.py"
     printed = strategy_processes.run_python(script, strategy, tmp_path, configs=configs)
     found = json.loads(printed.splitlines()[-1])
     assert found["tokens"] == found["expected_tokens"]

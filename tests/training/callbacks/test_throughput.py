@@ -1,23 +1,18 @@
 """Tokens a second against a clock of the test's own, and model FLOPs against other counts."""
 
-import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
 from tfxformer import tasks
 from tfxformer.text import Tokenizer
 from tfxformer.training import DistributedModel, Throughput
 from tfxformer.training.callbacks import throughput as module
 from tfxformer.training.callbacks.flops import UncountableError, measured_flops, peak_flops, training_flops
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import tiny
 
 VOCABULARY, LENGTH, SECONDS = 20, 8, 2.0
 RNG = np.random.default_rng(0)

@@ -1,14 +1,9 @@
 """strategy(): what it finds, what it says, and the way out where it cannot."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from strategy_processes import run_python
 
 from tfxformer import training

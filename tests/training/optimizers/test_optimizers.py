@@ -235,6 +235,6 @@ def test_two_replicas_make_the_step_of_one_device():
         print("replicas agree")
         """
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120)
     assert "replicas agree" in done.stdout, done.stderr[-3000:]

@@ -13,14 +13,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-
-from tfxformer import training
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import resume_cases
 import strategy_processes
 from resume_cases import case
+
+from tfxformer import training
 
 SCRIPT = Path(resume_cases.__file__)
 
