@@ -10,7 +10,7 @@ import tiny
 
 import tfxformer
 from tfxformer import checkpoints
-from tfxformer.layers import Numerics
+from tfxformer.layers import GraphForm
 
 HALF_TOLERANCES = {"mixed_bfloat16": 5e-2, "mixed_float16": 6e-3}
 
@@ -77,14 +77,14 @@ def _tensors(nest):
 def check_model(make, tmp_path, half=True):
     """What every encoder or task holds as a Keras model, given `make(dtype=None) -> model` with the same weights.
 
-    Padding invariance, other numerics, XLA, half precision, `.keras` files, JSON configs.
+    Padding invariance, other graph_form, XLA, half precision, `.keras` files, JSON configs.
     """
     model = make()
     inputs = tiny.inputs_for(model)
     wanted = numpy_of(model(inputs))
 
     check_padding(model, inputs)
-    written = model.forward(_tensors(inputs), Numerics(mask_value=-40.0, layer_norm="product", embedding="gather"))
+    written = model.forward(_tensors(inputs), GraphForm(mask_value=-40.0, layer_norm="product", embedding="gather"))
     if isinstance(written, dict):  # an encoder gives its hidden states too
         written = {name: written[name] for name in wanted}
     assert_close(_valid(numpy_of(written), inputs), _valid(wanted, inputs), 1e-5)

@@ -17,7 +17,7 @@ CLASSES = (
     "Adafactor", "AdamW", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
     "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DecoderBlock", "Dense", "DistributedModel",
     "Dropout", "Encoder", "EncoderBlock", "FeedForward", "Lamb", "LayerNormalization", "Lion", "LogitsBias",
-    "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "Numerics",
+    "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "GraphForm",
     "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization",
     "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
     "SGD", "Scaled", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding",

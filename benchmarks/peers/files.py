@@ -86,13 +86,13 @@ def write_litert(folder):
     task = tasks.TextClassifier.from_pretrained(folder / "checkpoint", labels=LABELS)
     for name in ("float32", "dynamic_int8"):
         export.export_litert(task, folder / f"classifier-1-{name}.tflite", name, sequence_length=LENGTH)
-        numerics = quantize.mode(name).numerics
+        graph_form = quantize.mode(name).graph_form
 
-        def classify(batch, numerics=numerics):
-            return {"logits": task.forward(batch, numerics)}
+        def classify(batch, graph_form=graph_form):
+            return {"logits": task.forward(batch, graph_form)}
 
-        def encode(batch, numerics=numerics):
-            return {"sequence_output": task.backbone.forward(batch, numerics)["sequence_output"]}
+        def encode(batch, graph_form=graph_form):
+            return {"sequence_output": task.backbone.forward(batch, graph_form)["sequence_output"]}
 
         for model, batch, function in (
             ("classifier", max(BATCHES), classify),

@@ -60,12 +60,12 @@ def relative(got, wanted):
 def test_the_function_stays(tokenizer, kind):
     task = make(kind, tokenizer)
     rows = [plan.unpadded(batch) for batch in plan.encode_batches(task, 32, TEXTS)]
-    numerics = plan.equalized(task, MODE, rows).numerics
-    written = numerics.equalization
+    graph_form = plan.equalized(task, MODE, rows).graph_form
+    written = graph_form.equalization
     assert written.scales and written.column_scales
     assert bool(written.gated_scales) == (kind == "gated") != bool(written.unit_parts)
     batch = plan.encode_batches(task, 32, TEXTS)[2]
-    assert relative(task.forward(batch, numerics=numerics), task(batch, training=False)) <= 1e-5
+    assert relative(task.forward(batch, graph_form=graph_form), task(batch, training=False)) <= 1e-5
 
 
 def litert_error(task, mode):
@@ -110,14 +110,14 @@ def test_gates_carry_a_scale_through():
             weight.assign(values)
     row = {"token_ids": np.arange(4, 40, dtype="int32")[None], "padding_mask": np.ones((1, 36), "int32")}
     written = plan.equalized(model, MODE, [row])
-    assert len(written.numerics.equalization.gated_scales) == 2
+    assert len(written.graph_form.equalization.gated_scales) == 2
     wanted = np.asarray(model(row, training=False))
-    assert relative(model.forward(row, numerics=written.numerics), wanted) <= 1e-5
+    assert relative(model.forward(row, graph_form=written.graph_form), wanted) <= 1e-5
     errors = []
     for mode in (PLAIN, written):
 
         def function(inputs, mode=mode):
-            return {"logits": model.forward(inputs, numerics=mode.numerics)}
+            return {"logits": model.forward(inputs, graph_form=mode.graph_form)}
 
         signature = convert.Signature("score", dict.fromkeys(row, ((1, 36), "int32")), function)
         runner = Interpreter(model_content=convert.convert([signature], mode).content).get_signature_runner("score")
@@ -136,11 +136,11 @@ def test_a_tied_head_shares_the_outliers_of_its_table():
             values[:, 5] *= 8
         weight.assign(values)
     row = {"token_ids": np.arange(4, 40, dtype="int32")[None], "padding_mask": np.ones((1, 36), "int32")}
-    numerics = plan.equalized(model, MODE, [row]).numerics
-    ((path, scale),) = numerics.equalization.column_scales.items()
+    graph_form = plan.equalized(model, MODE, [row]).graph_form
+    ((path, scale),) = graph_form.equalization.column_scales.items()
     assert path.startswith("token_embedding") and scale[3] < 0.5 and scale[5] > 1.5
     wanted = np.asarray(model(row, training=False))
-    assert relative(model.forward(row, numerics=numerics), wanted) <= 1e-5
+    assert relative(model.forward(row, graph_form=graph_form), wanted) <= 1e-5
 
 
 def test_only_outliers_are_computed_apart():

@@ -92,7 +92,7 @@ def test_decode_signatures_that_read_less(tmp_path, monkeypatch, kind):
 
 def test_the_least_that_suffices_is_read():
     called = []
-    steps = decoding.Steps(lambda name, *_: called.append(name), (4,), 48, (12, 20))
+    steps = decoding.DecodingSession(lambda name, *_: called.append(name), (4,), 48, (12, 20))
     steps.prefill(range(11))
     for _ in range(10):
         steps.decode(1)

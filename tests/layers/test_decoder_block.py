@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import DecoderBlock, Numerics, RotaryPositions
+from tfxformer.layers import DecoderBlock, GraphForm, RotaryPositions
 from tfxformer.layers.attention.masks import alibi_bias, causal_visibility, hidden_bias
 from tfxformer.layers.attention.rotary import Rotary
 
@@ -187,10 +187,10 @@ def test_layer(name):
     batteries.check_layer(new, INPUTS, bias=BIAS, rotary=TURNS)
 
 
-def test_numerics_write_the_same():
+def test_forms_compute_the_same():
     layer = make("parallel")
     plain = layer(INPUTS, bias=BIAS)
-    product = layer(INPUTS, bias=BIAS, numerics=Numerics(layer_norm="product"))
+    product = layer(INPUTS, bias=BIAS, graph_form=GraphForm(layer_norm="product"))
     np.testing.assert_allclose(np.asarray(product), np.asarray(plain), atol=2e-6)
 
 

@@ -8,7 +8,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.layers import ConstantSegmentEmbedding, Numerics, PositionEmbedding, TokenEmbedding
+from tfxformer.layers import ConstantSegmentEmbedding, GraphForm, PositionEmbedding, TokenEmbedding
 from tfxformer.layers.attention.positions import nonpad_positions
 
 IDS = np.array([[3, 1, 4, 1], [0, 0, 9, 2]], "int32")
@@ -20,7 +20,7 @@ def test_token_embedding_both_ways():
     tiny.perturb(layer)
     (table,) = tiny.weights(layer).values()
     np.testing.assert_array_equal(np.asarray(layer(IDS)), table[IDS])
-    np.testing.assert_array_equal(np.asarray(layer(IDS, numerics=Numerics(embedding="gather"))), table[IDS])
+    np.testing.assert_array_equal(np.asarray(layer(IDS, graph_form=GraphForm(embedding="gather"))), table[IDS])
     vectors = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
     np.testing.assert_allclose(np.asarray(layer(vectors, reverse=True)), vectors @ table.T, atol=1e-6)
 

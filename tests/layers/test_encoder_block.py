@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import EncoderBlock, Numerics, padding_bias
+from tfxformer.layers import EncoderBlock, GraphForm, padding_bias
 from tfxformer.layers.quantization.graph_form import DEFAULT
 
 B, S, D = 3, 6, 8
@@ -70,7 +70,7 @@ def test_equals_numpy(norm_position, gated, training, plain_kernels):
     layer = make(norm_position, "relu", gated)
     wanted = reference(layer, INPUTS, BIAS)
     np.testing.assert_allclose(np.asarray(layer(INPUTS, bias=BIAS, training=training)), wanted, atol=5e-6)
-    product = layer(INPUTS, bias=BIAS, numerics=Numerics(layer_norm="product"))
+    product = layer(INPUTS, bias=BIAS, graph_form=GraphForm(layer_norm="product"))
     np.testing.assert_allclose(np.asarray(product), wanted, atol=5e-6)
 
 

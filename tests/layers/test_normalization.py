@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import LayerNormalization, Numerics
+from tfxformer.layers import GraphForm, LayerNormalization
 from tfxformer.layers.normalization import make_norm
 
 # A mean much larger than the deviation: what goes wrong in half precision.
@@ -29,7 +29,7 @@ def test_equals_numpy(writing, epsilon):
     centred = wide - wide.mean(-1, keepdims=True)
     scale = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
     wanted = centred / scale * weights["gamma"] + weights["beta"]
-    actual = layer(INPUTS, numerics=Numerics(layer_norm=writing))
+    actual = layer(INPUTS, graph_form=GraphForm(layer_norm=writing))
     np.testing.assert_allclose(np.asarray(actual), wanted, atol=1e-5)
 
 
@@ -39,7 +39,7 @@ def test_statistics_are_float32_in_half_precision(writing, policy):
     low = policy.removeprefix("mixed_")
     rounded = keras.ops.cast(INPUTS, low)
     wanted = make()(keras.ops.cast(rounded, "float32"))
-    actual = make(dtype=policy)(rounded, numerics=Numerics(layer_norm=writing))
+    actual = make(dtype=policy)(rounded, graph_form=GraphForm(layer_norm=writing))
     assert actual.dtype == low
     error = np.abs(np.asarray(keras.ops.cast(actual, "float32")) - np.asarray(wanted)).max()
     assert error < {"float16": 2e-3, "bfloat16": 1.6e-2}[low] * 2  # the rounding of the result alone
@@ -70,6 +70,6 @@ def test_battery():
 
 
 @pytest.mark.parametrize("change", [{"layer_norm": "folded"}, {"embedding": "onehot"}])
-def test_unknown_numerics(change):
+def test_unknown_graph_form(change):
     with pytest.raises(ValueError, match="Unknown"):
-        Numerics(**change)
+        GraphForm(**change)

@@ -8,7 +8,7 @@ import tiny
 import tfxformer
 from tfxformer.layers.adapters.base import attach
 from tfxformer.layers.adapters.low_rank import LowRank
-from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters, train_all, train_only
+from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters, train_all, train_only
 
 
 def adapted():
@@ -41,7 +41,7 @@ def test_description_makes_the_same_model():
     described = json.loads(json.dumps(describe_adapters(model)))
     again = tfxformer.build(tiny.config("bert"))
     assert describe_adapters(again) == {}
-    restore_adapters(again, take_adapters(described))
+    restore_adapters(again, collect_adapters(described))
     assert not described
     assert trained(again) == trained(model)
     other = again.get_layer("encoder_block_1").self_attention.query.adapter
@@ -53,6 +53,6 @@ def test_description_makes_the_same_model():
 
 def test_a_description_of_another_model():
     model, _ = adapted()
-    described = take_adapters(describe_adapters(model))
+    described = collect_adapters(describe_adapters(model))
     with pytest.raises(ValueError, match="adapter for 'encoder_block_1/self_attention/query', a layer that"):
         restore_adapters(tiny.backbone("bert", encoder__num_layers=1), described)

@@ -251,7 +251,7 @@ BATTERY = {
 
 @pytest.mark.parametrize("family", list(BATTERY))
 def test_battery(family, tmp_path):
-    """Padding, numerics, XLA, half precision, `.keras` files."""
+    """Padding, graph forms, XLA, half precision, `.keras` files."""
     model = batteries.check_model(lambda dtype=None: tiny.backbone(family, dtype=dtype, **BATTERY[family]), tmp_path)
     assert list(model.input) == ["token_ids", "padding_mask"] and list(model.output) == ["sequence_output"]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tfxformer.layers import Numerics
+from tfxformer.layers import GraphForm
 from tfxformer.models.heads import ClassificationHead, LogitsBias, MaskedLMTransform
 
 INPUTS = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
@@ -48,8 +48,8 @@ def test_masked_lm_transform():
     wanted = (
         centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3) * weights["norm/gamma"] + weights["norm/beta"]
     )
-    for numerics in (Numerics(), Numerics(layer_norm="product")):
-        np.testing.assert_allclose(np.asarray(layer(INPUTS, numerics=numerics)), wanted, atol=2e-6)
+    for graph_form in (GraphForm(), GraphForm(layer_norm="product")):
+        np.testing.assert_allclose(np.asarray(layer(INPUTS, graph_form=graph_form)), wanted, atol=2e-6)
 
 
 def test_logits_bias():

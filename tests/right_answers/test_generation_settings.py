@@ -395,7 +395,7 @@ def test_nan_weights_are_refused(number_tokenizer, tflite, monkeypatch):
         with pytest.raises(ValueError, match=r"logits are not finite \(NaN or infinite\)"):
             model.generate(PROMPTS, 3, jit_compile=False, **options)
     generator = export.LiteRTGenerator(tflite)
-    monkeypatch.setattr(decoding.Steps, "decode", lambda steps, token: np.full(96, np.nan, "float32"))
+    monkeypatch.setattr(decoding.DecodingSession, "decode", lambda steps, token: np.full(96, np.nan, "float32"))
     for refused in (
         lambda: model.score(["5 6 7"]),
         lambda: model.perplexity("5 6 7"),

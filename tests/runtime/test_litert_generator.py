@@ -65,7 +65,7 @@ def test_buffers_in_place_give_the_logits_of_signature_runners(path, generator):
 
     ids = np.random.default_rng(0).integers(4, 400, T).tolist()
     generator.generate_ids(ids[:30], 5)  # what an earlier text left must not show
-    texts = [decoding.Steps(run, LENGTHS, T), generator.steps()]
+    texts = [decoding.DecodingSession(run, LENGTHS, T), generator.steps()]
     for steps in texts:
         steps.prefill(ids[:22])
     for token in ids[22:]:

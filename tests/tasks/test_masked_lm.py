@@ -139,12 +139,12 @@ def test_batches_of_a_dataset_are_hidden_by_their_number(tiny_tokenizer):
     model = make(tiny_tokenizer, masking_rate=0.3)
     batch = model.encode(tiny.TEXTS, sequence_length=16)
     dataset = tf.data.Dataset.from_tensor_slices(batch).batch(8)
-    hidden = list(model.hide_batches(dataset).as_numpy_iterator())
+    hidden = list(model.mask_batches(dataset).as_numpy_iterator())
     assert all((restored(one)[0] == batch["token_ids"][8 * i : 8 * i + 8]).all() for i, one in enumerate(hidden))
     assert all(restored(one)[1].any() for one in hidden)
-    (later,) = model.hide_batches(dataset.skip(2), first=2).as_numpy_iterator()
+    (later,) = model.mask_batches(dataset.skip(2), first=2).as_numpy_iterator()
     np.testing.assert_array_equal(later[0]["token_ids"], hidden[2][0]["token_ids"])
-    changing = model.hide_batches(dataset, changing=True)
+    changing = model.mask_batches(dataset, changing=True)
     passes = [[one[0]["token_ids"] for one in changing.as_numpy_iterator()] for _ in range(2)]
     assert any((one != other).any() for one, other in zip(*passes, strict=True))
 

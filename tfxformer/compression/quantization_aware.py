@@ -11,7 +11,7 @@ from tfxformer.compression.pruning.kept_forms import KeptForms
 from tfxformer.layers import DecoderBlock, EncoderBlock
 from tfxformer.layers.quantization.fake_quantization import rounding
 from tfxformer.layers.quantization.graph_form import STATIC_INT8
-from tfxformer.layers.quantization.observing import observe_ranges, written_apart
+from tfxformer.layers.quantization.observing import observe_ranges, with_outliers_apart
 
 
 class QuantizationAware(keras.callbacks.Callback):
@@ -79,7 +79,7 @@ def observe(model, representative):
     batch = representative if isinstance(representative, dict) else model.encode(list(representative))
     batch = {tensor.name: np.asarray(batch[tensor.name]) for tensor in model.inputs}
     parts = [{name: ids[begin : begin + 32] for name, ids in batch.items()} for begin in range(0, _rows(batch), 32)]
-    return observe_ranges(model, parts, written_apart(model, parts, STATIC_INT8))
+    return observe_ranges(model, parts, with_outliers_apart(model, parts, STATIC_INT8))
 
 
 def _rows(batch: dict) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfxformer.export.convert import Converted, Signature
 from tfxformer.export.errors import ExportError
-from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, Job, Plan, equalized
+from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, ExportJob, Plan, equalized
 from tfxformer.export.quantization.quantize import Mode, check_available
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
@@ -45,7 +45,7 @@ def is_decoder(model) -> bool:
     return getattr(model, "task_name", None) == CAUSAL_LM and hasattr(model, "step")
 
 
-def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], Job]:
+def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], ExportJob]:
     """Checks the arguments of an export; returns what makes its job."""
     if model.backbone.prompt_length:
         raise ValueError(
@@ -63,7 +63,7 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, sa
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
-        return Job(plans, check, len(rows), facts=generation_facts(model))
+        return ExportJob(plans, check, len(rows), facts=generation_facts(model))
 
     return make
 
@@ -142,7 +142,7 @@ def _signature(model, mode: Mode, length: int, cache_length: int, slots: int | N
     def function(inputs):
         cache = Cache(tuple((inputs[key], inputs[value]) for key, value in pairs))
         step = {"token_ids": inputs["tokens"], "cache_positions": inputs["input_pos"]}
-        logits, cache = model.step(step, cache, mode.numerics, "last" if length == 1 else None, slots)
+        logits, cache = model.step(step, cache, mode.graph_form, "last" if length == 1 else None, slots)
         outputs = dict(zip(names, (tensor for pair in cache.self_attention for tensor in pair), strict=True))
         return outputs if logits is None else {**outputs, "logits": logits}
 
@@ -239,7 +239,7 @@ def _decoded(runners: dict, row, lengths, cache_length: int, plan: Plan, slots):
         return outputs["logits"][0, 0] if "logits" in outputs else None
 
     start = max(len(row) - min(MOST_FORCED, -(-len(row) // 2)), 0)
-    steps = decoding.Steps(run, lengths, cache_length, slots)
+    steps = decoding.DecodingSession(run, lengths, cache_length, slots)
     steps.prefill(row[:start])
     ids, logits = [int(i) for i in row], []
     for index in range(start, len(row) + CONTINUED):

@@ -169,7 +169,7 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
         raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
 
 
-def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.Job]:
+def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:
     """Checks the arguments of a model that reads whole texts; returns what makes its job."""
     check_mode(mode, lengths, representative)
     data = _with_ours(model, representative)
@@ -183,7 +183,9 @@ def _prepare(model, mode, lengths, representative, float_layers, samples) -> Cal
         plans = plan.plan_signatures(model, written, lengths, samples)
         stream = plan.representative_stream(plans, model, data) if mode.calibrated else None
         samples_each = len(plans[0].samples)
-        return plan.Job(plans, lambda converted: verify.verify(converted, plans, mode), samples_each, stream, written)
+        return plan.ExportJob(
+            plans, lambda converted: verify.verify(converted, plans, mode), samples_each, stream, written
+        )
 
     return prepare
 
@@ -317,7 +319,7 @@ def mediapipe_obstacle(model, plans, content: bytes) -> str:
     return ""
 
 
-def finish(model, content: bytes, job: plan.Job, mode) -> tuple[bytes, str]:
+def finish(model, content: bytes, job: plan.ExportJob, mode) -> tuple[bytes, str]:
     """Adds metadata and associated files to a verified file: (bytes, what keeps MediaPipe from it or "")."""
     task, plans = plan.is_task(model), job.plans
     labels = getattr(model, "labels", None) if task else None

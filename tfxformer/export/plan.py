@@ -72,7 +72,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """All that makes one file.
 
     Attributes:
@@ -123,7 +123,7 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
 
     Args:
         model: a task or any Keras model with symbolic inputs.
-        mode: whose numerics the graph is written with.
+        mode: whose form the graph is written with.
         lengths: sequence lengths; None leaves a plain model's static shapes as they are.
         samples: texts, (text, pair) tuples, or batches; None for ours.
     """
@@ -213,7 +213,7 @@ def _task_plan(task, mode: Mode, length: int, several: bool, samples) -> Plan:
     names = input_names(task)
 
     def function(inputs):
-        return name_outputs(task, task.forward(inputs, numerics=mode.numerics))
+        return name_outputs(task, task.forward(inputs, graph_form=mode.graph_form))
 
     def reference(batch):
         logits = keras.ops.convert_to_numpy(task(batch, training=False))
@@ -233,18 +233,18 @@ def _task_samples(task, length: int, samples) -> list[dict]:
 def equalized(model, mode: Mode, rows: Iterable) -> Mode:
     """The mode with the equalization that samples without padding, run in Keras, ask for."""
     observer = Observer()
-    with written(replace(mode.numerics, equalization=observer)):
+    with written(replace(mode.graph_form, equalization=observer)):
         for batch in rows:
             model(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
-    return replace(mode, numerics=replace(mode.numerics, equalization=observer.equalization()))
+    return replace(mode, graph_form=replace(mode.graph_form, equalization=observer.equalization()))
 
 
-def written_apart(model, mode: Mode, length: int | None, data) -> Mode:
+def with_outliers_apart(model, mode: Mode, length: int | None, data) -> Mode:
     """The mode with the outlier channels that representative data, run in Keras, asks to be computed apart."""
     if not has_backbone(model) or _has_twins(model):
         return mode
     rows = _rows_as_called(model, encode_batches(model, length, data))
-    return replace(mode, numerics=observing.written_apart(model, rows, mode.numerics))
+    return replace(mode, graph_form=observing.with_outliers_apart(model, rows, mode.graph_form))
 
 
 def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:
@@ -260,7 +260,7 @@ def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mo
     if not has_backbone(model) or _has_twins(model):
         raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
     rows = _rows_as_called(model, encode_batches(model, length, data)[:MOST_ROWS])
-    return replace(mode, float_layers=sensitivity.worst_parts(model, rows, mode.numerics, layers))
+    return replace(mode, float_layers=sensitivity.worst_parts(model, rows, mode.graph_form, layers))
 
 
 def unpadded(batch: dict) -> dict:
@@ -298,7 +298,7 @@ def _plain_plan(model, mode: Mode, length: int | None, several: bool, samples) -
         return _plain_outputs(model, model(_as_called(model, batch), training=False))
 
     def function(batch):  # what of ours is in it computes in the writing that the mode wants
-        with written(mode.numerics):
+        with written(mode.graph_form):
             return call(batch)
 
     def reference(batch):

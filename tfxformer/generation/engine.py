@@ -147,7 +147,7 @@ class Engine:
             penalized: bool, whether to keep the tokens seen.
         """
         cache = self.model.new_cache(len(prompts.token_ids), length)
-        cache = self.read(prompts.token_ids[:, :-1], 0, prompts.padding, cache)
+        cache = self.prefill(prompts.token_ids[:, :-1], 0, prompts.padding, cache)
         if copies > 1:
             cache = reordered(cache, np.repeat(np.arange(len(prompts.token_ids), dtype="int32"), copies))
         rows = prompts.repeated(copies)
@@ -160,7 +160,7 @@ class Engine:
         done = np.zeros(len(tokens), bool)
         return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen, np.bool_(True))), cache)
 
-    def read(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
+    def prefill(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
         """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.
 
         Not by XLA: it would compile every S anew.

@@ -101,7 +101,7 @@ class _Drafts:
         at = min(len(self.read), len(ids) - 1) if same is None else min(same, len(ids) - 1)
         if at < len(ids) - 1:
             missing = np.asarray(ids[at:-1], "int32")[None]
-            self.cache = self.engine.read(missing, at, self.request.padding, self.cache)
+            self.cache = self.engine.prefill(missing, at, self.request.padding, self.cache)
         tokens = np.zeros((1, self.length), "int32")
         tokens[0, : len(ids)] = ids
         parts = (tokens, np.int32(len(ids)), np.zeros(1, bool), np.zeros((1, 0), bool), np.bool_(True))
@@ -148,7 +148,7 @@ def _one(engine: Engine, prompt: Prompts, new: int, speculation, rules, stops, c
     needed = slots_for(prompt.length, new, engine.context, cache_length)
     length = slots_for(needed, speculation.draft + 1, needed + speculation.draft + 1)
     draft_tokens = speculation.drafter(engine, prompt, new)
-    cache = engine.read(prompt.token_ids[:, :-1], 0, prompt.padding, engine.model.new_cache(1, length))
+    cache = engine.prefill(prompt.token_ids[:, :-1], 0, prompt.padding, engine.model.new_cache(1, length))
     ids = prompt.token_ids[0].tolist()
     end = len(ids) + new
     while len(ids) < end:

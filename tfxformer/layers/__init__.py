@@ -14,7 +14,7 @@ from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.quantization.equalization import equalized
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 
 __all__ = [
     "ACTIVATIONS",
@@ -27,8 +27,8 @@ __all__ = [
     "Dropout",
     "EncoderBlock",
     "FeedForward",
+    "GraphForm",
     "LayerNormalization",
-    "Numerics",
     "PositionEmbedding",
     "RMSNormalization",
     "Rotary",

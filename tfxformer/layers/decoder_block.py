@@ -7,7 +7,7 @@ import keras
 from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.attention.attention import cache_spec
 from tfxformer.layers.kernels.recomputing import recomputed
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
 from tfxformer.layers.transformer_block import TransformerBlock
 
 
@@ -60,52 +60,52 @@ class DecoderBlock(TransformerBlock):
         source_bias=None,
         source_cache=None,
         training=None,
-        numerics: Numerics = DEFAULT,
+        graph_form: GraphForm = DEFAULT,
     ):
-        seeds, numerics = self._seeds(training), chosen(numerics)
+        seeds, graph_form = self._seeds(training), chosen(graph_form)
 
         def attend(x, key_values):
             result = self.self_attention(
                 x, bias=bias, rotary=rotary, cache=key_values, position=position, training=training, seed=seeds[0],
-                numerics=numerics,
+                graph_form=graph_form,
             )  # fmt: skip
             x, key_values = (result, None) if key_values is None else result
             return self._regularize(x, seeds[1], seeds[2]), key_values
 
         def feed_forward(x):
-            return self._regularize(self.feed_forward(x, training=training, numerics=numerics), seeds[3], seeds[4])
+            return self._regularize(self.feed_forward(x, training=training, graph_form=graph_form), seeds[3], seeds[4])
 
         def attend_to_source(x):
             result = self.cross_attention(
                 x, source=source, bias=source_bias, cache=source_cache, training=training, seed=seeds[5],
-                numerics=numerics,
+                graph_form=graph_form,
             )  # fmt: skip
             return self._regularize(result if source_cache is None else result[0], seeds[6], seeds[7])
 
         def transform(x, key_values=None):
             with adapter_seed(seeds[-1]):
-                return self._assemble(x, key_values, attend, attend_to_source, feed_forward, numerics)
+                return self._assemble(x, key_values, attend, attend_to_source, feed_forward, graph_form)
 
         if training and self.gradient_checkpointing and cache is None:
             return recomputed(self, lambda x: transform(x)[0], inputs)
         outputs, cache = transform(inputs, cache)
         return outputs if cache is None else (outputs, cache)
 
-    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, numerics):
+    def _assemble(self, x, cache, attend, attend_to_source, feed_forward, graph_form):
         """The halves around their norms: ([B, S, D], new cache or None)."""
         if self.norm_position == "post":
             attended, cache = attend(x, cache)
-            x = self.attention_norm(x + attended, numerics=numerics)
+            x = self.attention_norm(x + attended, graph_form=graph_form)
             if self.has_cross_attention:
-                x = self.cross_attention_norm(x + attend_to_source(x), numerics=numerics)
-            return self.feed_forward_norm(x + feed_forward(x), numerics=numerics), cache
-        attended, cache = attend(self.attention_norm(x, numerics=numerics), cache)
+                x = self.cross_attention_norm(x + attend_to_source(x), graph_form=graph_form)
+            return self.feed_forward_norm(x + feed_forward(x), graph_form=graph_form), cache
+        attended, cache = attend(self.attention_norm(x, graph_form=graph_form), cache)
         if self.norm_position == "parallel":
-            return x + attended + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
+            return x + attended + feed_forward(self.feed_forward_norm(x, graph_form=graph_form)), cache
         x = x + attended
         if self.has_cross_attention:
-            x = x + attend_to_source(self.cross_attention_norm(x, numerics=numerics))
-        return x + feed_forward(self.feed_forward_norm(x, numerics=numerics)), cache
+            x = x + attend_to_source(self.cross_attention_norm(x, graph_form=graph_form))
+        return x + feed_forward(self.feed_forward_norm(x, graph_form=graph_form)), cache
 
     def compute_output_spec(self, inputs, *args, cache=None, **kwargs):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

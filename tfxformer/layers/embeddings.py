@@ -8,7 +8,7 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.quantization.equalization import scaled
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -55,22 +55,22 @@ class TokenEmbedding(KnownKeywords, keras.layers.Layer):
         """The (V, D) that an adapter of this table is built for."""
         return self.vocabulary_size, self.size
 
-    def call(self, inputs, reverse=False, numerics: Numerics = DEFAULT):
+    def call(self, inputs, reverse=False, graph_form: GraphForm = DEFAULT):
         if reverse and self.projection is not None:
             inputs = ops.matmul(inputs, ops.transpose(self.projection))  # [B, S, D] -> [B, S, E]
-        numerics = chosen(numerics)
-        equalization, scale, table = numerics.equalization, None, self.embeddings
+        graph_form = chosen(graph_form)
+        equalization, scale, table = graph_form.equalization, None, self.embeddings
         if equalization is not None:
             scale, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)
         if reverse:
             inputs = inputs if scale is None else scaled(inputs, scale)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
         ids = inputs if self.adapter is None else ops.maximum(inputs, 0)
-        rows = embedding_lookup(table, ids, numerics.embedding)
+        rows = embedding_lookup(table, ids, graph_form.embedding)
         rows = ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
         if self.projection is not None:
             rows = ops.matmul(rows, self.projection)
-        return rows if self.adapter is None else self.adapter.placed(inputs, rows, numerics.embedding)
+        return rows if self.adapter is None else self.adapter.placed(inputs, rows, graph_form.embedding)
 
     def get_config(self):
         return {

@@ -10,7 +10,7 @@ from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.recomputing import recomputed
 from tfxformer.layers.normalization import one_hot
 from tfxformer.layers.quantization.fake_quantization import in_force, rounded, rounding, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
 from tfxformer.layers.quantization.outlier_channels import channels_apart
 from tfxformer.layers.transformer_block import TransformerBlock
 
@@ -33,24 +33,24 @@ class EncoderBlock(TransformerBlock):
 
     norm_positions = ("post", "pre")
 
-    def call(self, inputs, bias=None, first_only=False, source=None, training=None, numerics: Numerics = DEFAULT):
+    def call(self, inputs, bias=None, first_only=False, source=None, training=None, graph_form: GraphForm = DEFAULT):
         seeds = self._seeds(training)
         if training and self.gradient_checkpointing:
             streams, quantization = (inputs,) if source is None else (inputs, source), in_force()
 
             def transform(x, source=None):
                 with rounding(quantization):  # the second run, in the backward pass, stands in no call of the model
-                    return self._transform(x, source, bias, first_only, seeds, training, numerics)
+                    return self._transform(x, source, bias, first_only, seeds, training, graph_form)
 
             return recomputed(self, transform, *streams)
-        return self._transform(inputs, source, bias, first_only, seeds, training, numerics)
+        return self._transform(inputs, source, bias, first_only, seeds, training, graph_form)
 
-    def _transform(self, x, source, bias, first_only, seeds, training, numerics):
+    def _transform(self, x, source, bias, first_only, seeds, training, graph_form):
         with adapter_seed(seeds[-1]):
-            return self._halves(x, source, bias, first_only, seeds, training, numerics)
+            return self._halves(x, source, bias, first_only, seeds, training, graph_form)
 
-    def _halves(self, x, source, bias, first_only, seeds, training, numerics):
-        numerics = in_force().numerics if rounds(self) else chosen(numerics)
+    def _halves(self, x, source, bias, first_only, seeds, training, graph_form):
+        graph_form = in_force().graph_form if rounds(self) else chosen(graph_form)
         stream = x[:, :1] if first_only else x
         post = (self.norm_position, self.norm) == ("post", "layer")
         if training and post and not self.stochastic_depth and not rounds(self):
@@ -61,26 +61,26 @@ class EncoderBlock(TransformerBlock):
             if first_only:
                 query, attended = query[:, :1], query
             y = self.self_attention(
-                query, source=attended, bias=bias, training=training, seed=seeds[0], numerics=numerics
+                query, source=attended, bias=bias, training=training, seed=seeds[0], graph_form=graph_form
             )
             return self._regularize(y, seeds[1], seeds[2])
 
         def feed_forward(y):
-            return self._regularize(self.feed_forward(y, training=training, numerics=numerics), seeds[3], seeds[4])
+            return self._regularize(self.feed_forward(y, training=training, graph_form=graph_form), seeds[3], seeds[4])
 
         if self.norm_position == "pre":
             stream = rounded(
-                stream + attend(lambda y: self.attention_norm(y, numerics=numerics)), self, "attention_sum"
+                stream + attend(lambda y: self.attention_norm(y, graph_form=graph_form)), self, "attention_sum"
             )
-            half = feed_forward(self.feed_forward_norm(stream, numerics=numerics))
+            half = feed_forward(self.feed_forward_norm(stream, graph_form=graph_form))
             return rounded(stream + half, self, "feed_forward_sum")
-        stream = self.attention_norm(stream + attend(lambda y: y), numerics=numerics)
-        channels = channels_apart(self.feed_forward_norm, numerics)
+        stream = self.attention_norm(stream + attend(lambda y: y), graph_form=graph_form)
+        channels = channels_apart(self.feed_forward_norm, graph_form)
         if channels is not None and not self.feed_forward.output_projection.followed:  # an adapter wants them all
-            halves = self.feed_forward(stream, numerics=numerics, channels=channels)
+            halves = self.feed_forward(stream, graph_form=graph_form, channels=channels)
             halves = (self._regularize(half, seeds[3], seeds[4]) for half in halves)
             return self._norm_apart(stream, channels, *halves)
-        return self.feed_forward_norm(stream + feed_forward(stream), numerics=numerics)
+        return self.feed_forward_norm(stream + feed_forward(stream), graph_form=graph_form)
 
     def _norm_apart(self, stream, channels, others, outliers):
         """The norm of a sum whose second part comes in two: `channels` alone, and the others."""

@@ -9,7 +9,7 @@ from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.quantization.equalization import equalized, equalized_product, sum_of_parts
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -49,29 +49,29 @@ class FeedForward(KnownKeywords, keras.layers.Layer):
         self.gate = child_dense(self, "gate", self.size, width) if self.gated else None
         self.output_projection = child_dense(self, "output", width, self.size)
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT, channels=None):
-        equalization = numerics.equalization
+    def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT, channels=None):
+        equalization = graph_form.equalization
         if channels is not None:
-            return self.output_projection(self.inner(inputs, training, numerics), channels=channels)
+            return self.output_projection(self.inner(inputs, training, graph_form), channels=channels)
         if equalization is None:
-            return self.output_projection(self.inner(inputs, training, numerics))
+            return self.output_projection(self.inner(inputs, training, graph_form))
         if self.gated:
-            return self._equalized(inputs, training, numerics)
+            return self._equalized(inputs, training, graph_form)
         parts = equalization.parts(self.output_projection)
         if not parts:
-            return self.output_projection(self.inner(inputs, training, numerics))
-        inner = [self.inner(inputs, training, numerics, units) for units in parts]
+            return self.output_projection(self.inner(inputs, training, graph_form))
+        inner = [self.inner(inputs, training, graph_form, units) for units in parts]
         return sum_of_parts(self.output_projection, inner, parts)
 
-    def _equalized(self, inputs, training, numerics):
+    def _equalized(self, inputs, training, graph_form):
         # The gated product takes a scale through to the output projection.
-        inner = self.inner(inputs, training, numerics)
-        numerics.equalization.see_gated(self.output_projection, self.expand, inner)
-        return equalized_product(self.output_projection, inner, numerics)
+        inner = self.inner(inputs, training, graph_form)
+        graph_form.equalization.see_gated(self.output_projection, self.expand, inner)
+        return equalized_product(self.output_projection, inner, graph_form)
 
-    def inner(self, inputs, training=None, numerics: Numerics = DEFAULT, units=None):
+    def inner(self, inputs, training=None, graph_form: GraphForm = DEFAULT, units=None):
         """What the output projection reads: [B, S, D] -> [B, S, F], or only its channels `units`."""
-        project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), numerics)
+        project = equalized(inputs, (self.gate, self.expand) if self.gated else (self.expand,), graph_form)
         if rounds(self):
             return self._rounded_inner(project)
         if training and self.gated:  # said to the layers too, as in `Attention.training_context`

@@ -1,4 +1,4 @@
-"""Normalizations whose writing follows the graph's numerics."""
+"""Normalizations that are written as the graph's form says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
 
 NORMS = ("layer", "rms")
 
@@ -33,14 +33,14 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
         # Keras writes it, and takes it as a keyword that its own signature does not name.
         return cls(**{name: value for name, value in config.items() if name != "rms_scaling"})
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT, outliers=None, channels=None):
-        numerics = chosen(numerics)
-        if rounds(self) or numerics.layer_norm == "inner_product" or outliers is not None:
+    def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT, outliers=None, channels=None):
+        graph_form = chosen(graph_form)
+        if rounds(self) or graph_form.layer_norm == "inner_product" or outliers is not None:
             return self._call_as_inner_product(inputs, outliers, channels)
         if training:
             inputs = ops.cast(inputs, self.compute_dtype)
             return kernels.add_norm(inputs, None, self.gamma, self.beta, self.epsilon)
-        if numerics.layer_norm == "product":
+        if graph_form.layer_norm == "product":
             return self._call_as_product(inputs)
         return super().call(inputs)
 
@@ -124,14 +124,14 @@ class RMSNormalization(KnownKeywords, keras.layers.Layer):
     def build(self, input_shape):
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
+    def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT):
         if training:
             return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.gamma, None, self.epsilon)
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
         gamma = ops.cast(self.gamma, wide.dtype)
-        numerics = chosen(numerics)
-        if numerics.layer_norm == "product":  # gamma scales the small factor, as in `LayerNormalization`
+        graph_form = chosen(graph_form)
+        if graph_form.layer_norm == "product":  # gamma scales the small factor, as in `LayerNormalization`
             return ops.cast(wide * (scale * gamma), self.compute_dtype)
         return ops.cast(wide * scale * gamma, self.compute_dtype)
 

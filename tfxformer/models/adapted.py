@@ -72,7 +72,7 @@ def describe_adapters(model: keras.Model) -> dict:
     return {CONFIG_KEY: {"layers": adapters, "trained": trained, "name": name}}
 
 
-def take_adapters(config: dict) -> dict | None:
+def collect_adapters(config: dict) -> dict | None:
     """Takes what `describe_adapters` wrote out of a model's config; None where it wrote nothing."""
     return config.pop(CONFIG_KEY, None)
 

@@ -11,7 +11,7 @@ from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.layers.quantization.graph_form import writing_in_force
-from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters
+from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
 from tfxformer.models.config import TransformerConfig
 
 
@@ -78,11 +78,11 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
         return with_prompt(inputs, self.prompt_length, mask) if self.prompt_length else inputs
 
     def call(self, inputs, training=None, mask=None):
-        numerics = writing_in_force()
-        if numerics is None:
+        graph_form = writing_in_force()
+        if graph_form is None:
             outputs = super().call(self.prompted(inputs), training=training, mask=mask)
         else:
-            outputs = self.forward(self.prompted({name: inputs[name] for name in self.input}), numerics)
+            outputs = self.forward(self.prompted({name: inputs[name] for name in self.input}), graph_form)
             outputs = {name: outputs[name] for name in self.output}
         if not self.prompt_length:
             return outputs
@@ -107,5 +107,5 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        described = take_adapters(config)
+        described = collect_adapters(config)
         return restore_adapters(cls(**config), described)

@@ -14,7 +14,7 @@ from tfxformer.layers import (
     DecoderBlock,
     Dense,
     Dropout,
-    Numerics,
+    GraphForm,
     PositionEmbedding,
     RotaryPositions,
     TokenEmbedding,
@@ -128,19 +128,19 @@ class Sight(NamedTuple):
     key_counts: object
 
 
-def embed(layers: DecoderLayers, token_ids, positions, numerics: Numerics = DEFAULT):
+def embed(layers: DecoderLayers, token_ids, positions, graph_form: GraphForm = DEFAULT):
     """Token and learned position embeddings: ids int32 [B, S] -> [B, S, D]."""
-    x = layers.token_embedding(token_ids, numerics=numerics)
+    x = layers.token_embedding(token_ids, graph_form=graph_form)
     if layers.embedding_projection is not None:
         x = layers.embedding_projection(x)
     if layers.position_embedding is not None:
-        x = x + layers.position_embedding(token_ids, positions=positions, numerics=numerics)
+        x = x + layers.position_embedding(token_ids, positions=positions, graph_form=graph_form)
     if layers.embedding_norm is not None:
-        x = layers.embedding_norm(x, numerics=numerics)
+        x = layers.embedding_norm(x, graph_form=graph_form)
     return layers.embedding_dropout(x)
 
 
-def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -> list:
+def biases(config: TransformerConfig, sight: Sight, graph_form: GraphForm, dtype) -> list:
     """The attention bias of each layer: [B, 1 or N, S, T]; layers that see the same share one."""
     stack, made = config.decoder, {}
     for layer in range(stack.num_layers):
@@ -149,7 +149,7 @@ def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -
             visible = sight.visible
             if window:
                 visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window, stack.causal)
-            bias = hidden_bias(visible, numerics.mask_value, dtype)
+            bias = hidden_bias(visible, graph_form.mask_value, dtype)
             if stack.positions == "alibi":
                 counts = (sight.query_counts, sight.key_counts)
                 bias = bias + ops.cast(alibi_bias(*counts, stack.num_heads, stack.causal), dtype)
@@ -157,19 +157,19 @@ def biases(config: TransformerConfig, sight: Sight, numerics: Numerics, dtype) -
     return [made[stack.has_window(layer)] for layer in range(stack.num_layers)]
 
 
-def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | None, numerics: Numerics) -> dict:
+def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | None, graph_form: GraphForm) -> dict:
     """The graph from ids to outputs, of a whole sequence or of new tokens on a cache.
 
     Returns:
         dict: sequence_output [B, S, table width], hidden_states (tuple: the embeddings, then each block's output),
         and with a cache the new `cache`.
     """
-    x = embed(layers, token_ids, sight.positions, numerics)
+    x = embed(layers, token_ids, sight.positions, graph_form)
     rotary = None if layers.rotary_positions is None else layers.rotary_positions(sight.positions)
-    seen = biases(config, sight, numerics, layers.blocks[0].compute_dtype)
+    seen = biases(config, sight, graph_form, layers.blocks[0].compute_dtype)
     hidden_states, pairs = [x], []
     for index, (block, bias) in enumerate(zip(layers.blocks, seen, strict=True)):
-        arguments = {"bias": bias, "rotary": rotary, "numerics": numerics}
+        arguments = {"bias": bias, "rotary": rotary, "graph_form": graph_form}
         if cache is None:
             x = block(x, **arguments)
         else:
@@ -178,7 +178,7 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
             pairs.append(pair)
         hidden_states.append(x)
     if layers.final_norm is not None:
-        x = layers.final_norm(x, numerics=numerics)
+        x = layers.final_norm(x, graph_form=graph_form)
     if layers.output_projection is not None:
         x = layers.output_projection(x)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
@@ -239,17 +239,17 @@ class Decoder(Backbone):
         # === Config ===
         self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
 
-    def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
-        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `run`.
+    def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT, first_only: bool = False) -> dict:
+        """The outputs (and `hidden_states`) of the same layers, written as `graph_form` says; see `run`.
 
         `first_only` is an encoder's shortcut for those who read the first token alone; a decoder has none.
         """
         sight = whole_sequence(inputs["padding_mask"], self.config.decoder.causal)
-        return run(self.config, self._parts, inputs["token_ids"], sight, None, numerics)
+        return run(self.config, self._parts, inputs["token_ids"], sight, None, graph_form)
 
-    def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
+    def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
         """What a classifier reads of a text: the last real token, [B, D]."""
-        x = self.forward(inputs, numerics)["sequence_output"]
+        x = self.forward(inputs, graph_form)["sequence_output"]
         last = chosen_token(ops.not_equal(inputs["padding_mask"], 0), first=False)
         return ops.sum(x * ops.cast(last, x.dtype), axis=1)
 
@@ -260,7 +260,7 @@ class Decoder(Backbone):
         dtype = self.dtype_policy.compute_dtype
         return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
 
-    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, slots: int | None = None) -> dict:
+    def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, slots: int | None = None) -> dict:
         """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
@@ -269,7 +269,7 @@ class Decoder(Backbone):
                 the new tokens; optional `positions` [B, S], their positions (default: the real tokens before them by
                 `cache_mask`, without one the slots).
             cache: `Cache` of T slots.
-            numerics: how the graph is written.
+            graph_form: how the graph is written.
             slots: int, how many of the first slots are read, those of the new tokens among them: less to read while
                 a long cache is nearly empty. None for all.
 
@@ -288,4 +288,4 @@ class Decoder(Backbone):
                 f"{tokens} new tokens do not fit into a cache of {slots} slots: give a longer cache "
                 "(new_cache(batch_size, length)), or fewer tokens."
             )
-        return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, numerics)
+        return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, graph_form)

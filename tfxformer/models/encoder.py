@@ -14,8 +14,8 @@ from tfxformer.layers import (
     Dense,
     Dropout,
     EncoderBlock,
+    GraphForm,
     LayerNormalization,
-    Numerics,
     PositionEmbedding,
     TokenEmbedding,
     equalized,
@@ -25,7 +25,7 @@ from tfxformer.layers.attention.masks import hidden_bias
 from tfxformer.layers.normalization import make_norm
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
-from tfxformer.models.gathering import at_positions, place_at
+from tfxformer.models.gathering import gather_positions, scatter_positions
 from tfxformer.models.parts import block_arguments, initializer, token_embedding
 from tfxformer.models.switches import check_switches
 
@@ -102,47 +102,47 @@ def make_inputs(config: TransformerConfig) -> dict:
     return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
 
 
-def embed(layers: EncoderLayers, inputs: dict, numerics: Numerics = DEFAULT):
+def embed(layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT):
     """Token, position and segment embeddings: ids int32 [B, S] -> [B, S, D]."""
-    x = layers.token_embedding(inputs["token_ids"], numerics=numerics)
+    x = layers.token_embedding(inputs["token_ids"], graph_form=graph_form)
     x = x + layers.position_embedding(inputs["token_ids"])
     if isinstance(layers.segment_embedding, ConstantSegmentEmbedding):
         x = layers.segment_embedding(x)
     elif layers.segment_embedding is not None:
-        x = x + layers.segment_embedding(inputs["segment_ids"], numerics=numerics)
+        x = x + layers.segment_embedding(inputs["segment_ids"], graph_form=graph_form)
     if layers.embedding_norm is not None:
-        x = layers.embedding_norm(x, numerics=numerics)
+        x = layers.embedding_norm(x, graph_form=graph_form)
     x = layers.embedding_dropout(x)
     return x if layers.embedding_projection is None else layers.embedding_projection(x)
 
 
-def encode(config, layers: EncoderLayers, inputs: dict, numerics: Numerics = DEFAULT, first_only=False) -> dict:
+def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT, first_only=False) -> dict:
     """The graph of an encoder, from ids to outputs.
 
     Args:
         config: TransformerConfig.
         layers: the layers made from it.
         inputs: dict of int32 [B, S]: token_ids, padding_mask, and segment_ids where the config has token types.
-        numerics: how the graph is written.
+        graph_form: how the graph is written.
         first_only: bool, the last block computes the first position alone.
 
     Returns:
         dict: sequence_output [B, S, D] (with `first_only` [B, 1, D]), hidden_states (tuple: the embeddings, then
         each block's output) and, where there is a pooler, pooled_output [B, D].
     """
-    x = embed(layers, inputs, numerics)
-    bias = padding_bias(inputs["padding_mask"], numerics.mask_value, layers.blocks[0].compute_dtype)
+    x = embed(layers, inputs, graph_form)
+    bias = padding_bias(inputs["padding_mask"], graph_form.mask_value, layers.blocks[0].compute_dtype)
     hidden_states = [x]
     order = config.encoder.block_order
     for step, index in enumerate(order):
         last = step == len(order) - 1
-        x = layers.blocks[index](x, bias=bias, first_only=first_only and last, numerics=numerics)
+        x = layers.blocks[index](x, bias=bias, first_only=first_only and last, graph_form=graph_form)
         hidden_states.append(x)
     if layers.final_norm is not None:
-        x = layers.final_norm(x, numerics=numerics)
+        x = layers.final_norm(x, graph_form=graph_form)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
     if layers.pooler is not None:
-        outputs["pooled_output"] = equalized(x[:, 0], (layers.pooler,), numerics)(layers.pooler)
+        outputs["pooled_output"] = equalized(x[:, 0], (layers.pooler,), graph_form)(layers.pooler)
     return outputs
 
 
@@ -164,8 +164,8 @@ def encode_two_streams(config, layers: EncoderLayers, inputs: dict, positions, r
     """
     token_ids, dtype = inputs["token_ids"], layers.blocks[0].compute_dtype
     content = embed(layers, inputs)
-    query = at_positions(embed(layers, {**inputs, "token_ids": ops.full_like(token_ids, hidden_id)}), positions)
-    rank = place_at(ranks, positions, ops.shape(token_ids)[1])  # of every token: [B, S]
+    query = gather_positions(embed(layers, {**inputs, "token_ids": ops.full_like(token_ids, hidden_id)}), positions)
+    rank = scatter_positions(ranks, positions, ops.shape(token_ids)[1])  # of every token: [B, S]
     real = ops.cast(ops.expand_dims(inputs["padding_mask"], 1), "bool")  # [B, 1, S]
 
     def bias(visible):
@@ -212,17 +212,17 @@ class Encoder(Backbone):
         # === Config ===
         self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
 
-    def forward(self, inputs: dict, numerics: Numerics = DEFAULT, first_only: bool = False) -> dict:
-        """The outputs (and `hidden_states`) of the same layers, written as `numerics` says; see `encode`."""
-        return encode(self.config, self._parts, inputs, numerics, first_only)
+    def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT, first_only: bool = False) -> dict:
+        """The outputs (and `hidden_states`) of the same layers, written as `graph_form` says; see `encode`."""
+        return encode(self.config, self._parts, inputs, graph_form, first_only)
 
     def two_streams(self, inputs: dict, positions, ranks, hidden_id: int):
         """Outputs of hidden positions [B, P, D], seen one after another; see `encode_two_streams`."""
         return encode_two_streams(self.config, self._parts, inputs, positions, ranks, hidden_id)
 
-    def summary_vector(self, inputs: dict, numerics: Numerics = DEFAULT):
+    def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
         """What a classifier reads of a text: the pooled output, or the first token, [B, D]."""
-        outputs = self.forward(inputs, numerics, first_only=True)
+        outputs = self.forward(inputs, graph_form, first_only=True)
         if self.config.heads.classifier_activation is None:
             return outputs["pooled_output"]
         return outputs["sequence_output"][:, 0]

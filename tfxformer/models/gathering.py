@@ -8,7 +8,7 @@ from __future__ import annotations
 from keras import ops
 
 
-def at_positions(x, positions):
+def gather_positions(x, positions):
     """The rows of some positions: [B, S, D] and int32 [B, P] -> [B, P, D], zeros where a position is -1.
 
     A product with a one-hot matrix, exact in every dtype: its gradient is a product too, where that of a gather
@@ -17,7 +17,7 @@ def at_positions(x, positions):
     return ops.matmul(ops.one_hot(positions, ops.shape(x)[1], dtype=x.dtype), x)  # [B, P, S] @ [B, S, D]
 
 
-def place_at(values, positions, length):
+def scatter_positions(values, positions, length):
     """Values at their positions: [B, P] and int32 [B, P] -> [B, length], 0 where no value is put.
 
     No position may come twice in a row; values at -1 go nowhere.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfxformer.keywords import KnownKeywords
-from tfxformer.layers import DEFAULT, Dense, Dropout, LayerNormalization, Numerics
+from tfxformer.layers import DEFAULT, Dense, Dropout, GraphForm, LayerNormalization
 from tfxformer.layers.activations import activation
 
 
@@ -105,8 +105,8 @@ class MaskedLMTransform(KnownKeywords, keras.layers.Layer):
         self.norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=policy, name="norm")
         self.norm.build((*input_shape[:-1], self.size))
 
-    def call(self, inputs, training=None, numerics: Numerics = DEFAULT):
-        return self.norm(self._activate(self.dense(inputs), training), numerics=numerics)
+    def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT):
+        return self.norm(self._activate(self.dense(inputs), training), graph_form=graph_form)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         return keras.KerasTensor((*inputs.shape[:-1], self.size), dtype=self.compute_dtype)

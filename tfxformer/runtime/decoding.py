@@ -81,7 +81,7 @@ def _whole(tokens) -> np.ndarray:
     return found.astype(np.int32)
 
 
-class Steps:
+class DecodingSession:
     """The state of one text in a decoder's file: how many slots are filled, and the calls that fill more.
 
     Args:

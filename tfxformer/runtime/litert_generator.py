@@ -207,10 +207,10 @@ class LiteRTGenerator:
             likelihoods.append(logits[following] - np.logaddexp.reduce(logits))
         return float(np.mean(likelihoods))
 
-    def steps(self) -> decoding.Steps:
+    def steps(self) -> decoding.DecodingSession:
         """The calls of a new text, on buffers of its own, for one's own loop."""
         text = of_this_process(self._runtimes, self._make_runtime).text()
-        steps = decoding.Steps(text.run, self.prefill_lengths, self.cache_length, self._slots)
+        steps = decoding.DecodingSession(text.run, self.prefill_lengths, self.cache_length, self._slots)
         weakref.finalize(steps, text.release).atexit = False
         return steps
 
@@ -343,7 +343,7 @@ class _Text:
         self._runtime.free.append(self._buffers)
 
     def run(self, signature: str, tokens, positions):
-        """One call; see `decoding.Steps`."""
+        """One call; see `decoding.DecodingSession`."""
         runtime = self._runtime
         if tokens.max() >= runtime.vocabulary_size:  # LiteRT stops, or reads another row
             raise ValueError(f"{tokens.max()} is no token id: they are below {runtime.vocabulary_size}.")

@@ -14,7 +14,7 @@ from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets import documents as language
 from tfxformer.data.targets.packing import Blocks, Documents, join, pack, random_windows, strided
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Cache, Dense, Numerics
+from tfxformer.layers import DEFAULT, Cache, Dense, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks.base import generating
@@ -76,8 +76,8 @@ class CausalLM(GenerationMethods, Task):
         self.generation_config = settings
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        return language_logits(backbone, heads, backbone.forward(inputs, numerics)["sequence_output"], numerics)
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return language_logits(backbone, heads, backbone.forward(inputs, graph_form)["sequence_output"], graph_form)
 
     # ---- one step at a time -----------------------------------------------------------------------------------
 
@@ -85,25 +85,27 @@ class CausalLM(GenerationMethods, Task):
         """An empty cache of `length` slots; see `models.Decoder.new_cache`."""
         return self.backbone.new_cache(batch_size, length)
 
-    def step(self, inputs: dict, cache: Cache, numerics: Numerics = DEFAULT, logits: str | None = "last", slots=None):
+    def step(
+        self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, logits: str | None = "last", slots=None
+    ):
         """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.
 
         Args:
             inputs: as `models.Decoder.step` takes them.
             cache: `Cache`, see `new_cache`.
-            numerics: how the graph is written.
+            graph_form: how the graph is written.
             logits: "last" for those of the last token alone, "all", or None for none.
             slots: int, how many of the cache's first slots are read; None for all.
 
         Returns:
             (float32 [B, 1, V], [B, S, V] or None, new cache).
         """
-        outputs = self.backbone.step(inputs, cache, numerics, slots)
+        outputs = self.backbone.step(inputs, cache, graph_form, slots)
         if logits is None:
             return None, outputs["cache"]
         x = outputs["sequence_output"]
         x = x[:, -1:] if logits == "last" else x
-        return language_logits(self.backbone, self.heads, x, numerics), outputs["cache"]
+        return language_logits(self.backbone, self.heads, x, graph_form), outputs["cache"]
 
     # ---- texts ------------------------------------------------------------------------------------------------
 
@@ -291,11 +293,11 @@ class CausalLM(GenerationMethods, Task):
         return self.__dict__["_scoring"]
 
 
-def language_logits(backbone, heads: dict, x, numerics: Numerics = DEFAULT):
+def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
     """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table."""
     if "head" in heads:
         return ops.cast(heads["head"](x), "float32")
-    return ops.cast(backbone.token_embedding(x, reverse=True, numerics=numerics), "float32")
+    return ops.cast(backbone.token_embedding(x, reverse=True, graph_form=graph_form), "float32")
 
 
 def _is_one_text(x) -> bool:

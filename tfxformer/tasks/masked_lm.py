@@ -11,7 +11,7 @@ from tfxformer.data.batches import is_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_raw
 from tfxformer.data.targets.masking import (
     MASKINGS,
-    MaskedPlaces,
+    MaskedPositions,
     MaskedTokens,
     best_fillings,
     by_places,
@@ -19,9 +19,9 @@ from tfxformer.data.targets.masking import (
     most_places,
 )
 from tfxformer.keywords import checked, our_inputs
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.gathering import at_positions
+from tfxformer.models.gathering import gather_positions
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.tasks.base.streams import read_given
 from tfxformer.tasks.base.task import Task
@@ -85,11 +85,11 @@ class MaskedLM(Task):
         }
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        sequence = backbone.forward(inputs, numerics)["sequence_output"]
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        sequence = backbone.forward(inputs, graph_form)["sequence_output"]
         if POSITIONS in inputs:
-            sequence = at_positions(sequence, inputs[POSITIONS])
-        return token_logits(backbone, heads, sequence, numerics)
+            sequence = gather_positions(sequence, inputs[POSITIONS])
+        return token_logits(backbone, heads, sequence, graph_form)
 
     def call(self, inputs, training=None, mask=None):
         if POSITIONS not in inputs:
@@ -122,7 +122,7 @@ class MaskedLM(Task):
             hidden = self._hiding(given.x, given.batch_size, fitting)
             return given._replace(x=hidden, batch_size=None)
         if is_dataset(given.x) and isinstance(given.x.element_spec, Mapping):
-            return given._replace(x=self.hide_batches(given.x.map(our_inputs), changing=fitting))
+            return given._replace(x=self.mask_batches(given.x.map(our_inputs), changing=fitting))
         if isinstance(given.x, Iterator) or is_py_dataset(given.x):
             given = given._replace(x=each_batch(given.x, self._hidden_where_unlabelled, changing=fitting))
         return super().arrays(given, fitting=fitting)
@@ -147,7 +147,7 @@ class MaskedLM(Task):
         if is_raw(given.x):
             raise ValueError(
                 "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. "
-                "Give a dataset of batches, as hide_batches(dataset) returns it, or one of hidden_batch(encode(texts), "
+                "Give a dataset of batches, as mask_batches(dataset) returns it, or one of hidden_batch(encode(texts), "
                 "generator)."
             )
         return super().fixed_arrays(given, fitting=fitting)
@@ -176,16 +176,16 @@ class MaskedLM(Task):
             continuations=self._continuations,
         )
 
-    def hide_places(self, token_ids, generator: np.random.Generator) -> MaskedPlaces:
+    def mask_positions(self, token_ids, generator: np.random.Generator) -> MaskedPositions:
         """The same by places, as many columns as a row of this length may have."""
         return by_places(self.hide(token_ids, generator), most_places(np.shape(token_ids)[1], self.masking_rate))
 
     def hidden_batch(self, inputs: dict, generator: np.random.Generator) -> tuple:
         """A batch of arrays with tokens hidden, as `fit` takes it: (inputs, targets, weights)."""
-        places = self.hide_places(inputs["token_ids"], generator)
+        places = self.mask_positions(inputs["token_ids"], generator)
         return {**inputs, "token_ids": places.token_ids, POSITIONS: places.positions}, places.labels, places.weights
 
-    def hide_batches(self, dataset, first: int = 0, changing: bool = False):
+    def mask_batches(self, dataset, first: int = 0, changing: bool = False):
         """A `tf.data.Dataset` of batches without labels, such as `data.Records.dataset`, with tokens hidden.
 
         Args:
@@ -254,10 +254,10 @@ class MaskedLM(Task):
         return {**super().get_config(), **config}
 
 
-def token_logits(backbone, heads: dict, sequence, numerics: Numerics = DEFAULT):
+def token_logits(backbone, heads: dict, sequence, graph_form: GraphForm = DEFAULT):
     """[B, S, D] -> float32 [B, S, V], by the transform, the tied table and its bias."""
-    transformed = heads["transform"](sequence, numerics=numerics)
-    return heads["bias"](backbone.token_embedding(transformed, reverse=True, numerics=numerics))
+    transformed = heads["transform"](sequence, graph_form=graph_form)
+    return heads["bias"](backbone.token_embedding(transformed, reverse=True, graph_form=graph_form))
 
 
 class MaskedBatches(keras.utils.PyDataset):

@@ -10,8 +10,8 @@ import numpy as np
 from tfxformer.data.examples import is_raw, is_stream
 from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
-from tfxformer.models.adapted import restore_adapters, take_adapters
+from tfxformer.layers import DEFAULT, GraphForm
+from tfxformer.models.adapted import collect_adapters, restore_adapters
 from tfxformer.tasks.base.streams import split_given
 from tfxformer.tasks.base.task import Task
 from tfxformer.text import Tokenizer
@@ -59,8 +59,8 @@ class MultiTask(Task):
         self.temperature, self.limit, self.seed = temperature, limit, seed
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        features = backbone.forward(inputs, numerics)
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        features = backbone.forward(inputs, graph_form)
         features.pop("hidden_states")
         return {name: head({**inputs, **features}) for name, head in heads.items()}
 
@@ -168,7 +168,7 @@ class MultiTask(Task):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        adapters = take_adapters(config)
+        adapters = collect_adapters(config)
         backbone = keras.saving.deserialize_keras_object(config.pop("backbone"), custom_objects=custom_objects)
         tokenizer = config.pop("tokenizer")
         tasks = {}
@@ -186,11 +186,11 @@ class _Computed:
         self.config, self.token_embedding, self._features = backbone.config, backbone.token_embedding, features
         self._summary = type(backbone).summary_vector
 
-    def forward(self, inputs, numerics=DEFAULT, first_only=False):
+    def forward(self, inputs, graph_form=DEFAULT, first_only=False):
         return self._features
 
-    def summary_vector(self, inputs, numerics=DEFAULT):
-        return self._summary(self, inputs, numerics)
+    def summary_vector(self, inputs, graph_form=DEFAULT):
+        return self._summary(self, inputs, graph_form)
 
 
 def _head(task: Task, name: str) -> keras.Model:

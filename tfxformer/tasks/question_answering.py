@@ -11,7 +11,7 @@ from tfxformer.data.targets.labels import label_keys
 from tfxformer.data.targets.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
@@ -76,8 +76,8 @@ class QuestionAnswering(Task):
         self.stride = stride
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        return heads["classifier"](backbone.forward(inputs, numerics)["sequence_output"])
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"])
 
     @classmethod
     def arguments_from(cls, reference, arguments):

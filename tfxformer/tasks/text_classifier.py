@@ -7,7 +7,7 @@ import numpy as np
 
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.base.task import Task
@@ -70,8 +70,8 @@ class TextClassifier(Task):
         self.problem_type = problem_type
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        return heads["classifier"](backbone.summary_vector(inputs, numerics))
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return heads["classifier"](backbone.summary_vector(inputs, graph_form))
 
     @classmethod
     def wants_pooler(cls, config):

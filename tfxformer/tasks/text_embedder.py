@@ -21,7 +21,7 @@ from tfxformer.data.targets.labels import cosine_targets
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Dense, Numerics
+from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of
 from tfxformer.models.pooling import Pooling, UnitLength
@@ -103,9 +103,9 @@ class TextEmbedder(Task):
         return inputs
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
         first_only = heads["pooling"].first_only and POOLED_MASK not in inputs
-        x = backbone.forward(inputs, numerics, first_only=first_only)["sequence_output"]
+        x = backbone.forward(inputs, graph_form, first_only=first_only)["sequence_output"]
         x = heads["pooling"](x, inputs["padding_mask"], inputs.get(POOLED_MASK))
         for name, layer in heads.items():
             if name != "pooling":

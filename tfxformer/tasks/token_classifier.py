@@ -11,7 +11,7 @@ from tfxformer.data.targets.weights import on_first_pieces, word_weights
 from tfxformer.data.targets.word_labels import entity_scores, piece_targets
 from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.base.task import Task
@@ -58,8 +58,8 @@ class TokenClassifier(Task):
         self.labels = labels
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        return heads["classifier"](backbone.forward(inputs, numerics)["sequence_output"])
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"])
 
     @classmethod
     def arguments_from(cls, reference, arguments):

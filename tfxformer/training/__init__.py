@@ -3,7 +3,7 @@
 from tfxformer.training.callbacks.averages import SwapEMAWeights
 from tfxformer.training.callbacks.history import HistoryFiles
 from tfxformer.training.callbacks.rate_finder import LearningRates, find_learning_rate
-from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingBlewUpError
+from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingDivergedError
 from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
 from tfxformer.training.compiling.metrics import Perplexity
@@ -54,7 +54,7 @@ __all__ = [
     "TPUReport",
     "TensorBoard",
     "Throughput",
-    "TrainingBlewUpError",
+    "TrainingDivergedError",
     "WarmupCosine",
     "WarmupInverseSqrt",
     "WarmupLinear",

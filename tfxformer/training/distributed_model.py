@@ -8,7 +8,7 @@ from keras import tree
 
 from tfxformer.keras_files import SavedModel
 from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
-from tfxformer.training.devices.workers import answering, check_batch_size, check_workers, is_cluster
+from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
@@ -163,7 +163,7 @@ class DistributedModel(KnownKeywords, SavedModel):
             return resumable_fit(self, **arguments)
         data = describe(x, y, sample_weight, batch_size) if is_cluster(self.distribute_strategy) else {}
         check_workers(self, {"epochs": epochs, "steps": steps_per_epoch, "data": data})
-        with answering(self.distribute_strategy):
+        with naming_lost_workers(self.distribute_strategy):
             return super().fit(**arguments)
 
     def prepare_training(self, element_spec) -> None:

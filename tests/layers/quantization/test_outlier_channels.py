@@ -30,15 +30,15 @@ def largest(quantization, model, name, suffix):
 
 def test_the_function_stays_and_the_others_have_a_scale_of_their_own():
     model, batch = planted(), tiny.batch()
-    written = observing.written_apart(model, [batch], STATIC_INT8)
+    written = observing.with_outliers_apart(model, [batch], STATIC_INT8)
     assert written.channels_apart == (("encoder_block_0/feed_forward_norm", (7,)),)
     wanted = model.forward(batch, dataclasses.replace(STATIC_INT8, layer_norm="fused"))["sequence_output"]
     found = model.forward(batch, written)["sequence_output"]
     np.testing.assert_allclose(found, wanted, atol=2e-5)
     norm = "encoder_block_0/feed_forward_norm"
     ranges = {
-        name: observing.observe_ranges(model, [batch], numerics)
-        for name, numerics in (("together", STATIC_INT8), ("apart", written))
+        name: observing.observe_ranges(model, [batch], graph_form)
+        for name, graph_form in (("together", STATIC_INT8), ("apart", written))
     }
     together = largest(ranges["together"], model, "inputs", norm)
     assert largest(ranges["apart"], model, "inputs", norm) < together / 5
@@ -46,7 +46,7 @@ def test_the_function_stays_and_the_others_have_a_scale_of_their_own():
 
 
 def test_a_model_without_outliers_is_written_as_before():
-    assert observing.written_apart(tiny.backbone("bert"), [tiny.batch()], STATIC_INT8) == STATIC_INT8
+    assert observing.with_outliers_apart(tiny.backbone("bert"), [tiny.batch()], STATIC_INT8) == STATIC_INT8
 
 
 def test_channels_are_chosen_by_the_median_and_are_few():

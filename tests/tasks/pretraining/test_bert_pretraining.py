@@ -78,7 +78,7 @@ def test_records_keep_the_sentence_labels(tiny_tokenizer, tmp_path):
     pairs["sentence_labels"] = pairs.pop("labels")
     write_records(rows_of(pairs), tmp_path / "records", shards=2)
     dataset = Records(tmp_path / "records").dataset(4)
-    (first, labels, weights), *_ = model.hide_batches(dataset).as_numpy_iterator()
+    (first, labels, weights), *_ = model.mask_batches(dataset).as_numpy_iterator()
     np.testing.assert_array_equal(labels["sentences"], pairs["sentence_labels"][:4])
     assert "sentence_labels" not in first and (weights["sentences"] == 1).all()
     assert isinstance(dataset, tf.data.Dataset)

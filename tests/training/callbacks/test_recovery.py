@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxformer.training import DistributedModel, Recover, TrainingBlewUpError, WarmupLinear, optimizer
+from tfxformer.training import DistributedModel, Recover, TrainingDivergedError, WarmupLinear, optimizer
 from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.resume.state import State
 
@@ -147,7 +147,7 @@ def test_gives_up_with_the_last_good_state():
     x, y = batches(20, bad=range(10, 20))
     model = regression()
     recover = Recover(every=1, limit=2)
-    with pytest.warns(UserWarning, match="Recover"), pytest.raises(TrainingBlewUpError, match="blew up 3 times"):
+    with pytest.warns(UserWarning, match="Recover"), pytest.raises(TrainingDivergedError, match="blew up 3 times"):
         fit(model, x, y, recover)
     alone = regression()
     fit(alone, x[:9], y[:9])

@@ -324,7 +324,7 @@ def test_another_model_is_refused(copied):
     with pytest.raises(training.ResumeError, match=r"middle.kernel \(48, 17\) float32 here"):
         wide.fit(**resume_cases.data(options), epochs=2, callbacks=[training.Resume(folder)])
     with pytest.raises(training.ResumeError, match="another model"):
-        training.checkpoint_state.give_weights("x", {}, wide)
+        training.checkpoint_state.restore_weights("x", {}, wide)
 
 
 def test_other_batches_or_another_seed_are_refused(copied):

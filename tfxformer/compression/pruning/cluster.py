@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.pruning.held_kernels import (
+    constrain,
+    release_before_next_fit,
+    trainable_kernels,
+    unconstrain,
+)
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.training.resume.state import value_of
 
@@ -67,7 +72,7 @@ class Cluster(keras.callbacks.Callback):
         with self.model.distribute_strategy.scope():
             for kernel in kernels:
                 engine = KernelClustering(kernel, self.number_of_clusters)
-                hold(kernel.variable, engine)
+                constrain(kernel.variable, engine)
                 self._clustered.append(_Clustered(kernel, engine))
         self._chosen = False
         self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
@@ -84,7 +89,7 @@ class Cluster(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._snap()  # the optimizer's EMA, written into the weights before this call, has many values
-        let_go(self.model, [clustered.kernel.variable for clustered in self._clustered])
+        unconstrain(self.model, [clustered.kernel.variable for clustered in self._clustered])
         self._clustered = []
 
     def resume_state(self) -> dict:

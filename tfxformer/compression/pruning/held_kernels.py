@@ -60,7 +60,7 @@ def hold(variable: keras.Variable, engine) -> None:
     variable.constraint = HeldConstraint(engine, variable.constraint)
 
 
-def let_go(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
+def unconstrain(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
     """Gives some kernels their own constraints; with the last ones the model is as it was."""
     variables = list(variables)
     for variable in variables:

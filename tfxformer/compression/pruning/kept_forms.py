@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.pruning.held_kernels import HeldConstraint, hold, let_go, release_before_next_fit
+from tfxformer.compression.pruning.held_kernels import HeldConstraint, constrain, release_before_next_fit, unconstrain
 from tfxformer.compression.weights.matrices import all_kernels
 from tfxformer.training.resume.state import value_of
 
@@ -31,7 +31,7 @@ class KeptForms:
             if self._held:
                 release_before_next_fit(model)
             for kernel, engine in self._held:
-                hold(kernel, engine)
+                constrain(kernel, engine)
 
     def release(self) -> None:
         """Brings the kernels into their forms once more (an average of weights may have left them), and lets go."""
@@ -39,7 +39,7 @@ class KeptForms:
             for kernel, engine in self._held:
                 kernel.assign(engine.after_update())
         if self._held:
-            let_go(self.model, [kernel for kernel, _ in self._held])
+            unconstrain(self.model, [kernel for kernel, _ in self._held])
         self._held = []
 
 

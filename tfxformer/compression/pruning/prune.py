@@ -12,7 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.pruning.held_kernels import hold, let_go, release_before_next_fit, trainable_kernels
+from tfxformer.compression.pruning.held_kernels import (
+    constrain,
+    release_before_next_fit,
+    trainable_kernels,
+    unconstrain,
+)
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
@@ -113,7 +118,7 @@ class Prune(keras.callbacks.Callback):
                 )
                 if self.method == "movement":
                     see_gradients(optimizer, kernel.variable, engine.see_gradient)
-                hold(kernel.variable, engine)
+                constrain(kernel.variable, engine)
                 self._pruned.append(_Pruned(kernel, engine))
         self._masks_match_weights = False
         self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
@@ -130,7 +135,7 @@ class Prune(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._apply_masks()  # the optimizer's EMA, written into the weights before this call, is dense
-        let_go(self.model, [pruned.kernel.variable for pruned in self._pruned])
+        unconstrain(self.model, [pruned.kernel.variable for pruned in self._pruned])
         self._pruned = []
 
     def resume_state(self) -> dict:

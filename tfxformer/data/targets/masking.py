@@ -27,7 +27,7 @@ class MaskedTokens(NamedTuple):
     weights: np.ndarray
 
 
-class MaskedPlaces(NamedTuple):
+class MaskedPositions(NamedTuple):
     """The same by places: `token_ids` int32 [B,S]; `positions` int32 [B,P], -1 where a row has fewer; `labels` int32
     and `weights` float32 [B,P] of these places."""
 
@@ -110,12 +110,12 @@ def most_places(sequence_length: int, rate: float) -> int:
     return min(sequence_length, int(np.ceil(rate * sequence_length + 1e-9)))
 
 
-def by_places(masked: MaskedTokens, count: int) -> MaskedPlaces:
+def by_places(masked: MaskedTokens, count: int) -> MaskedPositions:
     """The hidden places of each row in their order, `count` columns; no row may have more."""
     order = np.argsort(masked.weights == 0, axis=1, kind="stable")[:, :count]
     weights = np.take_along_axis(masked.weights, order, axis=1)
     positions = np.where(weights > 0, order, -1).astype(np.int32)
-    return MaskedPlaces(masked.token_ids, positions, np.take_along_axis(masked.labels, order, axis=1), weights)
+    return MaskedPositions(masked.token_ids, positions, np.take_along_axis(masked.labels, order, axis=1), weights)
 
 
 def _units(original, ordinary, continuations) -> np.ndarray:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfxformer.export.errors import ExportError
-from tfxformer.layers.quantization.graph_form import STATIC_INT8, Numerics
+from tfxformer.layers.quantization.graph_form import STATIC_INT8, GraphForm
 from tfxformer.runtime.format import flatbuffer
 
 # -1e9 would be -inf in the float16 arithmetic of phone GPUs; exp(-1e4) is zero in float32 just as well.
-FLOAT_NUMERICS = Numerics(mask_value=-1e4, layer_norm="product", embedding="gather")
+FLOAT_NUMERICS = GraphForm(mask_value=-1e4, layer_norm="product", embedding="gather")
 # One scale covers scores and mask in int16 too.
-INT16_NUMERICS = Numerics(mask_value=-30.0, layer_norm="product", embedding="gather")
+INT16_NUMERICS = GraphForm(mask_value=-30.0, layer_norm="product", embedding="gather")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Mode:
         name: str.
         weight_bytes: float, the least number of bytes that an element of a weight takes in the file.
         tolerance: float, the largest relative L2 error of the outputs against Keras.
-        numerics: Numerics, how the graph is written.
+        graph_form: GraphForm, how the graph is written.
         calibrated: bool, whether activations are quantized from representative texts.
         equalized: bool, whether a task's products are written around their outliers (`layers.equalization`).
         splits_outliers: bool, whether outlier channels of an encoder are computed apart (`layers.outlier_channels`).
@@ -39,7 +39,7 @@ class Mode:
     name: str
     weight_bytes: float
     tolerance: float
-    numerics: Numerics = FLOAT_NUMERICS
+    graph_form: GraphForm = FLOAT_NUMERICS
     calibrated: bool = False
     equalized: bool = False
     splits_outliers: bool = False

@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.fake_quantization import rounding
-from tfxformer.layers.quantization.graph_form import Numerics, written
+from tfxformer.layers.quantization.graph_form import GraphForm, written
 
 
 class _OnePart:
@@ -20,7 +20,7 @@ class _OnePart:
 
     def __init__(self, quantization, part):
         self._quantization, self._part = quantization, part
-        self.numerics = quantization.numerics
+        self.graph_form = quantization.graph_form
 
     def concerns(self, layer) -> bool:
         return self._quantization.concerns(layer)
@@ -37,17 +37,17 @@ def part_of(layer) -> str:
     return layer.path.split("/")[0]
 
 
-def sensitivities(model, batches: Iterable[dict], numerics: Numerics) -> dict[str, float]:
+def sensitivities(model, batches: Iterable[dict], graph_form: GraphForm) -> dict[str, float]:
     """The relative L2 error of the outputs when one part rounds, by its path, the largest first.
 
     Args:
         model: a task on an encoder, an `Encoder`, or a model of anybody's around them.
         batches: what it is called with, such as dicts of int32 [B, S]; they give the ranges too.
-        numerics: Numerics, as the file is written.
+        graph_form: GraphForm, as the file is written.
     """
     batches = list(batches)
     whole = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-    quantization = observing.observe_ranges(model, [whole], numerics)
+    quantization = observing.observe_ranges(model, [whole], graph_form)
     wanted, errors = _outputs(model, whole, _OnePart(quantization, None)), {}
     for part in dict.fromkeys(map(part_of, quantization.layers)):
         found = _outputs(model, whole, _OnePart(quantization, part))
@@ -55,13 +55,13 @@ def sensitivities(model, batches: Iterable[dict], numerics: Numerics) -> dict[st
     return dict(sorted(errors.items(), key=lambda pair: -pair[1]))
 
 
-def worst_parts(model, batches: Iterable[dict], numerics: Numerics, count: int) -> tuple[str, ...]:
+def worst_parts(model, batches: Iterable[dict], graph_form: GraphForm, count: int) -> tuple[str, ...]:
     """The paths of the `count` parts that are most sensitive."""
-    return tuple(sensitivities(model, batches, numerics))[:count]
+    return tuple(sensitivities(model, batches, graph_form))[:count]
 
 
 def _outputs(model, batch, quantization) -> np.ndarray:
-    with rounding(quantization), written(quantization.numerics):
+    with rounding(quantization), written(quantization.graph_form):
         outputs = model(tree.map_structure(ops.convert_to_tensor, batch))
     if isinstance(outputs, dict):  # an Encoder's
         outputs = outputs.get("sequence_output", outputs)

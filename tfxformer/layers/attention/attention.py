@@ -15,7 +15,7 @@ from tfxformer.layers.dense import child_dense
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 
 
 def split_heads(x, heads: int):
@@ -171,17 +171,17 @@ class Attention(KnownKeywords, keras.layers.Layer):
         position=None,
         training=None,
         seed=None,
-        numerics: Numerics = DEFAULT,
+        graph_form: GraphForm = DEFAULT,
     ):
         if training and cache is None and not rounds(self):
             return self.output_projection(self.training_context(inputs, source, bias, seed, rotary))
         readers = (self.key, self.value)
-        project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), numerics)
+        project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), graph_form)
         query = split_heads(project(self.query) * self.scale, self.num_heads)
         query = query if rotary is None else rotate(query, *rotary)
         if cache is None or position is not None:
             if source is not None:
-                project = equalized(source, readers, numerics)
+                project = equalized(source, readers, graph_form)
             key, value = self._key_value(source, project)
             key = key if rotary is None else rotate(key, *rotary)
         if cache is not None:

@@ -19,7 +19,7 @@ def _lowest(mask_value: float, dtype) -> float:
 class MaskBias(keras.Operation):
     """Turns what is hidden (1, else 0) into a bias on attention scores.
 
-    A `mask_value` that is the default gives way to that of the numerics in force (`numerics.written`).
+    A `mask_value` that is the default gives way to that of the graph_form in force (`graph_form.written`).
 
     Args:
         mask_value: float, the bias of what is hidden.

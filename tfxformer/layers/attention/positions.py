@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
-from tfxformer.layers.quantization.graph_form import DEFAULT, Numerics, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")
 
@@ -78,7 +78,7 @@ class PositionEmbedding(KnownKeywords, keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, token_ids, positions=None, numerics: Numerics = DEFAULT):
+    def call(self, token_ids, positions=None, graph_form: GraphForm = DEFAULT):
         length = token_ids.shape[1]
         if length is not None and length > self.usable_positions:
             raise ValueError(
@@ -87,7 +87,7 @@ class PositionEmbedding(KnownKeywords, keras.layers.Layer):
             )
         if positions is not None:
             positions = positions + (self.offset + self.shift)
-            rows = embedding_lookup(self.embeddings, positions, chosen(numerics).embedding)
+            rows = embedding_lookup(self.embeddings, positions, chosen(graph_form).embedding)
             return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
             rows = self.embeddings[: ops.shape(token_ids)[1]]

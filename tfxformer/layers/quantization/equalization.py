@@ -184,18 +184,18 @@ def shrink_columns(table: np.ndarray):
     return scale.astype(np.float32) if scale.max() > 2.0 else None
 
 
-def equalized(inputs, layers, numerics):
-    """What Dense layers make of one input, written as `numerics` says.
+def equalized(inputs, layers, graph_form):
+    """What Dense layers make of one input, written as `graph_form` says.
 
     Args:
         inputs: [..., D], read by all of `layers`.
         layers: tuple of Dense layers.
-        numerics: Numerics.
+        graph_form: GraphForm.
 
     Returns:
         project(layer, units=None): [..., F], or only its channels `units`, an int array.
     """
-    equalization = numerics.equalization
+    equalization = graph_form.equalization
     scale = None if equalization is None else equalization.scale(inputs, layers)
     if scale is not None:
         inputs = scaled(inputs, scale)
@@ -213,9 +213,9 @@ def equalized(inputs, layers, numerics):
     return project
 
 
-def equalized_product(layer, inputs, numerics):
+def equalized_product(layer, inputs, graph_form):
     """A Dense layer without activation of inputs that come as its written kernel wants them."""
-    kernel, bias = numerics.equalization.weights(layer)
+    kernel, bias = graph_form.equalization.weights(layer)
     product = ops.matmul(inputs, kernel)
     return layer.after(product if bias is None else product + bias)
 

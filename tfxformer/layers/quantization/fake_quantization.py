@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.quantization.graph_form import Numerics
+from tfxformer.layers.quantization.graph_form import GraphForm
 
 _in_force = contextvars.ContextVar("fake_quantization", default=None)
 
@@ -28,12 +28,12 @@ class FakeQuantization:
 
     Args:
         ranges: {(layer, name): (lowest, highest)}, of everything that its layers round.
-        numerics: Numerics, how blocks are written.
+        graph_form: GraphForm, how blocks are written.
         layers: further layers that it concerns: those that round nothing themselves, but hold others that do.
     """
 
-    def __init__(self, ranges: dict, numerics: Numerics, layers: Iterable = ()):
-        self.numerics = numerics
+    def __init__(self, ranges: dict, graph_form: GraphForm, layers: Iterable = ()):
+        self.graph_form = graph_form
         self.ranges = {(id(layer), name): limits for (layer, name), limits in ranges.items()}
         self.layers = list({id(layer): layer for layer, _ in ranges}.values())  # those that round
         # Kept with their ids, so that an id stays its layer's.
@@ -62,11 +62,11 @@ class RangeObserver:
 
     Args:
         layers: those that are to round, as far as they can.
-        numerics: Numerics, how blocks are written.
+        graph_form: GraphForm, how blocks are written.
     """
 
-    def __init__(self, layers, numerics: Numerics):
-        self.numerics = numerics
+    def __init__(self, layers, graph_form: GraphForm):
+        self.graph_form = graph_form
         self._layers = {id(layer): layer for layer in layers}
         self._ranges = {}
 
@@ -87,7 +87,7 @@ class RangeObserver:
     def fake_quantization(self) -> FakeQuantization:
         """What rounds in the ranges that were seen."""
         ranges = {key: limits if limits[0] < limits[1] else (0.0, 1.0) for key, limits in self._ranges.items()}
-        return FakeQuantization(ranges, self.numerics, self._layers.values())
+        return FakeQuantization(ranges, self.graph_form, self._layers.values())
 
 
 @contextlib.contextmanager

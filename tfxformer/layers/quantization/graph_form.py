@@ -13,7 +13,7 @@ from tfxformer.layers.quantization.equalization import Equalization
 
 @keras.saving.register_keras_serializable("tfxformer")
 @dataclass(frozen=True)
-class Numerics:
+class GraphForm:
     """The writing of a graph, chosen where it is built; the weights and (up to rounding) the result stay.
 
     Attributes:
@@ -48,28 +48,28 @@ class Numerics:
         return cls(**{**config, "channels_apart": tuple(config["channels_apart"])})
 
 
-DEFAULT = Numerics()
+DEFAULT = GraphForm()
 # What computes in int8 throughout. One scale covers scores and mask: the mask must not be far larger than the scores.
-STATIC_INT8 = Numerics(mask_value=-30.0, layer_norm="inner_product", embedding="gather")
+STATIC_INT8 = GraphForm(mask_value=-30.0, layer_norm="inner_product", embedding="gather")
 
-_in_force = contextvars.ContextVar("numerics", default=None)
+_in_force = contextvars.ContextVar("graph_form", default=None)
 
 
 @contextlib.contextmanager
-def written(numerics: Numerics | None):
-    """Inside the block, layers of ours that were given no other numerics compute with these, in any Keras model."""
-    token = _in_force.set(numerics)
+def written(graph_form: GraphForm | None):
+    """Inside the block, layers of ours that were given no form of their own are written in this one, in any Keras model."""
+    token = _in_force.set(graph_form)
     try:
         yield
     finally:
         _in_force.reset(token)
 
 
-def writing_in_force() -> Numerics | None:
-    """The numerics of the innermost `written` block; None outside of one."""
+def writing_in_force() -> GraphForm | None:
+    """The form of the innermost `written` block; None outside of one."""
     return _in_force.get()
 
 
-def chosen(numerics: Numerics) -> Numerics:
-    """The numerics that a layer was given; where those are the default, the ones in force."""
-    return _in_force.get() or numerics if numerics == DEFAULT else numerics
+def chosen(graph_form: GraphForm) -> GraphForm:
+    """The form that a layer was given; where it is the default, the one in force."""
+    return _in_force.get() or graph_form if graph_form == DEFAULT else graph_form

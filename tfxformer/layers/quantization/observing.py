@@ -8,25 +8,25 @@ from dataclasses import replace
 from keras import ops, tree
 
 from tfxformer.layers.quantization.fake_quantization import FakeQuantization, RangeObserver, rounding
-from tfxformer.layers.quantization.graph_form import Numerics, written
+from tfxformer.layers.quantization.graph_form import GraphForm, written
 from tfxformer.layers.quantization.outlier_channels import ChannelObserver
 
 
-def written_apart(model, batches: Iterable[dict], numerics: Numerics) -> Numerics:
-    """The numerics with the channels that batches ask to be computed apart.
+def with_outliers_apart(model, batches: Iterable[dict], graph_form: GraphForm) -> GraphForm:
+    """The form with the channels that batches ask to be computed apart.
 
     Args:
         model: a task, a backbone, or a model of anybody's around them.
         batches: what it is called with, such as dicts of int32 [B, S].
     """
-    observer = ChannelObserver(_layers(model), numerics)
+    observer = ChannelObserver(_layers(model), graph_form)
     _watch(model, batches, observer)
-    return replace(numerics, channels_apart=observer.channels_apart())
+    return replace(graph_form, channels_apart=observer.channels_apart())
 
 
-def observe_ranges(model, batches: Iterable[dict], numerics: Numerics) -> FakeQuantization:
-    """What rounds the model in the ranges that batches have; arguments as `written_apart` has them."""
-    observer = RangeObserver(_layers(model), numerics)
+def observe_ranges(model, batches: Iterable[dict], graph_form: GraphForm) -> FakeQuantization:
+    """What rounds the model in the ranges that batches have; arguments as `with_outliers_apart` has them."""
+    observer = RangeObserver(_layers(model), graph_form)
     _watch(model, batches, observer)
     return observer.fake_quantization()
 
@@ -36,6 +36,6 @@ def _layers(model) -> list:
 
 
 def _watch(model, batches, observer) -> None:
-    with rounding(observer), written(observer.numerics):
+    with rounding(observer), written(observer.graph_form):
         for batch in batches:
             model(tree.map_structure(ops.convert_to_tensor, batch))

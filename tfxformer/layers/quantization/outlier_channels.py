@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.layers.quantization.fake_quantization import RangeObserver
-from tfxformer.layers.quantization.graph_form import Numerics
+from tfxformer.layers.quantization.graph_form import GraphForm
 
 OUTLIER_RATIO = 5.0  # of a channel's largest magnitude to the median channel's, from which on it is computed apart
 MOST_CHANNELS = 8  # of one sum
@@ -25,11 +25,11 @@ class ChannelObserver(RangeObserver):
 
     Args:
         layers: those that are watched.
-        numerics: Numerics, how blocks are written.
+        graph_form: GraphForm, how blocks are written.
     """
 
-    def __init__(self, layers, numerics: Numerics):
-        super().__init__(layers, numerics)
+    def __init__(self, layers, graph_form: GraphForm):
+        super().__init__(layers, graph_form)
         self._largest = {}
 
     def rounded(self, x, layer, name: str):
@@ -39,7 +39,7 @@ class ChannelObserver(RangeObserver):
         return x
 
     def channels_apart(self) -> tuple:
-        """What `Numerics.channels_apart` takes."""
+        """What `GraphForm.channels_apart` takes."""
         found = ((path, choose_channels(largest)) for path, largest in self._largest.items())
         return tuple((path, channels) for path, channels in found if channels)
 
@@ -50,6 +50,6 @@ def choose_channels(largest: np.ndarray) -> tuple[int, ...]:
     return tuple(sorted(int(i) for i in order if largest[i] > OUTLIER_RATIO * np.median(largest)))
 
 
-def channels_apart(norm, numerics: Numerics):
+def channels_apart(norm, graph_form: GraphForm):
     """The channels of a norm's input that are computed apart: tuple of int, or None."""
-    return dict(numerics.channels_apart).get(norm.path)
+    return dict(graph_form.channels_apart).get(norm.path)

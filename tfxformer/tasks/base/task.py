@@ -15,11 +15,11 @@ from tfxformer.data.targets.labels import check_read_labels
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models import make_backbone
-from tfxformer.models.adapted import describe_adapters, restore_adapters, take_adapters
+from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
 from tfxformer.models.backbone import Backbone
 from tfxformer.tasks.base.class_weights import weigh_classes
 from tfxformer.tasks.base.task_data import TaskData
@@ -96,8 +96,8 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         return {}
 
     @staticmethod
-    def graph(backbone: Backbone, heads: dict, inputs: dict, numerics: Numerics = DEFAULT):
-        """The logits of a batch, written as `numerics` says."""
+    def graph(backbone: Backbone, heads: dict, inputs: dict, graph_form: GraphForm = DEFAULT):
+        """The logits of a batch, written as `graph_form` says."""
         raise NotImplementedError("A task defines its graph.")
 
     @classmethod
@@ -150,14 +150,14 @@ class Task(TaskData, NamedInputs, ScheduledModel):
 
     # ---- graph ------------------------------------------------------------------------------------------------
 
-    def forward(self, inputs: dict, numerics: Numerics = DEFAULT):
-        """The logits of the same layers in another writing: what export traces; see `Numerics`."""
-        return self._unprompted(self.graph(self.backbone, self.heads, self.backbone.prompted(inputs), numerics))
+    def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT):
+        """The logits of the same layers in another writing: what export traces; see `GraphForm`."""
+        return self._unprompted(self.graph(self.backbone, self.heads, self.backbone.prompted(inputs), graph_form))
 
     def call(self, inputs, training=None, mask=None):
-        numerics = writing_in_force()
-        if numerics is not None:
-            return self.forward({name: inputs[name] for name in self.input}, numerics)
+        graph_form = writing_in_force()
+        if graph_form is not None:
+            return self.forward({name: inputs[name] for name in self.input}, graph_form)
         return self._unprompted(super().call(self.backbone.prompted(inputs), training=training, mask=mask))
 
     def _unprompted(self, logits):
@@ -324,7 +324,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        adapters = take_adapters(config)
+        adapters = collect_adapters(config)
         if isinstance(config["backbone"], dict):  # else one that several tasks share
             config["backbone"] = keras.saving.deserialize_keras_object(
                 config["backbone"], custom_objects=custom_objects

@@ -7,9 +7,9 @@ import numpy as np
 
 from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.gathering import at_positions
+from tfxformer.models.gathering import gather_positions
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
@@ -60,13 +60,13 @@ class BertPretraining(MaskedLM):
         return {**MaskedLM.make_heads(backbone), "sentences": head}
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        outputs = backbone.forward(inputs, numerics)
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        outputs = backbone.forward(inputs, graph_form)
         sequence = outputs["sequence_output"]
         if POSITIONS in inputs:
-            sequence = at_positions(sequence, inputs[POSITIONS])
+            sequence = gather_positions(sequence, inputs[POSITIONS])
         return {
-            TOKENS: token_logits(backbone, heads, sequence, numerics),
+            TOKENS: token_logits(backbone, heads, sequence, graph_form),
             SENTENCES: heads["sentences"](outputs["pooled_output"]),
         }
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.data.targets.masking import MaskedPlaces
+from tfxformer.data.targets.masking import MaskedPositions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM, token_logits
 
 RANKS = "masked_ranks"
@@ -48,14 +48,14 @@ class PermutationLM(MaskedLM):
         queries = self.backbone.two_streams(inputs, positions, ranks, self.mask_id)
         return token_logits(self.backbone, self.heads, queries)
 
-    def hide_places(self, token_ids, generator: np.random.Generator) -> MaskedPlaces:
+    def mask_positions(self, token_ids, generator: np.random.Generator) -> MaskedPositions:
         """The chosen places in a random order; no token is hidden, nor replaced."""
-        places = super().hide_places(token_ids, generator)
+        places = super().mask_positions(token_ids, generator)
         order = generator.permuted(
             np.broadcast_to(np.arange(places.positions.shape[1]), places.positions.shape), axis=1
         )
         columns = (np.take_along_axis(array, order, axis=1) for array in places[1:])
-        return MaskedPlaces(np.asarray(token_ids, np.int32), *columns)
+        return MaskedPositions(np.asarray(token_ids, np.int32), *columns)
 
     def _at(self, inputs, positions):
         # All masks at once: none sees another.

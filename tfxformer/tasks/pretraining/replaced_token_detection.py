@@ -10,9 +10,9 @@ from keras import ops
 
 from tfxformer.files import replacing_folder
 from tfxformer.keywords import checked
-from tfxformer.layers import DEFAULT, Numerics
+from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models import Encoder
-from tfxformer.models.gathering import place_at
+from tfxformer.models.gathering import scatter_positions
 from tfxformer.models.heads import ReplacedTokenHead
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
@@ -96,8 +96,8 @@ class ReplacedTokenDetection(MaskedLM):
         }
 
     @staticmethod
-    def graph(backbone, heads, inputs, numerics: Numerics = DEFAULT):
-        return heads["discriminator"](backbone.forward(inputs, numerics)["sequence_output"])
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return heads["discriminator"](backbone.forward(inputs, graph_form)["sequence_output"])
 
     def call(self, inputs, training=None, mask=None):
         if POSITIONS not in inputs:
@@ -117,8 +117,8 @@ class ReplacedTokenDetection(MaskedLM):
         drawn = keras.random.categorical(flat, 1, dtype="int32", seed=self.seed_generator)
         drawn = ops.reshape(drawn, (-1, count))
         length = ops.shape(token_ids)[1]
-        placed = place_at(ops.ones_like(positions), positions, length)
-        return ops.where(placed > 0, place_at(drawn, positions, length), token_ids)
+        placed = scatter_positions(ops.ones_like(positions), positions, length)
+        return ops.where(placed > 0, scatter_positions(drawn, positions, length), token_ids)
 
     @property
     def output_kinds(self):

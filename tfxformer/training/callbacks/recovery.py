@@ -39,7 +39,7 @@ class Recovery(NamedTuple):
     factor: float
 
 
-class TrainingBlewUpError(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """`Recover` has gone back as often as it may; the model is in its last good state."""
 
 
@@ -61,7 +61,7 @@ class Recover(keras.callbacks.Callback):
         path: a file (.npz) to keep the state in for the time of `fit`, None for memory.
 
     Raises:
-        TrainingBlewUpError: after `limit` recoveries; the model has its last good state.
+        TrainingDivergedError: after `limit` recoveries; the model has its last good state.
     """
 
     def __init__(self, factor=0.5, spike=4.0, every=100, limit=3, path=None):
@@ -205,7 +205,7 @@ class Recover(keras.callbacks.Callback):
         said = f"the loss of batch {batch} in epoch {self._epoch} was {loss:.4g} ({reason})"
         if len(self.events) > self.limit:
             self._discard()
-            raise TrainingBlewUpError(
+            raise TrainingDivergedError(
                 f"Training blew up {len(self.events)} times: {said}. The model is as it was after {kept.step} updates. "
                 "Lower the rate, lengthen the warmup, clip gradients (global_clipnorm), or look at the data; "
                 "find_learning_rate shows which rates a model stands."

@@ -90,12 +90,12 @@ class TensorBoard(KnownKeywords, keras.callbacks.TensorBoard):
             return
         self.summary.scalar("batch_learning_rate", self._learning_rate(), step=self._global_train_batch)
         if self._norms is not None:
-            self._write_norms("batch", *self._take_norms(), self._global_train_batch)
+            self._write_norms("batch", *self._collect_norms(), self._global_train_batch)
 
     def _learning_rate(self) -> float:
         return float(value_of(updating_optimizer(self.model.optimizer).learning_rate))
 
-    def _take_norms(self):
+    def _collect_norms(self):
         taken = sums, updates = self._norms.take()
         self._of_epoch = self._of_epoch[0] + sums, self._of_epoch[1] + updates
         return taken
@@ -116,7 +116,7 @@ class TensorBoard(KnownKeywords, keras.callbacks.TensorBoard):
 
     def _write_epoch(self, epoch):
         if self._norms is not None:
-            self._take_norms()
+            self._collect_norms()
             self._write_norms("epoch", *self._of_epoch, epoch)
         if self.weight_norms:
             for name, value in weight_norms(self.model).items():

@@ -121,7 +121,7 @@ def check_workers(model, told: dict) -> None:
     }
     text = json.dumps({name: _short(value) for name, value in told.items()}).encode()
     own = np.frombuffer(text.ljust(_BYTES), "uint8").astype("int32")
-    with answering(strategy):
+    with naming_lost_workers(strategy):
         rows = of_all_replicas(strategy, [own] * len(_local(strategy)))
     workers = rows[:: len(rows) // len(_tasks(strategy))].astype("uint8")
     found = [json.loads(row.tobytes()) for row in workers]
@@ -189,7 +189,7 @@ def _settled(value):
 
 
 @contextlib.contextmanager
-def answering(strategy, way_out: str = ""):
+def naming_lost_workers(strategy, way_out: str = ""):
     """Says plainly that another worker is gone, where TensorFlow says that a collective failed.
 
     Raises:

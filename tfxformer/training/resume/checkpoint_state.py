@@ -50,14 +50,14 @@ def _place(name: str) -> str:
 # ---- from the model -------------------------------------------------------------------------------------------
 
 
-def take_arrays(model, callbacks) -> dict[str, np.ndarray]:
+def collect_arrays(model, callbacks) -> dict[str, np.ndarray]:
     """Copies of all values; every worker of a cluster calls it at the same time."""
     arrays = {name: value_of(variable) for name, variable in variables_by_name(model).items()}
     accumulator = accumulator_of(model)
     if accumulator is not None:
         arrays[_BATCHES] = value_of(accumulator.batches)
         if accumulator.pending:  # else all sums are zero
-            arrays |= _take_sums(accumulator, model.distribute_strategy)
+            arrays |= _collect_sums(accumulator, model.distribute_strategy)
     for key, callback in _with_state(callbacks):
         for name, value in _state_of(callback).items():
             if _is_arrays(value):
@@ -65,7 +65,7 @@ def take_arrays(model, callbacks) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _take_sums(accumulator, strategy) -> dict[str, np.ndarray]:
+def _collect_sums(accumulator, strategy) -> dict[str, np.ndarray]:
     """For each dtype [replicas, elements], the sums of that dtype one after another: one exchange between workers."""
     taken = {}
     for dtype, variables in _by_dtype(accumulator.sums).items():
@@ -82,7 +82,7 @@ def _by_dtype(variables) -> dict:
     return found
 
 
-def take_manifest(model, source, callbacks, history) -> dict:
+def collect_manifest(model, source, callbacks, history) -> dict:
     """What is no array."""
     rate = updating_optimizer(model.optimizer)._learning_rate
     return {
@@ -188,7 +188,7 @@ def _differences(before: dict, now: dict, prefix="") -> list[str]:
     return found
 
 
-def give_arrays(arrays: dict, manifest: dict, model) -> None:
+def restore_arrays(arrays: dict, manifest: dict, model) -> None:
     """Gives every variable its value."""
     by_place = {_place(name): array for name, array in arrays.items()}
     for name, variable in variables_by_name(model).items():
@@ -198,10 +198,10 @@ def give_arrays(arrays: dict, manifest: dict, model) -> None:
         accumulator.reset()
         accumulator.batches.assign(arrays[_BATCHES])
         if accumulator.pending:
-            _give_sums(arrays, accumulator, model.distribute_strategy)
+            _restore_sums(arrays, accumulator, model.distribute_strategy)
 
 
-def give_weights(path, arrays: dict, model) -> None:
+def restore_weights(path, arrays: dict, model) -> None:
     """Gives a model its weights and random states alone.
 
     Raises:
@@ -214,7 +214,7 @@ def give_weights(path, arrays: dict, model) -> None:
             variable.assign(by_place[_place(name)])
 
 
-def _give_sums(arrays, accumulator, strategy) -> None:
+def _restore_sums(arrays, accumulator, strategy) -> None:
     replicas = strategy.num_replicas_in_sync
     for dtype, variables in _by_dtype(accumulator.sums).items():
         rows = arrays[_SUMS.format(dtype)]
@@ -226,7 +226,7 @@ def _give_sums(arrays, accumulator, strategy) -> None:
                 one.assign(part.reshape(one.shape))
 
 
-def give_rate_factor(manifest: dict, model) -> None:
+def restore_rate_factor(manifest: dict, model) -> None:
     """Puts the factor that `Recover` had found onto the schedule."""
     optimizer, factor = updating_optimizer(model.optimizer), manifest["rate_factor"]
     if factor is not None:
@@ -235,7 +235,7 @@ def give_rate_factor(manifest: dict, model) -> None:
         model.make_train_function(force=True)
 
 
-def give_callbacks(arrays: dict, manifest: dict, callbacks) -> None:
+def restore_callbacks(arrays: dict, manifest: dict, callbacks) -> None:
     """Gives the callbacks of the same class and order what they knew."""
     for key, callback in _with_state(callbacks):
         state = dict(manifest["callbacks"].get(key) or {})

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from tfxformer.training.devices.workers import answering, check_workers
+from tfxformer.training.devices.workers import check_workers, naming_lost_workers
 from tfxformer.training.resume.checkpoint_state import (
     check_data,
     check_model,
-    give_arrays,
-    give_callbacks,
-    give_rate_factor,
+    restore_arrays,
+    restore_callbacks,
+    restore_rate_factor,
     warn_of_replicas,
 )
 from tfxformer.training.resume.data_positions import positioned, split_validation
@@ -81,17 +81,17 @@ class ResumableFit:
         if self.begun is not None:
             check_model(self.begun.path, self.begun.manifest, self.begun.arrays, model)
             warn_of_replicas(self.begun.manifest, model)
-            give_rate_factor(self.begun.manifest, model)
-            give_arrays(self.begun.arrays, self.begun.manifest, model)
+            restore_rate_factor(self.begun.manifest, model)
+            restore_arrays(self.begun.arrays, self.begun.manifest, model)
         callbacks = self._callback_list()
         self._say()
         running = contextlib.nullcontext()
         if self.resume is not None:
             told = (self.begun.path, self.begun.manifest["best"]) if self.begun else (None, None)
             running = self.resume.running(model, self.source, callbacks.callbacks, model.history, *told)
-        with running, answering(model.distribute_strategy, " The training goes on from the last checkpoint."):
+        with running, naming_lost_workers(model.distribute_strategy, " The training goes on from the last checkpoint."):
             callbacks.on_train_begin()
-            self._give_callbacks(callbacks)
+            self._restore_callbacks(callbacks)
             logs = self._epochs(callbacks)
             if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
                 model.optimizer.finalize_variable_values(model.trainable_weights)
@@ -133,10 +133,10 @@ class ResumableFit:
         elif self.verbose != 0:
             print(f"Resume: on from epoch {self.epoch + 1}, batch {self.batch} ({self.begun.path}).", flush=True)
 
-    def _give_callbacks(self, callbacks) -> None:
+    def _restore_callbacks(self, callbacks) -> None:
         if self.begun is None:
             return
-        give_callbacks(self.begun.arrays, self.begun.manifest, callbacks.callbacks)
+        restore_callbacks(self.begun.arrays, self.begun.manifest, callbacks.callbacks)
         told, history = self.begun.manifest["history"], self.model.history
         history.epoch = list(told["epoch"])
         history.history = {name: list(values) for name, values in told["history"].items()}
@@ -156,8 +156,8 @@ class ResumableFit:
             callbacks.on_epoch_begin(epoch)
             known = None
             if first:  # the epoch had begun: what its beginning has reset is put back
-                give_arrays(self.begun.arrays, self.begun.manifest, model)
-                self._give_callbacks(callbacks)
+                restore_arrays(self.begun.arrays, self.begun.manifest, model)
+                self._restore_callbacks(callbacks)
                 known = self.begun.manifest["logs"]
             self.begun = None  # as large as the model
             self.done = first

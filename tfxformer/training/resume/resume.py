@@ -21,7 +21,7 @@ from tfxformer.training.resume.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
-from tfxformer.training.resume.checkpoint_state import ResumeError, give_weights, take_arrays, take_manifest
+from tfxformer.training.resume.checkpoint_state import ResumeError, collect_arrays, collect_manifest, restore_weights
 
 _EXIT_CODE = 128 + signal.SIGTERM  # as shells report a process that SIGTERM ended
 
@@ -194,8 +194,8 @@ class Resume(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Copies all values, and has them written while training goes on."""
-        arrays = take_arrays(self.model, self._callbacks)
-        manifest = take_manifest(self.model, self._source, self._callbacks, self._history)
+        arrays = collect_arrays(self.model, self._callbacks)
+        manifest = collect_manifest(self.model, self._source, self._callbacks, self._history)
         manifest |= {"batch": 0, "logs": None, "stopped": False, **self._position, "best": self._best}
         self._unsaved = 0
         if is_chief(self.model.distribute_strategy):
@@ -237,7 +237,7 @@ class Resume(keras.callbacks.Callback):
             raise ValueError(f"{self.folder} has no best checkpoint: give Resume a monitor, and fit.")
         path = self.folder / best["file"]
         arrays, _ = read_checkpoint(path)
-        give_weights(path, arrays, model)
+        restore_weights(path, arrays, model)
         return best["value"]
 
     # ---- SIGTERM ----------------------------------------------------------------------------------------------
