@@ -55,7 +55,7 @@ def trainable_kernels(model: keras.Model, layers: Callable | None, name: str) ->
     return kernels
 
 
-def hold(variable: keras.Variable, engine) -> None:
+def constrain(variable: keras.Variable, engine) -> None:
     """Lets `engine.after_update()` say what a kernel becomes after each update."""
     variable.constraint = HeldConstraint(engine, variable.constraint)
 

@@ -57,7 +57,7 @@ _in_force = contextvars.ContextVar("graph_form", default=None)
 
 @contextlib.contextmanager
 def written(graph_form: GraphForm | None):
-    """Inside the block, layers of ours that were given no form of their own are written in this one, in any Keras model."""
+    """Inside the block, layers of ours without a form of their own are written in this one, in any model."""
     token = _in_force.set(graph_form)
     try:
         yield
