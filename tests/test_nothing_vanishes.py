@@ -228,7 +228,7 @@ def test_what_has_kwargs_refuses_an_unknown_one_by_name(name, world, instances, 
         method = name.rpartition(".")[2]
         assert method in METHODS, f"{name} takes **kwargs: say in METHODS how it is called"
         positional, named = METHODS[method], {}
-        if cls.__module__.startswith("tfxformer.export"):
+        if cls.__module__.startswith("tfxformer.runtime"):
             function = getattr(request.getfixturevalue("files")[cls.__name__], method)
         elif not inspect.ismethod(function):  # a classmethod is bound already
             made = instances(cls if cls is not tasks.Task else tasks.TextClassifier)
