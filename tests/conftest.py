@@ -15,13 +15,24 @@ for shared in ("", "compression", "export", "generation", "training"):
 REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 
-def pytest_collection_modifyitems(items):
-    """Skips reference tests, visibly, where the extra is not installed."""
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too, as .ci/full does")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skips, visibly, reference tests where the extra is not installed, and slow ones that nobody asked for.
+
+    Slow ones are asked for by `--slow`, or by a test's name: `pytest tests/test_samples.py::test_name`.
+    """
+    reasons = {}
     absent = [name for name in REFERENCE if importlib.util.find_spec(name) is None]
     if absent:
-        reason = f'{", ".join(absent)} not installed: pip install -e ".[reference]"'
-        for item in items:
-            if item.get_closest_marker("reference"):
+        reasons["reference"] = f'{", ".join(absent)} not installed: pip install -e ".[reference]"'
+    if not config.getoption("--slow") and not any("::" in argument for argument in config.args):
+        reasons["slow"] = "slow: pytest --slow"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
