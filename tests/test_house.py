@@ -1,6 +1,7 @@
 """The house: who imports whom, the size of rooms, what importing costs, and that what is public is explained."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import json
@@ -57,58 +58,85 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path):
+@functools.cache
+def source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(source(path))
+
+
+@functools.cache
+def imports(path: Path) -> list[tuple[str, int, bool]]:
     """(module, line, whether at the top level) of every import in a file, as absolute names."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = set(map(id, tree.body))
-    for node in ast.walk(tree):
+    top = set(map(id, tree(path).body))
+    found = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno, id(node) in top
+            found += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the whole name"
-            yield node.module, node.lineno, id(node) in top
+            found.append((node.module, node.lineno, id(node) in top))
             if node.module == "tfxformer":
-                for alias in node.names:
-                    yield f"tfxformer.{alias.name}", node.lineno, id(node) in top
+                found += [(f"tfxformer.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_go_downward_only(path):
-    if path == PACKAGE / "__init__.py":
-        return
+def none_of(findings) -> None:
+    """Fails with every finding, a line each."""
+    findings = list(findings)
+    assert not findings, "\n" + "\n".join(findings)
+
+
+def upward(path: Path):
     here = room(path)
-    assert here in (*MAY_IMPORT, *GROUND), f"{here} has no floor in design.md"
+    if here not in (*MAY_IMPORT, *GROUND):
+        yield f"{here} has no floor in design.md"
+        return
     for module, line, _ in imports(path):
         parts = module.split(".")
         if parts[0] != "tfxformer" or len(parts) == 1:
             continue
         there = parts[1]
         below = GROUND[: GROUND.index(here)] if here in GROUND else (*GROUND, *MAY_IMPORT[here])
-        allowed = there == here or there in below or there == "__version__"
-        assert allowed, f"{name(path)}:{line} imports {module}: {here} may import {below or 'nothing of ours'}"
+        if not (there == here or there in below or there == "__version__"):
+            yield f"{name(path)}:{line} imports {module}: {here} may import {below or 'nothing of ours'}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_heavy_packages_are_imported_where_used(path):
-    if name(path) == ENGINE:
-        return
+def test_imports_go_downward_only():
+    none_of(finding for path in FILES if path != PACKAGE / "__init__.py" for finding in upward(path))
+
+
+def too_early(path: Path):
     for module, line, at_top in imports(path):
         first = module.split(".")[0]
-        assert not (at_top and first in LAZY), f"{name(path)}:{line} imports {first} at the top"
-        assert first not in ("tensorflow_model_optimization", "tf_keras"), f"{name(path)}:{line}: that is {ENGINE}'s"
-        engine = module.replace(".", "/").endswith(ENGINE.removesuffix(".py"))
-        assert not (at_top and engine), f"{name(path)}:{line} imports tfmot's engine at the top"
+        if at_top and first in LAZY:
+            yield f"{name(path)}:{line} imports {first} at the top"
+        if first in ("tensorflow_model_optimization", "tf_keras"):
+            yield f"{name(path)}:{line}: that is {ENGINE}'s"
+        if at_top and module.replace(".", "/").endswith(ENGINE.removesuffix(".py")):
+            yield f"{name(path)}:{line} imports tfmot's engine at the top"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_files_and_functions_are_short(path):
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 400, f"{name(path)} has {len(source.splitlines())} lines"
-    for node in ast.walk(ast.parse(source)):
+def test_heavy_packages_are_imported_where_used():
+    none_of(finding for path in FILES if name(path) != ENGINE for finding in too_early(path))
+
+
+def too_long(path: Path):
+    lines = len(source(path).splitlines())
+    if lines > 400:
+        yield f"{name(path)} has {lines} lines"
+    for node in ast.walk(tree(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = node.end_lineno - node.lineno + 1
-            assert lines <= 60, f"{name(path)}:{node.lineno} {node.name} has {lines} lines"
+            if lines > 60:
+                yield f"{name(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+def test_files_and_functions_are_short():
+    none_of(finding for path in FILES for finding in too_long(path))
 
 
 def public(body, prefix=""):
@@ -121,26 +149,33 @@ def public(body, prefix=""):
                 yield from public(node.body, f"{prefix}{node.name}.")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_what_is_public_is_explained(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), f"{name(path)} does not say what it is"
+def unexplained(path: Path):
+    if not ast.get_docstring(tree(path)):
+        yield f"{name(path)} does not say what it is"
     if room(path) == "cli":  # what a command does is said by its --help
         return
-    for qualified, node in public(tree.body):
-        assert ast.get_docstring(node), f"{name(path)}:{node.lineno} {qualified} has no docstring"
+    for qualified, node in public(tree(path).body):
+        if not ast.get_docstring(node):
+            yield f"{name(path)}:{node.lineno} {qualified} has no docstring"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_no_stubs(path):
-    source = path.read_text(encoding="utf-8")
-    assert not re.search(r"\b(TODO|FIXME|XXX)\b", source)
-    for node in ast.walk(ast.parse(source)):
+def test_what_is_public_is_explained():
+    none_of(finding for path in FILES for finding in unexplained(path))
+
+
+def stubs(path: Path):
+    if found := re.search(r"\b(TODO|FIXME|XXX)\b", source(path)):
+        yield f"{name(path)} says {found.group()}"
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler):
-            assert not all(isinstance(part, ast.Pass) for part in node.body), (
-                f"{name(path)}:{node.lineno} hides an error"
-            )
-            assert node.type is not None, f"{name(path)}:{node.lineno} catches everything, interrupts too"
+            if all(isinstance(part, ast.Pass) for part in node.body):
+                yield f"{name(path)}:{node.lineno} hides an error"
+            if node.type is None:
+                yield f"{name(path)}:{node.lineno} catches everything, interrupts too"
+
+
+def test_no_stubs():
+    none_of(finding for path in FILES for finding in stubs(path))
 
 
 def run(code: str) -> str:
