@@ -9,8 +9,16 @@ GGUF = ["gguf>=0.10"]
 TENSORBOARD = ["tensorboard>=2.20"]
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
-    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "keras-hub>=0.32", "pandas>=2.2"),
-    *(*GGUF, *TENSORBOARD, *NOTEBOOK),
+    *(
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "mypy>=1.13",
+        "keras-hub>=0.32",
+        "pandas>=2.2",
+    ),
+    *("mypy>=1.13", *GGUF, *TENSORBOARD, *NOTEBOOK),
 ]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
 
@@ -23,6 +31,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfxformer", "tfxformer.*"]),
+    package_data={"tfxformer": ["py.typed"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.15",

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from tfxformer.registered import announce
+
+if TYPE_CHECKING:  # what editors and type checkers complete; at run time a name is imported when it is first used
+    from tfxformer import checkpoints as checkpoints
+    from tfxformer import compression as compression
+    from tfxformer import data as data
+    from tfxformer import export as export
+    from tfxformer import generation as generation
+    from tfxformer import layers as layers
+    from tfxformer import models as models
+    from tfxformer import runtime as runtime
+    from tfxformer import samples as samples
+    from tfxformer import tasks as tasks
+    from tfxformer import text as text
+    from tfxformer import training as training
+    from tfxformer.checkpoints import from_pretrained as from_pretrained
+    from tfxformer.models import StackConfig as StackConfig
+    from tfxformer.models import TransformerConfig as TransformerConfig
+    from tfxformer.models import build as build
 
 __version__ = "0.5.0"
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar, overload
 
 # What transformers, sentence-transformers, KerasHub and others call an option -> what it is here, the first that the
 # call takes. "name=value" shows how it is said.
@@ -303,6 +304,13 @@ def keywords_of(cls: type, method: str = "__init__") -> tuple[str, ...]:
     return tuple(found)
 
 
+_Function = TypeVar("_Function", bound=Callable)
+
+
+@overload
+def checked(function: _Function) -> _Function: ...
+@overload
+def checked(*, to=...) -> Callable[[_Function], _Function]: ...
 def checked(function=None, *, to=None):
     """Makes a function or method that passes keywords on refuse those that nothing takes, before it does anything.
 

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what editors and type checkers complete; at run time a name is imported when it is first used
+    from tfxformer.export.errors import ExportError as ExportError
+    from tfxformer.export.litert import ExportReport as ExportReport
+    from tfxformer.export.litert import export_litert as export_litert
+    from tfxformer.export.litertlm import bundle_litertlm as bundle_litertlm
+    from tfxformer.export.quantization.accuracy_gate import AccuracyGate as AccuracyGate
+    from tfxformer.runtime import Inspection as Inspection
+    from tfxformer.runtime import LiteRTGenerator as LiteRTGenerator
+    from tfxformer.runtime import LiteRTModel as LiteRTModel
+    from tfxformer.runtime import inspect as inspect
 
 _NAMES = {
     "AccuracyGate": "export.quantization.accuracy_gate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,6 +17,9 @@ from tfxformer.tasks.base.streams import split_given
 from tfxformer.tasks.base.task import Task
 from tfxformer.text import Tokenizer
 from tfxformer.training.inputs.given import Given
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -166,7 +170,7 @@ class MultiTask(Task):
         return {**super().get_config(), **mixture, "tasks": described}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config, custom_objects=None) -> Self:
         config = dict(config)
         adapters = collect_adapters(config)
         backbone = keras.saving.deserialize_keras_object(config.pop("backbone"), custom_objects=custom_objects)

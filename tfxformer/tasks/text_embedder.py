@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -28,6 +29,9 @@ from tfxformer.models.pooling import Pooling, UnitLength
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.tasks.base.tokenizer import has_tokenizer, lowercasing, open_tokenizer
 from tfxformer.training.compiling.outputs import Output
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: attention grows with their square
 
@@ -148,7 +152,7 @@ class TextEmbedder(Task):
 
     @classmethod
     @checked
-    def from_pretrained(cls, folder_or_hub_id, *, tokenizer=None, revision=None, **arguments):
+    def from_pretrained(cls, folder_or_hub_id, *, tokenizer=None, revision=None, **arguments) -> Self:
         """See `Task.from_pretrained`; a folder of sentence-transformers says the other arguments itself."""
         folder = resolve(folder_or_hub_id, revision)
         if folder.is_file():  # GGUF

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -23,6 +23,9 @@ from tfxformer.text.forks import renew_in_children
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
 from tfxformer.text.vocabulary import training as vocabulary
 from tfxformer.text.vocabulary import trimming
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Tokenizer:
@@ -68,12 +71,12 @@ class Tokenizer:
 
     @classmethod
     @checked
-    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+    def from_pretrained(cls, folder: str | Path) -> Self:
         """From a Hugging Face folder: tokenizer.json, or vocab.txt where only that exists."""
         return cls(*files.read_folder(folder))
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
+    def from_file(cls, path: str | Path) -> Self:
         """From one tokenizer.json; special tokens are found by their conventional names."""
         return cls(files.read_tokenizer_json(path))
 
@@ -84,20 +87,20 @@ class Tokenizer:
         lowercase: bool = True,
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
-    ) -> Tokenizer:
+    ) -> Self:
         """From a BERT vocab.txt; `strip_accents=None` strips them exactly when lowercasing."""
         vocabulary = files.read_vocabulary(path)
         return cls(files.wordpiece(vocabulary, lowercase, strip_accents, tokenize_chinese_chars).to_str())
 
     @classmethod
-    def from_gguf(cls, fields: Mapping[str, Any]) -> Tokenizer:
+    def from_gguf(cls, fields: Mapping[str, Any]) -> Self:
         """From the metadata of a GGUF file (`checkpoints.GGUFFile(path).metadata`): byte-level BPE."""
         return cls(*gguf.read_fields(fields))
 
     @classmethod
     def train_byte_level_bpe(
         cls, texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str] = ("<|endoftext|>",)
-    ) -> Tokenizer:
+    ) -> Self:
         """A byte-level BPE learned from texts, of at most `vocabulary_size` tokens, all 256 bytes among them.
 
         The first special token, where there is one, begins and ends texts and pads batches.
@@ -108,7 +111,7 @@ class Tokenizer:
         return cls(*vocabulary.byte_level_bpe(texts, vocabulary_size, special_tokens))
 
     @classmethod
-    def train_word_piece(cls, texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> Tokenizer:
+    def train_word_piece(cls, texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> Self:
         """A BERT tokenizer (WordPiece) learned from texts, of at most `vocabulary_size` tokens.
 
         Raises:
@@ -117,7 +120,7 @@ class Tokenizer:
         return cls(*vocabulary.word_piece(texts, vocabulary_size, lowercase))
 
     @classmethod
-    def characters(cls, text: str) -> Tokenizer:
+    def characters(cls, text: str) -> Self:
         """One id for each character of a text, in their order, and a last one for any other character.
 
         It has no begin and no end token; a batch is padded with the last id.
@@ -125,7 +128,7 @@ class Tokenizer:
         return cls(*vocabulary.characters(text))
 
     @classmethod
-    def from_json(cls, content: str) -> Tokenizer:
+    def from_json(cls, content: str) -> Self:
         """From what `to_json` wrote, or from the bare text of a tokenizer.json."""
         parts = json.loads(content)
         if "tokenizer" not in parts:
@@ -269,7 +272,7 @@ class Tokenizer:
         with self._lock:
             run = self._run(is_split_into_words, return_offsets)
             if limit is not None:
-                self._check_room(run, inputs, pairs is not None, limit, strategy, stride)
+                run.check_room(inputs, pairs is not None, limit, strategy, stride)
             if limit is not None and strategy is not None:
                 side = self.truncation_side
                 run.backend.enable_truncation(limit, stride=stride, strategy=strategy, direction=side)
@@ -359,31 +362,6 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocabulary_size} tokens, model_max_length={self.model_max_length})"
-
-    def _check_room(self, run: Run, inputs: list, paired: bool, limit: int, strategy: str | None, stride: int) -> None:
-        """Raises where the special tokens, or the text that is not cut, leave no room.
-
-        The backend itself does not cut at all then, or aborts without naming the text.
-        """
-        room = limit - self._backend.num_special_tokens_to_add(paired)
-        if room <= stride:
-            raise ValueError(
-                f"A sequence length of {limit} leaves room for {room} tokens besides the special ones; "
-                f"it must be longer{f' than the stride of {stride}' if stride else ''}."
-            )
-        if not paired or strategy not in ("only_first", "only_second"):
-            return
-        kept = 0 if strategy == "only_second" else 1
-        counts = run.counts([pair[kept] for pair in inputs], special_tokens=False)
-        tight = np.flatnonzero(room - counts <= stride)
-        cut = run.counts([inputs[index][1 - kept] for index in tight], special_tokens=False)
-        for index, cut_count in zip(tight, cut, strict=True):
-            if counts[index] + cut_count > room:
-                raise ValueError(
-                    f"{('texts', 'pairs')[kept]}[{index}] has {counts[index]} tokens and is kept whole by "
-                    f"truncation={strategy!r}: of {limit} that leaves {room - counts[index]} for the other "
-                    f"text, with a stride of {stride}. Shorten it or give a longer sequence_length."
-                )
 
     def _run(self, words: bool, with_offsets: bool = False) -> Run:
         """A pass over texts; call it holding the lock.

@@ -6,6 +6,10 @@ import math
 import warnings
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Schedule:
@@ -20,7 +24,7 @@ class Schedule:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config: dict) -> Schedule:
+    def from_config(cls, config: dict) -> Self:
         return cls(**config)
 
     def last_acting_step(self, step: int) -> int | None:

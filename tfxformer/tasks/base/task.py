@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -29,6 +30,9 @@ from tfxformer.training.inputs.array_checks import check_outputs
 from tfxformer.training.inputs.checked_batches import checked_batches, refusals
 from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import ScheduledModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
@@ -253,7 +257,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     @checked(to="__init__")
     def from_pretrained(
         cls, folder_or_hub_id, *, tokenizer=None, dtype=None, gradient_checkpointing=False, revision=None, **arguments
-    ):
+    ) -> Self:
         """A task on a checkpoint: its head is read where the file has it, else new (said in a warning).
 
         Args:
@@ -322,7 +326,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config, custom_objects=None) -> Self:
         config = dict(config)
         adapters = collect_adapters(config)
         if isinstance(config["backbone"], dict):  # else one that several tasks share
