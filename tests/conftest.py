@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -17,6 +18,14 @@ REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too, as .ci/full does")
+    parser.addoption("--shuffle", metavar="SEED", help="run files, and the tests of each, in a random order")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `-n auto` means: for up to three files none of their own, whose start would cost more."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    return 0 if len(files) <= 3 and all(name.endswith(".py") for name in files) else None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -34,6 +43,10 @@ def pytest_collection_modifyitems(config, items):
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if seed := config.getoption("--shuffle"):
+        random.Random(seed).shuffle(items)
+        files = {}  # each file's tests stay together, so that what they share is made once
+        items.sort(key=lambda item: files.setdefault(item.path, len(files)))
 
 
 @pytest.fixture(autouse=True)

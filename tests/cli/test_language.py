@@ -87,6 +87,7 @@ def test_an_exported_file_continues_alike(trained, tmp_path):
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.extra
 def test_a_bundle_is_opened_as_the_file_in_it(trained):
     pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
     import litert_files

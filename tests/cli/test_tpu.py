@@ -10,9 +10,13 @@ from tfxformer.cli import tpu
 from tfxformer.cli.main import app
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
-needs_compiler = pytest.mark.skipif(
-    bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
-)
+
+
+def needs_compiler(test):
+    absent = pytest.mark.skipif(
+        bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
+    )
+    return pytest.mark.extra(absent(test))
 
 
 def run(*arguments):

@@ -24,6 +24,7 @@ PROMPTS = ["a", "good film", "prices rose by 3.5% in july, the office", "she ask
 
 pytestmark = [
     pytest.mark.client,
+    pytest.mark.extra,
     pytest.mark.skipif(not PYTHON, reason="TFXFORMER_LITERTLM_PYTHON names no python with litert-lm-api"),
 ]
 

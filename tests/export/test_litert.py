@@ -29,7 +29,9 @@ def batch_of(task, text, length):
     return {tensor.name: getattr(encoding, tensor.name) for tensor in task.inputs}
 
 
-@pytest.mark.parametrize("mode", quantize.MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=[pytest.mark.extra] * mode.startswith("int4")) for mode in quantize.MODES]
+)
 def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
     if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")

@@ -29,6 +29,7 @@ def tflite(model, tmp_path_factory):
     return path
 
 
+@pytest.mark.extra
 def test_the_bundle_says_what_the_runtime_needs(builder, model, tflite, tmp_path):
     export.bundle_litertlm(tflite, model.tokenizer, tmp_path / "folder" / "m.litertlm")
     content = (tmp_path / "folder" / "m.litertlm").read_bytes()
@@ -51,6 +52,7 @@ def test_parts_of_a_message_become_text():
     assert template.render(messages=messages, add_generation_prompt=True) == wanted
 
 
+@pytest.mark.extra
 def test_a_tokenizer_of_another_model_is_refused(builder, tflite, tmp_path):
     words = [f"{word}{index}" for index in range(40) for word in WORDS]
     other = Tokenizer.train_byte_level_bpe([*TEXTS, " ".join(words)], 600)
@@ -60,11 +62,13 @@ def test_a_tokenizer_of_another_model_is_refused(builder, tflite, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extra
 def test_a_tokenizer_without_an_end_token_is_refused(builder, tflite, tmp_path):
     with pytest.raises(ValueError, match="no end token"):
         export.bundle_litertlm(tflite, Tokenizer.characters("good film"), tmp_path / "m.litertlm")
 
 
+@pytest.mark.extra
 def test_other_files_are_refused(builder, classifier, tokenizer, tmp_path):
     export.export_litert(classifier, tmp_path / "c.tflite", "float32", sequence_length=16)
     with pytest.raises(ValueError, match="no signature decode"):

@@ -373,6 +373,7 @@ def test_generation_settings_travel_in_tflite(tflite, lm):
     assert generator.generate("5 6", 4, seed=0, **generator.default_sampling())
 
 
+@pytest.mark.extra
 def test_generation_settings_travel_in_litertlm(tflite, tmp_path):
     """Right: every stop in the bundle's metadata, read back by litert-lm-builder."""
     builder = pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")

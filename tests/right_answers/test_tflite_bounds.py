@@ -81,7 +81,9 @@ def with_member(path, name, data, compression=zipfile.ZIP_DEFLATED):
         archive.writestr(name, data)
 
 
-@pytest.mark.parametrize("kind", ["float32", "dynamic_int8", "decoder", "bundle"])
+@pytest.mark.parametrize(
+    "kind", ["float32", "dynamic_int8", "decoder", pytest.param("bundle", marks=pytest.mark.extra)]
+)
 def test_bit_flips_and_truncations_of_our_files(tmp_path, kind):
     """Refused by name, or the same answer; a signal would end the child with a negative code."""
     if kind == "bundle":
@@ -319,11 +321,19 @@ def test_home_folders_are_spelled_out(monkeypatch, tmp_path):
     assert export.inspect("~/models/model.tflite").metadata["quantization"] == "float32"
     (tmp_path / "decoder.tflite").write_bytes(litert_files.decoder().read_bytes())
     assert export.LiteRTGenerator("~/decoder.tflite").cache_length == litert_files.CACHE
+
+
+@pytest.mark.extra
+def test_bundles_in_home_folders(monkeypatch, tmp_path):
     pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "decoder.tflite").write_bytes(litert_files.decoder().read_bytes())
     export.bundle_litertlm("~/decoder.tflite", litert_files.language_model().tokenizer, "~/new/decoder.litertlm")
     assert (tmp_path / "new" / "decoder.litertlm").exists()
 
 
+@pytest.mark.extra
 def test_a_bundle_opens_as_the_file_in_it():
     pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
     one, other = (export.LiteRTGenerator(path) for path in (litert_files.decoder(), litert_files.bundle()))

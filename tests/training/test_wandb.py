@@ -10,6 +10,7 @@ from tfxformer.training import DistributedModel, Throughput, WarmupLinear
 
 if importlib.util.find_spec("wandb") is None:
     pytest.skip("the extra [wandb] is not installed", allow_module_level=True)
+pytestmark = pytest.mark.extra
 
 
 def test_wandb_logs_a_distributed_model(tmp_path, monkeypatch):

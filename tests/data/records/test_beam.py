@@ -18,9 +18,11 @@ from tfxformer.text import Tokenizer
 
 ROOT = Path(__file__).parents[3]
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("apache_beam") is None, reason='Apache Beam is not installed: pip install -e ".[beam]"'
-)
+absent = importlib.util.find_spec("apache_beam") is None
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(absent, reason='Apache Beam is not installed: pip install -e ".[beam]"'),
+]
 SCRIPT = """
 import json, pathlib, sys
 from tfxformer.data import beam, preparing

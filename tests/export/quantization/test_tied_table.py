@@ -9,6 +9,7 @@ from tfxformer import export, tasks
 from tfxformer.runtime.format import flatbuffer
 
 TABLE = (400, 64)
+INT4 = [pytest.param(mode, marks=pytest.mark.extra) for mode in ("int4", "int4_block32")]
 
 
 def tables(path, shape):
@@ -22,7 +23,7 @@ def tables(path, shape):
     return found
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", "int4", "int4_block32"])
+@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", *INT4])
 def test_decoder_stores_its_table_once_in_every_mode(tmp_path, mode):
     if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")

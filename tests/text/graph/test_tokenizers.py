@@ -17,6 +17,7 @@ from tfxformer.text import Tokenizer
 from tfxformer.text.graph import hard_strings
 
 pytest.importorskip("tensorflow_text", reason='tensorflow-text is not installed: pip install -e ".[text]"')
+pytestmark = pytest.mark.extra
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyzéüßσς", *"天气猫한국", ".", "!", "’", "„", "ing", "the"]

@@ -11,9 +11,10 @@ from tfxformer import tasks, training
 from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(
-    bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
-)
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'),
+]
 LENGTH, BATCH = 32, 256
 
 

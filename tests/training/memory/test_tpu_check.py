@@ -15,9 +15,15 @@ from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
-needs_compiler = pytest.mark.skipif(
-    bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
-)
+
+
+def needs_compiler(test):
+    absent = pytest.mark.skipif(
+        bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
+    )
+    return pytest.mark.extra(absent(test))
+
+
 LENGTH = 16
 
 
