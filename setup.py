@@ -5,20 +5,37 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# One distribution, whose base is what an application that only runs LiteRT files needs: a quarter of a gigabyte. pip's
+# extras can add but never leave out, so the large part is the extra: [train] brings Keras and TensorFlow, and what fit,
+# pruning, figures, the samples and export need beside them. Two distributions would be two versions that must agree.
+# The backend is the user's choice, as in Keras, KerasHub and transformers: a TPU host has tensorflow-tpu, which stock
+# tensorflow must not be installed over. What is missing is said by tfxformer/extras.py, with its pip line.
+RUNTIME = [
+    "numpy>=1.26",
+    "tokenizers>=0.21",
+    "jinja2>=3.1.6",  # chat templates
+    "ai-edge-litert>=2.1",
+    "flatbuffers>=25",
+    "typer>=0.15",
+    "rich>=13",
+]
+TRAIN = [
+    "tensorflow>=2.20,<2.22",
+    "keras>=3.15",
+    "ml_dtypes>=0.5",
+    "huggingface_hub>=0.30",
+    "tensorflow-model-optimization>=0.8.1",
+    "matplotlib>=3.8",
+    "pyyaml>=6",
+    "unearth>=0.17",  # reads the package index for the samples
+]
 GGUF = ["gguf>=0.10"]
 TENSORBOARD = ["tensorboard>=2.20"]
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
-    *(
-        "pytest>=8",
-        "pytest-xdist>=3.6",
-        "hypothesis>=6.100",
-        "ruff>=0.6",
-        "mypy>=1.13",
-        "keras-hub>=0.32",
-        "pandas>=2.2",
-    ),
-    *("mypy>=1.13", *GGUF, *TENSORBOARD, *NOTEBOOK),
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.13", "keras-hub>=0.32"),
+    *("pandas>=2.2", "seqeval>=1.2.2", "scikit-learn>=1.4", "scipy>=1.11"),  # the last three: references of scores
+    *(*GGUF, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
 ]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
 
@@ -32,25 +49,9 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfxformer", "tfxformer.*"]),
     package_data={"tfxformer": ["py.typed"]},
-    install_requires=[
-        "tensorflow>=2.20,<2.22",
-        "keras>=3.15",
-        "numpy>=1.26",
-        "ml_dtypes>=0.5",
-        "tokenizers>=0.21",
-        "jinja2>=3.1.6",
-        "huggingface_hub>=0.30",
-        "ai-edge-litert>=2.1",
-        "flatbuffers>=25",
-        "tensorflow-model-optimization>=0.8.1",
-        "seqeval>=1.2.2",
-        "matplotlib>=3.8",
-        "pyyaml>=6",
-        "typer>=0.15",
-        "rich>=13",
-        "unearth>=0.17",
-    ],
+    install_requires=RUNTIME,
     extras_require={
+        "train": TRAIN,
         "test": TEST,
         "reference": REFERENCE,
         "gguf": GGUF,
@@ -62,6 +63,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "wandb": ["wandb>=0.19"],
         "benchmark": [
+            "tfxformer[train]",
             *REFERENCE,
             *GGUF,
             "onnx",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfxformer.extras import needs
 from tfxformer.files import replacing
 
 
@@ -14,6 +15,7 @@ def figure(panels: int, size: tuple[float, float]):
         panels: int.
         size: width and height in inches.
     """
+    needs("A figure", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
-from sklearn import metrics  # seqeval brings both
+from sklearn import metrics
 
 from tfxformer.data import evaluation
 

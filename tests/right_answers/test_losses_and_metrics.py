@@ -1,6 +1,6 @@
 """Losses, metrics, class weights and sample weights mean on a task's logits what Keras users mean by them.
 
-Sources: scikit-learn on what `predict` gives (it comes with seqeval), torch's cross_entropy for weights and -100,
+Sources: scikit-learn on what `predict` gives, torch's cross_entropy for weights and -100,
 a plain `keras.Model` with a softmax, and the formulas written out.
 """
 

@@ -1,5 +1,9 @@
 """Checkpoints of the reference implementations, read and written exactly."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.checkpoints", "keras", "tensorflow")
+
 from tfxformer.checkpoints.files.gguf import GGUFFile
 from tfxformer.checkpoints.files.safetensors import CheckpointError, SafetensorsFile
 from tfxformer.checkpoints.pretrained import from_pretrained, save_pretrained

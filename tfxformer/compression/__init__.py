@@ -1,5 +1,9 @@
 """Smaller models: pruning and clustering on tfmot's engine, distillation, structures removed, adapters."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.compression", "keras", "tensorflow")
+
 from tfxformer.compression.adapters import (
     IA3,
     AdaLoRA,

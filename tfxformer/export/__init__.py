@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from tfxformer.extras import needs
+
 if TYPE_CHECKING:  # what editors and type checkers complete; at run time a name is imported when it is first used
     from tfxformer.export.errors import ExportError as ExportError
     from tfxformer.export.litert import ExportReport as ExportReport
@@ -34,5 +36,7 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str):
     # Running or inspecting a file must not import Keras and TensorFlow, which exporting needs.
     if name in _NAMES:
+        if _NAMES[name].startswith("export."):
+            needs(f"tfxformer.export.{name}", "keras", "tensorflow")
         return getattr(importlib.import_module(f"tfxformer.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'tfxformer.export' has no attribute {name!r}")

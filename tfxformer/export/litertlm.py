@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import tfxformer
+from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.runtime import decoding
 from tfxformer.runtime.format import checksum
@@ -82,10 +83,9 @@ def bundle_litertlm(
 
 
 def _builder():
-    try:
-        import litert_lm_builder
-    except ImportError as error:
-        raise ImportError('A bundle needs litert-lm-builder: pip install "tfxformer[litertlm]".') from error
+    needs("A bundle", "litert_lm_builder")
+    import litert_lm_builder
+
     return litert_lm_builder
 
 

@@ -1,5 +1,9 @@
 """Generation on ids: samplers, beam search, speculation, and the compiled loop under them."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.generation", "keras", "tensorflow")
+
 from tfxformer.generation.beams import Beam, Beams, beam_search
 from tfxformer.generation.generate import generate, stream
 from tfxformer.generation.processors import RepetitionPenalty

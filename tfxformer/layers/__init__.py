@@ -1,5 +1,9 @@
 """Keras layers that every model is made of, and the pure functions under them."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.layers", "keras", "tensorflow")
+
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.cache import Cache, empty_cache

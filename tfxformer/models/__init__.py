@@ -1,5 +1,9 @@
 """Functional Keras models and the configs that they are made from."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.models", "keras", "tensorflow")
+
 from tfxformer.models.build import build, make_backbone
 from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.models.decoder import Decoder

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from tfxformer.extras import needs
 from tfxformer.files import replacing_folder
 from tfxformer.samples import registry
 from tfxformer.samples.archives import unpack as _unpack
@@ -194,6 +195,7 @@ def chatterbot() -> list[tuple[str, str]]:
     Of the English corpus all but its programs ("coding") and conversations of more than two lines, some of which are
     turns and some answers to choose from.
     """
+    needs("The sample chatterbot", "yaml")
     import yaml
 
     pairs = set()

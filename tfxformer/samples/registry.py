@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tfxformer.extras import needs
+
 PYPI = "https://pypi.org/simple"  # pip's own default
 _SECTIONS = ("global.", "download.", ":env:.")  # of pip's settings for a download, the later ones win
 
@@ -28,6 +30,7 @@ def download(requirement: str, filename: str, folder: Path, most_bytes: int) -> 
     Raises:
         RuntimeError: where no index or folder gives it, with what each said.
     """
+    needs("Fetching a sample", "unearth")
     from unearth import PackageFinder
 
     settings = pip_settings()

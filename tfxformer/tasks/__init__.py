@@ -1,5 +1,9 @@
 """Tasks: Keras models that take texts, and that `fit`, save and export."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.tasks", "keras", "tensorflow")
+
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.causal_lm import CausalLM
 from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder

@@ -147,7 +147,7 @@ class TokenClassifier(Task):
 
     @checked(to="predict")
     def evaluate_entities(self, x, y, batch_size=None, **kwargs) -> dict:
-        """Entity-level precision, recall and F1 by seqeval; see `data.word_labels.entity_scores`."""
+        """Entity-level precision, recall and F1; see `data.targets.word_labels.entity_scores`."""
         names = [[label if isinstance(label, str) else self.labels[label] for label in row] for row in y]
         return entity_scores(names, self.predict(x, batch_size, **kwargs))
 

@@ -1,5 +1,9 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
+from tfxformer.extras import needs
+
+needs("tfxformer.training", "keras", "tensorflow")
+
 from tfxformer.training.callbacks.averages import SwapEMAWeights
 from tfxformer.training.callbacks.history import HistoryFiles
 from tfxformer.training.callbacks.rate_finder import LearningRates, find_learning_rate

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seqeval.metrics import accuracy_score, classification_report
+from seqeval.metrics.sequence_labeling import get_entities
 
 from tfxformer.data.targets.word_labels import entities, entity_scores, first_pieces, piece_targets
 from tfxformer.text import Tokenizer
@@ -65,26 +67,36 @@ def test_entities(labels, wanted):
     assert entities(labels) == wanted
 
 
-PLAIN = st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"])
+TAG = st.sampled_from(["O", *(f"{prefix}-{kind}" for prefix in "BIES" for kind in "XY")])
+TAGGED = st.lists(st.lists(st.tuples(TAG, TAG), min_size=1, max_size=9), min_size=1, max_size=5)
 
 
-@given(st.lists(st.lists(st.tuples(PLAIN, PLAIN), max_size=8), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=60)
-def test_scores_count_exact_entities(texts):
+@given(TAGGED)
+@settings(deadline=None, max_examples=200)
+def test_entities_and_scores_are_seqevals_to_the_bit(texts):
     true, predicted = ([[pair[side] for pair in text] for text in texts] for side in (0, 1))
-    if not any(true):
-        return
+    for labels in (*true, *predicted):
+        assert entities(labels) == [(kind, start, last + 1) for kind, start, last in get_entities(labels)]
     scores = entity_scores(true, predicted)
-    wanted, given_, common = 0, 0, 0
-    for labels, guesses in zip(true, predicted, strict=True):
-        one, two = set(entities(labels)), set(entities(guesses))
-        wanted, given_, common = wanted + len(one), given_ + len(two), common + len(one & two)
-    precision, recall = common / given_ if given_ else 0.0, common / wanted if wanted else 0.0
-    assert scores["precision"] == pytest.approx(precision)
-    assert scores["recall"] == pytest.approx(recall)
-    assert scores["f1"] == pytest.approx(2 * common / (wanted + given_) if wanted + given_ else 0.0)
-    words = [pair for text in texts for pair in text]
-    assert scores["accuracy"] == pytest.approx(np.mean([a == b for a, b in words]))
+    assert scores["accuracy"] == accuracy_score(true, predicted)
+    if not any(map(entities, (*true, *predicted))):  # seqeval has no report then
+        assert (scores["f1"], scores["by_type"]) == (0.0, {})
+        return
+    report = classification_report(true, predicted, output_dict=True, zero_division=0)
+    names = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+    assert {key: scores[key] for key in names} == {key: report["micro avg"][name] for key, name in names.items()}
+    names["support"] = "support"
+    wanted = {kind: row for kind, row in report.items() if not kind.endswith(" avg")}
+    assert scores["by_type"] == {kind: {key: row[name] for key, name in names.items()} for kind, row in wanted.items()}
+
+
+@given(TAGGED)
+@settings(deadline=None, max_examples=50)
+def test_bilou_is_iobes_by_other_letters(texts):
+    for text in texts:
+        labels = [label for label, _ in text]
+        bilou = [label.replace("E-", "L-").replace("S-", "U-") for label in labels]
+        assert entities(bilou) == entities(labels)
 
 
 def test_scores_by_type_and_of_plain_labels():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -198,6 +199,6 @@ def test_chosen_batches_are_profiled(tmp_path):
 def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gradient_norms is one of False, True, 'layers'; got 'all'"):
         TensorBoard(tmp_path, gradient_norms="all")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match=r"pip install \"tfxformer\[tensorboard\]\""):
         TensorBoard(tmp_path)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.extras import needs
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
@@ -41,10 +42,9 @@ def is_gguf(path) -> bool:
 
 
 def _gguf():
-    try:
-        import gguf
-    except ImportError as error:
-        raise ImportError('Reading GGUF needs the gguf package: pip install "tfxformer[gguf]".') from error
+    needs("A GGUF file", "gguf")
+    import gguf
+
     return gguf
 
 

@@ -11,8 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfxformer.extras import needs
+
 # tfmot sets TF_USE_LEGACY_KERAS=1 when imported. A `tf.keras` first touched after that is tf_keras for the
 # whole process, and child processes inherit the variable: so touch it before, and put the variable back.
+needs("tfmot's pruning and clustering", "tensorflow_model_optimization")
 _legacy_keras = os.environ.get("TF_USE_LEGACY_KERAS")
 _ = tf.keras.__name__
 from tensorflow_model_optimization.python.core.clustering.keras import (  # noqa: E402

@@ -23,6 +23,7 @@ from tfxformer.data.records import files as record_files
 from tfxformer.data.records import preparing, sources
 from tfxformer.data.records.preparing import Preparation
 from tfxformer.data.records.records import Records
+from tfxformer.extras import needs
 from tfxformer.text import Tokenizer
 
 # In the same process, with `--direct_num_workers` more of them; Beam's own choice would download a program first.
@@ -108,10 +109,9 @@ def prepare(preparation: Preparation, source, folder, tokenizer: Tokenizer, shar
 
 
 def _beam():
-    try:
-        import apache_beam
-    except ImportError as error:
-        raise ImportError('Apache Beam is not installed: pip install "tfxformer[beam]".') from error
+    needs("A Beam job", "apache_beam")
+    import apache_beam
+
     return apache_beam
 
 

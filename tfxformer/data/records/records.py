@@ -23,6 +23,7 @@ from tfxformer.data.records import files as record_files
 from tfxformer.data.records.files import INDEX, Shard, index_shards, read_index, sha256_of, shard_name
 from tfxformer.data.records.format import RecordFormat, RecordsError
 from tfxformer.data.records.order import framed_rows
+from tfxformer.extras import needs
 from tfxformer.files import recover
 from tfxformer.text import Tokenizer
 
@@ -193,6 +194,7 @@ class Records:
             )
         if epochs < 1 or epoch < 0 or window < 1:
             raise ValueError(f"epochs={epochs} and window={window} must be at least 1, epoch={epoch} at least 0.")
+        needs("A dataset of records", "tensorflow")
         import tensorflow as tf
 
         epochs = range(epoch, epoch + epochs)

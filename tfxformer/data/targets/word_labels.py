@@ -6,10 +6,13 @@ Shape letters: B texts, S pieces, C labels. The first piece of a word carries it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+_FIRST, _LAST = "BSUO", "ESLU"  # tags that begin an entity or are none, and those with which one ends
 
 
 class PieceTargets(NamedTuple):
@@ -57,47 +60,55 @@ def piece_targets(word_ids: np.ndarray, word_labels: Sequence[Sequence[int]]) ->
 def entities(labels: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities of one text as (type, first word, word after the last).
 
-    Tags are BIO, IOB, IOBES or alike as `seqeval` reads them; labels without such prefixes make an entity of
-    each run of equal ones, "O" none.
+    Tags are BIO, IOB, IOBES or BILOU, read as `seqeval` reads the first three; labels without such prefixes make an
+    entity of each run of equal ones, "O" none.
     """
-    from seqeval.metrics.sequence_labeling import get_entities
+    return _entities(_tags(labels, _has_prefixes(labels)))
 
-    found = get_entities(_tags(labels, _has_prefixes(labels)))
-    return [(kind, start, end + 1) for kind, start, end in found]
+
+def _entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    found, start, before = [], 0, "O"
+    for index, tag in enumerate([*tags, "O"]):
+        goes_on = before != "O" and before[0] not in _LAST and tag[0] not in _FIRST and tag[2:] == before[2:]
+        if before != "O" and not goes_on:
+            found.append((before[2:] or "_", start, index))
+        if not goes_on:
+            start = index
+        before = tag
+    return found
 
 
 def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict:
-    """Entity-level precision, recall and F1 (micro) by `seqeval`, the same by type, and word accuracy.
+    """Entity-level precision, recall and F1 (micro), equal to `seqeval`'s, the same by type, and word accuracy.
 
     An entity counts only with its exact words and type.
     """
-    from seqeval.metrics import accuracy_score, classification_report
-
     for index, (wanted, given) in enumerate(zip(true, predicted, strict=True)):
         if len(wanted) != len(given):
             raise ValueError(f"Text {index} has {len(wanted)} labels but {len(given)} predictions.")
     prefixed = all(_has_prefixes(labels) for texts in (true, predicted) for labels in texts)
-    pair = [[_tags(labels, prefixed) for labels in texts] for texts in (true, predicted)]
-    accuracy = float(accuracy_score([list(labels) for labels in true], [list(labels) for labels in predicted]))
-    if not any(entities(tags) for texts in pair for tags in texts):
-        return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": accuracy, "by_type": {}}
-    report = classification_report(*pair, output_dict=True, zero_division=0)
-    averages = ("micro avg", "macro avg", "weighted avg")
-    rows = {
-        kind: {
-            "precision": float(row["precision"]),
-            "recall": float(row["recall"]),
-            "f1": float(row["f1-score"]),
-            "support": int(row["support"]),
-        }
-        for kind, row in report.items()
-    }
-    overall = rows["micro avg"]
+    sides = [
+        {(text, *entity) for text, labels in enumerate(texts) for entity in _entities(_tags(labels, prefixed))}
+        for texts in (true, predicted)
+    ]
+    common = Counter(kind for _, kind, *_ in sides[0] & sides[1])
+    wanted, given = (Counter(kind for _, kind, *_ in side) for side in sides)
+    words = [pair for text in zip(true, predicted, strict=True) for pair in zip(*text, strict=True)]
     return {
-        **{key: overall[key] for key in ("precision", "recall", "f1")},
-        "accuracy": accuracy,
-        "by_type": {kind: row for kind, row in rows.items() if kind not in averages},
+        **_ratios(common.total(), wanted.total(), given.total()),
+        "accuracy": sum(label == guess for label, guess in words) / len(words) if words else 0.0,
+        "by_type": {
+            kind: {**_ratios(common[kind], wanted[kind], given[kind]), "support": wanted[kind]}
+            for kind in sorted(wanted | given)
+        },
     }
+
+
+def _ratios(common: int, wanted: int, given: int) -> dict[str, float]:
+    """Precision, recall and F1; 0 where there is nothing to divide by."""
+    precision, recall = common / given if given else 0.0, common / wanted if wanted else 0.0
+    both = precision + recall
+    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / both if both else 0.0}
 
 
 def _has_prefixes(labels: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfxformer.export.errors import ExportError
+from tfxformer.extras import needs
 from tfxformer.layers.quantization.graph_form import STATIC_INT8, GraphForm
 from tfxformer.runtime.format import flatbuffer
 
@@ -99,12 +100,8 @@ def check_available(mode: Mode) -> None:
     Raises:
         ImportError: if ai-edge-quantizer is not installed and the mode is one of its own.
     """
-    if not mode.name.startswith("int4"):
-        return
-    try:
-        import ai_edge_quantizer  # noqa: F401
-    except ImportError as error:
-        raise ImportError('int4 quantization needs ai-edge-quantizer: pip install "tfxformer[int4]".') from error
+    if mode.name.startswith("int4"):
+        needs("int4 quantization", "ai_edge_quantizer")
 
 
 def to_int4(content: bytes, blockwise: bool = False) -> bytes:

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
+from tfxformer.extras import needs
 from tfxformer.text.graph import character_tables
 from tfxformer.text.graph.hard_strings import HARD_STRINGS
 
@@ -173,10 +174,9 @@ def _frame(tokenizer, backend: tokenizers.Tokenizer, sequence_length: int) -> Fr
 
 def _pieces(tokenizer, parts: dict, added: list[str], longest: int):
     """FastWordpiece over the vocabulary, in which each added token is the character that stands for it."""
-    try:
-        import tensorflow_text
-    except ImportError as error:
-        raise ImportError('tensorflow-text is not installed: pip install "tfxformer[text]".') from error
+    needs("A tokenizer in the graph", "tensorflow_text")
+    import tensorflow_text
+
     names = {token: chr(_STAND_INS + index) for index, token in enumerate(added)}
     vocabulary = tokenizer.vocabulary()
     stand_ins = [token for token in vocabulary if re.search(f"[{chr(_STAND_INS)}-{chr(_OTHER)}]", token)]

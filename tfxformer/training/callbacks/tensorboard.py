@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
 
+from tfxformer.extras import needs
 from tfxformer.keywords import KnownKeywords
 from tfxformer.training.callbacks.gradient_norms import GradientNorms, weight_norms
 from tfxformer.training.optimizers.optimizers import updating_optimizer
@@ -60,8 +60,7 @@ class TensorBoard(KnownKeywords, keras.callbacks.TensorBoard):
         texts: Callable[[], str | Iterable[str]] | None = None,
         **arguments,
     ):
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ImportError('TensorBoard\'s files need its package: pip install "tfxformer[tensorboard]".')
+        needs("TensorBoard", "tensorboard")
         super().__init__(log_dir, **arguments)
         for name, value in (("gradient_norms", gradient_norms), ("weight_norms", weight_norms)):
             if value not in _NORMS:

@@ -1,0 +1,53 @@
+"""LiteRT files run and are read with what the base install brings: no TensorFlow, no Keras."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import litert_files
+import numpy as np
+import packages
+from export_cases import keras_probabilities
+from language_cases import greedy
+
+LIGHT = Path(__file__).parent / "light.py"
+HEAVY = {
+    *("tensorflow", "keras", "tf_keras", "jax", "torch", "tensorflow_model_optimization"),
+    *("sklearn", "scipy", "matplotlib", "seqeval", "pandas", "transformers"),
+}
+
+
+def test_the_base_install_runs_and_reads_files():
+    refused = (packages.modules_installed() | HEAVY) - packages.modules_brought() - {"tfxformer"}
+    assert refused >= HEAVY
+    files = [litert_files.classifier("dynamic_int8"), litert_files.decoder()]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    command = [sys.executable, LIGHT, *files, *sorted(refused)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not HEAVY & set(found["modules"])
+
+    text = "good film"
+    wanted = keras_probabilities(litert_files.task(), [text], litert_files.LENGTH)
+    np.testing.assert_allclose(found["probabilities"], wanted, atol=0.03)  # int8
+    assert found["operators"]["FULLY_CONNECTED"] == 14  # of two blocks, pooler and classifier
+    model = litert_files.language_model()
+    ids = greedy(model, model.tokenizer.ids([text])[0], 8)
+    assert model.tokenizer.eos_id not in ids
+    assert found["text"] == model.tokenizer.decode([ids])[0]
+    assert (
+        found["prompt"]
+        == model.tokenizer.ids(
+            [model.tokenizer.apply_chat_template([{"role": "user", "content": text}])], special_tokens=False
+        )[0]
+    )
+
+    assert "inspect" in found["help"] and "signature decode" in found["inspect"]
+    assert found["predict"]["predictions"][0]["label"] == litert_files.task().labels[int(wanted.argmax())]
+    assert found["generate"]["continuation"] == found["text"]
+    assert len(found["refusals"]) == 5
+    for said in found["refusals"].values():
+        assert 'needs keras, which is not installed: pip install "tfxformer[train]".' in said
