@@ -35,7 +35,10 @@ MAY_IMPORT = {
     "samples": (),
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
-GROUND = ("registered", "extras", "keywords", "json_files", "files", "figures", "keras_files")
+GROUND = (
+    *("registered", "extras", "keywords", "json_files", "files", "figures", "keras_files"),
+    *("numpy_ops", "ranking"),
+)
 ENGINE = "compression/pruning/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (
     "tfmot",

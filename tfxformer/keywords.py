@@ -116,8 +116,9 @@ OUR_WORDS = {
     # generation
     "max_tokens": ("max_new_tokens",),
     "max_generate_tokens": ("max_new_tokens",),
-    "do_sample": ("sampler=generation.Random()",),
+    "do_sample": ("temperature=1.0", "sampler=generation.Random()"),
     "temperature": ("sampler=generation.Random(temperature=0.8)",),
+    "k": ("top_k",),
     "top_k": ("sampler=generation.TopK(50)",),
     "top_p": ("sampler=generation.TopP(0.9)",),
     "min_p": ("sampler=generation.MinP(0.1)",),

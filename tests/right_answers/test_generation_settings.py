@@ -340,7 +340,7 @@ def test_sampling_defaults_are_offered(lm):
     got = np.asarray(type(sampler).distribution(logits, sampler.values()))
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5)
     assert lm.default_sampler() == generation.Greedy()  # and it is not switched on unasked
-    assert checkpoint_sampler(generation.GenerationConfig(do_sample=True)).k == 50  # transformers' own default
+    assert checkpoint_sampler(generation.GenerationConfig(do_sample=True)).top_k == 50  # transformers' own default
     assert checkpoint_sampler(generation.GenerationConfig(num_beams=3)) == generation.Beams(3)
     with pytest.raises(ValueError, match=r"eta_cutoff=0\.1, for which there is no sampler"):
         checkpoint_sampler(generation.GenerationConfig.from_dict({"do_sample": True, "eta_cutoff": 0.1}))

@@ -2,14 +2,17 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from language_cases import causal_lm, chat_tokenizer, greedy
 
 from tfxformer import export
+from tfxformer.numpy_ops import NUMPY
 from tfxformer.runtime import decoding
 from tfxformer.runtime.sampling import Sampler
+from tfxformer.text.generation.sampling import limited
 
 T, LENGTHS = 48, (4, 16)
 PROMPT = "good film"
@@ -121,7 +124,7 @@ def test_seeds(generator):
         (PROMPT, {"temperature": 1.0, "top_p": 0.0}, "top_p"),
         (PROMPT, {"temperature": 1.0, "top_p": 1.5}, "top_p"),
         (PROMPT, {"temperature": 1.0, "top_k": 0}, "top_k"),
-        (PROMPT, {"top_k": 5}, "give a temperature"),
+        (PROMPT, {"temperature": 0, "top_k": 5}, "top_k draw tokens by chance"),
         (PROMPT, {"stop": [""]}, "stop"),
     ],
 )
@@ -153,6 +156,14 @@ def test_a_file_without_a_tokenizer_takes_ids(tmp_path):
 def frequencies(sampler, logits, count=4000):
     drawn = np.bincount([sampler(logits) for _ in range(count)], minlength=len(logits))
     return drawn / count
+
+
+def test_limits_are_those_of_keras():
+    """The same maths on numpy and on keras.ops; the definition itself is held in tests/generation/test_samplers.py."""
+    logits = np.random.default_rng(0).normal(scale=3.0, size=(4, 96)).astype("float32")
+    for values in ({"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.05}, {"typical_p": 0.6}, {"top_k": 20, "top_p": 0.9}):
+        ours, theirs = (np.asarray(limited(logits, values, ops)) for ops in (NUMPY, keras.ops))
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_sampler_draws_by_probability():

@@ -78,31 +78,12 @@ def open_language_model(model: str):
     return task
 
 
-def keras_sampler(temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None):
-    """A `generation` sampler; of the last three at most one is given."""
-    from tfxformer import generation
-
-    if top_k is not None:
-        return generation.TopK(top_k, temperature=temperature)
-    if top_p is not None:
-        return generation.TopP(top_p, temperature=temperature)
-    return (
-        generation.Random(temperature=temperature) if min_p is None else generation.MinP(min_p, temperature=temperature)
-    )
-
-
-def _stream(model, prompt: str | list, max_new_tokens, stop, seed, temperature, **ways):
+def _stream(model, prompt: str | list, max_new_tokens, stop, seed, **drawing):
     """The pieces of text after a prompt or a conversation; greedy, where no way to draw is given."""
-    given = {name: value for name, value in ways.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join('--' + name.replace('_', '-') for name in given)}: give one of them.")
-    drawn = {} if temperature is None and not given else {"temperature": 1.0 if temperature is None else temperature}
-    if not hasattr(model, "task_name"):  # a LiteRT file
-        return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawn, **given)
-    if not isinstance(prompt, str):  # a turn ends with the tokenizer's end token, as in `chat`
+    if hasattr(model, "task_name") and not isinstance(prompt, str):  # in a LiteRT file `stream` does so
+        # A turn ends with the tokenizer's end token, as in `chat`.
         prompt, stop = model.chat_prompt(prompt), [*(stop or ()), model.tokenizer.eos_id]
-    chosen = keras_sampler(**drawn, **given) if drawn else None
-    return model.stream(prompt, max_new_tokens, sampler=chosen, seed=seed, stop=stop)
+    return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawing)
 
 
 def _written(pieces, name: str, write: Callable | None) -> dict:

@@ -22,6 +22,4 @@ def checkpoint_sampler(settings: GenerationConfig) -> Sampler | Beams:
             f"The checkpoint draws by chance within a search of {settings.num_beams} beams, for which there is no "
             "sampler: choose one of yours."
         )
-    named = settings.sampling()
-    names = {"temperature": "temperature", "top_k": "k", "top_p": "top_p", "min_p": "min_p", "typical_p": "typical_p"}
-    return Filtered(**{names[name]: value for name, value in named.items()})
+    return Filtered(**settings.sampling())

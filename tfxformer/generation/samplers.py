@@ -11,48 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import ops
 
+from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.random_bits import random_bits
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _check_share(name: str, value) -> None:
-    _require(0 < value <= 1, f"{name} must be above 0 and at most 1 (1 keeps all tokens), not {value!r}.")
-
-
-def keep_best(scores, weights, target):
-    """The fewest best tokens of each row that weigh `target` together; tokens that tie with the last are kept too.
-
-    The lowest kept score is searched bit by bit, 32 sums over the row: exact, and cheaper than to sort V scores.
-
-    Args:
-        scores: float32 [B, V], higher is better.
-        weights: float32 [B, V], not negative.
-        target: float32 scalar; where it is above the sum, all are kept.
-
-    Returns:
-        bool [B, V].
-    """
-    bits = ops.cast(ops.view(scores, "int32"), "uint32")
-    sign = np.uint32(1 << 31)
-    # As unsigned integers in the order of the floats: negative ones reversed, and below the others. By the sign bit: a
-    # processor that takes tiny numbers for zero does not say that they are below it.
-    keys = ops.where(bits >= sign, ops.bitwise_not(bits), ops.bitwise_or(bits, sign))
-
-    def narrow(index, lowest):
-        trial = ops.bitwise_or(lowest, ops.right_shift(ops.full_like(lowest, sign), ops.cast(index, "uint32")))
-        weight = ops.sum(ops.where(keys >= trial, weights, 0.0), axis=-1, keepdims=True)
-        return ops.where(weight >= target, trial, lowest)
-
-    lowest = ops.fori_loop(0, 32, narrow, ops.zeros_like(keys[:, :1]))
-    return keys >= lowest
+from tfxformer.text.generation import sampling
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(KnownKeywords):
     """What all samplers are: frozen values; a compiled loop is traced for their class and reads them as tensors.
 
     Attributes:
@@ -62,10 +27,7 @@ class Sampler:
     temperature: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self):
-        _require(
-            0 < self.temperature < float("inf"),
-            f"temperature must be above 0, not {self.temperature!r}; for the most probable token take Greedy().",
-        )
+        sampling.check("temperature", self.temperature)
 
     def values(self) -> dict:
         """The numbers of this sampler, by name."""
@@ -124,11 +86,11 @@ class TopK(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(isinstance(self.k, int) and self.k >= 1, f"k must be an int of at least 1, not {self.k!r}.")
+        sampling.check("top_k", self.k, "k of TopK")
 
     @classmethod
     def kept(cls, logits, values):
-        return keep_best(logits, ops.ones_like(logits), values["k"])
+        return sampling.top_k(logits, values["k"], ops)
 
 
 @dataclass(frozen=True)
@@ -139,12 +101,11 @@ class TopP(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_share("p of TopP", self.p)
+        sampling.check("top_p", self.p, "p of TopP")
 
     @classmethod
     def kept(cls, logits, values):
-        # By logits: probabilities that round to the same number are still told apart.
-        return keep_best(logits, ops.softmax(logits, axis=-1), values["p"])
+        return sampling.top_p(logits, values["p"], ops)
 
 
 @dataclass(frozen=True)
@@ -155,11 +116,11 @@ class MinP(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_share("p of MinP", self.p)
+        sampling.check("min_p", self.p, "p of MinP")
 
     @classmethod
     def kept(cls, logits, values):
-        return logits >= ops.max(logits, axis=-1, keepdims=True) + ops.log(values["p"])
+        return sampling.min_p(logits, values["p"], ops)
 
 
 @dataclass(frozen=True)
@@ -173,16 +134,11 @@ class Typical(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_share("p of Typical", self.p)
+        sampling.check("typical_p", self.p, "p of Typical")
 
     @classmethod
     def kept(cls, logits, values):
-        logarithms = ops.log_softmax(logits, axis=-1)
-        probabilities = ops.exp(logarithms)
-        # A token that a hook ruled out has -inf, and 0 * -inf is no number.
-        terms = ops.where(probabilities > 0, probabilities * logarithms, 0.0)
-        distance = ops.abs(logarithms - ops.sum(terms, axis=-1, keepdims=True))
-        return keep_best(-distance, probabilities, values["p"])
+        return sampling.typical_p(logits, values["p"], ops)
 
 
 @dataclass(frozen=True)
@@ -192,33 +148,40 @@ class Filtered(Sampler):
     As transformers draws where a checkpoint names more than one.
 
     Attributes:
-        k: of `TopK`; 0 for none.
-        top_p, min_p, typical_p: of `TopP`, `MinP` and `Typical`; 1, 0 and 1 for none.
+        top_k, top_p, min_p, typical_p: of `TopK`, `TopP`, `MinP` and `Typical`; 0, 1, 0 and 1 for none.
     """
 
-    k: int = 0
+    top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     typical_p: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
-        _require(isinstance(self.k, int) and self.k >= 0, f"k must be an int of at least 0, not {self.k!r}.")
-        for name in ("top_p", "min_p", "typical_p"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} must be of 0 to 1, not {value!r}.")
+        for name in sampling.LIMITS:
+            if getattr(self, name) != 0:  # which leaves the best token, where it is not none
+                sampling.check(name, getattr(self, name))
+
+    def values(self) -> dict:
+        """Those that rule out tokens: a loop is traced for each choice of them."""
+        return sampling.that_count(super().values())
 
     @classmethod
     def kept(cls, logits, values):
-        count = np.float32(logits.shape[-1])
-        limits = (
-            (TopK, "k", ops.where(values["k"] > 0, values["k"], count)),
-            (TopP, "p", ops.maximum(values["top_p"], np.float32(1e-9))),
-            (MinP, "p", values["min_p"]),
-            (Typical, "p", ops.maximum(values["typical_p"], np.float32(1e-9))),
-        )
-        none = (values["k"] <= 0, values["top_p"] >= 1, values["min_p"] <= 0, values["typical_p"] >= 1)
-        for (limit, name, value), is_none in zip(limits, none, strict=True):
-            kept = ops.logical_or(limit.kept(logits, {name: value}), is_none)
-            logits = ops.where(kept, logits, -np.inf)
-        return logits > -np.inf
+        return sampling.limited(logits, values, ops) > -np.inf
+
+
+def read_sampler(sampler, temperature=None, top_k=None, top_p=None, min_p=None):
+    """What a caller wants tokens chosen by: a sampler, or the numbers of one; `Greedy()` where neither is given.
+
+    Raises:
+        ValueError: for both, and for numbers out of their range; see `text.generation.sampling.read_drawing`.
+    """
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    said = [name for name, value in given.items() if value is not None]
+    if sampler is not None and said:
+        raise ValueError(f"sampler and {', '.join(said)} both say how tokens are chosen: give one or the other.")
+    drawing = sampling.read_drawing(**given)
+    if drawing is None:
+        return Greedy() if sampler is None else sampler
+    return Filtered(**drawing)

@@ -23,8 +23,8 @@ from tfxformer.runtime.quiet import quiet_runtime
 from tfxformer.runtime.sampling import Sampler
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.settings import GenerationConfig
-from tfxformer.text.generation.stopping import StopStrings, read_stops
-from tfxformer.text.generation.streaming import TextStream
+from tfxformer.text.generation.stopping import read_stops
+from tfxformer.text.generation.streaming import Writer
 from tfxformer.text.generation.token_rules import Rows, require_finite
 from tfxformer.text.inputs import as_texts, check_one_prompt, prompt_ids
 
@@ -136,7 +136,7 @@ class LiteRTGenerator:
         prompt: str | list[int] | list[Mapping[str, str]],
         max_new_tokens: int | None = None,
         *,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -150,8 +150,9 @@ class LiteRTGenerator:
         Args:
             prompt: a text, ids of tokens, or the messages of a conversation, for the model's chat template.
             max_new_tokens: int; None for what the checkpoint says, else until an end token or the end of the cache.
-            temperature, top_k, top_p, min_p, seed: how tokens are chosen; see `sampling.Sampler`. The default is the
-                most likely token.
+            temperature, top_k, top_p, min_p: draw tokens by chance, the limits in this order; temperature 1 where a
+                limit alone is given. None of them takes the most probable token, as temperature 0 does.
+            seed: int, or None for another text each time.
             stop: texts before which the answer ends, or ids of tokens; besides the checkpoint's.
 
         Raises:
@@ -178,11 +179,17 @@ class LiteRTGenerator:
             raise ValueError(f"{self.path} carries no tokenizer: call generate_ids(ids) with token ids.")
         return self.tokenizer
 
-    def generate_ids(self, ids, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> list[int]:
-        """The tokens that follow the ids of a prompt, the end token left out; other arguments as in `stream`."""
+    @checked(to=Sampler)
+    def generate_ids(self, ids, max_new_tokens: int | None = None, **drawing) -> list[int]:
+        """The tokens that follow the ids of a prompt, the end token left out.
+
+        Args:
+            ids, max_new_tokens: as in `stream`.
+            drawing: its temperature, top_k, top_p, min_p and seed.
+        """
         ids = self._checked(ids, max_new_tokens)
         ends = self.generation_config.ends_in(self._vocabulary_size)
-        return list(self._tokens(ids, max_new_tokens, sampler or Sampler(), ends))
+        return list(self._tokens(ids, max_new_tokens, Sampler(**drawing), ends))
 
     def score(self, texts: Iterable[str]) -> np.ndarray:
         """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts]; see `CausalLM.score`.
@@ -257,12 +264,8 @@ class LiteRTGenerator:
             yield token
 
     def _pieces(self, ids, max_new_tokens, sampler, stops) -> Iterator[str]:
-        text, strings = TextStream(self.tokenizer), StopStrings(stops.strings)
-        for token in self._tokens(ids, max_new_tokens, sampler, stops.ids):
-            yield from filter(None, [strings.feed(text.feed(token))])
-            if strings.stopped:
-                return
-        yield from filter(None, [strings.feed(text.end()) + strings.end()])
+        tokens = self._tokens(ids, max_new_tokens, sampler, stops.ids)
+        return Writer(self.tokenizer, ids, stops).written([token] for token in tokens)
 
 
 def _is_whole(value) -> bool:

@@ -12,14 +12,14 @@ FEW_VALUES = st.sampled_from([0.0, -0.0, -1.0, -1e-45, -np.inf, 1e-45, 1e-40, 0.
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.data(), st.integers(1, 40), st.booleans())
-def test_keep_largest_is_a_stable_sort(data, size, ties):
-    values = data.draw(arrays.arrays("float32", size, elements=FEW_VALUES if ties else FLOATS))
+@given(st.data(), st.integers(1, 40), st.booleans(), st.sampled_from(["float32", "float64"]))
+def test_keep_largest_is_a_stable_sort(data, size, ties, dtype):
+    values = data.draw(arrays.arrays("float32", size, elements=FEW_VALUES if ties else FLOATS)).astype(dtype)
     kept = data.draw(st.integers(1, size))
     threshold, mask = keep_largest(tf.constant(values), tf.constant(kept))
     wanted = np.argsort(-values.astype("float64"), kind="stable")[:kept]
     assert np.flatnonzero(mask).tolist() == sorted(wanted.tolist())
-    assert np.float32(threshold) == values[wanted[-1]]
+    assert threshold.numpy() == values[wanted[-1]]
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -11,6 +11,7 @@ from tfxformer import generation, tasks
 from tfxformer.models import StackConfig, TransformerConfig
 from tfxformer.tasks.base import generating
 from tfxformer.text import Tokenizer
+from tfxformer.text.generation.streaming import Writer
 
 BPE = Tokenizer.train_byte_level_bpe([*tiny.TEXTS, "naïve café 你好"], 280)
 PROMPTS = ["the cat sat on the", "who", "é good film"]
@@ -54,6 +55,30 @@ def test_several_continuations_follow_each_other(model):
     assert len(set(texts)) == 6 and texts == BPE.decode(wanted)
 
 
+@pytest.mark.parametrize(
+    "numbers", [{"temperature": 1.5}, {"top_k": 9, "temperature": 3.0, "min_p": 0.01}, {"top_p": 0.9}]
+)
+def test_numbers_draw_as_the_sampler_of_them(model, numbers):
+    options = {"seed": 1, "jit_compile": False}
+    wanted = model.generate(PROMPTS, 12, sampler=generation.Filtered(**numbers), **options)
+    assert model.generate(PROMPTS, 12, **numbers, **options) == wanted
+    assert "".join(model.stream(PROMPTS[0], 12, **numbers, **options)) == wanted[0]
+    assert wanted != model.generate(PROMPTS, 12, temperature=0, **options) == model.generate(PROMPTS, 12, **options)
+
+
+def test_numbers_are_checked_and_stand_alone(model):
+    for options, message in (
+        ({"temperature": 0.8, "sampler": RANDOM}, "sampler and temperature both say how tokens are chosen"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1"),
+        ({"top_k": 0}, "top_k must be a whole number of at least 1"),
+        ({"temperature": -1.0}, "temperature must be above 0"),
+        ({"temperature": 0, "top_k": 5}, "top_k draw tokens by chance, and temperature=0 takes the most probable"),
+    ):
+        for call in (model.generate, model.stream):
+            with pytest.raises(ValueError, match=message):
+                call(PROMPTS if call == model.generate else PROMPTS[0], 4, **options)
+
+
 def before(text, stops):
     """A text up to the stop that is whole first."""
     ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
@@ -92,7 +117,7 @@ def test_streams_are_the_same_text_in_whole_characters(model, stop):
 
 def test_half_characters_wait():
     text = "naïve 你好"
-    writer = generating.Writer(BPE, BPE.ids(["a"])[0], generating.Stops((), ()))
+    writer = Writer(BPE, BPE.ids(["a"])[0], generating.Stops((), ()))
     pieces = [writer.feed([index]) for index in BPE.ids([text])[0]]
     assert "".join(pieces) + writer.end() == text
     assert not any("\ufffd" in piece for piece in pieces) and "" in pieces
@@ -107,7 +132,7 @@ def test_a_first_word_keeps_its_space():
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = Tokenizer(backend.to_str())
     for new, text in (([2, 3], " cats"), ([3], "s")):
-        writer = generating.Writer(tokenizer, [1], generating.Stops((), ()))
+        writer = Writer(tokenizer, [1], generating.Stops((), ()))
         assert writer.feed(new) + writer.end() == text
 
 
@@ -130,6 +155,8 @@ def test_chat_renders_and_continues(model):
     options = {"sampler": RANDOM, "seed": 1, "jit_compile": False}
     said = model.chat(messages, 12, template=template, **options)
     assert said == model.generate([rendered], 12, **options)[0]
+    numbers = {"temperature": RANDOM.temperature, "seed": 1, "jit_compile": False}
+    assert said == model.chat(messages, 12, template=template, **numbers)
     with pytest.raises(ValueError, match="no chat template"):
         model.chat(messages)
 

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import tensorflow as tf
+
+from tfxformer.ranking import lowest_kept
+
+
+def _fori_loop(lower, upper, body, state):
+    return tf.while_loop(lambda i, _: i < upper, lambda i, state: (i + 1, body(i, state)), (lower, state))[1]
+
+
+# Not keras.ops, which makes numbers of 64 bits ones of 32.
+_OPS = SimpleNamespace(
+    bitwise_not=tf.bitwise.invert,
+    bitwise_or=tf.bitwise.bitwise_or,
+    count_nonzero=lambda x, axis: tf.math.count_nonzero(x, axis, dtype=tf.int32),
+    equal=tf.equal,
+    fori_loop=_fori_loop,
+    greater_equal=tf.greater_equal,
+    take=tf.gather,
+    view=tf.bitcast,
+    where=tf.where,
+    zeros_like=tf.zeros_like,
+)
 
 
 def keep_largest(values: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `kept`-th largest of floats [n], and a bool mask [n] of exactly `kept` True.
-
-    Among equals the first are kept. The bits of floats, read as integers, are ordered as the floats are, those of
-    negative ones once all but the sign are turned: the threshold is the largest integer that at least `kept` of them
-    reach, found bit by bit.
+    """The `kept`-th largest of floats [n], and a bool mask [n] of exactly `kept` True; among equals the first are kept.
 
     Args:
         values: float32 or float64, no NaN.
         kept: int32 scalar, 1 <= kept <= n.
     """
-    integer = tf.int64 if values.dtype == tf.float64 else tf.int32
-    bits = tf.bitcast(values, integer)
-    bits = _turned(tf.where(tf.equal(bits, integer.min), tf.zeros([], integer), bits))  # -0.0 is 0.0
-
-    def try_bit(position, answer):
-        candidate = answer | tf.bitwise.left_shift(tf.ones([], integer), position)
-        reached = tf.math.count_nonzero(bits >= candidate, dtype=tf.int32) >= kept
-        return position - 1, tf.where(reached, candidate, answer)
-
-    negative = tf.math.count_nonzero(bits >= 0, dtype=tf.int32) < kept
-    sign = tf.where(negative, tf.constant(integer.min, integer), tf.zeros([], integer))
-    start = (tf.constant(integer.size * 8 - 2, integer), sign)
-    threshold = tf.while_loop(lambda position, _: position >= 0, try_bit, start)[1]
-    above, equal = bits > threshold, bits == threshold
+    keys, lowest = (part[0] for part in lowest_kept(values[None], None, kept, _OPS))
+    above, equal = keys > lowest, keys == lowest
     room = kept - tf.math.count_nonzero(above, dtype=tf.int32)
     first_equal = equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= room)
-    return tf.bitcast(_turned(threshold), values.dtype), above | first_equal
-
-
-def _turned(bits: tf.Tensor) -> tf.Tensor:
-    """The bits of negative floats so that integers are ordered as floats; its own inverse."""
-    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, tf.constant(bits.dtype.max, bits.dtype)), bits)
+    return tf.gather(values, tf.argmax(tf.cast(equal, tf.int32))), above | first_equal

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tfxformer import generation
 from tfxformer.generation import GenerationConfig
 from tfxformer.generation.processors import check_processors
-from tfxformer.text import StopStrings, TextStream, Tokenizer
+from tfxformer.text import Tokenizer
 from tfxformer.text.generation.stopping import Stops, read_stops
+from tfxformer.text.generation.streaming import Writer
 from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt, prompt_ids
 
 PIECE = 4  # tokens between two looks at the text
@@ -71,35 +72,10 @@ def as_generation_config(given, vocabulary_size: int) -> GenerationConfig:
     return given
 
 
-class Writer:
-    """The text of one row of new ids, piece by piece: no half characters, and nothing from a stop on.
-
-    Attributes:
-        stopped: whether the row has come to a stop.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Stops):
-        self._stream, self._strings = TextStream(tokenizer), StopStrings(stops.strings)
-        self._ids = frozenset(stops.ids)
-        self._stream.feed(prompt)  # so that a first token keeps the space before it
-        self.stopped = False
-
-    def feed(self, ids: Sequence[int]) -> str:
-        """The text that new ids made certain."""
-        ids = list(ids)
-        ended = bool(ids) and ids[-1] in self._ids
-        piece = self._strings.feed(self._stream.feed(ids[:-1] if ended else ids))
-        self.stopped = self.stopped or ended or self._strings.stopped
-        return piece
-
-    def end(self) -> str:
-        """What is left, once no more ids will come."""
-        return self._strings.feed(self._stream.end()) + self._strings.end()
-
-
+NUMBERS = ("temperature", "top_k", "top_p", "min_p")  # what a sampler is made of
 # Options of `generate`; all others that `chat` is given are variables of the chat template.
 OPTIONS = (
-    *("sampler", "seed", "processors", "speculation", "stop_ids", "cache_length", "jit_compile"),
+    *(*NUMBERS, "sampler", "seed", "processors", "speculation", "stop_ids", "cache_length", "jit_compile"),
     "generation_config",
 )
 
@@ -174,16 +150,4 @@ def stream(model, request: Request) -> Iterator[str]:
     check_one_prompt(request.prompts)
     rows, new, stops, options = read_request(model, request._replace(prompts=[request.prompts]))
     pieces = generation.stream(model, rows, new, **{"stride": PIECE, **options})
-    return _texts(Writer(tokenizer, rows[0], stops), pieces)
-
-
-def _texts(writer: Writer, pieces) -> Iterator[str]:
-    for (ids,) in pieces:
-        text = writer.feed(ids)
-        if text:
-            yield text
-        if writer.stopped:
-            break
-    rest = writer.end()
-    if rest:
-        yield rest
+    return Writer(tokenizer, rows[0], stops).written(row for (row,) in pieces)

@@ -14,6 +14,7 @@ from tfxformer.checkpoints.generation_settings import (
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.generation import Beams, Sampler
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
+from tfxformer.generation.samplers import read_sampler
 from tfxformer.keywords import checked
 from tfxformer.tasks.base import generating
 
@@ -65,6 +66,11 @@ class GenerationMethods:
         prompts,
         max_new_tokens: int | None = None,
         *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        sampler: Sampler | Beams | None = None,
         stop=None,
         num_return_sequences: int = 1,
         generation_config=None,
@@ -77,23 +83,39 @@ class GenerationMethods:
         Args:
             prompts: list of texts, or of lists of ids, of any lengths.
             max_new_tokens: int; None for what the checkpoint says, else 128, as far as the context reaches.
+            temperature, top_k, top_p, min_p: draw tokens by chance, the limits in this order (see `generation.TopK`,
+                `TopP` and `MinP`); temperature 1 where a limit alone is given. None of them takes the most probable
+                token, as temperature 0 does.
+            sampler: in their place a value of `generation`: `TopP(0.9)`, `Typical(0.9)`, `Beams(4)`, ...
             stop: strings, or ids of tokens, at the first of which a text ends, without it; besides the checkpoint's.
             num_return_sequences: int, continuations of each prompt, one after the other in the result.
             generation_config: `generation.GenerationConfig` for this call in place of the model's.
-            options: of `generation.generate`: sampler (`generation.TopP(0.9)`, ...; None for greedy), seed,
-                processors (a `RepetitionPenalty` counts instead of the checkpoint's), speculation, cache_length,
-                jit_compile.
+            options: of `generation.generate`: seed, processors (a `RepetitionPenalty` counts instead of the
+                checkpoint's), speculation, cache_length, jit_compile.
 
         Raises:
             TypeError, ValueError: for a prompt that is empty without a begin token, or does not fit into the context
-                with the new tokens; for a stop that the tokenizer cannot write.
+                with the new tokens; for a stop that the tokenizer cannot write; for a number out of its range, and
+                for one beside a sampler.
         """
+        options["sampler"] = read_sampler(sampler, temperature, top_k, top_p, min_p)
         request = generating.Request(prompts, max_new_tokens, DEFAULT_TEXT, stop, generation_config, options)
         return generating.generate(self, request, num_return_sequences)
 
     @checked(to=generation.stream)
     def stream(
-        self, prompt, max_new_tokens: int | None = None, *, stop=None, generation_config=None, **options
+        self,
+        prompt,
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        sampler: Sampler | None = None,
+        stop=None,
+        generation_config=None,
+        **options,
     ) -> Iterator[str]:
         """Continues one prompt piece by piece; together the pieces are the text of `generate`.
 
@@ -104,6 +126,7 @@ class GenerationMethods:
         Returns:
             an iterator of str; what is wrong with the arguments is said at once, not at the first piece.
         """
+        options["sampler"] = read_sampler(sampler, temperature, top_k, top_p, min_p)
         request = generating.Request(prompt, max_new_tokens, DEFAULT_TEXT, stop, generation_config, options)
         return generating.stream(self, request)
 
@@ -120,6 +143,8 @@ class GenerationMethods:
             ValueError: for a tokenizer without chat template or end token; see `text.Tokenizer.apply_chat_template`.
         """
         chosen, variables = generating.split_options(options)
+        numbers = [chosen.pop(name, None) for name in generating.NUMBERS]
+        chosen["sampler"] = read_sampler(chosen.get("sampler"), *numbers)
         prompt = self.chat_prompt(messages, **variables)
         stops = [stop] if isinstance(stop, (str, int)) else list(stop or ())
         stops.append(self.tokenizer.eos_id)

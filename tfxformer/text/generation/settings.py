@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfxformer.text.generation.sampling import that_count
 from tfxformer.text.generation.token_rules import TokenRules
 
 # What transformers' generate would do otherwise than we do, were it said: key -> whether a value says it.
@@ -201,8 +202,7 @@ class GenerationConfig(TokenRules):
             "min_p": self.min_p,
             "typical_p": self.typical_p,
         }
-        nothing = {"top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1}
-        return {name: value for name, value in values.items() if value is not None and value != nothing.get(name)}
+        return that_count(values)
 
 
 # ---- kinds of values ---------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+
+from tfxformer.text.generation.stopping import Stops, StopStrings
 
 _INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet
 
@@ -46,3 +48,39 @@ class TextStream:
 
     def _text(self, ids: list[int]) -> str:
         return self._tokenizer.decode([ids], skip_special_tokens=self._skip)[0]
+
+
+class Writer:
+    """The text of one row of new ids, piece by piece: no half characters, and nothing from a stop on.
+
+    Attributes:
+        stopped: whether the row has come to a stop.
+    """
+
+    def __init__(self, tokenizer, prompt: Sequence[int], stops: Stops):
+        self._stream, self._strings = TextStream(tokenizer), StopStrings(stops.strings)
+        self._ids = frozenset(stops.ids)
+        self._stream.feed(prompt)  # so that a first token keeps the space before it
+        self.stopped = False
+
+    def feed(self, ids: Sequence[int]) -> str:
+        """The text that new ids made certain."""
+        ids = list(ids)
+        ended = bool(ids) and ids[-1] in self._ids
+        piece = self._strings.feed(self._stream.feed(ids[:-1] if ended else ids))
+        self.stopped = self.stopped or ended or self._strings.stopped
+        return piece
+
+    def end(self) -> str:
+        """What is left, once no more ids will come."""
+        return self._strings.feed(self._stream.end()) + self._strings.end()
+
+    def written(self, pieces: Iterable[Sequence[int]]) -> Iterator[str]:
+        """The text of pieces of new ids as they come, none of it empty, up to a stop."""
+        for ids in pieces:
+            if text := self.feed(ids):
+                yield text
+            if self.stopped:
+                break
+        if rest := self.end():
+            yield rest

@@ -10,10 +10,11 @@ Shape letters: B rows, T slots, V vocabulary, K sequences.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+
+from tfxformer.numpy_ops import NUMPY
 
 _NOT_FINITE = (
     "The model's logits are not finite (NaN or infinite): its weights hold such numbers, or overflow in its dtype. "
@@ -50,17 +51,6 @@ class Rows(NamedTuple):
     padding: object
     first: object
     end: object
-
-
-def _scatter(indices, values, shape):
-    """numpy's `keras.ops.scatter`: zeros with values added at indices [N, 2]."""
-    result = np.zeros(shape, values.dtype)
-    np.add.at(result, (indices[:, 0], indices[:, 1]), values)
-    return result
-
-
-_NAMES = ("abs", "equal", "logical_and", "maximum", "multiply", "power", "reshape", "stack", "take", "where")
-NUMPY = SimpleNamespace(**{name: getattr(np, name) for name in _NAMES}, scatter=_scatter)
 
 
 @dataclass(frozen=True)
