@@ -90,7 +90,6 @@ def work(folder: Path, name: str, settings: Settings, kill: int | None) -> None:
 
     import tfxformer
     from tfxformer import data, samples, tasks, training
-    from tfxformer.data.targets.packing import training_batch
     from tfxformer.text import Tokenizer
 
     cluster = "TF_CONFIG" in os.environ
@@ -98,10 +97,6 @@ def work(folder: Path, name: str, settings: Settings, kill: int | None) -> None:
     tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     records = data.Records(folder / "records", tokenizer=tokenizer)
     steps = records.count // settings.batch_size
-
-    def batches(epoch, first):
-        rows = records.dataset(settings.batch_size, seed=0, epoch=epoch, position=first * settings.batch_size)
-        return rows.map(training_batch)
 
     with scope:
         keras.utils.set_random_seed(0)
@@ -114,7 +109,7 @@ def work(folder: Path, name: str, settings: Settings, kill: int | None) -> None:
     resume = training.Resume(folder / f"checkpoints-{name}", save_freq=settings.save_every)
     start = time.perf_counter()
     history = model.fit(
-        training.Epochs(batches, steps, records.fingerprint),
+        model.epochs(records, settings.batch_size),
         epochs=settings.epochs,
         callbacks=[resume, *([dies_at(kill)] if kill else [])],
         verbose=2,

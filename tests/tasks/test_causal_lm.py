@@ -8,6 +8,7 @@ import tiny
 
 import tfxformer
 from tfxformer import tasks
+from tfxformer.data import Records, RecordsError, prepare_records
 from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.text import Tokenizer
 
@@ -175,6 +176,25 @@ def strided_losses(model, ids, length, stride):
         if end == len(ids) - 1:
             break
     return np.concatenate(losses)
+
+
+def test_epochs_of_records_are_their_blocks(tmp_path):
+    model = make(sequence_length=32)
+    prepared = prepare_records(
+        [{"text": text} for text in tiny.TEXTS * 3], tmp_path / "records", BPE, sequence_length=32, kind="causal"
+    )
+    records = Records(tmp_path / "records", tokenizer=BPE)
+    rows = {row["token_ids"].tobytes(): row for row in records.dataset(None).as_numpy_iterator()}
+    (inputs, targets, weights), *others = model.epochs(records, 4).first_epoch(0, 1).as_numpy_iterator()
+    assert len(others) == prepared.count // 4 - 2
+    for index, ids in enumerate(inputs["token_ids"]):
+        row = rows[ids.tobytes()]
+        for found, name in ((inputs["padding_mask"], "padding_mask"), (targets, "targets"), (weights, "weights")):
+            np.testing.assert_array_equal(found[index], row[name])
+    with pytest.raises(RecordsError, match="another tokenizer"):
+        tasks.CausalLM(tiny.backbone("llama"), tokenizer=Tokenizer.characters("ab")).epochs(records)
+    with pytest.raises(ValueError, match="MaskedLM reads segment_ids of a row"):
+        tasks.MaskedLM(tiny.backbone()).epochs(records)
 
 
 @pytest.mark.parametrize(("length", "stride"), [(48, 48), (48, 20), (32, 9)])

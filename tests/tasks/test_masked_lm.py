@@ -124,6 +124,23 @@ def test_loss_counts_hidden_tokens_only(tiny_tokenizer):
     np.testing.assert_allclose(accuracy, (right * hidden).sum() / hidden.sum(), rtol=1e-5)
 
 
+def test_epochs_of_records_are_batches_hidden_by_their_number(tiny_tokenizer, tmp_path):
+    model = make(tiny_tokenizer, masking_rate=0.3)
+    write_records(rows_of(model.encode(tiny.TEXTS, sequence_length=16)), tmp_path / "records", shards=2)
+    records = Records(tmp_path / "records")
+    epochs, count = model.epochs(records, 4, seed=3), records.count // 4
+    assert epochs.num_batches == count
+    rows = records.dataset(4, seed=3, epoch=1, position=4)
+    wanted = list(model.mask_batches(rows, first=count + 1).as_numpy_iterator())
+    for found, one in zip(epochs.first_epoch(1, 1).as_numpy_iterator(), wanted, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, found, one)
+    assert epochs.signature != model.epochs(records, 4, seed=4).signature
+    unsegmented = tasks.MaskedLM(tiny.backbone("distilbert"), tokenizer=tiny_tokenizer)
+    assert set(next(iter(unsegmented.epochs(records, 4).next_epoch(0)))[0]) == {*unsegmented.input, "masked_positions"}
+    with pytest.raises(ValueError, match="batch_size=99 is more than the"):
+        model.epochs(records, 99)
+
+
 def test_logits_of_positions_are_those_of_all(tiny_tokenizer):
     model = make(tiny_tokenizer)
     inputs = tiny.inputs_for(model)

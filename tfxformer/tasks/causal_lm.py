@@ -19,10 +19,11 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks.base import generating
 from tfxformer.tasks.base.generation_methods import GenerationMethods
+from tfxformer.tasks.base.record_epochs import record_epochs
 from tfxformer.tasks.base.task import Task
 from tfxformer.text import Encoding
 from tfxformer.text.generation.token_rules import require_finite
-from tfxformer.training import Perplexity
+from tfxformer.training import Epochs, Perplexity
 from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit
@@ -188,6 +189,25 @@ class CausalLM(GenerationMethods, Task):
         return _inputs(blocks), blocks.targets
 
     # ---- training ---------------------------------------------------------------------------------------------
+
+    def epochs(self, records, batch_size: int = 32, *, seed: int = 0) -> Epochs:
+        """The blocks of records, for a `fit` of several epochs that `training.Resume` can go on with anywhere.
+
+        `lm.fit(lm.epochs(records, 32), epochs=3, callbacks=[training.Resume("run")])`
+
+        Args:
+            records: `data.Records` that `data.prepare_records(..., kind="causal")` made.
+            batch_size: int, blocks of a batch.
+            seed: int, of their order, which is another one in every epoch.
+
+        Raises:
+            ValueError: for records of another kind, or of too few blocks. RecordsError: of another tokenizer.
+        """
+
+        def batches(rows, number):
+            return rows.map(lambda row: (_inputs(Blocks(**row)), row["targets"], row["weights"]))
+
+        return record_epochs(self, records, batch_size, seed, Blocks._fields, batches)
 
     @property
     def output_kinds(self):

@@ -23,8 +23,10 @@ from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.gathering import gather_positions
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
+from tfxformer.tasks.base.record_epochs import record_epochs
 from tfxformer.tasks.base.streams import read_given
 from tfxformer.tasks.base.task import Task
+from tfxformer.training import Epochs
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit, Limits, check_batch
 from tfxformer.training.inputs.checked_batches import each_batch
@@ -184,6 +186,27 @@ class MaskedLM(Task):
         """A batch of arrays with tokens hidden, as `fit` takes it: (inputs, targets, weights)."""
         places = self.mask_positions(inputs["token_ids"], generator)
         return {**inputs, "token_ids": places.token_ids, POSITIONS: places.positions}, places.labels, places.weights
+
+    def epochs(self, records, batch_size: int = 32, *, seed: int = 0) -> Epochs:
+        """Records with other tokens hidden in every epoch, for a `fit` that `training.Resume` can go on with anywhere.
+
+        `lm.fit(lm.epochs(records, 256), epochs=10, callbacks=[training.Resume("run")])`
+
+        Args:
+            records: `data.Records` that `data.prepare_records(..., kind="masked")` made.
+            batch_size: int, rows of a batch.
+            seed: int, of their order, which is another one in every epoch; what is hidden hangs on the task's seed.
+
+        Raises:
+            ValueError: for records of another kind, or of fewer rows than a batch. RecordsError: of another tokenizer.
+        """
+
+        def batches(rows, number):
+            if not self._has_segments:  # prepared for any encoder
+                rows = rows.map(lambda row: {name: x for name, x in row.items() if name != "segment_ids"})
+            return self.mask_batches(rows, first=number)
+
+        return record_epochs(self, records, batch_size, seed, self.input, batches)
 
     def mask_batches(self, dataset, first: int = 0, changing: bool = False):
         """A `tf.data.Dataset` of batches without labels, such as `data.Records.dataset`, with tokens hidden.

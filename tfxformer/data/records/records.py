@@ -99,7 +99,7 @@ class Records:
         if not whole or any(shard.bytes != shard.count * self.format.record_bytes for shard in self.shards):
             raise RecordsError(f"{self.folder / INDEX} contradicts itself: its counts and sizes do not agree.")
         if tokenizer is not None:
-            self._check_tokenizer(tokenizer)
+            self.check_tokenizer(tokenizer)
         if check:
             self._check_sums()
         told = json.dumps([self.format.to_json(), [(shard.count, shard.sha256) for shard in self.shards]])
@@ -130,7 +130,8 @@ class Records:
                     f"{self.folder / shard.file} has changed since it was written (its sha256 differs). Copy it again."
                 )
 
-    def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Raises RecordsError where another tokenizer made the records, or they do not tell which one did."""
         if self.origin is None:
             raise RecordsError(
                 f"{self.folder / INDEX} does not tell its tokenizer: its rows were written by write_records, not by "

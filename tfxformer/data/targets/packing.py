@@ -162,12 +162,3 @@ def random_windows(ids, count: int, sequence_length: int, seed: int = 0) -> Bloc
     windows = ids[begins[:, None] + np.arange(sequence_length + 1)]  # [R, S + 1]
     ones = np.ones((count, sequence_length))
     return Blocks(windows[:, :-1], ones.astype(np.int32), windows[:, 1:], ones.astype(np.float32))
-
-
-def training_batch(rows) -> tuple:
-    """Rows by name, as records of `Blocks` give them, as `fit` takes them: (inputs, targets, weights).
-
-    records.dataset(32, seed=0).map(training_batch)
-    """
-    inputs = {name: rows[name] for name in ("token_ids", "padding_mask")}
-    return inputs, rows["targets"], rows["weights"]

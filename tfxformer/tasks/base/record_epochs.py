@@ -1,0 +1,40 @@
+"""Records as what `fit` goes through epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tfxformer.training import Epochs
+
+
+def record_epochs(task, records, batch_size: int, seed: int, names: Iterable[str], batches: Callable) -> Epochs:
+    """The epochs of a task on records.
+
+    Args:
+        task: its tokenizer, where it has one, must be the one that made the records, where they tell it.
+        records: `data.Records`.
+        batch_size: rows of a batch; of an epoch the rows of a short last batch are left out.
+        seed: of the order of rows.
+        names: what the task reads of a row.
+        batches: function (dataset of batches of rows, number of its first batch) -> what `fit` takes.
+
+    Raises:
+        ValueError: for records of another kind, or of fewer rows than a batch. RecordsError: of another tokenizer.
+    """
+    missing = [name for name in names if name not in records.format.features]
+    if missing:
+        raise ValueError(
+            f"{type(task).__name__} reads {', '.join(missing)} of a row, which the records of {records.folder} do not "
+            f"have, only {', '.join(records.format.features)}: prepare them for it (`data.prepare_records(kind=...)`)."
+        )
+    if task.tokenizer is not None and records.origin is not None:
+        records.check_tokenizer(task.tokenizer)
+    count = records.count // batch_size
+    if not count:
+        raise ValueError(f"batch_size={batch_size} is more than the {records.count} rows of {records.folder}.")
+
+    def make(epoch: int, first: int):
+        rows = records.dataset(batch_size, seed=seed, epoch=epoch, position=batch_size * first)
+        return batches(rows, epoch * count + first)
+
+    return Epochs(make, count, f"{records.fingerprint}, batches of {batch_size}, seed {seed}")
