@@ -76,3 +76,24 @@ def plain_kernels(monkeypatch):
     from tfxformer.layers.kernels import formulas as kernels
 
     monkeypatch.setattr(kernels, "use_clusters", lambda: False)
+
+
+@pytest.fixture
+def eager():
+    """Every step runs op by op: where numbers are tested and not tracing, which costs a second for each `fit`.
+
+    Each folder has tests without it, and `traced` takes it back for a test of a file whose others have it.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def traced(eager):
+    """Steps are graphs, as a user's are, in a file whose tests are eager."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)

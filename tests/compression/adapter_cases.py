@@ -1,16 +1,6 @@
-"""What the adapter tests share. As a script it trains one adapter under two replicas and on one device:
-`python adapter_cases.py` prints the largest difference of any weight, as JSON."""
-
-from __future__ import annotations
-
-import json
-import os
-import sys
-from pathlib import Path
+"""What the adapter tests share, and a case for `replicas.run`."""
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny
 
 QUERY_AND_VALUE = ("query", "value")
@@ -101,22 +91,10 @@ def trained(strategy=None, dtype=None):
     return tiny.weights(model)
 
 
-def main():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfxformer import training
-
-    two = trained(training.strategy("cpu:2"))
-    one = trained()
-    before = tiny.weights(classifier())
-    print(
-        json.dumps(
-            {
-                "difference": max(float(np.abs(two[path] - one[path]).max()) for path in one),
-                "moved": [path for path in one if path not in before or (one[path] != before[path]).any()],
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
+def two_replicas_and_one_device(strategy):
+    """The largest difference of any weight, and which weights moved."""
+    two, one, before = trained(strategy), trained(), tiny.weights(classifier())
+    return {
+        "difference": max(float(np.abs(two[path] - one[path]).max()) for path in one),
+        "moved": [path for path in one if path not in before or (one[path] != before[path]).any()],
+    }

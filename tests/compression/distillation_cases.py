@@ -1,17 +1,6 @@
-"""Small teachers and students, and the cases that need a process of their own.
-
-As a script it trains under two replicas and on one device and prints one JSON object:
-`python distillation_cases.py`.
-"""
-
-from __future__ import annotations
+"""Small teachers and students, and a case for `replicas.run`."""
 
 import contextlib
-import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
 
 import numpy as np
 import tiny
@@ -55,8 +44,8 @@ def trained(scope, jit, steps):
     from tfxformer import compression
 
     with scope():
-        teacher, inputs, targets, weights = language_model(layers=4)
-        student = compression.student_from(teacher, num_layers=2)
+        teacher, inputs, targets, weights = language_model(layers=2)
+        student = compression.student_from(teacher, num_layers=1)
         losses = [
             compression.LogitsLoss(),
             compression.HiddenStateLoss(projection=True),
@@ -77,20 +66,11 @@ def trained(scope, jit, steps):
     }
 
 
-def main():
-    from tfxformer import training
-
-    strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
-    results = {}
-    for name, jit, steps in (("plain", False, None), ("XLA, accumulated", True, 2)):
-        alone, alone_history = trained(contextlib.nullcontext, False, steps)
-        ours, ours_history = trained(strategy.scope, jit, steps)
-        results[name] = {
-            "weights": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),
-            "history": {key: [ours_history[key], alone_history[key]] for key in alone_history},
-        }
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main()
+def two_replicas_and_one_device(strategy, jit, steps):
+    """The largest difference of any weight, and each figure of both."""
+    alone, alone_history = trained(contextlib.nullcontext, False, steps)
+    ours, ours_history = trained(strategy.scope, jit, steps)
+    return {
+        "weights": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),
+        "history": {key: [ours_history[key], alone_history[key]] for key in alone_history},
+    }

@@ -1,23 +1,11 @@
-"""What the pruning tests share: a small transformer, its data, and the truth in numpy.
-
-As a script it runs the cases that need a process of their own and prints one JSON object:
-`python pruning_cases.py CASE`.
-"""
-
-from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""What the pruning tests share: a small transformer, its data, the truth in numpy, and cases for `replicas.run`."""
 
 import numpy as np
 
 STEPS = 24  # 3 epochs of 8 batches of 8 rows
-RNG = np.random.default_rng(7)
-TOKENS = RNG.integers(0, 50, (64, 6)).astype("int32")
-LABELS = RNG.integers(0, 3, 64).astype("int32")
+_rng = np.random.default_rng(7)
+TOKENS = _rng.integers(0, 50, (64, 6)).astype("int32")
+LABELS = _rng.integers(0, 3, 64).astype("int32")
 
 
 def small_transformer(dtype=None, constraint=None, base=None):
@@ -135,14 +123,13 @@ def watcher(expected_zeros, replicas=1, of=None):
     return Watch()
 
 
-def mirrored_case(base=None, accumulate=None, jit_compile=False, method="magnitude"):
-    """MirroredStrategy over two logical CPUs: stock `fit`'s own failures there poison a process."""
+def mirrored_case(strategy, base=None, accumulate=None, jit_compile=False, method="magnitude"):
+    """Stock `fit` under two replicas."""
     import keras
 
-    from tfxformer import training
     from tfxformer.compression import PolynomialDecay, Prune
 
-    with training.strategy("cpu:2").scope():
+    with strategy.scope():
         model = small_transformer("mixed_bfloat16", base=base)
         optimizer = keras.optimizers.AdamW(
             0.01, use_ema=True, global_clipnorm=1.0, gradient_accumulation_steps=accumulate
@@ -156,11 +143,11 @@ def mirrored_case(base=None, accumulate=None, jit_compile=False, method="magnitu
     return {"checked": watch.checked, "off": watch.off, "end": all(end), **history.history}
 
 
-def distributed_case(method="magnitude"):
-    """The same with what Keras' own step cannot do there: XLA, and an update every other batch."""
+def distributed_case(strategy, method="magnitude", jit_compile=False):
+    """The same with what Keras' own step cannot do there: an update every other batch, and XLA."""
     from tfxformer.training import DistributedModel
 
-    return mirrored_case(DistributedModel, accumulate=2, jit_compile=True, method=method)
+    return mirrored_case(strategy, DistributedModel, accumulate=2, jit_compile=jit_compile, method=method)
 
 
 def tfmot_cases():
@@ -178,14 +165,15 @@ def tfmot_cases():
     from tfxformer import compression
 
     sparsity = tfmot.sparsity.keras
-    x = RNG.normal(size=(64, 16)).astype("float32")
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(64, 16)).astype("float32")
     results = {}
     for name, begin, once, block, m_by_n in (
         ("element", 2, False, (1, 1), None),
         ("block", 2, False, (4, 1), None),
         ("2:4", 0, True, (1, 1), (2, 4)),
     ):
-        initial = [RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
+        initial = [rng.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
         models = {}
         for library in (keras, tf_keras):
             inputs = library.Input((16,))
@@ -218,13 +206,6 @@ def tfmot_cases():
     return results
 
 
-def run_cases(name):
-    """What this file prints as a script."""
-    done = subprocess.run([sys.executable, Path(__file__), name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def clustering_cases():
     """The same training by tfmot's `cluster_weights` on tf_keras and by us on Keras 3, from the same centroids."""
     import keras
@@ -238,8 +219,9 @@ def clustering_cases():
     from tfxformer import compression
 
     config = tfmot.clustering.keras
-    x = RNG.normal(size=(64, 16)).astype("float32")
-    initial = [RNG.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(64, 16)).astype("float32")
+    initial = [rng.normal(size=shape).astype("float32") * 0.3 for shape in ((16, 12), (12,), (12, 3), (3,))]
     models = {}
     for library in (keras, tf_keras):
         inputs = library.Input((16,))
@@ -281,18 +263,18 @@ def clustering_cases():
     }
 
 
-def clustering_mirrored_case():
-    """Two replicas, XLA, an update every other batch: the same few values on both, after each batch."""
+def clustering_mirrored_case(strategy, jit_compile=False):
+    """Two replicas, an update every other batch: the same few values on both, after each batch."""
     import keras
 
     from tfxformer import training
     from tfxformer.compression import Cluster
 
-    with training.strategy("cpu:2").scope():
+    with strategy.scope():
         plain = small_dense("mixed_bfloat16")
         model = training.DistributedModel(plain.input, plain.output)
         optimizer = keras.optimizers.AdamW(0.01, global_clipnorm=1.0, gradient_accumulation_steps=2)
-        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=True)
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
     watch = value_watcher(8, replicas=2)
     before = kernels(model)
     model.fit(TOKENS, LABELS, batch_size=8, epochs=2, verbose=0, callbacks=[watch, Cluster(8)])
@@ -321,16 +303,3 @@ def value_watcher(most, replicas=1):
                         self.off = (*self.off, (int(batch), weight.path, values))
 
     return Watch()
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cases = {
-        "mirrored": mirrored_case,
-        "distributed": distributed_case,
-        "movement": lambda: distributed_case("movement"),
-        "tfmot": tfmot_cases,
-        "clustering": clustering_cases,
-        "clustering-mirrored": clustering_mirrored_case,
-    }
-    print(json.dumps(cases[sys.argv[1]]()))

@@ -1,16 +1,6 @@
-"""Quantization-aware training under two replicas and on one device; prints one JSON object.
-
-`python quantization_cases.py`
-"""
-
-from __future__ import annotations
+"""A model to which rounding does much, and quantization-aware training under two replicas and on one device."""
 
 import contextlib
-import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
 
 import numpy as np
 import tiny
@@ -50,16 +40,9 @@ def distance(one, other) -> float:
     return float(np.sqrt(sum(np.square(one[path] - other[path]).sum() for path in one)))
 
 
-def main():
-    from tfxformer import training
-
-    strategy = training.strategy("cpu:2")  # before anything else uses TensorFlow
+def two_replicas_and_one_device(strategy):
+    """The distance of the weights of both, and that of training without rounding."""
     alone = trained(contextlib.nullcontext)
     ours = trained(strategy.scope)
     plain = trained(contextlib.nullcontext, aware=False)
-    results = {"difference": distance(ours, alone)}
-    print(json.dumps({**results, "rounding_matters": distance(plain, alone)}))
-
-
-if __name__ == "__main__":
-    main()
+    return {"difference": distance(ours, alone), "rounding_matters": distance(plain, alone)}

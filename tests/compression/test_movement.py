@@ -5,15 +5,16 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import replicas
 from pruning_cases import (
     TOKENS,
     assert_nothing_left,
     compiled,
+    distributed_case,
     fit,
     kernels,
     largest,
     polynomial,
-    run_cases,
     small_dense,
     watcher,
     zeros_at,
@@ -88,9 +89,10 @@ def test_zeros_are_exact_after_every_update(dtype, optimizer, epochs):
     assert_nothing_left(model)
 
 
-def test_two_replicas_hold_the_same_exact_zeros():
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_replicas_hold_the_same_exact_zeros(jit_compile):
     """Scores of gradients that are summed over replicas, and over the batches of an update."""
-    result = run_cases("movement")
+    result = replicas.run(distributed_case, "movement", jit_compile)
     assert (result["checked"], result["off"], result["end"]) == (24 * 6 * 2, [], True)
 
 

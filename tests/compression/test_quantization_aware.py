@@ -1,18 +1,14 @@
 """QuantizationAware: steps round as the file will, everywhere alike, and nothing is left."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+import replicas
 import tensorflow as tf
 import tiny
 from ai_edge_litert.interpreter import Interpreter
 from distillation_cases import classifier, language_model
-from quantization_cases import distance, planted
+from quantization_cases import distance, planted, two_replicas_and_one_device
 
 from tfxformer import compression, export, tasks
 from tfxformer.compression import Distiller, QuantizationAware, student_from
@@ -179,11 +175,7 @@ def test_adapters_and_half_precision(tiny_tokenizer):
 
 def test_two_replicas_are_one_device():
     """An update every other batch, and a last batch of one row, of which a replica gets none."""
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("quantization_cases.py")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = replicas.run(two_replicas_and_one_device)
     assert result["rounding_matters"] > 1e-2
     assert result["difference"] < 0.1 * result["rounding_matters"]
 

@@ -1,20 +1,27 @@
 """Named adapters on one model: what is trained, switching, merging, Keras files, checkpoints, strategies."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-import adapter_cases
 import keras
 import numpy as np
 import pytest
+import replicas
 import tiny
-from adapter_cases import QUERY_AND_VALUE, adapted, classifier, everything, language_model, outputs, randomize, rows
+from adapter_cases import (
+    QUERY_AND_VALUE,
+    adapted,
+    classifier,
+    everything,
+    language_model,
+    outputs,
+    randomize,
+    rows,
+    two_replicas_and_one_device,
+)
 
 from tfxformer import checkpoints, compression, export, tasks
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.compression import Adapters, LoRA
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def fit(model, epochs=2, optimizer=None, **arguments):
@@ -51,14 +58,14 @@ def test_fit_trains_the_adapter_and_the_head_alone(options, dtype, plain_kernels
     assert moved(before, model) == factors | {"classifier/output/kernel", "classifier/output/bias"}
 
 
-def test_texts_and_the_default_optimizer(tiny_tokenizer):
-    """The one fit here that runs the training kernels as CPUs do."""
-    model = classifier(tiny_tokenizer)
+def test_texts_and_the_default_optimizer(tiny_tokenizer, traced):
+    """The one fit here that runs the training kernels as CPUs do, in a graph."""
+    model = classifier(tiny_tokenizer, encoder__num_layers=1)
     model.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, verbose=0)  # an optimizer that knows other variables
     Adapters(model).add("films", LoRA(dropout=0.1, targets=QUERY_AND_VALUE))
     before = tiny.weights(model)
     model.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, verbose=0)
-    assert len(moved(before, model)) == 4 * 2 + 2
+    assert len(moved(before, model)) == 4 + 2
 
 
 def test_equals_training_written_by_hand(plain_kernels):
@@ -98,10 +105,11 @@ def after_one_epoch(batch_size, jit_compile=False, **optimizer):
     return tiny.weights(model)
 
 
-def test_accumulation_and_xla_give_the_same_weights(plain_kernels):
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_accumulation_and_xla_give_the_same_weights(jit_compile, plain_kernels, traced):
     """Two batches of an accumulation, in XLA, are one of twice the rows."""
     wanted = after_one_epoch(16)
-    found = after_one_epoch(8, jit_compile=True, gradient_accumulation_steps=2)
+    found = after_one_epoch(8, jit_compile=jit_compile, gradient_accumulation_steps=2)
     for path, value in wanted.items():
         np.testing.assert_allclose(found[path], value, atol=1e-6, err_msg=path)
 
@@ -121,10 +129,7 @@ def test_gradient_checkpointing_trains_the_same(plain_kernels):
 
 
 def test_two_replicas_train_as_one_device():
-    script = Path(adapter_cases.__file__)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = replicas.run(two_replicas_and_one_device)
     assert result["difference"] <= 1e-6
     assert len(result["moved"]) == 4 * 2 + 2
 
@@ -260,7 +265,7 @@ def test_merging_what_cannot_be():
 # ---- files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_keras_file_brings_adapter_optimizer_and_frozen_base(tmp_path, dropout, plain_kernels):
     model = classifier()
     adapted(model, dropout=dropout)

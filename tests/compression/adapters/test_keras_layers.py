@@ -10,6 +10,7 @@ from tfxformer.compression import Adapters, LoRA
 from tfxformer.compression.weights.matrices import all_kernels
 from tfxformer.layers.adapters.base import adapted_layers
 
+pytestmark = pytest.mark.usefixtures("eager")
 RANDOM = np.random.default_rng(2)
 
 

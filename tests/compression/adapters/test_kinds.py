@@ -14,6 +14,7 @@ from tfxformer import checkpoints, export, generation
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.compression import IA3, AdaLoRA, Adapters, BitFit, Bottleneck, sparsity_report, trainable_table
 
+pytestmark = pytest.mark.usefixtures("eager")
 KINDS = {"adalora": AdaLoRA(rank=3), "ia3": IA3(), "bottleneck": Bottleneck(size=4), "bitfit": BitFit()}
 HEAD = {"classifier/output/kernel", "classifier/output/bias"}
 MERGED = [name for name in KINDS if name != "bottleneck"]
@@ -213,7 +214,7 @@ def test_generation_sees_it(name, plain_kernels):
     assert list(found[0]) == ids[3:]
 
 
-@pytest.mark.parametrize("quantization", ["float32", "dynamic_int8"])
+@pytest.mark.parametrize("quantization", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
 def test_export_of_an_unmerged_bottleneck(quantization, tiny_tokenizer, tmp_path):
     model = classifier(tiny_tokenizer)
     plain = model.predict(tiny.TEXTS[:3], verbose=0)

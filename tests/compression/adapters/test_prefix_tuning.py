@@ -12,6 +12,7 @@ from tfxformer import export, generation, tasks
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.compression import Adapters, PrefixTuning
 
+pytestmark = pytest.mark.usefixtures("eager")
 LENGTH = 3
 FAMILIES = ["gpt2", "llama", "gpt_neox", "opt"]
 

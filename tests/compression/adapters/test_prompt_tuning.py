@@ -11,6 +11,7 @@ from adapter_cases import classifier, language_model, outputs, rows
 from tfxformer import export, generation, tasks
 from tfxformer.compression import Adapters, PromptTuning
 
+pytestmark = pytest.mark.usefixtures("eager")
 LENGTH = 3
 
 
@@ -156,7 +157,7 @@ def test_files(name, tmp_path):
     np.testing.assert_array_equal(outputs(fresh), wanted)
 
 
-@pytest.mark.parametrize("quantization", ["float32", "dynamic_int8"])
+@pytest.mark.parametrize("quantization", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
 def test_export_of_a_classifier(quantization, tiny_tokenizer, tmp_path):
     model = classifier(tiny_tokenizer)
     plain = model.predict(tiny.TEXTS[:3], verbose=0)

@@ -8,6 +8,7 @@ from adapter_cases import classifier, outputs, rows
 
 from tfxformer.compression import AdaLoRA, Adapters, AllocateRanks, LoRA
 
+pytestmark = pytest.mark.usefixtures("eager")
 BATCH, UPDATES = 8, 6
 
 
@@ -32,8 +33,8 @@ def ranks(adapters):
     return [int(np.count_nonzero(part.e)) for part in adapters.layers.values()]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_importance_is_that_of_the_paper(jit_compile, plain_kernels):
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_importance_is_that_of_the_paper(jit_compile, plain_kernels, traced):
     """By plain SGD a gradient is (before - after) / rate: the sums again, from the weights between the updates."""
     model, adapters = prepared()
     callback = AllocateRanks(adapters, rank=2, begin_step=UPDATES, end_step=UPDATES + 1)

@@ -1,16 +1,11 @@
 """Distiller: its loss is the formula's, from `fit` on texts to the student's files."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-import distillation_cases
 import keras
 import numpy as np
 import pytest
+import replicas
 import tiny
-from distillation_cases import classifier, divergence, language_model
+from distillation_cases import classifier, divergence, language_model, two_replicas_and_one_device
 
 from tfxformer import compression, tasks
 from tfxformer.compression import (
@@ -274,16 +269,21 @@ def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
         assert float(distiller.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
-def test_two_replicas_are_one_device():
+@pytest.mark.parametrize(
+    ("jit", "steps"),
+    [
+        pytest.param(False, 2, id="accumulated"),
+        pytest.param(False, None, id="plain", marks=pytest.mark.slow),
+        pytest.param(True, 2, id="XLA, accumulated", marks=pytest.mark.slow),
+    ],
+)
+def test_two_replicas_are_one_device(jit, steps):
     """Tokens of other numbers on each, a last batch of one row; with XLA, and an update every other batch."""
-    script = Path(distillation_cases.__file__)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name, result in json.loads(done.stdout.splitlines()[-1]).items():
-        assert result["weights"] < 2e-6, name
-        assert {"loss", "logits_loss", "hidden_state_loss", "evaluated_loss"} <= set(result["history"])
-        for key, (ours, alone) in result["history"].items():
-            assert ours == pytest.approx(alone, rel=1e-4), (name, key)
+    result = replicas.run(two_replicas_and_one_device, jit, steps, timeout=600)
+    assert result["weights"] < 2e-6
+    assert {"loss", "logits_loss", "hidden_state_loss", "evaluated_loss"} <= set(result["history"])
+    for key, (ours, alone) in result["history"].items():
+        assert ours == pytest.approx(alone, rel=1e-4), key
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

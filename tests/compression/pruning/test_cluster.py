@@ -5,14 +5,16 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import replicas
 import tiny
 from pruning_cases import (
     TOKENS,
     assert_nothing_left,
+    clustering_cases,
+    clustering_mirrored_case,
     compiled,
     fit,
     kernels,
-    run_cases,
     small_dense,
     small_transformer,
     value_watcher,
@@ -46,13 +48,14 @@ def test_few_values_after_every_update(make, dtype, optimizer, options):
 
 
 def test_weights_are_those_of_tfmot():
-    result = run_cases("clustering")
+    result = clustering_cases()
     assert result["difference"] < 2e-6 and result["moved"] > 0.01
     assert result["values"][0] <= 8 and result["values"][2] <= 8
 
 
-def test_two_replicas_hold_the_same_values():
-    result = run_cases("clustering-mirrored")
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_replicas_hold_the_same_values(jit_compile):
+    result = replicas.run(clustering_mirrored_case, jit_compile)
     assert (result["checked"], result["off"]) == (16 * 2 * 2, []) and result["moved"] > 0.001
 
 

@@ -4,18 +4,21 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import replicas
 from pruning_cases import (
     LABELS,
     TOKENS,
     assert_nothing_left,
     compiled,
+    distributed_case,
     fit,
     kernels,
     largest,
+    mirrored_case,
     polynomial,
-    run_cases,
     small_dense,
     small_transformer,
+    tfmot_cases,
     watcher,
     zeros_at,
 )
@@ -83,15 +86,22 @@ def test_gradient_accumulation_counts_updates_not_batches(dtype):
     assert_sparsity(model, 0.8)
 
 
-@pytest.mark.parametrize("case", ["mirrored", "distributed"])
-def test_two_replicas_hold_the_same_exact_zeros(case):
-    result = run_cases(case)
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        pytest.param(mirrored_case, [], id="mirrored", marks=pytest.mark.slow),
+        pytest.param(distributed_case, [], id="distributed"),
+        pytest.param(distributed_case, ["magnitude", True], id="XLA", marks=pytest.mark.slow),
+    ],
+)
+def test_two_replicas_hold_the_same_exact_zeros(case, options):
+    result = replicas.run(case, *options)
     assert (result["checked"], result["off"], result["end"]) == (24 * 6 * 2, [], True)
     assert result["sparsity"][-1] == (4 * zeros_at(0.8, 64) + 2 * zeros_at(0.8, 128)) / 512
 
 
 def test_weights_are_bit_equal_to_tfmots():
-    results = run_cases("tfmot")
+    results = tfmot_cases()
     assert {name: case["difference"] for name, case in results.items()} == {
         "element": 0,
         "block": 0,
