@@ -31,7 +31,7 @@ class Replicas:
         paths = [str(TESTS.parent), *sys.path]
         kept = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
         environment = {**kept, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115: closed by stop()
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,

@@ -16,7 +16,7 @@ from tfxformer.compression.quantization_aware import observe
 from tfxformer.export import plan
 from tfxformer.layers.quantization.fake_quantization import FakeQuantization, rounding
 
-pytestmark = pytest.mark.usefixtures("plain_kernels")
+pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 CLASSES = np.array([label == "positive" for label in tiny.LABELS]).astype("int32")
 
 
@@ -70,13 +70,14 @@ def unrounded(tokenizer, epochs=1):
     return tiny.weights(model)
 
 
-def test_steps_are_those_of_the_rounded_model(model, tiny_tokenizer):
+def test_steps_are_those_of_the_rounded_model(model, tiny_tokenizer, traced):
     fit(model, QuantizationAware(tiny.TEXTS), epochs=2)
     wanted = by_hand(small(tiny_tokenizer), epochs=2)
     assert_near(tiny.weights(model), wanted, unrounded(tiny_tokenizer, epochs=2))
 
 
-def test_compiled_steps_are_the_same(model, tiny_tokenizer):
+@pytest.mark.slow
+def test_compiled_steps_are_the_same(model, tiny_tokenizer, traced):
     fit(model, QuantizationAware(tiny.TEXTS), jit_compile=True)
     assert_near(tiny.weights(model), by_hand(small(tiny_tokenizer)), unrounded(tiny_tokenizer))
 
@@ -156,7 +157,7 @@ def test_the_student_rounds_and_the_teacher_does_not(tiny_tokenizer, monkeypatch
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_beside_pruning(model, order):
+def test_beside_pruning(model, order, traced):
     callbacks = [compression.Prune(compression.ConstantSparsity(0.5, 0, frequency=1)), QuantizationAware(tiny.TEXTS)]
     history = fit(model, *callbacks[::order], epochs=2)
     assert history["sparsity"][-1] == 0.5

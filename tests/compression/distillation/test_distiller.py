@@ -21,7 +21,7 @@ from tfxformer.compression import (
 )
 
 ALL = (LogitsLoss(), HiddenStateLoss(), AttentionLoss(), AttentionLoss(distance="kl"), RelationLoss())
-pytestmark = pytest.mark.usefixtures("plain_kernels")
+pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def fit(distiller, *data, rate=0.05, **options):
     return distiller.fit(*data, **{"batch_size": 8, "shuffle": False, "verbose": 0, **options}).history
 
 
-def test_fit_on_texts_brings_the_student_to_its_teacher(teacher):
+def test_fit_on_texts_brings_the_student_to_its_teacher(teacher, traced):
     student = student_from(teacher, num_layers=2)
     before = divergence(logits(student, tiny.TEXTS), logits(teacher, tiny.TEXTS)).mean()
     distiller = Distiller(student, teacher, label_weight=0)
@@ -230,7 +230,7 @@ def test_causal_language_models(family):
     assert np.isfinite(history["loss"]).all()
 
 
-def test_pruned_while_it_learns(teacher, tmp_path):
+def test_pruned_while_it_learns(teacher, tmp_path, traced):
     """What is pruned is the student, all of it but its head; zeros are exact, and its file has them."""
     student = student_from(teacher, num_layers=2)
     callback = Prune(ConstantSparsity(0.5, begin_step=0, frequency=1))
@@ -261,7 +261,7 @@ def test_files_are_the_students(teacher, tmp_path):
     student.fit(tiny.TEXTS, tiny.LABELS, verbose=0)  # it is a task as before
 
 
-def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
+def test_the_default_rate_falls_to_zero_over_each_fit(teacher, traced):
     distiller = Distiller(student_from(teacher, num_layers=1), teacher)
     for epochs in (1, 2):
         distiller.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, epochs=epochs, verbose=0)
