@@ -49,7 +49,8 @@ def exported(of, path, mode, tolerance):
     return report
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_the_whole_road(family, tmp_path):
     teacher, student = model(family, 2), model(family, 1)
     dense = exported(student, tmp_path / "dense.tflite", "float32", 1e-5)

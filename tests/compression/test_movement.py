@@ -30,8 +30,18 @@ def expected_zeros(update, size):
     return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}], ids=str)
-@pytest.mark.parametrize("block", [(1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("block", "options"),
+    [
+        ((1, 1), {}),
+        ((2, 2), {"jit_compile": True}),
+        ((1, 1), {"steps_per_execution": 4}),
+        pytest.param((2, 2), {}, marks=pytest.mark.slow),
+        pytest.param((1, 1), {"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param((2, 2), {"steps_per_execution": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_scores_and_masks_computed_by_hand(block, options):
     """A linear model in numpy: weights that are gone keep their values and scores, and some come back."""
     rng = np.random.default_rng(3)
@@ -112,7 +122,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("update", [16, 13])
+@pytest.mark.parametrize("update", [pytest.param(16, marks=pytest.mark.slow), 13])
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path, update):
     """Between epochs, and within one: scores, masks and the values of pruned weights are in the checkpoint."""
     through, stopped, resumed = distributed(), distributed(), distributed()

@@ -27,7 +27,8 @@ from tfxformer.compression import Cluster, ConstantSparsity, Distiller, LogitsLo
 @pytest.mark.parametrize(
     ("make", "dtype", "optimizer", "options"),
     [
-        pytest.param(small_transformer, None, {}, {"jit_compile": True}, id="jit"),
+        pytest.param(small_transformer, None, {}, {}, id="transformer"),
+        pytest.param(small_transformer, None, {}, {"jit_compile": True}, id="jit", marks=pytest.mark.slow),
         pytest.param(small_dense, "mixed_float16", {"global_clipnorm": 1.0}, {"steps_per_execution": 5}, id="fp16-5"),
         pytest.param(small_dense, "bfloat16", {}, {}, id="pure-bfloat16"),
         pytest.param(small_dense, None, {"gradient_accumulation_steps": 2, "use_ema": True}, {}, id="accumulation-ema"),
@@ -119,7 +120,7 @@ def test_a_kernel_of_fewer_values_keeps_them():
     assert not np.asarray(kernel).any()
 
 
-@pytest.mark.parametrize("update", [16, 13])
+@pytest.mark.parametrize("update", [pytest.param(16, marks=pytest.mark.slow), 13])
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path, update):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

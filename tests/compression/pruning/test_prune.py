@@ -41,13 +41,15 @@ def assert_sparsity(model, sparsity):
     ("make", "dtype", "optimizer", "options"),
     [
         pytest.param(small_dense, None, {}, {}, id="plain"),
-        pytest.param(small_transformer, None, {}, {"jit_compile": True}, id="jit"),
+        pytest.param(small_transformer, None, {}, {}, id="transformer"),
+        pytest.param(small_transformer, None, {}, {"jit_compile": True}, id="jit", marks=pytest.mark.slow),
         pytest.param(
             small_dense,
             "mixed_bfloat16",
             {},
             {"jit_compile": True, "steps_per_execution": 4},
             id="bf16-jit-4",
+            marks=pytest.mark.slow,
         ),
         pytest.param(small_dense, "mixed_float16", {}, {"steps_per_execution": 5}, id="fp16-5"),
         pytest.param(small_dense, "bfloat16", {}, {}, id="pure-bfloat16"),
@@ -140,9 +142,12 @@ def test_the_smallest_go_computed_by_hand(jit):
     ("schedule", "options", "jit"),
     [
         (PolynomialDecay(0.0, 0.8, 16, 22, frequency=3), {"block_size": (4, 1)}, False),
-        (PolynomialDecay(0.0, 0.8, 16, 22, frequency=3), {"block_size": (4, 2)}, True),
+        pytest.param(
+            PolynomialDecay(0.0, 0.8, 16, 22, frequency=3), {"block_size": (4, 2)}, True, marks=pytest.mark.slow
+        ),
+        (PolynomialDecay(0.0, 0.8, 16, 22, frequency=3), {"block_size": (4, 2)}, False),
         (ConstantSparsity(0.5, 18, frequency=5), {"m_by_n": (2, 4)}, False),
-        (ConstantSparsity(0.5, 18, frequency=5), {"m_by_n": (2, 4)}, True),
+        pytest.param(ConstantSparsity(0.5, 18, frequency=5), {"m_by_n": (2, 4)}, True, marks=pytest.mark.slow),
     ],
 )
 def test_blocks_and_groups_in_a_second_fit(schedule, options, jit):
@@ -274,6 +279,7 @@ def test_an_exported_and_reopened_model_keeps_the_zeros(tmp_path):
     assert zeros == sparsity_report(model, lambda layer: True).kernels.zeros
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_kerashub_models(family):
     hub = pytest.importorskip("keras_hub")

@@ -10,6 +10,7 @@ from tfxformer import compression, export, tasks
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.compression.smaller.factorized import best_factors
 
+pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 FAMILIES = ("bert", "albert", "electra", "roberta", "gpt2", "opt", "llama")
 
 
@@ -47,8 +48,7 @@ def test_tasks_heads_that_are_tied_too(name, tiny_tokenizer):
         assert small.generate(["good film"], **asked) == approximated(big, 24).generate(["good film"], **asked)
 
 
-@pytest.mark.usefixtures("plain_kernels")
-@pytest.mark.parametrize("mode", ["float32", "dynamic_int8"])
+@pytest.mark.parametrize("mode", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
 def test_it_fits_saves_shrinks_further_and_is_exported(mode, tiny_tokenizer, tmp_path):
     big, _ = made_task("TextClassifier", tiny_tokenizer)
     small = compression.factorize_embeddings(big, 8)

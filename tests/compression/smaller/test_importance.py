@@ -8,6 +8,7 @@ from structured_cases import copied, made_task, model
 
 from tfxformer import compression, tasks
 
+pytestmark = pytest.mark.usefixtures("eager")
 STEP = 1e-2
 
 

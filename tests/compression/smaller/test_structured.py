@@ -10,6 +10,7 @@ import tfxformer
 from tfxformer import compression, export, tasks
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 FAMILIES = (*ENCODERS, *DECODERS)
 NAMES = (
     "TextClassifier",
@@ -103,7 +104,6 @@ def test_tasks_with_other_heads_become_smaller_ones(make):
     np.testing.assert_allclose(outputs(small), outputs(masked), rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("plain_kernels")
 def test_a_smaller_classifier_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
     big, (texts, labels) = made_task("TextClassifier", tiny_tokenizer)
     small = compression.remove_neurons(compression.remove_heads(big, 2), 16)
@@ -166,7 +166,6 @@ def test_a_cached_step_of_a_smaller_decoder_is_the_whole_sequence(tiny_tokenizer
     np.testing.assert_allclose(np.asarray(logits), np.asarray(whole), rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("plain_kernels")
 def test_gradual_shrinking_trains_between_equal_steps(tiny_tokenizer):
     big, data = made_task("TextClassifier", tiny_tokenizer)
     seen = []

@@ -10,6 +10,8 @@ from tfxformer import tasks
 from tfxformer.compression import student_from
 from tfxformer.layers import padding_bias
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 @pytest.mark.parametrize(
     ("arguments", "kept"),

@@ -12,6 +12,7 @@ from structured_cases import made_task, model
 from tfxformer import compression, export, tasks
 from tfxformer.text import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 CORPUS = ["a good film", "not a bad plot, was it?", "good cats ran", "who é sat", "short long"]
 
 
@@ -62,7 +63,6 @@ def _batch(tokenizer, text):
     return {"token_ids": [ids], "padding_mask": [[1] * len(ids)]}
 
 
-@pytest.mark.usefixtures("plain_kernels")
 def test_a_trimmed_model_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
     big, _ = made_task("TextClassifier", tiny_tokenizer)
     small = compression.trim_vocabulary(big, [*CORPUS, *tiny.TEXTS])
