@@ -27,7 +27,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.watched, self.norms, self.now = GradientNorms(self.model, by_layer=True), [], 0.0
-        training.throughput.time.perf_counter = lambda: self.now
+        training.callbacks.throughput.time.perf_counter = lambda: self.now
 
     def on_train_batch_end(self, batch, logs=None):
         self.now += 1.0

@@ -32,6 +32,8 @@ def read_examples(inputs: Iterable, labels: Iterable | None = None, *, words: bo
     pairs = None
     if words:
         texts = as_words(inputs)
+    elif all(isinstance(example, str) for example in inputs):
+        texts = inputs
     elif all(isinstance(example, (list, tuple)) and len(example) == 2 for example in inputs):
         texts = as_texts([first for first, _ in inputs])
         pairs = as_texts([second for _, second in inputs], "pairs")

@@ -86,8 +86,9 @@ class _Pool:
         self._place, self._names = place, names
         self._threads_together = num_threads or 1
         self._most = min(MOST, max(1, (os.cpu_count() or 1) // self._threads_together))
-        self._change = threading.Condition()
-        self._running = 0
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
+        self._running = self._waiting = 0  # calls
         self._first = self._open(thread_count(num_threads))
         self._idle = []  # of the others
         if num_threads is not None:
@@ -99,7 +100,7 @@ class _Pool:
 
         path = self._place.path
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+            interpreter = Interpreter(model_path=path, num_threads=num_threads)
             runners = {name: interpreter.get_signature_runner(name) for name in self._names}
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"LiteRT does not open {path}: {error}") from error
@@ -109,12 +110,12 @@ class _Pool:
 
     def is_idle(self) -> bool:
         """Whether no call is running and no thread holds the lock."""
-        if not self._change.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             return self._running == 0
         finally:
-            self._change.release()
+            self._lock.release()
 
     def run(self, signature: str, inputs: dict) -> dict:
         """See `Interpreters.run`."""
@@ -127,7 +128,7 @@ class _Pool:
 
     def _take(self) -> dict | None:
         """The runners for a call; None where some are to be opened for it."""
-        with self._change:
+        with self._lock:
             while True:
                 if self._running == 0 and self._first is not None:
                     self._running = 1
@@ -135,11 +136,14 @@ class _Pool:
                 if self._running < self._most and (self._idle or self._place.is_there()):
                     self._running += 1
                     return self._idle.pop() if self._idle else None
+                self._waiting += 1
                 self._change.wait()
+                self._waiting -= 1
 
     def _give_back(self, runners: dict | None) -> None:
-        with self._change:
+        with self._lock:
             self._running -= 1
             if runners is not None and runners is not self._first:
                 self._idle.append(runners)
-            self._change.notify()
+            if self._waiting:
+                self._change.notify()

@@ -297,7 +297,7 @@ class _Runtime:
         with quiet_runtime():
             try:
                 if content is None:
-                    self.model = CompiledModel.from_file(str(place.path), options=options)
+                    self.model = CompiledModel.from_file(place.path, options=options)
                 else:
                     self.model = CompiledModel.from_buffer(content, options=options)
             except (RuntimeError, ValueError) as error:

@@ -18,7 +18,7 @@ from tfxformer.data.targets.word_windows import encode_word_windows, named_label
 from tfxformer.runtime import decoding
 from tfxformer.runtime.interpreters import Interpreters
 from tfxformer.runtime.model_file import open_file
-from tfxformer.runtime.signature_inputs import checked_inputs
+from tfxformer.runtime.signature_inputs import InputChecks
 from tfxformer.text.inputs import as_list
 
 
@@ -58,7 +58,8 @@ class LiteRTModel:
         self.signatures = file.signatures
         self.tokenizer = file.tokenizer
         self._lengths = sorted((length, name) for name, length in (own.get("signatures") or {}).items() if length)
-        self._limits = own.get("limits") or {}
+        limits = own.get("limits") or {}
+        self._checks = {name: InputChecks(info, limits) for name, info in file.signatures.items()}
         self._max_length = own.get("max_length")
         self._prompts = Prompts(
             own.get("prompts") or {}, own.get("default_prompt_name"), own.get("include_prompt", True)
@@ -90,9 +91,7 @@ class LiteRTModel:
         """
         if not isinstance(signature, str) or signature not in self.signatures:
             raise ValueError(f"The file has no signature {signature!r:.80}; it has {', '.join(self.signatures)}.")
-        return self._interpreters.run(
-            signature, checked_inputs(self.signatures[signature], keywords.our_inputs(batch), self._limits)
-        )
+        return self._interpreters.run(signature, self._checks[signature](batch))
 
     def predict(self, texts, pairs=None, *, truncation=True, **options):
         """What the task makes of texts, in the form of the task's own `predict`.
@@ -123,9 +122,10 @@ class LiteRTModel:
         if self.tokenizer is None or self.task not in readers:
             raise ValueError(f"{self.path} carries no tokenizer and task: call run(signature, batch) with arrays.")
         reader = readers[self.task]
-        keywords.refuse_unknown(
-            options, keywords.keywords_of(type(self), reader.__name__), f"LiteRTModel.predict for {self.task}"
-        )
+        if options:  # what a reader takes is found out by `inspect`, which takes longer than a small file
+            keywords.refuse_unknown(
+                options, keywords.keywords_of(type(self), reader.__name__), f"LiteRTModel.predict for {self.task}"
+            )
         return reader(texts, pairs, truncation, **options)
 
     def _classify(self, texts, pairs, truncation):
@@ -204,9 +204,11 @@ class LiteRTModel:
 
     def _of_length(self, key: str, values: np.ndarray, length: int) -> np.ndarray:
         """One row [S] without or with more padding: [1, length]."""
-        padding = self.tokenizer.padding_id or 0 if key == "token_ids" else 0
-        missing = max(0, length - len(values))
-        return np.pad(values[:length], (0, missing), constant_values=padding)[None]
+        if len(values) >= length:
+            return values[None, :length]
+        row = np.full((1, length), self.tokenizer.padding_id or 0 if key == "token_ids" else 0, values.dtype)
+        row[0, : len(values)] = values
+        return row
 
     def _token_outputs(self, batch: dict, output: str) -> np.ndarray:
         """One output of all rows, those of shorter signatures padded with zeros: [B, S, C]."""

@@ -24,17 +24,18 @@ class Place(NamedTuple):
     """A file on the disk, which may go or change while a runtime has it mapped.
 
     Attributes:
-        path: absolute.
+        path: absolute, as a text: it is looked up before every call.
         stamp: device and number of the file, its size and time of change; None where there is nothing.
     """
 
-    path: Path
+    path: str
     stamp: tuple[int, int, int, int] | None
 
     @classmethod
-    def of(cls, path: Path) -> Place:
+    def of(cls, path: str | Path) -> Place:
         """What is at a path now."""
-        return cls(path.absolute(), _stamp(path))
+        path = str(Path(path).absolute())
+        return cls(path, _stamp(path))
 
     def is_there(self) -> bool:
         """Whether the path still names this file; a mapped one that was replaced as a whole stays what it is.
@@ -48,9 +49,9 @@ class Place(NamedTuple):
         return now == self.stamp
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int] | None:
+def _stamp(path: str) -> tuple[int, int, int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 (a Path takes longer)
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -6,45 +6,77 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tfxformer import keywords
 from tfxformer.runtime.format.flatbuffer import SignatureInfo, TensorInfo
 
 _KINDS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
 _NUMBERS = {name: np.dtype(name) for name in _KINDS.split()}
+_INT32, _UNSIGNED = _NUMBERS["int32"], _NUMBERS["uint32"]
 
 
-def checked_inputs(signature: SignatureInfo, batch: Mapping, limits: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """A batch as the arrays that a signature takes.
+class InputChecks:
+    """Makes batches the arrays that one signature takes.
 
     Args:
         signature: of the file.
-        batch: {input name: what numpy makes an array of}.
         limits: {input name: the first integer that is too large}; 0 is the smallest there.
-
-    Raises:
-        ValueError: naming the input, what came and what was wanted.
     """
-    if not isinstance(batch, Mapping):
-        raise ValueError(f"A batch is a dict of arrays by input name, not {type(batch).__name__}.")
-    wanted = {tensor.name: tensor for tensor in signature.inputs}
-    if batch.keys() != wanted.keys():
-        missing = [name for name in wanted if name not in batch]
-        extra = [str(name) for name in batch if name not in wanted]
+
+    def __init__(self, signature: SignatureInfo, limits: Mapping[str, int]):
+        self._name = signature.name
+        self._wanted = {
+            tensor.name: (tensor, _NUMBERS.get(tensor.dtype), limits.get(tensor.name)) for tensor in signature.inputs
+        }
+
+    def __call__(self, batch: Mapping) -> dict[str, np.ndarray]:
+        """The arrays of a batch, {input name, ours or transformers': what numpy makes an array of}.
+
+        Raises:
+            ValueError: naming the input, what came and what was wanted.
+        """
+        if type(batch) is not dict or batch.keys() != self._wanted.keys():
+            batch = keywords.our_inputs(batch)
+            if batch.keys() != self._wanted.keys():
+                raise ValueError(self._mismatch(batch))
+        return {
+            name: batch[name] if _is_right(batch[name], *wanted) else _array(batch[name], *wanted)
+            for name, wanted in self._wanted.items()
+        }
+
+    def _mismatch(self, batch: Mapping) -> str:
+        missing = [name for name in self._wanted if name not in batch]
+        extra = [str(name) for name in batch if name not in self._wanted]
         problem = f"wants {missing[0]!r}" if missing else f"has no input {extra[0]!r}"
-        raise ValueError(
-            f"Signature {signature.name!r} {problem}: its inputs are {', '.join(wanted)}; the batch has "
+        return (
+            f"Signature {self._name!r} {problem}: its inputs are {', '.join(self._wanted)}; the batch has "
             f"{', '.join(map(str, batch)) or 'nothing'}."
         )
-    return {name: _array(tensor, batch[name], limits.get(name)) for name, tensor in wanted.items()}
 
 
-def _array(tensor: TensorInfo, value, limit: int | None) -> np.ndarray:
+def _is_right(value, tensor: TensorInfo, kind: np.dtype | None, limit: int | None) -> bool:
+    """Whether an input needs nothing, told for ids and masks, of which each text has some: `_array` takes longer.
+
+    Read as unsigned, a negative number is a large one, so that one pass tells both bounds; argmax, as max takes twice
+    as long to begin.
+    """
+    return (
+        limit is not None
+        and type(value) is np.ndarray
+        and value.dtype is _INT32 is kind
+        and value.shape == tensor.shape
+        and value.flags.c_contiguous
+        and value.size > 0
+        and (unsigned := value.view(_UNSIGNED)).item(unsigned.argmax()) < limit
+    )
+
+
+def _array(value, tensor: TensorInfo, kind: np.dtype | None, limit: int | None) -> np.ndarray:
     array = np.asarray(value)
-    if not _fits(tensor.shape, array.shape):
+    if array.shape != tensor.shape and not _fits(tensor.shape, array.shape):
         raise ValueError(
             f"{tensor.name!r} has the shape {list(array.shape)}, the signature takes {list(tensor.shape)} (-1 is "
             "free): one row at a time, padded or cut to its length."
         )
-    kind = _NUMBERS.get(tensor.dtype)
     if kind is None:  # texts, complex numbers: LiteRT says what it takes
         return np.ascontiguousarray(array)
     if array.dtype.kind not in ("biuf" if kind.kind == "f" else "biu"):
@@ -57,8 +89,6 @@ def _array(tensor: TensorInfo, value, limit: int | None) -> np.ndarray:
 
 
 def _fits(wanted: tuple, shape: tuple) -> bool:
-    if shape == wanted:
-        return True
     return len(shape) == len(wanted) and all(a in (-1, b) for a, b in zip(wanted, shape, strict=True))
 
 
@@ -75,11 +105,7 @@ def _floats(tensor: TensorInfo, array: np.ndarray, kind: np.dtype) -> np.ndarray
 def _check_range(tensor: TensorInfo, array: np.ndarray, kind: np.dtype, limit: int | None) -> None:
     if not array.size:
         return
-    if limit is not None and array.dtype == np.int32:
-        # Read as unsigned, a negative number is a large one: one pass, since this runs for every text.
-        if np.maximum.reduce(array.view(np.uint32), axis=None) < limit:
-            return
-    elif array.dtype == kind:
+    if limit is None and array.dtype == kind:
         return
     low, high = (0, limit - 1) if limit is not None else (0, 1) if kind.kind == "b" else _bounds(kind)
     found = int(array.min()), int(array.max())

@@ -13,6 +13,8 @@ def as_list(values: Iterable, name: str) -> list:
     Raises:
         TypeError: for one text, for several columns, for a set, which has no order, and for what holds nothing.
     """
+    if type(values) is list:  # before the questions that a list answers with no, one after another
+        return values.copy()
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be a list, got one {type(values).__name__}: pass [{name}].")
     if isinstance(values, Set):
