@@ -15,6 +15,7 @@ def printed(cell) -> str:
     return "".join(output.get("text", "") for output in cell["outputs"])
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 @pytest.mark.skipif(bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[test]"')
 def test_the_tpu_notebook_on_a_cpu(tmp_path, monkeypatch):

@@ -1,20 +1,24 @@
-"""What a newcomer copies works: the README's Python snippets in their order, and its command lines, on real inputs.
+"""What a newcomer copies works: the README's Python snippets in their order, and its command lines.
 
-Only the sizes below are quick ones: fewer texts, epochs and tokens, shorter caches. Every replaced piece must stand in
-the README, so that none is forgotten there.
+The slow tests run both on real inputs; the others run the snippets on tiny models and texts, op by op, and read the
+command lines without running them. Only the sizes below are quick ones: fewer texts, epochs and tokens, shorter caches.
+Every replaced piece must stand in the README, so that none is forgotten there.
 """
 
 import importlib.util
+import inspect
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import tiny
+from language_cases import chat_tokenizer
 
-from tfxformer import samples
+from tfxformer import samples, tasks
 
-pytestmark = [pytest.mark.samples, pytest.mark.usefixtures("plain_kernels")]
+pytestmark = pytest.mark.usefixtures("plain_kernels")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 FEW = 48  # texts
 
@@ -76,8 +80,8 @@ def few(news):
     return news._replace(**parts, **short)
 
 
-def test_the_snippets_in_their_order(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run_snippets(folder):
+    """Executes them in a folder of their own, and looks for what they write."""
     code = quickened(blocks("python"), QUICK)
     if importlib.util.find_spec("litert_lm_builder") is None:
         code = code.replace("export.bundle_litertlm(", "(lambda *arguments: None)(")
@@ -85,7 +89,65 @@ def test_the_snippets_in_their_order(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert names["classifier"].predict(["The striker scored twice."]).shape == (1, 5)
     for written in ("topics.keras", "topics.tflite", "int8.tflite", "lm.tflite", "reviews-adapter", "records", "run"):
-        assert (tmp_path / written).exists(), written
+        assert (folder / written).exists(), written
+
+
+def tiny_news() -> samples.Split:
+    """Texts of five topics."""
+    labels = ["business", "entertainment", "politics", "sport", "tech"]
+    texts = [f"{text} {word}" for word in ("film", "cat", "engine", "code", "alan") for text in tiny.TEXTS[:4]]
+    named = [label for label in labels for _ in range(4)]
+    return samples.Split(texts, named, texts[::2], named[::2], labels)
+
+
+def tiny_samples(folder, monkeypatch):
+    """Puts tiny models and texts in the place of the samples that the snippets name."""
+    sizes = {"num_heads": 12, "hidden_size": 48, "feed_forward_size": 800, "max_positions": 64}
+    encoder = tiny.backbone(**{f"encoder__{name}": value for name, value in sizes.items()})
+    written = tasks.MaskedLM(encoder, tokenizer=tiny.tokenizer(folder)).save_pretrained(folder / "minilm")
+    decoder = tasks.CausalLM(
+        tiny.backbone("llama", vocabulary_size=400, decoder__max_positions=160), tokenizer=chat_tokenizer()
+    ).save_pretrained(folder / "smollm2")
+    stand_ins = {"minilm": lambda: written, "smollm2": lambda: decoder, "bbc_topics": tiny_news}
+    for name, stand_in in stand_ins.items():
+        assert (
+            inspect.signature(getattr(samples, name)).parameters.keys() == inspect.signature(stand_in).parameters.keys()
+        )
+        monkeypatch.setattr(samples, name, stand_in)
+
+
+def test_the_snippets_in_their_order_on_tiny_models(tmp_path, monkeypatch, eager):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "here").mkdir()
+    tiny_samples(tmp_path / "samples", monkeypatch)
+    monkeypatch.chdir(tmp_path / "here")
+    run_snippets(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.samples
+def test_the_snippets_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_snippets(tmp_path)
+
+
+def commands(lines: str) -> list[list[str]]:
+    """The words after `tfxformer` of every command line."""
+    return [shlex.split(line)[1:] for line in lines.splitlines() if line.startswith("tfxformer ")]
+
+
+def test_the_command_lines_are_understood(tmp_path, monkeypatch):
+    """Commands, options and their values, as the program itself reads them."""
+    from typer.main import get_command
+
+    from tfxformer.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    program, found = get_command(app), commands(blocks("sh"))
+    assert {command[0] for command in found} >= {"compress", "finetune", "export", "predict", "chat", "prepare"}
+    for name, *arguments in found:
+        read = program.commands[name].make_context(name, arguments)
+        assert read.params and not read.args
 
 
 @pytest.fixture
@@ -103,15 +165,15 @@ def desk(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.samples
 def test_the_command_lines_in_their_order(desk):
     from typer.testing import CliRunner
 
     from tfxformer.cli.main import app
 
-    lines = quickened(blocks("sh"), QUICK_COMMANDS).splitlines()
-    commands = [shlex.split(line)[1:] for line in lines if line.startswith("tfxformer ")]
-    assert {command[0] for command in commands} >= {"compress", "finetune", "export", "predict", "chat", "prepare"}
-    for command in sorted(commands, key=lambda one: one[0] == "compress"):  # the others tell sooner
+    found = commands(quickened(blocks("sh"), QUICK_COMMANDS))
+    for command in sorted(found, key=lambda one: one[0] == "compress"):  # the others tell sooner
         if command[0] == "tpu-check" and importlib.util.find_spec("libtpu") is None:
             continue  # an extra, as the README says
         if command[0] == "train-lm":

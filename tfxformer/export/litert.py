@@ -177,7 +177,7 @@ def _prepare(model, mode, lengths, representative, float_layers, samples) -> Cal
         samples = data[:MOST_SAMPLES]
 
     def prepare():
-        written = plan.written_apart(model, mode, lengths[-1], data) if mode.splits_outliers else mode
+        written = plan.with_outliers_apart(model, mode, lengths[-1], data) if mode.splits_outliers else mode
         if float_layers:
             written = plan.with_float_layers(model, written, lengths[-1], data, float_layers)
         plans = plan.plan_signatures(model, written, lengths, samples)
