@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -20,19 +21,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import litert_files
 import numpy as np
 import tiny
 from ai_edge_litert.interpreter import Interpreter
+from language_cases import greedy
 
-from tfxformer import files, tasks
+from tfxformer import export, files, tasks
 from tfxformer.compression import Adapters, LoRA
 from tfxformer.data import Records, write_records
 from tfxformer.export import export_litert
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes import pipeline
+from tfxformer.runtime.format import checksum
 from tfxformer.text import Tokenizer
 from tfxformer.training.resume.checkpoint_files import read_checkpoint, write_checkpoint
 
+# What every bundle has of its own: its moment, its number, and the digest over both.
+BUNDLES_OWN = re.compile(rb"20\d\d-[\d-]+T[\d:.]+\+00:00|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|sha256:[0-9a-f]{64}")
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tfxformer-(tmp|commit)")
 STATES = ("old", "new")
 
@@ -181,6 +187,22 @@ def _keras(path: Path) -> bytes:
     return logits(keras.saving.load_model(path))
 
 
+def _bundle(state: str, path: Path):
+    template = f"{state}: {{{{ messages[0].content }}}}"
+    export.bundle_litertlm(
+        litert_files.decoder(), litert_files.language_model().tokenizer, path, chat_template=template
+    )
+
+
+BUNDLES = (
+    Road(
+        "bundle_litertlm",
+        "model.litertlm",
+        _bundle,
+        lambda path: (b"new: {{" in path.read_bytes(), export.LiteRTGenerator(path).generate_ids([5, 6, 7], 4)),
+        lambda state: (state == "new", greedy(litert_files.language_model(), [5, 6, 7], 4)),
+    ),
+)
 ROADS = {
     road.name: road
     for road in (
@@ -254,6 +276,7 @@ ROADS = {
             _run_litert,
             lambda state: np.round(np.asarray(exportable(state)(np.ones((1, 4)))), 4).tolist(),
         ),
+        *(BUNDLES if importlib.util.find_spec("litert_lm_builder") else ()),  # an extra
         Road(
             "write_records",
             "records",
@@ -307,7 +330,11 @@ def _digest(path: Path):
             if (path.parent / "results.json").exists():  # a recipe compiles it anew: its optimizer has a new number
                 del names["config.json"]
             return names
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    if path.suffix == ".litertlm":
+        assert checksum.check(content)
+        content = BUNDLES_OWN.sub(b"", content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def leftovers(parent: Path) -> list[Path]:

@@ -10,11 +10,16 @@ import zipfile
 from pathlib import Path
 
 import keras
+from keras.src.backend.common import global_state
 
 from tfxformer.files import replacing, replacing_folder
 from tfxformer.keywords import checked
 
 _KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
+_LEGACY = (
+    "a model cannot be read back from the legacy HDF5 format. Save it as a .keras file, or its weights alone by "
+    "save_weights('NAME.weights.h5')."
+)
 _HDF5_OVERHEAD = 8192  # bytes for each variable's groups and names, more than they take
 
 
@@ -38,10 +43,7 @@ class SavedModel(keras.Model):
             OSError: where it cannot be written, naming it and the reason.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                f"{filepath}: a model cannot be read back from the legacy HDF5 format. Save it as a .keras file, or "
-                "its weights alone by save_weights('NAME.weights.h5')."
-            )
+            raise ValueError(f"{filepath}: {_LEGACY}")
         if not _is_local(filepath) or (zipped is not False and not str(filepath).endswith(".keras")):  # Keras says why
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
@@ -111,6 +113,16 @@ class SavedModel(keras.Model):
         """
         check_archive(store)
         super().load_own_variables(store)
+
+
+def refuse_legacy() -> None:
+    """Called where a model says its config: `keras.saving.save_model(model, "x.h5")` goes past `SavedModel.save`.
+
+    Raises:
+        ValueError: while Keras writes the legacy HDF5 format.
+    """
+    if global_state.get_global_attribute("use_legacy_config"):
+        raise ValueError(f"The file was not written: {_LEGACY}")
 
 
 def check_archive(store) -> None:

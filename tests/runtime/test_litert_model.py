@@ -108,7 +108,11 @@ def test_foreign_file_runs_on_arrays_only(plain_model, tmp_path):
 
 
 def test_bad_paths(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    for opener in (export.LiteRTModel, export.LiteRTGenerator, export.inspect):
+        with pytest.raises(FileNotFoundError, match=r"no file '.*absent\.tflite': name a \.tflite file"):
+            opener(tmp_path / "absent.tflite")
+    (tmp_path / "mine.tflite").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"no file '.*absent\.tflite': its folder has mine\.tflite\."):
         export.LiteRTModel(tmp_path / "absent.tflite")
     (tmp_path / "text.tflite").write_text("hello, world")
     with pytest.raises(ValueError, match=r"no \.tflite file"):

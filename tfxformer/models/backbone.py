@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from tfxformer.keras_files import SavedModel
+from tfxformer.keras_files import SavedModel, refuse_legacy
 from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
@@ -93,6 +93,7 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
         return {name: keras.Input((None,), dtype="int32", name=name) for name in self.input}
 
     def get_config(self):
+        refuse_legacy()
         return {
             "config": self.config.to_dict(),
             "gradient_checkpointing": self.gradient_checkpointing,

@@ -118,6 +118,8 @@ def open_file(path: str | Path) -> ModelFile:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name the .tflite file in it.")
     place = Place.of(path)
+    if place.stamp is None:
+        raise FileNotFoundError(f"There is no file {str(path)!r}: {_instead_of(path)}.")
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise ValueError(f"{path} is empty: no .tflite file. Export or download it again.")
@@ -131,6 +133,14 @@ def open_file(path: str | Path) -> ModelFile:
         if metadata.CHECKSUM in own and not signed:
             raise ValueError("its sha256 is gone")
         return ModelFile(path, whole, content, bundled, model, own, flatbuffer.signatures(model), place)
+
+
+def _instead_of(path: Path) -> str:
+    """What to open in place of a file that is not there."""
+    others = sorted(other.name for other in path.parent.glob("*") if other.suffix in (".tflite", ".litertlm"))
+    if others:
+        return f"its folder has {', '.join(others[:5])}{' and others' if len(others) > 5 else ''}"
+    return "name a .tflite file, as export.export_litert writes them, or a .litertlm bundle"
 
 
 @contextlib.contextmanager

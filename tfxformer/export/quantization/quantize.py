@@ -131,7 +131,11 @@ def to_int4(content: bytes, blockwise: bool = False) -> bytes:
             with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
                 engine.quantize().export_model(str(target))
         except (ValueError, RuntimeError) as error:
-            raise ExportError(f"ai-edge-quantizer could not quantize the model to int4: {error}") from error
+            name, instead = ("int4_block32", "int4 or dynamic_int8") if blockwise else ("int4", "dynamic_int8")
+            raise ExportError(
+                f"ai-edge-quantizer could not quantize the model to {name} ({error}): no file was written. Try "
+                f"quantization={instead}."
+            ) from error
         # The quantizer writes weights behind the flatbuffer; reading brings them inside.
         return flatbuffer.write(flatbuffer.read(target.read_bytes()))
 

@@ -15,6 +15,7 @@ from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets.labels import check_read_labels
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
+from tfxformer.keras_files import refuse_legacy
 from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.layers.kernels.formulas import plain_operations
@@ -316,6 +317,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         return Path(folder).expanduser()
 
     def get_config(self):
+        refuse_legacy()
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
