@@ -8,7 +8,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from tfxformer.cli.compressing import compress
+from tfxformer.recipes.sweep import run_recipe
 
 HOME = Path(__file__).parent
 WRITTEN = ("RESULTS.md", "results.json", "score-over-size.png", "score-over-latency.png")
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("saved_models/shrink-sentiment"))
     options = parser.parse_args()
     output = options.output.with_name(f"{options.output.name}-quick") if options.quick else options.output
-    compress(HOME / ("quick.yaml" if options.quick else "recipe.yaml"), output)
+    run_recipe(HOME / ("quick.yaml" if options.quick else "recipe.yaml"), output)
     print((output / "RESULTS.md").read_text(encoding="utf-8"))
     if not options.quick:
         for name in WRITTEN:

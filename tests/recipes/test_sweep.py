@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_is_refused_and_the_sweep_goes_on(open_model, tm
 
 def test_nothing_is_held_out_of_nothing(open_model, tmp_path):
     split = films()._replace(train_texts=["a film"], train_labels=["pos"])
-    with pytest.raises(ValueError, match=r"validation=0.25 of 1 training texts holds out 0"):
+    with pytest.raises(ValueError, match=r"validation 0.25 of 1 texts leaves 0 to validate on"):
         sweep.run(make_recipe(RECIPE), split, open_model, tmp_path)
 
 

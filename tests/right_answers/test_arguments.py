@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import tfxformer
 from tfxformer import compression, export, models, tasks, training
-from tfxformer.cli.data_files import read_rows
 from tfxformer.cli.main import app
+from tfxformer.data.tables import read_rows
 from tfxformer.recipes.sweep import read_recipe
 
 RECIPE = "name: small\nmodel: minilm\ndata: vader_movies\n"

@@ -639,7 +639,7 @@ def test_folder_without_tokenizer_files_serves_arrays(tmp_path):
 
 
 def test_a_revision_on_the_command_line(tmp_path, monkeypatch):
-    from tfxformer.cli.models import open_task
+    from tfxformer.recipes.models import open_task
 
     def resolve(name, revision=None):
         raise CheckpointError(f"asked for {name} at {revision}")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from tfxformer.cli import console, data_files
-from tfxformer.cli.compressing import compress
+from tfxformer.cli import console
 from tfxformer.cli.language import chat, generate, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.tpu import fit_estimate, tpu_check
+from tfxformer.data import tables
 
 __all__ = [
     "chat", "compress", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict",
@@ -24,30 +21,40 @@ __all__ = [
 
 def demo(output: Path, quick: bool) -> dict:
     """The BBC topics, from checkpoint to .tflite: the results of `recipes.story.run`."""
-    from tfxformer.cli.models import load_tasks
+    from tfxformer.recipes.models import load_tasks
 
     load_tasks()
     from tfxformer.recipes import bbc_topics, story
 
-    return story.run(bbc_topics.STORY, output, quick, console.verbose(), _say)
+    return story.run(bbc_topics.STORY, output, quick, console.verbose(), console.say)
+
+
+def compress(recipe, output) -> dict:
+    """Runs the sweep of a recipe: the results of `recipes.sweep.run`."""
+    from tfxformer.recipes.models import load_tasks
+
+    load_tasks()
+    from tfxformer.recipes import sweep
+
+    return sweep.run_recipe(recipe, output, console.verbose(), console.say)
 
 
 def finetune(model, data, output, task, labels, problem_type, seed, dtype, sequence_length, **training) -> dict:
     """Trains a model on a data file: the results of its fit and what was written."""
-    from tfxformer.cli.models import open_task, task_class
+    from tfxformer.recipes.models import open_task, task_class
 
     task_class(task)
     import keras
 
     arguments = {"sequence_length": sequence_length, "dtype": dtype}
-    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
+    rows = tables.read_rows(data, labelled=task not in tables.WITHOUT_LABELS)
     problem_type = problem_type if task == "text-classification" else None
-    targets = data_files.task_targets(rows, task, problem_type)
+    targets = tables.task_targets(rows, task, problem_type)
     if problem_type == "regression":
         arguments["labels"] = labels or ["score"]
     elif task in ("text-classification", "token-classification"):
-        arguments["labels"] = labels or data_files.label_names(targets)
-        data_files.check_labels(rows, targets, arguments["labels"])
+        arguments["labels"] = labels or tables.label_names(targets)
+        tables.check_labels(rows, targets, arguments["labels"])
     if problem_type is not None:
         arguments["problem_type"] = problem_type
     keras.utils.set_random_seed(seed)
@@ -57,7 +64,7 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
 
 def prune(model, data, output, seed, **training) -> dict:
     """Goes on training a model while its smallest weights become zero: the results and what was written."""
-    from tfxformer.cli.models import open_task
+    from tfxformer.recipes.models import open_task
 
     task = open_task(model)
     import keras
@@ -68,12 +75,12 @@ def prune(model, data, output, seed, **training) -> dict:
 
 def evaluate(model, data, batch_size) -> dict:
     """Scores a model or a .tflite file on labelled texts."""
-    from tfxformer.cli.models import open_model
     from tfxformer.data.evaluation import scores, task_name
+    from tfxformer.recipes.models import open_model
 
     opened = open_model(model)
     rows, targets = _labelled(opened, data)
-    texts = data_files.task_inputs(rows, task_name(opened))
+    texts = tables.task_inputs(rows, task_name(opened))
     return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
 
 
@@ -92,7 +99,7 @@ def export(
     tolerance,
 ) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
-    from tfxformer.cli.models import open_task
+    from tfxformer.recipes.models import open_task
 
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
     prefill = None if prefill_lengths is None else _integers("--prefill-lengths", prefill_lengths)
@@ -101,11 +108,11 @@ def export(
 
     texts = gate = None
     if representative is not None:
-        rows = data_files.read_rows(representative, labelled=False)
-        texts = data_files.task_inputs(rows, task.task_name)
+        rows = tables.read_rows(representative, labelled=False)
+        texts = tables.task_inputs(rows, task.task_name)
     if accuracy_gate is not None:
         rows, targets = _labelled(task, accuracy_gate)
-        gate = AccuracyGate(data_files.task_inputs(rows, task.task_name), targets)
+        gate = AccuracyGate(tables.task_inputs(rows, task.task_name), targets)
     report = export_litert(
         task,
         file,
@@ -125,8 +132,8 @@ def export(
 
 def predict(model, texts, pairs, file) -> dict:
     """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values."""
-    from tfxformer.cli.models import open_model
     from tfxformer.data import evaluation
+    from tfxformer.recipes.models import open_model
 
     if bool(texts) == (file is not None):
         raise ValueError("Give texts, or a data file with --file: one of the two.")
@@ -134,10 +141,10 @@ def predict(model, texts, pairs, file) -> dict:
         raise ValueError(f"{len(texts)} texts but {len(pairs)} --pair: give each text one.")
     opened = open_model(model)
     if file is None:
-        rows = data_files.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
+        rows = tables.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
     else:
-        rows = data_files.read_rows(file, labelled=False)
-    inputs = data_files.task_inputs(rows, evaluation.task_name(opened))
+        rows = tables.read_rows(file, labelled=False)
+    inputs = tables.task_inputs(rows, evaluation.task_name(opened))
     found = evaluation.predict(opened, inputs)
     return {
         "model": model,
@@ -147,7 +154,7 @@ def predict(model, texts, pairs, file) -> dict:
 
 def inspect(path) -> dict:
     """What a LiteRT file, a checkpoint folder or a .keras file holds."""
-    from tfxformer.cli.models import is_litert, open_task
+    from tfxformer.recipes.models import is_litert, open_task
 
     if is_litert(path):
         from tfxformer.export import inspect as inspect_file
@@ -184,26 +191,15 @@ def _inspection_text(facts: dict, report) -> str:
 
 def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size, learning_rate, sparsity=None) -> dict:
     """Fits, with pruning where a sparsity is given, and writes the folder."""
-    from tfxformer.compression import Prune, sparsity_report
+    from tfxformer.compression import sparsity_report
     from tfxformer.recipes import pipeline
 
-    texts = data_files.task_inputs(rows, task.task_name)
+    texts = tables.task_inputs(rows, task.task_name)
     texts, targets, held_out = _hold_out(task, texts, targets, validation, seed)
-    callbacks = []
-    if sparsity is not None:
-        steps = epochs * -(-_examples(task, texts) // batch_size)
-        callbacks.append(Prune(pipeline.pruning_schedule(sparsity, steps)))
-    task.compile(learning_rate=learning_rate)
-    history = task.fit(
-        texts,
-        targets,
-        batch_size=batch_size,
-        epochs=epochs,
-        validation_data=held_out,
-        callbacks=callbacks,
-        verbose=console.verbose(),
-    )
-    numbers = pipeline.numbers(history)
+    dials = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "sparsity": sparsity}
+    examples = None if sparsity is None else _examples(task, texts)
+    shown = {"validation_data": held_out, "verbose": console.verbose()}
+    numbers = pipeline.fit(task, texts, targets, **dials, examples=examples, **shown)
     result = {
         "task": task.task_name,
         "labels": getattr(task, "labels", None),
@@ -223,23 +219,18 @@ def _examples(task, texts) -> int:
 
 
 def _hold_out(task, texts, targets, validation, seed):
-    """(texts, targets, validation data or None); a share is drawn by chance: files may be sorted."""
+    """(texts, targets, validation data or None)."""
     if validation is None:
         return texts, targets, None
     try:
         share = float(validation)
     except ValueError:
         rows, others = _labelled(task, Path(validation))
-        return texts, targets, (data_files.task_inputs(rows, task.task_name), others)
-    count = round(share * len(texts))
-    if not 0 < count < len(texts):
-        raise ValueError(f"--validation {validation} of {len(texts)} texts leaves {count} to validate on.")
-    order = np.random.default_rng(seed).permutation(len(texts))
-    parts = [
-        ([texts[i] for i in rows], None if targets is None else [targets[i] for i in rows])
-        for rows in (sorted(order[count:]), sorted(order[:count]))
-    ]
-    return *parts[0], parts[1]
+        return texts, targets, (tables.task_inputs(rows, task.task_name), others)
+    from tfxformer.recipes.pipeline import hold_out
+
+    kept, held_out = hold_out(texts, targets, share, seed, "--validation")
+    return *kept, held_out
 
 
 def _labelled(model, data: Path):
@@ -247,11 +238,11 @@ def _labelled(model, data: Path):
     from tfxformer.data.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = data_files.read_rows(data, labelled=task not in data_files.WITHOUT_LABELS)
+    rows = tables.read_rows(data, labelled=task not in tables.WITHOUT_LABELS)
     problem_type = getattr(model, "problem_type", None)
-    targets = data_files.task_targets(rows, task, problem_type)
+    targets = tables.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":
-        data_files.check_labels(rows, targets, labels)
+        tables.check_labels(rows, targets, labels)
     return rows, targets
 
 
@@ -285,7 +276,3 @@ def _integers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"{option} {text!r}: wanted numbers and commas, such as 32,64,128.") from error
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

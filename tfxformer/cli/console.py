@@ -44,6 +44,11 @@ def verbose() -> int:
     return 1 if sys.stderr.isatty() else 2
 
 
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def show(action: str, result: dict, as_json: bool) -> None:
     """Prints a result, for programs or for people."""
     text = result.pop("text", None)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from tfxformer.cli import console, language_files
 
 TOKENIZERS = ("bpe", "characters")
@@ -18,7 +16,7 @@ def train_lm(
 ) -> dict:
     """Trains a language model, a checkpoint's or a new one, on a text file: the results and what was written."""
     x, y = language_files.read(data)
-    from tfxformer.cli.models import load_tasks, open_task
+    from tfxformer.recipes.models import load_tasks, open_task
 
     load_tasks()
     import keras
@@ -32,7 +30,7 @@ def train_lm(
         task = _new_model(x, y, preset, tokenizer, vocabulary_size, sequence_length, dtype)
         rate = 1e-3
     training["learning_rate"] = training["learning_rate"] or rate
-    return _fit(task, x, y, held_out, output, seed, **training)
+    return _fit(task, x, y, held_out, output, **training)
 
 
 def generate(model, prompt, max_new_tokens, stop, seed, write: Callable | None, **sampling) -> dict:
@@ -66,7 +64,7 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
 
 def open_language_model(model: str):
     """What has `stream`: a `tasks.CausalLM`, or the generator of a LiteRT file."""
-    from tfxformer.cli.models import is_litert, open_task
+    from tfxformer.recipes.models import is_litert, open_task
 
     if is_litert(model):
         from tfxformer.export import LiteRTGenerator
@@ -133,24 +131,15 @@ def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
     if len(x) == 1 and y is None and isinstance(x[0], str):
         cut = round(len(x[0]) * (1 - share))
         return ([x[0][:cut]], None), ([x[0][cut:]], None)
-    count = round(share * len(x))
-    if not 0 < count < len(x):
-        raise ValueError(f"--validation {validation} of {len(x)} texts leaves {count} to validate on.")
-    order = np.random.default_rng(seed).permutation(len(x))
-    kept, held = (
-        ([x[i] for i in rows], None if y is None else [y[i] for i in rows])
-        for rows in (sorted(order[count:]), sorted(order[:count]))
-    )
-    return kept, held
+    from tfxformer.recipes.pipeline import hold_out
+
+    return hold_out(x, y, share, seed, "--validation")
 
 
-def _fit(task, x, y, held_out, output: Path, seed, *, epochs, batch_size, learning_rate) -> dict:
+def _fit(task, x, y, held_out, output: Path, **dials) -> dict:
     from tfxformer.recipes import pipeline
 
-    task.compile(learning_rate=learning_rate)
-    verbose = console.verbose()
-    history = task.fit(x, y, batch_size, epochs, validation_data=held_out, verbose=verbose)
-    numbers = pipeline.numbers(history)
+    numbers = pipeline.fit(task, x, y, validation_data=held_out, verbose=console.verbose(), **dials)
     result = {
         "task": task.task_name,
         "sequence_length": task.sequence_length,

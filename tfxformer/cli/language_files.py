@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfxformer.cli import data_files
+from tfxformer.data import tables
 
 KINDS = {"text": ("text",), "answers": ("prompt", "answer"), "conversations": ("messages",)}
 
@@ -21,12 +21,12 @@ def read(path) -> tuple[list, list | None]:
     path = Path(path).expanduser()
     if path.suffix.lower() not in (".txt", ".jsonl"):
         raise ValueError(f"{path}: wanted a .txt or a .jsonl file; {path.suffix!r} is neither.")
-    text = data_files.read_utf8(path)
+    text = tables.read_utf8(path)
     if path.suffix.lower() == ".txt":
         if not text.strip():
             raise ValueError(f"{path} is empty.")
         return [text], None
-    records = list(data_files.json_records(path, text))
+    records = list(tables.json_records(path, text))
     if not records:
         raise ValueError(f"{path} has no rows.")
     first = records[0][1]

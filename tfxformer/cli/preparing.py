@@ -51,7 +51,7 @@ def open_tokenizer(model: str):
         return Tokenizer.from_pretrained(path)
     from tfxformer.checkpoints.files.gguf import GGUFFile, is_gguf
     from tfxformer.checkpoints.files.hub import resolve
-    from tfxformer.cli.models import with_revision
+    from tfxformer.recipes.models import with_revision
 
     found = resolve(*with_revision(model))
     return Tokenizer.from_gguf(GGUFFile(found).metadata) if is_gguf(found) else Tokenizer.from_pretrained(found)

@@ -92,7 +92,7 @@ def open_for_training(model: str, task: str | None, sequence_length: int, dtype:
     Raises:
         ValueError: for an unknown name, a preset without a task, a length that the model does not have.
     """
-    from tfxformer.cli.models import load_tasks, open_task, task_class
+    from tfxformer.recipes.models import load_tasks, open_task, task_class
 
     load_tasks()
     from tfxformer import models

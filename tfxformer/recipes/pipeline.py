@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tfxformer.compression import PolynomialDecay, Prune, sparsity_report
 from tfxformer.data.evaluation import main_score, scores
@@ -75,32 +76,53 @@ def fine_tune(task: Task, texts, labels, settings: Settings, verbose="auto") -> 
     callbacks = []
     if settings.validation_split:
         callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True))
-    task.compile(learning_rate=settings.learning_rate)
-    history = task.fit(
-        texts,
-        labels,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        validation_split=settings.validation_split,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
-    return numbers(history)
+    dials = {"epochs": settings.epochs, "batch_size": settings.batch_size, "learning_rate": settings.learning_rate}
+    held = {"validation_split": settings.validation_split, "callbacks": callbacks}
+    return fit(task, texts, labels, **dials, **held, verbose=verbose)
 
 
 def prune(task: Task, texts, labels, settings: Settings, verbose="auto") -> dict:
     """Goes on fitting while the kernels lose weights, up to `sparsity`; the zeros stay."""
-    steps = settings.prune_epochs * math.ceil(len(texts) / settings.batch_size)
-    task.compile(learning_rate=settings.prune_learning_rate)
-    history = task.fit(
-        texts,
-        labels,
-        batch_size=settings.batch_size,
-        epochs=settings.prune_epochs,
-        callbacks=[Prune(pruning_schedule(settings.sparsity, steps))],
-        verbose=verbose,
+    rate, sparsity = settings.prune_learning_rate, settings.sparsity
+    dials = {"epochs": settings.prune_epochs, "batch_size": settings.batch_size, "learning_rate": rate}
+    return fit(task, texts, labels, **dials, sparsity=sparsity, verbose=verbose)
+
+
+def fit(
+    model, x, y, *, epochs, batch_size, learning_rate, sparsity=None, examples=None, callbacks=(), **options
+) -> dict:
+    """Fits a task, or a Distiller, with its defaults and a peak learning rate.
+
+    Args:
+        sparsity: float, the share of zeros that its kernels come to; None prunes nothing.
+        examples: int, those that batches are made of; None for as many as `x` has.
+        callbacks, options: of `fit`.
+
+    Returns:
+        The history, as numbers by name.
+    """
+    callbacks = list(callbacks)
+    if sparsity is not None:
+        steps = epochs * math.ceil((examples or len(x)) / batch_size)
+        callbacks.append(Prune(pruning_schedule(sparsity, steps)))
+    model.compile(learning_rate=learning_rate)
+    return numbers(model.fit(x, y, batch_size=batch_size, epochs=epochs, callbacks=callbacks, **options))
+
+
+def hold_out(texts: list, labels: list | None, share: float, seed: int, said: str) -> tuple[tuple, tuple]:
+    """((texts, labels) to train on, (texts, labels) held out), drawn by chance: files may be sorted.
+
+    Raises:
+        ValueError: for a share that leaves one of them empty; `said` is its name.
+    """
+    count = round(share * len(texts))
+    if not 0 < count < len(texts):
+        raise ValueError(f"{said} {share} of {len(texts)} texts leaves {count} to validate on.")
+    order = np.random.default_rng(seed).permutation(len(texts))
+    return tuple(
+        ([texts[i] for i in rows], None if labels is None else [labels[i] for i in rows])
+        for rows in (sorted(order[count:]), sorted(order[:count]))
     )
-    return numbers(history)
 
 
 def pruning_schedule(sparsity: float, steps: int) -> PolynomialDecay:

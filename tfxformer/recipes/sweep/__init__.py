@@ -2,6 +2,6 @@
 
 from tfxformer.recipes.sweep.reading import read_recipe
 from tfxformer.recipes.sweep.recipe import Recipe
-from tfxformer.recipes.sweep.running import run
+from tfxformer.recipes.sweep.running import run, run_recipe
 
-__all__ = ["Recipe", "read_recipe", "run"]
+__all__ = ["Recipe", "read_recipe", "run", "run_recipe"]

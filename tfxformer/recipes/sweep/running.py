@@ -23,12 +23,25 @@ from tfxformer.json_files import read_json
 from tfxformer.recipes import pipeline, report
 from tfxformer.recipes.file_costs import file_costs
 from tfxformer.recipes.sweep import results as tables
+from tfxformer.recipes.sweep.inputs import model_opener, read_split
+from tfxformer.recipes.sweep.reading import read_recipe
 from tfxformer.recipes.sweep.recipe import AXES, Point, Recipe
 from tfxformer.recipes.sweep.stages import STAGES, Context, prune
 from tfxformer.samples import Split
 
 MODEL_AXES = AXES[:-1]  # those that change the model; the last says how its file is written
 REPRESENTATIVE = 200  # texts that calibrate static quantization
+
+
+def run_recipe(path, output, verbose="auto", say=print) -> dict:
+    """Reads the recipe of a YAML file, opens what it names, and goes through its points; see `run`.
+
+    Raises:
+        ValueError: for what is wrong in the recipe, its data or its model.
+    """
+    recipe = read_recipe(path)
+    split = read_split(recipe)
+    return run(recipe, split, model_opener(recipe, split), output, verbose, say)
 
 
 def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="auto", say=print) -> dict:
@@ -237,11 +250,5 @@ def _right(file, texts, labels) -> str:
 def _parts(recipe: Recipe, split: Split) -> tuple:
     """(training, held-out, test), each (texts, labels); the held-out ones are drawn by chance: files may be sorted."""
     texts, labels = split.train_texts[: recipe.train_texts], split.train_labels[: recipe.train_texts]
-    count = round(recipe.validation * len(texts))
-    if not 0 < count < len(texts):
-        raise ValueError(f"validation={recipe.validation} of {len(texts)} training texts holds out {count}.")
-    order = np.random.default_rng(recipe.seed).permutation(len(texts))
-    parts = [
-        ([texts[i] for i in rows], [labels[i] for i in rows]) for rows in (sorted(order[count:]), sorted(order[:count]))
-    ]
+    parts = pipeline.hold_out(texts, labels, recipe.validation, recipe.seed, "validation")
     return *parts, (split.test_texts[: recipe.test_texts], split.test_labels[: recipe.test_texts])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ def tune(_, setting: Tune, context: Context):
     if setting.lora is not None:
         adapters = compression.Adapters(model)
         adapters.add("sweep", compression.LoRA(rank=setting.lora, targets=is_kernel_of_a_block))
-    _fit(model, model, setting, context)
+    _fit(model, setting, context)
     if adapters is not None:
         adapters.merge()
     return model
@@ -77,16 +76,13 @@ def restructure(model, setting: Structure, context: Context):
 
 def distil(model, setting: Distil, context: Context):
     """The model, taught by the tuned one."""
-    _fit(model, _distiller(model, setting, context), setting, context)
+    _fit(_distiller(model, setting, context), setting, context)
     return model
 
 
 def prune(model, setting: Prune, context: Context, teaching: Distil | None = None):
     """The model with zeros among its weights, taught as it was before."""
-    steps = setting.epochs * math.ceil(len(context.texts) / context.recipe.batch_size)
-    callback = compression.Prune(pipeline.pruning_schedule(setting.sparsity, steps))
-    trained = model if teaching is None else _distiller(model, teaching, context)
-    _fit(model, trained, setting, context, [callback])
+    _fit(model if teaching is None else _distiller(model, teaching, context), setting, context, setting.sparsity)
     return model
 
 
@@ -97,17 +93,11 @@ def _distiller(student, setting: Distil, context: Context):
     return compression.Distiller(student, context.teacher(), losses, label_weight=setting.label_weight)
 
 
-def _fit(model, trained, setting, context: Context, callbacks=()):
-    """Fits a model, or the Distiller around it, with our tasks' defaults."""
-    trained.compile(learning_rate=setting.learning_rate)
-    trained.fit(
-        context.texts,
-        context.labels,
-        batch_size=context.recipe.batch_size,
-        epochs=setting.epochs,
-        callbacks=list(callbacks),
-        verbose=context.verbose,
-    )
+def _fit(trained, setting, context: Context, sparsity: float | None = None):
+    """Fits a model, or the Distiller around it."""
+    dials = {"epochs": setting.epochs, "learning_rate": setting.learning_rate, "sparsity": sparsity}
+    batch_size = context.recipe.batch_size
+    pipeline.fit(trained, context.texts, context.labels, batch_size=batch_size, verbose=context.verbose, **dials)
 
 
 STAGES = {"tune": tune, "vocabulary": trim, "structure": restructure, "distil": distil, "prune": prune}

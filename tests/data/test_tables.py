@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.cli import data_files
+from tfxformer.data import tables
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30)
 
@@ -22,14 +22,14 @@ def test_csv_and_jsonl_give_back_what_was_written(tmp_path_factory, rows):
     with (folder / "a.jsonl").open("w", encoding="utf-8", newline="") as file:
         file.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
     for name in ("a.csv", "a.jsonl"):
-        read = data_files.read_rows(folder / name, labelled=True)
+        read = tables.read_rows(folder / name, labelled=True)
         assert list(zip(read.texts, read.labels, strict=True)) == rows
 
 
 def test_tsv_keeps_quotes_and_a_byte_order_mark_is_no_column(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes('\ufefftext\tlabel\r\n"he said\tyes\r\n'.encode())
-    rows = data_files.read_rows(path, labelled=True)
+    rows = tables.read_rows(path, labelled=True)
     assert (rows.texts, rows.labels) == (['"he said'], ["yes"])
 
 
@@ -57,7 +57,7 @@ def test_complaints_name_line_and_column(tmp_path, name, content, said):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError) as caught:
-        data_files.read_rows(path, labelled=True)
+        tables.read_rows(path, labelled=True)
     assert said in str(caught.value)
     assert name in str(caught.value)
 
@@ -65,20 +65,20 @@ def test_complaints_name_line_and_column(tmp_path, name, content, said):
 def jsonl(tmp_path, *records):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
-    return data_files.read_rows(path, labelled="label" in records[0])
+    return tables.read_rows(path, labelled="label" in records[0])
 
 
 def test_targets_take_the_form_that_the_task_wants(tmp_path):
     rows = jsonl(tmp_path, {"text": "a b", "label": "X Y"}, {"text": ["c"], "label": ["X"]})
-    assert data_files.task_inputs(rows, "token-classification") == [["a", "b"], ["c"]]
-    assert data_files.task_targets(rows, "token-classification", None) == [["X", "Y"], ["X"]]
+    assert tables.task_inputs(rows, "token-classification") == [["a", "b"], ["c"]]
+    assert tables.task_targets(rows, "token-classification", None) == [["X", "Y"], ["X"]]
     rows = jsonl(tmp_path, {"text": "a", "text_pair": "b", "label": "0.5"})
-    assert data_files.task_inputs(rows, "text-embedding") == [("a", "b")]
-    assert data_files.task_targets(rows, "text-embedding", None) == [0.5]
+    assert tables.task_inputs(rows, "text-embedding") == [("a", "b")]
+    assert tables.task_targets(rows, "text-embedding", None) == [0.5]
     rows = jsonl(tmp_path, {"text": "a", "label": ["x", 3]})
-    assert data_files.task_targets(rows, "text-classification", "multi_label_classification") == [["x", "3"]]
+    assert tables.task_targets(rows, "text-classification", "multi_label_classification") == [["x", "3"]]
     rows = jsonl(tmp_path, {"text": "q", "text_pair": "c", "label": None})
-    assert data_files.task_targets(rows, "question-answering", None) == [None]
+    assert tables.task_targets(rows, "question-answering", None) == [None]
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_targets_take_the_form_that_the_task_wants(tmp_path):
 )
 def test_targets_of_another_kind_are_refused_by_line(tmp_path, record, task, problem_type, said):
     with pytest.raises(ValueError, match=f"line 1, column 'label': .*{said}"):
-        data_files.task_targets(jsonl(tmp_path, record), task, problem_type)
+        tables.task_targets(jsonl(tmp_path, record), task, problem_type)
 
 
 def test_inputs_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="line 1, column 'text': text-classification wants a string"):
-        data_files.task_inputs(jsonl(tmp_path, {"text": ["a"], "label": "x"}), "text-classification")
+        tables.task_inputs(jsonl(tmp_path, {"text": ["a"], "label": "x"}), "text-classification")
     with pytest.raises(ValueError, match="no column 'text_pair'"):
-        data_files.task_inputs(jsonl(tmp_path, {"text": "a", "label": None}), "question-answering")
+        tables.task_inputs(jsonl(tmp_path, {"text": "a", "label": None}), "question-answering")
 
 
 def test_label_names_sort_numbers_by_value_and_unknown_ones_are_refused(tmp_path):
-    assert data_files.label_names(["10", "9", "b", ["a", "9"]]) == ["9", "10", "a", "b"]
+    assert tables.label_names(["10", "9", "b", ["a", "9"]]) == ["9", "10", "a", "b"]
     rows = jsonl(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "label": "z"})
     with pytest.raises(ValueError, match="line 2, column 'label': 'z' is not among the labels x, y"):
-        data_files.check_labels(rows, ["x", "z"], ["x", "y"])
+        tables.check_labels(rows, ["x", "z"], ["x", "y"])

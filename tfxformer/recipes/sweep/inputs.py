@@ -1,0 +1,42 @@
+"""What a recipe names, opened: its data, and its model with a new head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tfxformer import samples
+from tfxformer.data import tables
+from tfxformer.recipes.models import open_task
+from tfxformer.recipes.sweep.recipe import Recipe
+
+
+def read_split(recipe: Recipe) -> samples.Split:
+    """The data of a recipe: a sample, or two files.
+
+    Raises:
+        ValueError: for a name that is no sample, and for files that do not have what the task wants.
+    """
+    if isinstance(recipe.data, str):
+        if recipe.data not in samples.SPLITS:
+            known = ", ".join(samples.SPLITS)
+            raise ValueError(
+                f"data: {recipe.data!r} is no labelled sample; known: {known}. Files are {{train: FILE, test: FILE}}."
+            )
+        return getattr(samples, recipe.data)()
+    parts, labels = [], None
+    for part in ("train", "test"):
+        rows = tables.read_rows(Path(recipe.data[part]), labelled=True)
+        targets = tables.task_targets(rows, recipe.task, "single_label_classification")
+        labels = labels or tables.label_names(targets)
+        tables.check_labels(rows, targets, labels)
+        parts += [tables.task_inputs(rows, recipe.task), targets]
+    return samples.Split(*parts, labels)
+
+
+def model_opener(recipe: Recipe, split: samples.Split) -> Callable:
+    """A function that opens the recipe's model (a sample by its name, a folder or a hub id) as its task."""
+    name = recipe.model
+    checkpoint = str(getattr(samples, name)()) if name in samples.CHECKPOINTS else name
+    arguments = {"sequence_length": recipe.sequence_length, "dtype": recipe.dtype, "labels": split.labels or None}
+    return lambda: open_task(checkpoint, recipe.task, **arguments)
