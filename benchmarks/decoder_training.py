@@ -35,9 +35,9 @@ def tfxformer_peer():
 
     config = models.preset("gpt-nano").replace(vocabulary_size=VOCABULARY)
     stack = config.decoder
-    shape = (stack.num_layers, stack.hidden_size, stack.num_heads, stack.feed_forward_size, stack.max_positions)
+    shape = (stack.num_layers, stack.hidden_size, stack.heads, stack.feed_forward.size, stack.max_positions)
     assert shape == (LAYERS, HIDDEN, HEADS, 4 * HIDDEN, CONTEXT), shape
-    assert (stack.dropout, stack.attention_dropout, stack.attention_bias) == (0.0, 0.0, True), stack
+    assert (stack.dropout, stack.attention_dropout, stack.attention_of(0).bias) == (0.0, 0.0, True), stack
     model = tasks.CausalLM(tfxformer.build(config))
     schedule = training.WarmupCosine(PEAK, TOTAL, WARMUP, floor=FLOOR)
     optimizer = training.AdamW(schedule, DECAY, beta_2=BETA_2, global_clipnorm=CLIP)

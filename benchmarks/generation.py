@@ -60,10 +60,10 @@ def torch_peer():
         transformers.LlamaConfig(
             vocab_size=config.vocabulary_size,
             hidden_size=stack.hidden_size,
-            intermediate_size=stack.feed_forward_size,
+            intermediate_size=stack.feed_forward.size,
             num_hidden_layers=stack.num_layers,
-            num_attention_heads=stack.num_heads,
-            num_key_value_heads=stack.num_key_value_heads,
+            num_attention_heads=stack.heads,
+            num_key_value_heads=stack.key_value_heads,
             max_position_embeddings=stack.max_positions,
             tie_word_embeddings=True,
             pad_token_id=0,

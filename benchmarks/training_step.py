@@ -53,7 +53,7 @@ def tfxformer_peer(dtype, length):
 
     backbone = tfxformer.build("minilm-l6", dtype=DTYPES[dtype])
     stack = backbone.config.encoder
-    shape = (stack.num_layers, stack.hidden_size, stack.num_heads, stack.feed_forward_size)
+    shape = (stack.num_layers, stack.hidden_size, stack.heads, stack.feed_forward.size)
     assert shape == (LAYERS, HIDDEN, HEADS, FEED_FORWARD), shape
     assert (stack.dropout, stack.attention_dropout) == (DROPOUT, DROPOUT), stack
     model = tasks.TextClassifier(backbone, labels=[str(label) for label in range(LABELS)])

@@ -102,7 +102,7 @@ def tiny_news() -> samples.Split:
 
 def tiny_samples(folder, monkeypatch):
     """Puts tiny models and texts in the place of the samples that the snippets name."""
-    sizes = {"num_heads": 12, "hidden_size": 48, "feed_forward_size": 800, "max_positions": 64}
+    sizes = {"attention__heads": 12, "hidden_size": 48, "feed_forward__size": 800, "max_positions": 64}
     encoder = tiny.backbone(**{f"encoder__{name}": value for name, value in sizes.items()})
     written = tasks.MaskedLM(encoder, tokenizer=tiny.tokenizer(folder)).save_pretrained(folder / "minilm")
     decoder = tasks.CausalLM(

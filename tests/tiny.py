@@ -43,19 +43,19 @@ PRESETS = {
 def config(family="bert", **changes):
     """A two-layer configuration of a family, 32 wide, without dropout."""
     preset = tfxformer.models.preset(PRESETS.get(family, f"{family}-base"))
-    kind = "encoder" if preset.decoder is None else "decoder"
+    ((kind, stack),) = preset.stacks.items()
     sizes = {
         "num_layers": 2,
         "hidden_size": 32,
-        "num_heads": 4,
-        "feed_forward_size": 128 if family == "bloom" else 48,
-        "max_positions": 64 + preset.stack.position_offset,
+        "attention__heads": 4,
+        "feed_forward__size": 128 if family == "bloom" else 48,
+        "max_positions": 64 + stack.position_offset,
         "dropout": 0.0,
         "attention_dropout": 0.0,
     }
-    if preset.stack.num_key_value_heads:
-        sizes["num_key_value_heads"] = 2
-    if preset.stack.embedding_dropout is not None:
+    if stack.key_value_heads < stack.heads:
+        sizes["attention__key_value_heads"] = 2
+    if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
     values = {
         "family": family,

@@ -18,6 +18,11 @@ from typing import TypeVar, overload
 
 # What transformers, sentence-transformers, KerasHub and others call an option -> what it is here, the first that the
 # call takes. "name=value" shows how it is said.
+_HEADS = ("attention__heads", "num_heads", "attention", "heads")
+_WIDTH = ("attention__width", "head_size", "attention", "width")
+_SIZE = ("feed_forward__size", "feed_forward", "size")
+_ACTIVATION = ("feed_forward__activation", "activation", "feed_forward")
+_EPSILON = ("norm__epsilon", "norm_epsilon", "norm", "epsilon")
 OUR_WORDS = {
     # labels
     "num_labels": ("labels",),
@@ -63,28 +68,39 @@ OUR_WORDS = {
     "d_model": ("hidden_size",),
     "dim": ("hidden_size",),
     "n_embd": ("hidden_size",),
-    "intermediate_size": ("feed_forward_size",),
-    "intermediate_dim": ("feed_forward_size",),
-    "ffn_dim": ("feed_forward_size",),
-    "d_ff": ("feed_forward_size",),
+    "intermediate_size": _SIZE,
+    "intermediate_dim": _SIZE,
+    "ffn_dim": _SIZE,
+    "d_ff": _SIZE,
     "num_hidden_layers": ("num_layers",),
     "n_layer": ("num_layers",),
     "n_layers": ("num_layers",),
-    "num_attention_heads": ("num_heads",),
-    "num_query_heads": ("num_heads",),
-    "n_head": ("num_heads",),
-    "n_heads": ("num_heads",),
-    "head_dim": ("head_size",),
-    "hidden_act": ("activation",),
-    "activation_function": ("activation",),
+    "num_attention_heads": _HEADS,
+    "num_query_heads": _HEADS,
+    "n_head": _HEADS,
+    "n_heads": _HEADS,
+    "head_dim": _WIDTH,
+    "hidden_act": _ACTIVATION,
+    "activation_function": _ACTIVATION,
     "hidden_dropout_prob": ("dropout",),
     "hidden_dropout": ("dropout",),
     "dropout_rate": ("dropout",),
     "attention_probs_dropout_prob": ("attention_dropout",),
     "classifier_dropout": ("heads__classifier_dropout",),
-    "layer_norm_eps": ("norm_epsilon",),
-    "layer_norm_epsilon": ("norm_epsilon",),
-    "rms_norm_eps": ("norm_epsilon",),
+    "layer_norm_eps": _EPSILON,
+    "layer_norm_epsilon": _EPSILON,
+    "rms_norm_eps": _EPSILON,
+    "sliding_window": ("attention__window", "window", "attention"),
+    # the same in version 0.5.0
+    "num_heads": _HEADS,
+    "num_key_value_heads": ("attention__key_value_heads", "key_value_heads", "attention"),
+    "head_size": _WIDTH,
+    "feed_forward_size": _SIZE,
+    "activation": _ACTIVATION,
+    "gated": ("feed_forward__gated", "feed_forward"),
+    "norm_position": ("norm__placement", "norm_placement", "norm"),
+    "norm_epsilon": _EPSILON,
+    "windowed_layers": ("pattern",),
     "vocab_size": ("vocabulary_size",),
     "max_position_embeddings": ("max_positions",),
     "n_positions": ("max_positions",),
@@ -188,8 +204,9 @@ def nearest(name: str, accepted: Iterable[str]) -> str | None:
     last = name.rpartition("__")[2]
     for word in (last, *OUR_WORDS.get(last, ())):
         ours, equals, value = word.partition("=")
-        if ours in by_last and by_last[ours] != name:
-            return f"{by_last[ours]}{equals}{value}"
+        path = next((one for one in accepted if one.endswith(f"__{ours}")), None) if "__" in ours else by_last.get(ours)
+        if path is not None and path != name:
+            return f"{path}{equals}{value}"
     close = difflib.get_close_matches(name, accepted, n=1, cutoff=0.7)
     if close:
         return close[0]

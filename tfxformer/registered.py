@@ -14,15 +14,17 @@ import sys
 PACKAGE = "tfxformer"
 # Every name that the package registers; a test compares them with the registry.
 CLASSES = (
-    "Adafactor", "AdamW", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
-    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DecoderBlock", "Dense", "DistributedModel",
-    "Dropout", "Encoder", "EncoderBlock", "FeedForward", "Lamb", "LayerNormalization", "Lion", "LogitsBias",
-    "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "GraphForm",
-    "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization",
-    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
-    "SGD", "Scaled", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding",
+    "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
+    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "Dense", "DistributedModel", "Dropout", "Encoder",
+    "FeedForward", "GraphForm", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric",
+    "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling",
+    "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "RelativeScores", "ReplacedTokenAccuracy",
+    "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled",
+    "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding", "TransformerBlock",
     "UnitLength", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip
+# Names of earlier versions -> what reads their files.
+RENAMED = {"DecoderBlock": "TransformerBlock", "EncoderBlock": "TransformerBlock", "Numerics": "GraphForm"}
 FUNCTIONS = ("span_accuracy",)
 
 
@@ -36,7 +38,7 @@ def announce() -> None:
 
 def _register() -> None:
     saving = sys.modules["keras"].saving
-    for names, stand_in in ((CLASSES, _class), (FUNCTIONS, _function)):
+    for names, stand_in in (((*CLASSES, *RENAMED), _class), (FUNCTIONS, _function)):
         for name in names:
             if f"{PACKAGE}>{name}" not in saving.get_custom_objects():
                 saving.register_keras_serializable(PACKAGE, name)(stand_in(name))
@@ -44,6 +46,7 @@ def _register() -> None:
 
 def _real(name: str):
     """What is registered under a name once the modules that register are imported."""
+    name = RENAMED.get(name, name)
     for module in ("training", "tasks"):  # tasks import layers and models
         importlib.import_module(f"{PACKAGE}.{module}")
     # From the registry itself: a custom object scope may still hold the stand-in.

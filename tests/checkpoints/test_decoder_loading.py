@@ -156,7 +156,7 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
         ("opt-post-norm-projected", {"layer_norm_elementwise_affine": False}, "elementwise_affine=False"),
         ("opt-post-norm-projected", {"word_embed_proj_dim": 24}, r"\[96, 16\], the model wants \[96, 24\]"),
         ("opt-post-norm-projected", {"enable_bias": False}, "no place for"),
-        ("neox-lm", {"use_parallel_residual": "maybe", "num_attention_heads": 5}, "must be a multiple of num_heads"),
+        ("neox-lm", {"use_parallel_residual": "maybe", "num_attention_heads": 5}, "must be a multiple of heads"),
         ("neox-lm", {"rotary_pct": 0.1, "rope_parameters": "absent"}, "cannot turn in pairs"),
         ("llama-lm", {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rope_type='longrope'"),
         ("llama-lm", {"rope_scaling": {"type": "su"}}, "rope_type='su'; tfxformer implements default, linear"),
@@ -175,7 +175,7 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
         ("llama-lm", {"rope_parameters": {**LINEAR, "factor": 0.5}}, "factor must be at least 1"),
         ("llama-lm", {"layer_types": ["full_attention"] * 2}, "layer_types="),
         ("llama-lm", {"token_classification_bias": False}, "token_classification_bias=False"),
-        ("llama-lm", {"num_key_value_heads": 4}, "must be a multiple of num_key_value_heads"),
+        ("llama-lm", {"num_key_value_heads": 4}, "must be a multiple of key_value_heads"),
         ("llama-lm", {"pad_token_id": 96}, "padding_id"),
         ("qwen2-window", {"layer_types": ["full_attention"]}, "for 2 layers"),
         ("qwen2-window", {"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
@@ -222,7 +222,7 @@ def read(family, **values):
 )
 def test_spellings_of_rotary_positions(family, values, wanted):
     config = read(family, **values)
-    assert config.decoder.rotary == wanted
+    assert config.decoder.attention_of(0).rotary == wanted
     written = family_of(family).write_config(config)
     assert "rope_parameters" in written and "rope_scaling" not in written
     assert family_of(family).read_config(written) == config
@@ -242,7 +242,8 @@ def test_spellings_of_rotary_positions(family, values, wanted):
 )
 def test_windows(family, values, window, layers):
     stack = read(family, **values).decoder
-    assert (stack.sliding_window, stack.windowed_layers) == (window, layers)
+    windows = tuple(stack.attention_of(layer).window for layer in range(stack.num_layers))
+    assert windows == tuple(window if one else None for one in layers or (1,) * stack.num_layers)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_padding_token(family, values, wanted):
 def test_null_and_absent_are_two_things():
     assert read("mistral").decoder.key_value_heads == 8
     assert read("mistral", num_key_value_heads=None).decoder.key_value_heads == 32
-    assert read("gpt2", n_inner=None).decoder.feed_forward_size == 2048
+    assert read("gpt2", n_inner=None).decoder.feed_forward.size == 2048
 
 
 def test_words_of_an_older_config_stay(copy, tiny_tokenizer, tmp_path):
@@ -276,7 +277,7 @@ def test_words_of_an_older_config_stay(copy, tiny_tokenizer, tmp_path):
     model = tasks.CausalLM.from_pretrained(folder, tokenizer=tiny_tokenizer)
     written = json.loads((model.save_pretrained(tmp_path / "same") / "config.json").read_text())
     assert {key: written[key] for key in old} == old and "rope_parameters" not in written
-    config = model.backbone.config.replace(decoder__rotary=Rotary(7.0))
+    config = model.backbone.config.replace(decoder__attention__rotary=Rotary(7.0))
     changed = family_of("llama").write_config(config, model.backbone.reference_config)
     assert changed["rope_parameters"] == {"rope_type": "default", "rope_theta": 7.0}
     assert not old.keys() & changed.keys()

@@ -100,7 +100,7 @@ def read_tensors(folder):
     try:
         from safetensors.numpy import load_file
     except ImportError:
-        return {name: np.array(array) for name, array in checkpoints.safetensors.open_folder(folder).items()}
+        return {name: np.array(array) for name, array in checkpoints.files.safetensors.open_folder(folder).items()}
     return {name: array for path in sorted(folder.glob("*.safetensors")) for name, array in load_file(path).items()}
 
 
@@ -176,7 +176,7 @@ def check_same_bits(case, folder, saved):
     before, after = (
         {
             name.removeprefix(prefix): np.array(array)
-            for name, array in checkpoints.safetensors.open_folder(path).items()
+            for name, array in checkpoints.files.safetensors.open_folder(path).items()
         }
         for path in (folder, saved)
     )
@@ -230,7 +230,7 @@ def test_odd_files_are_read_to_the_last_bit(name, tiny_tokenizer):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = open_case(name, folder, tiny_tokenizer)
-    tensors = checkpoints.safetensors.open_folder(folder)
+    tensors = checkpoints.files.safetensors.open_folder(folder)
     encoder = model.backbone
     table = np.asarray(encoder.token_embedding.embeddings.value)
     np.testing.assert_array_equal(table, tensors["bert.embeddings.word_embeddings.weight"].astype("float32"))
@@ -268,7 +268,7 @@ def test_built_model_is_saved_and_read_again(family, tmp_path):
 @pytest.mark.parametrize("family", ["bert", "albert", "electra"])
 def test_built_task_opens_in_transformers(family, tmp_path):
     """A pooler that the head does not read is not saved: the reference's class has no place for it."""
-    model = tiny.perturb(tasks.MaskedLM(tiny.backbone(family, encoder__activation="silu")))
+    model = tiny.perturb(tasks.MaskedLM(tiny.backbone(family, encoder__feed_forward__activation="silu")))
     opened = reopen(make_fixtures.Case(family, "masked-lm"), model.save_pretrained(tmp_path / "saved"))
     inputs = tiny.inputs_for(model)
     valid = inputs["padding_mask"].astype(bool)
@@ -291,15 +291,15 @@ def test_built_language_model_opens_in_transformers(family, tmp_path):
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("bert", {"encoder__norm_position": "pre"}, r"encoder\.norm_position='post'.*model\.save"),
-        ("bert", {"encoder__gated": True}, r"encoder\.gated=False, this one True"),
-        ("gpt2", {"decoder__sliding_window": 4}, r"decoder\.sliding_window=None, this one 4"),
-        ("gpt2", {"decoder__num_key_value_heads": 2}, r"decoder\.num_key_value_heads=None, this one 2"),
-        ("bloom", {"decoder__feed_forward_size": 48}, r"decoder\.feed_forward_size=128, this one 48"),
-        ("opt", {"decoder__norm_position": "parallel"}, r"norm_position='post', this one 'parallel'"),
-        ("opt", {"decoder__feed_forward_bias": False}, r"_bias=False, this one True"),
-        ("llama", {"decoder__rotary": Rotary(fraction=0.5)}, "turns whole heads"),
-        ("llama", {"decoder__sliding_window": 4}, r"decoder\.sliding_window=None, this one 4"),
+        ("bert", {"encoder__norm__placement": "pre"}, r"encoder\.norm\.placement='post'.*model\.save"),
+        ("bert", {"encoder__feed_forward__gated": True}, r"encoder\.feed_forward\.gated=False, this one True"),
+        ("gpt2", {"decoder__attention__window": 4}, r"decoder\.attention\.window=None, this one 4"),
+        ("gpt2", {"decoder__attention__key_value_heads": 2}, r"decoder\.attention\.key_value_heads=None, this one 2"),
+        ("bloom", {"decoder__feed_forward__size": 48}, r"decoder\.feed_forward\.size=128, this one 48"),
+        ("opt", {"decoder__norm__placement": "parallel"}, r"norm.placement='post', this one 'parallel'"),
+        ("opt", {"decoder__feed_forward__bias": False}, r"attention\.bias=False, this one True"),
+        ("llama", {"decoder__attention__rotary": Rotary(fraction=0.5)}, "turns whole heads"),
+        ("llama", {"decoder__attention__window": 4}, r"decoder\.attention\.window=None, this one 4"),
     ],
 )
 def test_what_a_family_cannot_say_is_refused(family, changes, message, tmp_path):

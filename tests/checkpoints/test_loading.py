@@ -133,7 +133,7 @@ def test_labels_of_another_number(tiny_tokenizer):
         ({"tie_word_embeddings": False}, "tie_word_embeddings=False"),
         ({"num_hidden_layers": 0}, "num_layers must be a positive int"),
         ({"num_hidden_layers": 2.5}, "num_layers must be a positive int"),
-        ({"num_attention_heads": 5}, "must be a multiple of num_heads"),
+        ({"num_attention_heads": 5}, "must be a multiple of heads"),
         ({"vocab_size": "many"}, "does not describe"),
         ({"hidden_dropout_prob": 1.5}, r"dropout must be in \[0, 1\)"),
         ({"pad_token_id": 96}, "padding_id"),

@@ -18,7 +18,7 @@ def tiny(tmp_path_factory):
         family="bert",
         vocabulary_size=len(vocabulary),
         # 4 heads: with 2, libtpu takes hours over a batch that is far too large.
-        encoder=StackConfig(2, 32, 4, feed_forward_size=64, max_positions=32),
+        encoder=StackConfig(2, 32, 4, 64, max_positions=32),
         heads=HeadConfig(pooler=True),
         token_types=2,
     )

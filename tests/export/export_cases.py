@@ -45,8 +45,8 @@ def backbone(preset="minilm-l6", **changes):
         "vocabulary_size": VOCABULARY_SIZE,
         "encoder__num_layers": 2,
         "encoder__hidden_size": 64,
-        "encoder__num_heads": 4,
-        "encoder__feed_forward_size": 128,
+        "encoder__attention__heads": 4,
+        "encoder__feed_forward__size": 128,
         "encoder__max_positions": 64,
     }
     return tfxformer.build(preset, **{**sizes, **changes})

@@ -7,8 +7,15 @@ from export_cases import TEXTS, VOCABULARY_SIZE, perturb
 
 import tfxformer
 from tfxformer import tasks
-from tfxformer.layers.attention.rotary import Rotary
-from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.layers import Rotary, Scores
+from tfxformer.models.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    NormConfig,
+    StackConfig,
+    TransformerConfig,
+)
 from tfxformer.text import Tokenizer
 
 # What the families differ in, as far as a file sees it.
@@ -16,27 +23,31 @@ KINDS = {
     "llama": {},
     "untied": {"heads": HeadConfig(tied=False)},
     "gpt2": {
-        "decoder__norm": "layer",
-        "decoder__positions": "learned",
-        "decoder__rotary": None,
-        "decoder__activation": "gelu_new",
-        "decoder__gated": False,
-        "decoder__num_key_value_heads": None,
-        "decoder__attention_bias": True,
-        "decoder__feed_forward_bias": True,
+        "decoder__norm__kind": "layer",
+        "decoder__attention__rotary": None,
+        "decoder__feed_forward__activation": "gelu_new",
+        "decoder__feed_forward__gated": False,
+        "decoder__attention__key_value_heads": None,
+        "decoder__attention__bias": True,
+        "decoder__feed_forward__bias": True,
     },
-    "partial": {"decoder__rotary": Rotary(fraction=0.5), "decoder__norm_position": "parallel"},
-    "window": {"decoder__sliding_window": 9, "decoder__windowed_layers": (True, False)},
-    "alibi": {"decoder__positions": "alibi", "decoder__rotary": None, "decoder__num_key_value_heads": None},
+    "partial": {"decoder__attention__rotary": Rotary(fraction=0.5), "decoder__norm__placement": "parallel"},
+    "window": {"decoder__attention": {"sliding": {"window": 9}, "full": {}}, "decoder__pattern": ("sliding", "full")},
+    "alibi": {
+        "decoder__attention__scores": Scores("alibi"),
+        "decoder__attention__rotary": None,
+        "decoder__attention__key_value_heads": None,
+    },
 }
 
 
 def config(kind="llama", **changes):
     """A two-layer decoder of 64 positions, 48 wide: rotary positions, grouped heads, a gated feed-forward half."""
     stack = StackConfig(
-        2, 48, 6, 64, num_key_value_heads=2, activation="silu", gated=True, attention_bias=False,
-        feed_forward_bias=False, norm="rms", norm_position="pre", norm_epsilon=1e-5, embedding_norm=False,
-        final_norm=True, positions="rotary", max_positions=64, rotary=Rotary(), dropout=0.0, attention_dropout=0.0,
+        2, 48, AttentionConfig(6, 2, rotary=Rotary(), bias=False),
+        FeedForwardConfig(64, "silu", gated=True, bias=False),
+        NormConfig("pre", "rms", 1e-5, embedding=False, final=True),
+        max_positions=64, dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     llama = TransformerConfig("llama", VOCABULARY_SIZE, decoder=stack)
     return llama.replace(**{**KINDS[kind], **changes})

@@ -15,7 +15,7 @@ from tfxformer.layers.quantization import equalization
 
 MODE = quantize.MODES["dynamic_int8"]
 PLAIN = dataclasses.replace(MODE, equalized=False)
-GATED = {"encoder__gated": True, "encoder__activation": "silu"}
+GATED = {"encoder__feed_forward__gated": True, "encoder__feed_forward__activation": "silu"}
 
 
 def planted(task):
@@ -41,8 +41,8 @@ def make(kind, tokenizer):
     if kind == "shared blocks":
         return planted(tasks.TextEmbedder(backbone(encoder__layer_groups=1), tokenizer=tokenizer))
     if kind == "pre-norm, no biases":
-        changes = {"encoder__norm_position": "pre", "encoder__final_norm": True}
-        changes |= {"encoder__attention_bias": False, "encoder__feed_forward_bias": False}
+        changes = {"encoder__norm__placement": "pre", "encoder__norm__final": True}
+        changes |= {"encoder__attention__bias": False, "encoder__feed_forward__bias": False}
         return planted(tasks.TokenClassifier(backbone(**changes), ["O", "B-X"], tokenizer=tokenizer))
     if kind == "masked-lm":
         return planted(tasks.MaskedLM(backbone(), tokenizer=tokenizer))

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfxformer
-from tfxformer.layers import Rotary
-from tfxformer.models import PRESETS, HeadConfig, StackConfig, TransformerConfig, preset
-from tfxformer.models.switches import check_switches
+from tfxformer.layers import Rotary, Scores
+from tfxformer.models import (
+    PRESETS,
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    NormConfig,
+    StackConfig,
+    TransformerConfig,
+    preset,
+)
+from tfxformer.models.config.computed import check_switches
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -36,12 +45,12 @@ def test_replace_reaches_nested_switches():
         ({"padding_id": 110}, r"padding_id \(110\) must be an id of the vocabulary"),
         ({"encoder__num_layers": 0}, "num_layers must be a positive int, not 0"),
         ({"encoder__hidden_size": 32.0}, "hidden_size must be a positive int"),
-        ({"encoder__num_heads": 5}, r"hidden_size \(32\) must be a multiple of num_heads \(5\), or head_size"),
-        ({"encoder__num_key_value_heads": 3}, "must be a multiple of num_key_value_heads"),
-        ({"encoder__activation": "gleu"}, "Unknown activation 'gleu'"),
+        ({"encoder__attention__heads": 5}, r"hidden_size \(32\) must be a multiple of heads \(5\), or width"),
+        ({"encoder__attention__key_value_heads": 3}, "must be a multiple of key_value_heads"),
+        ({"encoder__feed_forward__activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"heads__classifier_activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"heads__masked_lm_activation": "gleu"}, "Unknown activation 'gleu'"),
-        ({"encoder__norm_position": "both"}, "Unknown norm_position 'both'; known: post, pre"),
+        ({"encoder__norm__placement": "both"}, "Unknown norm placement 'both'; known: post, pre"),
         ({"encoder__position_mode": "rope"}, "Unknown position_mode 'rope'"),
         ({"encoder__dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"encoder__stochastic_depth": -0.1}, "stochastic_depth must be in"),
@@ -102,14 +111,14 @@ def test_derived_sizes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder__num_heads": True}, "num_heads must be a positive int, not True"),
-        ({"encoder__num_key_value_heads": 0}, "num_key_value_heads must be positive or None, not 0"),
-        ({"encoder__head_size": -4}, "head_size must be positive or None, not -4"),
-        ({"encoder__sliding_window": 0}, "sliding_window must be positive or None, not 0"),
-        ({"encoder__norm_epsilon": float("nan")}, "norm_epsilon must be a finite number"),
+        ({"encoder__attention__heads": True}, "heads must be a positive int, not True"),
+        ({"encoder__attention__key_value_heads": 0}, "key_value_heads must be positive or None, not 0"),
+        ({"encoder__attention__width": -4}, "width must be positive or None, not -4"),
+        ({"encoder__attention__window": 0}, "window must be positive or None, not 0"),
+        ({"encoder__norm__epsilon": float("nan")}, "epsilon must be a finite number"),
         ({"encoder__dropout": float("nan")}, "dropout must be"),
-        ({"encoder__gated": "false"}, "gated must be True or False, not 'false'"),
-        ({"encoder__attention_bias": 1}, "attention_bias must be True or False, not 1"),
+        ({"encoder__feed_forward__gated": "false"}, "gated must be True or False, not 'false'"),
+        ({"encoder__attention__bias": 1}, "bias must be True or False, not 1"),
         ({"encoder__layers_per_group": 2}, "layers_per_group=2 says nothing without layer_groups"),
         ({"heads__classifier_dropout": 1.5}, "classifier_dropout must be"),
         ({"heads__tied": None}, "tied must be True or False, not None"),
@@ -130,32 +139,38 @@ def test_values_of_another_kind_or_out_of_range_are_refused_by_name(changes, mes
 STACK = {
     "num_layers": {"num_layers": 1},
     "hidden_size": {"hidden_size": 64},
-    "num_heads": {"num_heads": 2},
-    "feed_forward_size": {"feed_forward_size": 40},
-    "num_key_value_heads": {"num_key_value_heads": 2},
-    "head_size": {"head_size": 16},
-    "activation": {"activation": "relu"},
-    "gated": {"gated": True},
-    "attention_bias": {"attention_bias": False},
-    "feed_forward_bias": {"feed_forward_bias": False},
-    "attention_output_bias": {"attention_output_bias": False},
-    "scale_attention": {"scale_attention": False},
-    "scale_attention_by_layer": {"scale_attention_by_layer": True},
-    "sliding_window": {"sliding_window": 2},
-    "windowed_layers": {"sliding_window": 2, "windowed_layers": (True, False)},
-    "causal": {"causal": False},
-    "norm": {"norm": "rms"},
-    "norm_position": {"norm_position": "parallel"},
-    "norm_epsilon": {"norm_epsilon": 0.5},
-    "embedding_norm": {},
-    "final_norm": {},
-    "positions": {"positions": "alibi"},
+    "pattern": {"attention": {"full": {}, "local": {"window": 2}}, "pattern": ("full", "local")},
+    "positions": {"positions": "none"},
     "max_positions": {"max_positions": 40},
     "position_mode": {"position_mode": "nonpad_cumsum"},
     "position_offset": {"position_offset": 2},
-    "rotary": {"positions": "rotary", "rotary": Rotary()},
+    "embedding_scale": {"embedding_scale": 3.0},
     "layer_groups": {"layer_groups": 1},
     "layers_per_group": {"layer_groups": 1, "layers_per_group": 2},
+    "attention__heads": {"attention__heads": 2},
+    "attention__key_value_heads": {"attention__key_value_heads": 2},
+    "attention__width": {"attention__width": 16},
+    "attention__scale": {"attention__scale": 1.0},
+    "attention__scale_by_layer": {"attention__scale_by_layer": True},
+    "attention__window": {"attention__window": 2},
+    "attention__causal": {},
+    "attention__rotary": {"attention__rotary": Rotary()},
+    "attention__query_key_norm": {"attention__query_key_norm": "head"},
+    "attention__soft_cap": {"attention__soft_cap": 0.5},
+    "attention__scores": {"attention__scores": Scores("alibi")},
+    "attention__bias": {"attention__bias": False},
+    "attention__output_bias": {"attention__output_bias": False},
+    "feed_forward__size": {"feed_forward__size": 40},
+    "feed_forward__activation": {"feed_forward__activation": "relu"},
+    "feed_forward__gated": {"feed_forward__gated": True},
+    "feed_forward__bias": {"feed_forward__bias": False},
+    "norm__placement": {"norm__placement": "parallel"},
+    "norm__kind": {"norm__kind": "rms"},
+    "norm__epsilon": {"norm__epsilon": 0.5},
+    "norm__bias": {"norm__bias": False},
+    "norm__embedding": {},
+    "norm__final": {},
+    "norm__first": {"norm__placement": "pre", "norm__first": False},
 }
 WHOLE = {
     "vocabulary_size": {"vocabulary_size": 120},
@@ -168,6 +183,8 @@ WHOLE = {
     "heads__pooler": {},
     "heads__masked_lm_activation": {"heads__masked_lm_activation": "relu"},
     "heads__tied": {"heads__tied": False},
+    "heads__logit_scale": {"heads__logit_scale": 2.0},
+    "heads__logit_soft_cap": {"heads__logit_soft_cap": 2.0},
 }
 # Seen in training, when weights are made, in tasks' heads, or by who reads a checkpoint.
 NOT_OF_THE_GRAPH = {
@@ -189,29 +206,32 @@ def built(config):
     return shapes, {name: np.asarray(array) for name, array in outputs.items()}
 
 
+def switches(cls, prefix):
+    return {f"{prefix}{one.name}" for one in dataclasses.fields(cls)}
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_every_switch_changes_the_model_or_is_refused_by_it(family):
     config = tiny.config(family)
-    kind = "encoder" if config.decoder is None else "decoder"
-    flips = {"embedding_norm": f"{kind}__embedding_norm", "final_norm": f"{kind}__final_norm"}
+    ((kind, stack),) = config.stacks.items()
     cases = {name: {f"{kind}__{key}": value for key, value in changes.items()} for name, changes in STACK.items()}
-    for name, path in flips.items():
-        cases[name] = {path: not getattr(config.stack, name)}
+    cases["norm__embedding"] = {f"{kind}__norm__embedding": not stack.norm.embedding}
+    cases["norm__final"] = {f"{kind}__norm__final": not stack.norm.final}
+    cases["attention__causal"] = {f"{kind}__attention__causal": not stack.causal}
     cases |= {**WHOLE, "heads__pooler": {"heads__pooler": not config.heads.pooler}}
-    names = {one.name for one in dataclasses.fields(StackConfig)} | {one.name for one in dataclasses.fields(config)}
-    names |= {f"heads__{one.name}" for one in dataclasses.fields(config.heads)}
+    names = switches(StackConfig, "") - {"attention", "feed_forward", "norm"}
+    names |= switches(AttentionConfig, "attention__") | switches(FeedForwardConfig, "feed_forward__")
+    names |= switches(NormConfig, "norm__") | switches(TransformerConfig, "") | switches(HeadConfig, "heads__")
     assert names == set(cases) | NOT_OF_THE_GRAPH  # a new switch gets a line here
     shapes, outputs = built(config)
     silent = []
     for name, changes in cases.items():
-        other = config.replace(**changes)
-        # What the case needs beside its switch is there in what it is compared with.
-        base = changes if len(changes) == 1 else {k: v for k, v in changes.items() if not k.endswith(name)}
         before = (shapes, outputs)
-        if len(changes) > 1 and name not in ("windowed_layers", "rotary", "layers_per_group"):
-            before = built(config.replace(**base))
+        if len(changes) > 1 and name not in ("pattern", "layers_per_group"):
+            # What the case needs beside its switch is there in what it is compared with.
+            before = built(config.replace(**{k: v for k, v in changes.items() if not k.endswith(name)}))
         try:
-            after = built(other)
+            after = built(config.replace(**changes))
         except ValueError as error:
             assert "does not compute" in str(error), (name, error)
             continue
@@ -221,19 +241,20 @@ def test_every_switch_changes_the_model_or_is_refused_by_it(family):
         )
         if same:
             silent.append(name)
-    # Of heads that tasks make: MaskedLM reads the one, CausalLM the other.
-    assert silent == (["heads__masked_lm_activation"] if kind == "encoder" else ["heads__tied"])
+    # Of heads that tasks make: MaskedLM reads the one, CausalLM the others.
+    of_tasks = ["heads__tied", "heads__logit_scale", "heads__logit_soft_cap"]
+    assert silent == (["heads__masked_lm_activation"] if kind == "encoder" else of_tasks)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_is_computed_by_its_model(name):
     config = preset(name)
-    check_switches(config, "Encoder" if config.decoder is None else "Decoder")
+    check_switches(config, "Encoder" if "encoder" in config.stacks else "Decoder")
 
 
 def test_a_model_names_the_switches_that_it_does_not_compute():
-    with pytest.raises(ValueError, match=r"Encoder does not compute encoder__sliding_window=4 .*output_proj"):
-        tiny.backbone("bert", encoder__sliding_window=4, output_projection=True)
+    with pytest.raises(ValueError, match=r"Encoder does not compute heads__tied=False .*heads__logit_scale=2.0"):
+        tiny.backbone("bert", heads__tied=False, heads__logit_scale=2.0)
     with pytest.raises(ValueError, match=r"Decoder does not compute token_types=2 \(it computes 0\)"):
         tiny.backbone("gpt2", token_types=2)
     with pytest.raises(ValueError, match="no encoder, which the Encoder is made of"):

@@ -12,7 +12,7 @@ import tiny
 
 import tfxformer
 from tfxformer import tasks
-from tfxformer.layers import Cache
+from tfxformer.layers import Cache, Scores
 from tfxformer.layers.attention.rotary import ROTARY_KINDS, Rotary
 from tfxformer.models import Decoder
 
@@ -22,7 +22,7 @@ CHUNKS = ((5, 4, 2, 1), (2, 10))  # the second begins within the padding
 POSITIONS = {
     "learned": {},
     "learned with offset": {"decoder__position_offset": 2},
-    "alibi": {"decoder__positions": "alibi"},
+    "alibi": {"decoder__attention__scores": Scores("alibi")},
     "default": Rotary(),
     "partial": Rotary(fraction=0.5),
     "linear": Rotary(kind="linear", factor=4.0),
@@ -30,20 +30,25 @@ POSITIONS = {
     "llama3": Rotary(base=100.0, kind="llama3", factor=4.0, original_max_positions=32),
     "yarn": Rotary(base=100.0, kind="yarn", factor=4.0, original_max_positions=32),
 }
+SLIDING = {"decoder__attention": {"full": {}, "sliding": {"window": 4}}, "decoder__pattern": ("full", "sliding")}
 SWITCHES = {
     "plain": {},
-    "grouped": {"decoder__num_key_value_heads": 2, "decoder__norm": "rms", "decoder__gated": True},
-    "sliding": {"decoder__sliding_window": 4, "decoder__windowed_layers": (False, True)},
-    "all sliding": {"decoder__sliding_window": 3},
-    "parallel": {"decoder__norm_position": "parallel", "decoder__head_size": 12},
-    "post": {"decoder__norm_position": "post", "decoder__final_norm": False, "decoder__embedding_norm": True},
+    "grouped": {
+        "decoder__attention__key_value_heads": 2,
+        "decoder__norm__kind": "rms",
+        "decoder__feed_forward__gated": True,
+    },
+    "sliding": SLIDING,
+    "all sliding": {"decoder__attention__window": 3},
+    "parallel": {"decoder__norm__placement": "parallel", "decoder__attention__width": 12},
+    "post": {"decoder__norm__placement": "post", "decoder__norm__final": False, "decoder__norm__embedding": True},
 }
 
 
 def make(positions="learned", switches="plain", **arguments):
     scheme = POSITIONS[positions]
     if isinstance(scheme, Rotary):
-        scheme = {"decoder__positions": "rotary", "decoder__rotary": scheme}
+        scheme = {"decoder__attention__rotary": scheme}
     return tiny.backbone("gpt2", **{**scheme, **SWITCHES[switches], **arguments})
 
 
@@ -126,7 +131,7 @@ def test_the_future_changes_nothing(positions):
 def test_dynamic_positions_beyond_the_trained_length():
     """All at once they are those of the whole row; one by one the keys keep what they were turned by, as elsewhere."""
     rotary = Rotary(kind="dynamic", factor=4.0, original_max_positions=8)
-    model, inputs = make(decoder__positions="rotary", decoder__rotary=rotary), make_batch()
+    model, inputs = make(decoder__attention__rotary=rotary), make_batch()
     whole = np.asarray(model.forward(inputs)["sequence_output"])
     np.testing.assert_allclose(run_cached(model, inputs, (12,))[0], whole[0], atol=1e-5)
     plain = make("default")
@@ -244,8 +249,8 @@ def test_summary_is_the_last_real_token():
 BATTERY = {
     "gpt2": {},
     "gpt_neox": {},
-    "qwen2": {"decoder__sliding_window": 4, "decoder__windowed_layers": (False, True)},
-    "bloom": {"decoder__num_heads": 4},
+    "qwen2": SLIDING,
+    "bloom": {"decoder__attention__heads": 4},
 }
 
 

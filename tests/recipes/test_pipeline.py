@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str.lower, WORDS)]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    stack = StackConfig(1, 32, 2, feed_forward_size=64, max_positions=16)
+    stack = StackConfig(1, 32, 2, 64, max_positions=16)
     config = TransformerConfig(
         family="bert", vocabulary_size=len(tokens), encoder=stack, heads=HeadConfig(pooler=True), token_types=2
     )

@@ -44,7 +44,7 @@ def open_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    stack = StackConfig(2, 32, 4, feed_forward_size=64, max_positions=16)
+    stack = StackConfig(2, 32, 4, 64, max_positions=16)
     config = TransformerConfig(
         family="bert", vocabulary_size=len(tokens), encoder=stack, heads=HeadConfig(pooler=True), token_types=2
     )

@@ -165,7 +165,8 @@ def test_our_words_are_named_wherever_transformers_users_bring_theirs():
         (lambda **words: lm.stream("good", **words), "eos_token_id", "stop"),
         (compression.LoRA, "lora_alpha", "alpha"),
         (compression.LoRA, "target_modules", "targets"),
-        (models.StackConfig, "num_attention_heads", "num_heads"),
+        (models.StackConfig, "num_attention_heads", "attention"),
+        (models.AttentionConfig, "num_attention_heads", "heads"),
         (lambda **words: lm.compile(**words), "warmup_ratio", "warmup"),
         (lambda **words: lm.fit(["good"], **words), "num_train_epochs", "epochs"),
         (lambda **words: lm.save_pretrained("no-folder", **words), "max_shard_size", "max_shard_bytes"),
@@ -180,6 +181,10 @@ def test_build_names_the_path_of_a_switch():
         tfxformer.build("bert-base", hidden_size=64)
     with pytest.raises(TypeError, match=r"num_hidden_layers. \(did you mean decoder__num_layers"):
         tfxformer.build("gpt2", num_hidden_layers=2)
+    with pytest.raises(TypeError, match=r"num_attention_heads. \(did you mean encoder__attention__heads"):
+        tfxformer.build("bert-base", num_attention_heads=2)
+    with pytest.raises(TypeError, match=r"num_heads. \(did you mean encoder__attention__heads"):
+        tfxformer.build("bert-base", encoder__num_heads=2)  # as version 0.5.0 called it
     with pytest.raises(TypeError, match=r"dropuot. \(did you mean encoder__dropout"):
         tfxformer.build("bert-base", encoder__dropuot=0.5)
 

@@ -24,8 +24,11 @@ from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
 from tfxformer.runtime import decoding
 from tfxformer.text import Tokenizer
 
-WINDOW, NO_WINDOW = {"decoder__sliding_window": 3}, {"decoder__sliding_window": None}
-ONE_WINDOW = {**WINDOW, "decoder__windowed_layers": (False, True)}
+WINDOW, NO_WINDOW = {"decoder__attention__window": 3}, {"decoder__attention__window": None}
+ONE_WINDOW = {
+    "decoder__attention": {"full": {}, "sliding": {"window": 3}},
+    "decoder__pattern": ("full", "sliding"),
+}
 CASES = {
     **{family: (family, {}) for family in ("llama", "qwen2", "gpt2", "gpt_neox", "opt", "bloom")},
     "mistral": ("mistral", NO_WINDOW),
@@ -36,7 +39,7 @@ CASES = {
 
 def bidirectional(family, folder, **changes):
     """A folder that says `is_causal: false`, and our backbone of it."""
-    model = tiny.backbone(family, decoder__causal=False, **changes)
+    model = tiny.backbone(family, decoder__attention__causal=False, **changes)
     tfxformer.checkpoints.save_pretrained(folder, model, model.config)
     return model
 
@@ -94,7 +97,7 @@ def test_is_causal_false_generates_nothing(tmp_path, tiny_tokenizer):
 @pytest.mark.parametrize("task", ["embedder", "classifier"])
 def test_is_causal_false_is_exported(task, tmp_path, tiny_tokenizer, plain_kernels):
     """Right: what Keras computes, which `test_is_causal_false` compares with transformers."""
-    model = tiny.backbone("qwen2", decoder__causal=False, **ONE_WINDOW)
+    model = tiny.backbone("qwen2", decoder__attention__causal=False, **ONE_WINDOW)
     made = (
         tasks.TextEmbedder(model, tokenizer=tiny_tokenizer, sequence_length=16)
         if task == "embedder"

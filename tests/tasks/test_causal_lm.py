@@ -9,7 +9,7 @@ import tiny
 import tfxformer
 from tfxformer import tasks
 from tfxformer.data import Records, RecordsError, prepare_records
-from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.models import FeedForwardConfig, HeadConfig, NormConfig, StackConfig, TransformerConfig
 from tfxformer.text import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")
@@ -25,8 +25,8 @@ TEMPLATE = (
 
 def make(tokenizer=BPE, dtype=None, sequence_length=None, tied=True, max_positions=48):
     stack = StackConfig(
-        2, 32, 4, 48, activation="gelu_new", norm_position="pre", norm_epsilon=1e-5, embedding_norm=False,
-        final_norm=True, max_positions=max_positions, dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0,
+        2, 32, 4, FeedForwardConfig(48, "gelu_new"), NormConfig("pre", epsilon=1e-5, embedding=False, final=True),
+        max_positions=max_positions, dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0,
     )  # fmt: skip
     config = TransformerConfig("gpt2", 290, decoder=stack, heads=HeadConfig(tied=tied, classifier_bias=False))
     backbone = tfxformer.build(config, dtype=dtype)

@@ -15,7 +15,14 @@ from typing import Any
 
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import Module, Place, place
-from tfxformer.models import TransformerConfig
+from tfxformer.models import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    NormConfig,
+    StackConfig,
+    TransformerConfig,
+)
 
 CAUSAL_LM = "causal-lm"
 OWN_HEAD = "language_model_head"
@@ -66,7 +73,8 @@ class Rule:
 
     Attributes:
         keys: the keys that it reads, older spellings too.
-        read: config.json -> our switches by path ("decoder.rotary") and their values; may raise CheckpointError.
+        read: config.json -> our switches by path ("decoder.attention.rotary") and their values; may raise
+            CheckpointError.
         write: TransformerConfig -> keys of config.json and their values.
     """
 
@@ -76,8 +84,8 @@ class Rule:
 
     def apply(self, written: dict, config: TransformerConfig) -> None:
         """Sets the keys in a config.json, unless they say so already (perhaps in an older spelling)."""
-        stated = any(key in written for key in self.keys)
-        if stated and all(_get(config, path) == value for path, value in self.read(written).items()):
+        ours = {**{key: value for key, value in written.items() if key not in self.keys}, **self.write(config)}
+        if any(key in written for key in self.keys) and self.read(written) == self.read(ours):
             return
         for key in self.keys:
             written.pop(key, None)
@@ -89,6 +97,19 @@ class Head:
     """A head of the reference: the class that has it, and its modules by our paths (a name, or `Module`)."""
 
     architecture: str
+    modules: Mapping[str, str | Module]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of one of a family's stacks.
+
+    Attributes:
+        name: (config, i) -> the reference's module of block i.
+        modules: our path within a block -> the reference's within its (a name, or `Module`).
+    """
+
+    name: Callable[[TransformerConfig, int], str]
     modules: Mapping[str, str | Module]
 
 
@@ -105,8 +126,7 @@ class Family:
         rules: `Rule`s, for switches that are not one key each.
         required: config.json key -> the values that we implement; another one is an error.
         modules: our layer path -> the reference's module (a name, or `Module`), for everything outside the blocks.
-        block: (config, i) -> the reference's module of block i.
-        block_modules: our path within a block -> the reference's within its (a name, or `Module`).
+        blocks: our stack's name -> `Blocks`.
         pooler: the reference's pooler module, or None.
         heads: our task name -> `Head`.
         other_heads: module names of the reference's heads that we have no task for.
@@ -119,8 +139,7 @@ class Family:
     keys: Mapping[str, Key]
     fixed: Mapping[str, Any]
     modules: Mapping[str, str | Module]
-    block: Callable[[TransformerConfig, int], str]
-    block_modules: Mapping[str, str | Module]
+    blocks: Mapping[str, Blocks]
     heads: Mapping[str, Head]
     rules: tuple[Rule, ...] = ()
     pooler: str | None = None
@@ -193,11 +212,11 @@ class Family:
     def module_names(self, config: TransformerConfig, task: str | None) -> dict[str, Module]:
         """Our layer path -> the reference's module, for a model of `config` with the head of `task`."""
         names = dict(self.modules)
-        kind = "encoder" if config.decoder is None else "decoder"
-        for index in set(config.stack.block_order):
-            block = self.block(config, index)
-            for ours, theirs in self.block_modules.items():
-                names[f"{kind}_block_{index}/{ours}"] = _within(block, theirs)
+        for stack, described in config.stacks.items():
+            for index in range(described.num_blocks):
+                block = self.blocks[stack].name(config, index)
+                for ours, theirs in self.blocks[stack].modules.items():
+                    names[f"{stack}_block_{index}/{ours}"] = _within(block, theirs)
         if self.pooler:
             names["pooler"] = self.pooler
         if task in self.heads:
@@ -216,7 +235,7 @@ class Family:
             layer, _, leaf = path.rpartition("/")
             if layer not in modules:
                 raise CheckpointError(f"The {self.name!r} page names no tensor for {path!r}.")
-            found[path] = place(modules[layer], leaf, config.stack.num_heads, self.tied)
+            found[path] = place(modules[layer], leaf, stack_of(path, config).heads, self.tied)
         return found
 
     def own_head(self, names) -> str | None:
@@ -232,6 +251,12 @@ class Family:
         modules = [name for module in heads for name in module.names]
         modules += [*self.other_heads, *([self.pooler] if self.pooler else [])]
         return any(tensor.startswith(module + ".") for module in modules)
+
+
+def stack_of(path: str, config: TransformerConfig) -> StackConfig:
+    """The stack that a variable is part of, by its path; of what stands beside the blocks the first."""
+    stacks = config.stacks
+    return next((stack for name, stack in stacks.items() if path.startswith(name)), next(iter(stacks.values())))
 
 
 def as_module(module: str | Module) -> Module:
@@ -262,15 +287,31 @@ def _set(values: dict, path: str, value) -> None:
 
 def _get(config, path: str):
     for name in path.split("."):
-        config = getattr(config, name, None)
+        if isinstance(config, Mapping) and name not in config:  # a switch of every kind of attention
+            config = next(iter(config.values()))
+        config = config[name] if isinstance(config, Mapping) else getattr(config, name, None)
     return config
 
 
 def _differences(theirs, ours, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(path, their value, our value) of every switch that differs, but for `UNSTATED` ones."""
+    if isinstance(ours, StackConfig) and _kinds(theirs) == _kinds(ours):
+        theirs = dataclasses.replace(theirs, attention=ours.attention, pattern=ours.pattern)  # by whatever names
     for name in (f.name for f in dataclasses.fields(ours) if f.name not in UNSTATED):
         one, other = getattr(theirs, name), getattr(ours, name)
-        if type(one) is type(other) and name in ("encoder", "decoder", "heads") and one is not None:
+        if isinstance(one, dict) and one.keys() == other.keys():
+            for kind in one:
+                inner = f"{prefix}{name}.{kind}." if len(one) > 1 else f"{prefix}{name}."
+                yield from _differences(one[kind], other[kind], inner)
+        elif type(one) is type(other) and isinstance(one, _PARTS):
             yield from _differences(one, other, f"{prefix}{name}.")
         elif one != other:
             yield f"{prefix}{name}", one, other
+
+
+_PARTS = (StackConfig, FeedForwardConfig, HeadConfig, NormConfig)
+
+
+def _kinds(stack: StackConfig) -> list[AttentionConfig]:
+    """The attention of each layer."""
+    return [stack.attention[kind] for kind in stack.kinds]

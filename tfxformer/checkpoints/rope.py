@@ -37,7 +37,7 @@ _YARN_SCALES = ("mscale", "mscale_all_dim")
 def rope_rule(
     max_positions: int, base: str = "rope_theta", fraction: str | None = None, default_fraction: float = 1.0
 ) -> Rule:
-    """The rule of `decoder.rotary`.
+    """The rule of `decoder.attention.rotary`.
 
     Args:
         max_positions: what an absent `max_position_embeddings` means.
@@ -55,7 +55,7 @@ def rope_rule(
         rotary = _rotary(parameters, trained, longest)
         if fraction is None and rotary.fraction != 1.0:
             raise CheckpointError(f"config.json says {_FRACTION}={rotary.fraction}; this family turns whole heads.")
-        return {"decoder.rotary": rotary}
+        return {"decoder.attention.rotary": rotary}
 
     keys = ("rope_parameters", "rope_scaling", base, fraction or _FRACTION)
     return Rule(keys, read, lambda config: {"rope_parameters": _parameters(config, fraction is not None)})
@@ -122,7 +122,7 @@ def _scale_of_yarn(parameters: dict) -> None:
 
 
 def _parameters(config: TransformerConfig, partial: bool) -> dict:
-    rotary = config.decoder.rotary
+    rotary = config.decoder.attention_of(0).rotary
     if rotary is None:
         return {}
     values = {key: getattr(rotary, ours) for key, ours in {**_COMMON, **_KEYS[rotary.kind]}.items()}

@@ -183,10 +183,21 @@ def _inspection_text(facts: dict, report) -> str:
             parts = {key: part for key, part in value.items() if not isinstance(part, dict)}
             stacks = {key: part for key, part in value.items() if isinstance(part, dict)}
             for stack, switches in {name: parts, **stacks}.items():
-                lines.append(f"{stack}: " + ", ".join(f"{k}={v}" for k, v in switches.items() if v is not None))
+                lines.append(f"{stack}: " + ", ".join(_said(switches)))
         elif value is not None:
             lines.append(f"{name}: {value}")
     return "\n".join([*lines, "", str(report)])
+
+
+def _said(switches: dict, prefix: str = "") -> list[str]:
+    """name=value of each switch that has one, nested ones by their path."""
+    said = []
+    for name, value in switches.items():
+        if isinstance(value, dict):
+            said += _said(value, f"{prefix}{name}__")
+        elif value is not None:
+            said.append(f"{prefix}{name}={value}")
+    return said
 
 
 def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size, learning_rate, sparsity=None) -> dict:

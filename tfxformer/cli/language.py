@@ -114,7 +114,7 @@ def _new_model(x, y, preset: str, tokenizer: str, vocabulary_size: int, sequence
         else Tokenizer.train_byte_level_bpe(texts, vocabulary_size)
     )
     config = models.preset(preset)
-    if config.decoder is None:
+    if "decoder" not in config.stacks:
         raise ValueError(f"The preset {preset!r} is an encoder; a language model needs a decoder, such as gpt-nano.")
     config = config.replace(vocabulary_size=learned.vocabulary_size, padding_id=learned.padding_id)
     return tasks.CausalLM(models.build(config, dtype=dtype), tokenizer=learned, sequence_length=sequence_length)

@@ -112,7 +112,7 @@ def open_for_training(model: str, task: str | None, sequence_length: int, dtype:
     if task is None:
         raise ValueError(f"{model} is a preset, an architecture without a task: give --task, such as masked-lm.")
     kind, config = task_class(task), models.preset(model)
-    own = "masked-lm" if config.decoder is None else "causal-lm"
+    own = "causal-lm" if "decoder" in config.stacks else "masked-lm"
     if task in ("masked-lm", "causal-lm") and task != own:
         raise ValueError(f"The preset {model!r} is no model for {task}, but for {own}.")
     config = config.replace(heads__pooler=bool(kind.wants_pooler(config)))

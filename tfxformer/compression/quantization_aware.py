@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from tfxformer.compression.pruning.kept_forms import KeptForms
-from tfxformer.layers import DecoderBlock, EncoderBlock
 from tfxformer.layers.quantization.fake_quantization import rounding
 from tfxformer.layers.quantization.graph_form import STATIC_INT8
 from tfxformer.layers.quantization.observing import observe_ranges, with_outliers_apart
+from tfxformer.models.backbone import Backbone
 
 
 class QuantizationAware(keras.callbacks.Callback):
@@ -93,8 +93,8 @@ def _check(model) -> None:
         ValueError: saying what can be done with it.
     """
     layers = list(model._flatten_layers())
-    ours = hasattr(model, "forward") and any(isinstance(layer, EncoderBlock) for layer in layers)
-    if ours and not any(isinstance(layer, DecoderBlock) for layer in layers):
+    backbones = [layer for layer in layers if isinstance(layer, Backbone)]
+    if hasattr(model, "forward") and backbones and all(one.stack_name == "encoder" for one in backbones):
         return
     if hasattr(model, "forward"):
         raise ValueError(

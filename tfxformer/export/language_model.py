@@ -126,7 +126,7 @@ def decode_slots(cache_length: int) -> tuple[int, ...]:
 
 
 def _cache_shapes(model, length: int) -> dict:
-    stack = model.backbone.config.decoder
+    stack = model.backbone.stack
     heads, width = stack.key_value_heads, stack.head_width
     shapes = {}
     for layer in range(stack.num_layers):

@@ -17,10 +17,10 @@ from tfxformer.export.convert import Signature, batches
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization import sensitivity
 from tfxformer.export.quantization.quantize import Mode
+from tfxformer.layers.block import TransformerBlock
 from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.equalization import Observer
 from tfxformer.layers.quantization.graph_form import written
-from tfxformer.layers.transformer_block import TransformerBlock
 from tfxformer.models.backbone import Backbone
 
 # task name -> (signature, whether every token has outputs of its own)

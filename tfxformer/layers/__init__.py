@@ -8,12 +8,12 @@ from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.cache import Cache, empty_cache
 from tfxformer.layers.attention.masks import padding_bias
+from tfxformer.layers.attention.position_scores import PositionScores, Scores
 from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
-from tfxformer.layers.decoder_block import DecoderBlock
+from tfxformer.layers.block import TransformerBlock
 from tfxformer.layers.dense import Dense
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
-from tfxformer.layers.encoder_block import EncoderBlock
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
@@ -26,18 +26,19 @@ __all__ = [
     "Attention",
     "Cache",
     "ConstantSegmentEmbedding",
-    "DecoderBlock",
     "Dense",
     "Dropout",
-    "EncoderBlock",
     "FeedForward",
     "GraphForm",
     "LayerNormalization",
     "PositionEmbedding",
+    "PositionScores",
     "RMSNormalization",
     "Rotary",
     "RotaryPositions",
+    "Scores",
     "TokenEmbedding",
+    "TransformerBlock",
     "activation",
     "drop_path",
     "dropout",

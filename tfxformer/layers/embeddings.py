@@ -8,11 +8,11 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.quantization.equalization import scaled
-from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class TokenEmbedding(KnownKeywords, keras.layers.Layer):
+class TokenEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """A table of embeddings: ids to vectors, or with `reverse=True` vectors to logits over the ids.
 
     Args:
@@ -92,6 +92,7 @@ class ConstantSegmentEmbedding(KnownKeywords, keras.layers.Layer):
     def __init__(self, initializer="uniform", **kwargs):
         super().__init__(**kwargs)
         self.initializer = keras.initializers.get(initializer)
+        self.supports_masking = True
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(name="embeddings", shape=(1, input_shape[-1]), initializer=self.initializer)

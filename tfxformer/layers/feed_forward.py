@@ -9,11 +9,11 @@ from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.quantization.equalization import equalized, equalized_product, sum_of_parts
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class FeedForward(KnownKeywords, keras.layers.Layer):
+class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """Two Dense layers around an activation, or three where the activation gates (Shazeer, arXiv:2002.05202).
 
     Args:
@@ -41,6 +41,7 @@ class FeedForward(KnownKeywords, keras.layers.Layer):
         self.gated = gated
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
 
     def build(self, input_shape):
         width = input_shape[-1]

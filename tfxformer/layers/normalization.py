@@ -9,19 +9,20 @@ from keras import ops
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
 NORMS = ("layer", "rms")
 
 
-def make_norm(kind: str, epsilon: float, dtype, name: str):
-    """The normalization layer of a kind in `NORMS`."""
-    layer = {"layer": LayerNormalization, "rms": RMSNormalization}[kind]
-    return layer(epsilon=epsilon, dtype=dtype, name=name)
+def make_norm(kind: str, epsilon: float, dtype, name: str, bias: bool = True):
+    """The normalization layer of a kind in `NORMS`; `bias` says whether a "layer" norm has a beta."""
+    if kind == "rms":
+        return RMSNormalization(epsilon=epsilon, dtype=dtype, name=name)
+    return LayerNormalization(epsilon=epsilon, center=bias, dtype=dtype, name=name)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
+class LayerNormalization(WrittenLayer, KnownKeywords, keras.layers.LayerNormalization):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
     Input and output [..., D]; the statistics are float32 under every dtype policy. In training it is one kernel.
@@ -39,7 +40,7 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
             return self._call_as_inner_product(inputs, outliers, channels)
         if training:
             inputs = ops.cast(inputs, self.compute_dtype)
-            return kernels.add_norm(inputs, None, self.gamma, self.beta, self.epsilon)
+            return kernels.add_norm(inputs, None, self.gamma, self.shift, self.epsilon)
         if graph_form.layer_norm == "product":
             return self._call_as_product(inputs)
         return super().call(inputs)
@@ -52,7 +53,7 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
         # SQUARED_DIFFERENCE, which has no int8 or int16 kernel.
         centred, again = inputs - mean, inputs - mean
         variance = ops.mean(centred * again, axis=-1, keepdims=True)
-        gamma, beta = ops.cast(self.gamma, wide), ops.cast(self.beta, wide)
+        gamma, beta = ops.cast(self.gamma, wide), ops.cast(self.shift, wide)
         # gamma scales the small factor: last in the chain, the converter would fold it into the kernels that read
         # the result, which then quantize worse, and would store a tied table twice.
         scale = ops.rsqrt(variance + self.epsilon) * gamma
@@ -62,7 +63,7 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
         """The norm as int8 computes it best: the squares are summed inside a product, none is stored."""
         wide, width = self._wide_dtype, inputs.shape[-1]
         inputs = rounded(ops.cast(inputs, wide), self, "inputs")
-        gamma, beta = ops.cast(self.gamma, wide) * width**0.5, ops.cast(self.beta, wide)
+        gamma, beta = ops.cast(self.gamma, wide) * width**0.5, ops.cast(self.shift, wide)
         mean = ops.mean(inputs, axis=-1, keepdims=True)
         if outliers is not None:
             outliers = rounded(ops.cast(outliers, wide), self, "outliers")
@@ -92,6 +93,11 @@ class LayerNormalization(KnownKeywords, keras.layers.LayerNormalization):
         return rounded(ops.rsqrt(squares), self, "deviation")
 
     @property
+    def shift(self):
+        """beta [D]; zeros where the norm has none (`center=False`)."""
+        return ops.zeros_like(self.gamma) if self.beta is None else self.beta
+
+    @property
     def _wide_dtype(self) -> str:
         return "float64" if self.compute_dtype == "float64" else "float32"
 
@@ -108,7 +114,7 @@ def _inner_product(first, second):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class RMSNormalization(KnownKeywords, keras.layers.Layer):
+class RMSNormalization(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """x / sqrt(mean(x^2) + epsilon) * gamma over the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467).
 
     Args:
@@ -120,6 +126,7 @@ class RMSNormalization(KnownKeywords, keras.layers.Layer):
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
+        self.supports_masking = True
 
     def build(self, input_shape):
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)

@@ -5,16 +5,26 @@ from tfxformer.extras import needs
 needs("tfxformer.models", "keras", "tensorflow")
 
 from tfxformer.models.build import build, make_backbone
-from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.models.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    NormConfig,
+    StackConfig,
+    TransformerConfig,
+)
 from tfxformer.models.decoder import Decoder
 from tfxformer.models.encoder import Encoder
 from tfxformer.models.presets import PRESETS, preset
 
 __all__ = [
     "PRESETS",
+    "AttentionConfig",
     "Decoder",
     "Encoder",
+    "FeedForwardConfig",
     "HeadConfig",
+    "NormConfig",
     "StackConfig",
     "TransformerConfig",
     "build",

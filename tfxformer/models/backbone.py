@@ -8,11 +8,11 @@ import keras
 
 from tfxformer.keras_files import SavedModel, refuse_legacy
 from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
-from tfxformer.layers import TokenEmbedding
+from tfxformer.layers import TokenEmbedding, TransformerBlock
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
-from tfxformer.models.config import TransformerConfig
+from tfxformer.models.config import StackConfig, TransformerConfig
 
 
 def config_of(backbone) -> TransformerConfig:
@@ -40,6 +40,17 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     """
 
     keras_keywords = FUNCTIONAL
+    stack_name: str  # of the stack whose tokens it computes
+
+    @property
+    def stack(self) -> StackConfig:
+        """The config of the stack that it computes."""
+        return self.config.stacks[self.stack_name]
+
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """The blocks with weights of their own, in their order."""
+        return list(self._parts.blocks)
 
     def _describe(self, config, layers, gradient_checkpointing, reference_config, dtype) -> None:
         """Takes down what the model was made of, once the functional model exists."""
@@ -63,7 +74,7 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     @property
     def prefix_length(self) -> int:
         """P, the keys and values in front of every text (`layers.prefix`); 0 without any."""
-        prefix = self._parts.blocks[0].self_attention.adapter
+        prefix = self.blocks[0].self_attention.adapter
         return 0 if prefix is None else prefix.length
 
     @property
@@ -74,7 +85,7 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     def prompted(self, inputs: dict) -> dict:
         """A batch with the prompt in front, where there is one: dict of int32 [B, S] -> [B, P + S]."""
         # Where tokens see later ones, a prompt is a text's beginning like any other.
-        mask = SEEN_BY_ALL if self.config.encoder is None and self.config.decoder.causal else 1
+        mask = SEEN_BY_ALL if self.stack_name == "decoder" and self.stack.causal else 1
         return with_prompt(inputs, self.prompt_length, mask) if self.prompt_length else inputs
 
     def call(self, inputs, training=None, mask=None):

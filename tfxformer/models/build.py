@@ -11,7 +11,7 @@ from tfxformer.models.presets import preset
 
 def make_backbone(config: TransformerConfig, **arguments) -> Backbone:
     """An `Encoder` or a `Decoder`, whichever the config describes; `arguments` are those of both."""
-    return (Encoder if config.decoder is None else Decoder)(config, **arguments)
+    return (Decoder if "decoder" in config.stacks else Encoder)(config, **arguments)
 
 
 def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Backbone:
@@ -21,7 +21,8 @@ def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Bac
         config: TransformerConfig, its dict, or the name of a preset ("bert-base", "gpt2", "minilm-l6", ...).
         dtype: dtype policy, such as "mixed_bfloat16".
         gradient_checkpointing: bool, recompute blocks in the backward pass.
-        changes: other values of the config; nested ones by path, `encoder__num_layers=2`.
+        changes: other values of the config; nested ones by path, `encoder__num_layers=2`,
+            `encoder__attention__heads=4`.
     """
     if isinstance(config, str):
         config = preset(config)

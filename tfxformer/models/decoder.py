@@ -11,32 +11,21 @@ from tfxformer.keywords import named_inputs, refuse_unknown
 from tfxformer.layers import (
     DEFAULT,
     Cache,
-    DecoderBlock,
     Dense,
     Dropout,
     GraphForm,
     PositionEmbedding,
-    RotaryPositions,
     TokenEmbedding,
+    TransformerBlock,
     empty_cache,
 )
-from tfxformer.layers.attention.masks import (
-    alibi_bias,
-    cached_visibility,
-    causal_visibility,
-    counted_positions,
-    document_visibility,
-    hidden_bias,
-    row_slots,
-    windowed,
-)
-from tfxformer.layers.attention.positions import positions_seen
-from tfxformer.layers.normalization import make_norm
+from tfxformer.layers.attention.masks import cached_visibility, counted_positions
+from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
-from tfxformer.models.parts import block_arguments, initializer, token_embedding
+from tfxformer.models.config.computed import check_switches
+from tfxformer.models.parts import PositionLayers, Sight, initializer, whole_sequence
 from tfxformer.models.pooling import chosen_token
-from tfxformer.models.switches import check_switches
 
 
 class DecoderLayers(NamedTuple):
@@ -44,11 +33,11 @@ class DecoderLayers(NamedTuple):
 
     token_embedding: TokenEmbedding
     position_embedding: PositionEmbedding | None
-    rotary_positions: RotaryPositions | None
+    positions: PositionLayers
     embedding_norm: keras.layers.Layer | None
     embedding_dropout: Dropout
     embedding_projection: Dense | None
-    blocks: tuple[DecoderBlock, ...]
+    blocks: tuple[TransformerBlock, ...]
     final_norm: keras.layers.Layer | None
     output_projection: Dense | None
 
@@ -57,20 +46,12 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
     """The layers of `config`; their names are the first part of every variable's path."""
     stack, size = config.decoder, config.table_size
 
-    def norm(name):
-        return make_norm(stack.norm, stack.norm_epsilon, dtype, name)
-
     def dense(name, width):
         bias, kernel = config.embedding_projection_bias, initializer(config)
         return Dense(width, use_bias=bias, kernel_initializer=kernel, dtype=dtype, name=name)
 
-    def block(index):
-        arguments = block_arguments(config, stack, index)
-        name = f"decoder_block_{index}"
-        return DecoderBlock(**arguments, gradient_checkpointing=gradient_checkpointing, dtype=dtype, name=name)
-
-    position = rotary = None
-    if stack.positions == "learned":
+    token, position = parts.token_embedding(config, dtype), None
+    if stack.has_position_table:
         position = PositionEmbedding(
             stack.max_positions,
             stack.hidden_size,
@@ -79,19 +60,17 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
             dtype=dtype,
             name="position_embedding",
         )
-    elif stack.positions == "rotary":
-        rotary = RotaryPositions(stack.rotary, stack.head_width, dtype=dtype, name="rotary_positions")
     return DecoderLayers(
-        token_embedding=token_embedding(config, dtype),
+        token_embedding=token,
         position_embedding=position,
-        rotary_positions=rotary,
-        embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
+        positions=parts.position_layers(config, "decoder", dtype),
+        embedding_norm=parts.norm(stack, dtype, "embedding_norm") if stack.norm.embedding else None,
         embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
         embedding_projection=(
             dense("embedding_projection", stack.hidden_size) if config.has_embedding_projection else None
         ),
-        blocks=tuple(block(index) for index in range(stack.num_layers)),
-        final_norm=norm("final_norm") if stack.final_norm else None,
+        blocks=parts.blocks(config, "decoder", gradient_checkpointing, dtype),
+        final_norm=parts.norm(stack, dtype, "final_norm") if stack.norm.final else None,
         output_projection=dense("output_projection", size) if config.output_projection else None,
     )
 
@@ -109,28 +88,9 @@ def check_causal(config: TransformerConfig) -> None:
         )
 
 
-class Sight(NamedTuple):
-    """What the tokens of a call are, and what they see.
-
-    Attributes:
-        positions: int32 [B, S], each token's position in its document.
-        visible: bool [B, S, T].
-        query_slots, key_slots: int32 [S] and [T], where tokens stand in the row or in the cache.
-        query_counts, key_counts: int32 [B, S] and [B, T] (or [1, S] and [1, T]), real tokens before them; what ALiBi
-            measures distances in.
-    """
-
-    positions: object
-    visible: object
-    query_slots: object
-    key_slots: object
-    query_counts: object
-    key_counts: object
-
-
-def embed(layers: DecoderLayers, token_ids, positions, graph_form: GraphForm = DEFAULT):
+def embed(config, layers: DecoderLayers, token_ids, positions, graph_form: GraphForm = DEFAULT):
     """Token and learned position embeddings: ids int32 [B, S] -> [B, S, D]."""
-    x = layers.token_embedding(token_ids, graph_form=graph_form)
+    x = parts.embed_scaled(layers.token_embedding, config.decoder, token_ids, graph_form)
     if layers.embedding_projection is not None:
         x = layers.embedding_projection(x)
     if layers.position_embedding is not None:
@@ -140,23 +100,6 @@ def embed(layers: DecoderLayers, token_ids, positions, graph_form: GraphForm = D
     return layers.embedding_dropout(x)
 
 
-def biases(config: TransformerConfig, sight: Sight, graph_form: GraphForm, dtype) -> list:
-    """The attention bias of each layer: [B, 1 or N, S, T]; layers that see the same share one."""
-    stack, made = config.decoder, {}
-    for layer in range(stack.num_layers):
-        window = stack.has_window(layer)
-        if window not in made:
-            visible = sight.visible
-            if window:
-                visible = windowed(visible, sight.query_slots, sight.key_slots, stack.sliding_window, stack.causal)
-            bias = hidden_bias(visible, graph_form.mask_value, dtype)
-            if stack.positions == "alibi":
-                counts = (sight.query_counts, sight.key_counts)
-                bias = bias + ops.cast(alibi_bias(*counts, stack.num_heads, stack.causal), dtype)
-            made[window] = bias
-    return [made[stack.has_window(layer)] for layer in range(stack.num_layers)]
-
-
 def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | None, graph_form: GraphForm) -> dict:
     """The graph from ids to outputs, of a whole sequence or of new tokens on a cache.
 
@@ -164,12 +107,11 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
         dict: sequence_output [B, S, table width], hidden_states (tuple: the embeddings, then each block's output),
         and with a cache the new `cache`.
     """
-    x = embed(layers, token_ids, sight.positions, graph_form)
-    rotary = None if layers.rotary_positions is None else layers.rotary_positions(sight.positions)
-    seen = biases(config, sight, graph_form, layers.blocks[0].compute_dtype)
+    stack, x = config.decoder, embed(config, layers, token_ids, sight.positions, graph_form)
+    seen = parts.sights(stack, layers.positions, sight, True, graph_form, layers.blocks[0].compute_dtype)
     hidden_states, pairs = [x], []
-    for index, (block, bias) in enumerate(zip(layers.blocks, seen, strict=True)):
-        arguments = {"bias": bias, "rotary": rotary, "graph_form": graph_form}
+    for index, block in enumerate(layers.blocks):
+        arguments = {**seen[stack.kind_of(index)].arguments(), "graph_form": graph_form}
         if cache is None:
             x = block(x, **arguments)
         else:
@@ -185,14 +127,6 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
     return outputs if cache is None else {**outputs, "cache": Cache(tuple(pairs))}
 
 
-def whole_sequence(padding_mask, causal: bool = True) -> Sight:
-    """The sight of whole rows: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
-    earlier, slots = causal_visibility(padding_mask), row_slots(padding_mask)
-    positions = positions_seen(earlier)
-    visible = earlier if causal else document_visibility(padding_mask)
-    return Sight(positions, visible, slots, slots, positions, positions)
-
-
 def new_tokens(inputs: dict, cache_length: int) -> Sight:
     """The sight of new tokens on the first slots of a cache; `inputs` as `Decoder.step` takes them."""
     slots, mask = inputs["cache_positions"], inputs.get("cache_mask")
@@ -205,7 +139,9 @@ def new_tokens(inputs: dict, cache_length: int) -> Sight:
         query_counts = ops.take(key_counts, slots, axis=1)
     positions = inputs.get("positions")
     visible = cached_visibility(slots, cache_length, mask)
-    return Sight(query_counts if positions is None else positions, visible, slots, key_slots, query_counts, key_counts)
+    return Sight(
+        query_counts if positions is None else positions, None, visible, slots, key_slots, query_counts, key_counts
+    )
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -223,6 +159,8 @@ class Decoder(Backbone):
     Outputs: dict of `sequence_output` [B, S, D] (the width of the token table, where it has another).
     """
 
+    stack_name = "decoder"
+
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
         check_switches(config, "Decoder")
@@ -232,7 +170,7 @@ class Decoder(Backbone):
 
         # === Functional model ===
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
-        sight = whole_sequence(inputs["padding_mask"], config.decoder.causal)
+        sight = whole_sequence(inputs["padding_mask"])
         outputs = run(config, layers, inputs["token_ids"], sight, None, DEFAULT)
         super().__init__(inputs=inputs, outputs={"sequence_output": outputs["sequence_output"]}, **kwargs)
 
@@ -244,7 +182,7 @@ class Decoder(Backbone):
 
         `first_only` is an encoder's shortcut for those who read the first token alone; a decoder has none.
         """
-        sight = whole_sequence(inputs["padding_mask"], self.config.decoder.causal)
+        sight = whole_sequence(inputs["padding_mask"])
         return run(self.config, self._parts, inputs["token_ids"], sight, None, graph_form)
 
     def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):

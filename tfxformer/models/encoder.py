@@ -13,34 +13,35 @@ from tfxformer.layers import (
     ConstantSegmentEmbedding,
     Dense,
     Dropout,
-    EncoderBlock,
     GraphForm,
     LayerNormalization,
     PositionEmbedding,
     TokenEmbedding,
+    TransformerBlock,
     equalized,
-    padding_bias,
 )
-from tfxformer.layers.attention.masks import hidden_bias
-from tfxformer.layers.normalization import make_norm
+from tfxformer.layers.attention.masks import hidden_bias, row_slots
+from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
+from tfxformer.models.config.computed import check_switches
 from tfxformer.models.gathering import gather_positions, scatter_positions
-from tfxformer.models.parts import block_arguments, initializer, token_embedding
-from tfxformer.models.switches import check_switches
+from tfxformer.models.parts import PositionLayers, initializer
 
 
 class EncoderLayers(NamedTuple):
     """The layers of an encoder; None where its config has no such part."""
 
     token_embedding: TokenEmbedding
-    position_embedding: PositionEmbedding
+    position_embedding: PositionEmbedding | None
+    positions: PositionLayers
     segment_embedding: keras.layers.Layer | None
     embedding_norm: LayerNormalization | None
     embedding_dropout: Dropout
     embedding_projection: Dense | None
-    blocks: tuple[EncoderBlock, ...]
+    blocks: tuple[TransformerBlock, ...]
     final_norm: LayerNormalization | None
+    output_projection: Dense | None
     pooler: Dense | None
 
 
@@ -56,42 +57,40 @@ def make_layers(
     """
     stack, size = config.encoder, config.table_size
 
-    def norm(name):
-        return make_norm(stack.norm, stack.norm_epsilon, dtype, name)
+    def dense(name, width=stack.hidden_size, activation=None, use_bias=True):
+        kernel = initializer(config)
+        return Dense(width, activation=activation, use_bias=use_bias, kernel_initializer=kernel, dtype=dtype, name=name)
 
-    def dense(name, activation=None):
-        return Dense(
-            stack.hidden_size, activation=activation, kernel_initializer=initializer(config), dtype=dtype, name=name
-        )
-
-    def block(index):
-        arguments = block_arguments(config, stack, index)
-        name = f"encoder_block_{index}"
-        return EncoderBlock(**arguments, gradient_checkpointing=gradient_checkpointing, dtype=dtype, name=name)
-
-    segment = None
+    segment = position = None
     if config.token_types == 1:
         segment = ConstantSegmentEmbedding(initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
         segment = TokenEmbedding(config.token_types, size, initializer(config), dtype=dtype, name="segment_embedding")
-    layers = EncoderLayers(
-        token_embedding=token_embedding(config, dtype),
-        position_embedding=PositionEmbedding(
+    token = parts.token_embedding(config, dtype)
+    if stack.has_position_table:
+        position = PositionEmbedding(
             stack.max_positions,
             size,
             stack.position_mode,
             config.padding_id,
+            stack.position_offset,
             initializer=initializer(config),
             dtype=dtype,
             name="position_embedding",
-        ),
+        )
+    bias = config.embedding_projection_bias
+    layers = EncoderLayers(
+        token_embedding=token,
+        position_embedding=position,
+        positions=parts.position_layers(config, "encoder", dtype),
         segment_embedding=segment,
-        embedding_norm=norm("embedding_norm") if stack.embedding_norm else None,
+        embedding_norm=parts.norm(stack, dtype, "embedding_norm") if stack.norm.embedding else None,
         embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
-        embedding_projection=dense("embedding_projection") if config.has_embedding_projection else None,
-        blocks=tuple(block(index) for index in range(max(stack.block_order) + 1)),
-        final_norm=norm("final_norm") if stack.final_norm else None,
-        pooler=dense("pooler", "tanh") if config.heads.pooler else None,
+        embedding_projection=dense("embedding_projection", use_bias=bias) if config.has_embedding_projection else None,
+        blocks=parts.blocks(config, "encoder", gradient_checkpointing, dtype),
+        final_norm=parts.norm(stack, dtype, "final_norm") if stack.norm.final else None,
+        output_projection=dense("output_projection", size, use_bias=bias) if config.output_projection else None,
+        pooler=dense("pooler", activation="tanh") if config.heads.pooler else None,
     )
     return layers if tables is None else layers._replace(**{name: getattr(tables, name) for name in TABLES})
 
@@ -102,10 +101,11 @@ def make_inputs(config: TransformerConfig) -> dict:
     return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
 
 
-def embed(layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT):
+def embed(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT):
     """Token, position and segment embeddings: ids int32 [B, S] -> [B, S, D]."""
-    x = layers.token_embedding(inputs["token_ids"], graph_form=graph_form)
-    x = x + layers.position_embedding(inputs["token_ids"])
+    x = parts.embed_scaled(layers.token_embedding, config.encoder, inputs["token_ids"], graph_form)
+    if layers.position_embedding is not None:
+        x = x + layers.position_embedding(inputs["token_ids"])
     if isinstance(layers.segment_embedding, ConstantSegmentEmbedding):
         x = layers.segment_embedding(x)
     elif layers.segment_embedding is not None:
@@ -130,16 +130,19 @@ def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = 
         dict: sequence_output [B, S, D] (with `first_only` [B, 1, D]), hidden_states (tuple: the embeddings, then
         each block's output) and, where there is a pooler, pooled_output [B, D].
     """
-    x = embed(layers, inputs, graph_form)
-    bias = padding_bias(inputs["padding_mask"], graph_form.mask_value, layers.blocks[0].compute_dtype)
-    hidden_states = [x]
-    order = config.encoder.block_order
+    stack, x = config.encoder, embed(config, layers, inputs, graph_form)
+    sight = parts.unpacked_sequence(inputs["padding_mask"], any(kind.causal for kind in stack.attention.values()))
+    seen = parts.sights(stack, layers.positions, sight, False, graph_form, layers.blocks[0].compute_dtype)
+    hidden_states, order = [x], stack.block_order
     for step, index in enumerate(order):
         last = step == len(order) - 1
-        x = layers.blocks[index](x, bias=bias, first_only=first_only and last, graph_form=graph_form)
+        arguments = seen[stack.kind_of(index)].arguments()
+        x = layers.blocks[index](x, first_only=first_only and last, graph_form=graph_form, **arguments)
         hidden_states.append(x)
     if layers.final_norm is not None:
         x = layers.final_norm(x, graph_form=graph_form)
+    if layers.output_projection is not None:
+        x = layers.output_projection(x)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
     if layers.pooler is not None:
         outputs["pooled_output"] = equalized(x[:, 0], (layers.pooler,), graph_form)(layers.pooler)
@@ -162,9 +165,16 @@ def encode_two_streams(config, layers: EncoderLayers, inputs: dict, positions, r
     Returns:
         [B, P, D], what the queries end as.
     """
+    stack = config.encoder
+    if any(kind.window is not None or kind.causal or kind.scores is not None for kind in stack.attention.values()):
+        raise ValueError(
+            "Two streams see tokens in an order of their own: the encoder's attention must have no window, no scores "
+            f"of positions, and not be causal; it is {stack.attention}."
+        )
     token_ids, dtype = inputs["token_ids"], layers.blocks[0].compute_dtype
-    content = embed(layers, inputs)
-    query = gather_positions(embed(layers, {**inputs, "token_ids": ops.full_like(token_ids, hidden_id)}), positions)
+    content = embed(config, layers, inputs)
+    hidden = embed(config, layers, {**inputs, "token_ids": ops.full_like(token_ids, hidden_id)})
+    query = gather_positions(hidden, positions)
     rank = scatter_positions(ranks, positions, ops.shape(token_ids)[1])  # of every token: [B, S]
     real = ops.cast(ops.expand_dims(inputs["padding_mask"], 1), "bool")  # [B, 1, S]
 
@@ -173,11 +183,17 @@ def encode_two_streams(config, layers: EncoderLayers, inputs: dict, positions, r
 
     seen, asking = ops.expand_dims(rank, 1), ops.expand_dims(ranks, 2)  # [B, 1, S] and [B, P, 1]
     content_bias, query_bias = bias(seen <= ops.expand_dims(rank, 2)), bias(seen < asking)
-    for index in config.encoder.block_order:
-        block = layers.blocks[index]
-        query = block(query, bias=query_bias, source=content)
-        content = block(content, bias=content_bias)
-    return query if layers.final_norm is None else layers.final_norm(query)
+    slots = ops.expand_dims(row_slots(inputs["padding_mask"]), 0)
+    turns = {
+        kind: (None, None) if layer is None else (layer(ops.maximum(positions, 0)), layer(slots))
+        for kind, layer in layers.positions.rotary.items()
+    }
+    for index in stack.block_order:
+        block, (query_turn, content_turn) = layers.blocks[index], turns[stack.kind_of(index)]
+        query = block(query, bias=query_bias, attended=content, rotary=query_turn, attended_rotary=content_turn)
+        content = block(content, bias=content_bias, rotary=content_turn)
+    query = query if layers.final_norm is None else layers.final_norm(query)
+    return query if layers.output_projection is None else layers.output_projection(query)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -195,6 +211,8 @@ class Encoder(Backbone):
     Inputs: dict of int32 [B, S] `token_ids`, `padding_mask`, and `segment_ids` where `config.token_types` > 1.
     Outputs: dict of `sequence_output` [B, S, D] and, with a pooler, `pooled_output` [B, D].
     """
+
+    stack_name = "encoder"
 
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, tables=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config

@@ -1,11 +1,28 @@
-"""The layers that encoders and decoders make of a config in the same way."""
+"""The layers that encoders and decoders make of a config in the same way, and what their tokens see.
+
+Shape letters: B batch, S query length, T key length, N query heads, D model width.
+"""
 
 from __future__ import annotations
 
-import keras
+from typing import NamedTuple
 
-from tfxformer.layers import TokenEmbedding
-from tfxformer.models.config import StackConfig, TransformerConfig
+import keras
+from keras import ops
+
+from tfxformer.layers import GraphForm, RotaryPositions, TokenEmbedding, TransformerBlock
+from tfxformer.layers.attention.masks import (
+    causal_visibility,
+    document_visibility,
+    hidden_bias,
+    padding_bias,
+    row_slots,
+    windowed,
+)
+from tfxformer.layers.attention.position_scores import PositionScores, make_scores
+from tfxformer.layers.attention.positions import positions_seen
+from tfxformer.layers.normalization import make_norm
+from tfxformer.models.config import AttentionConfig, StackConfig, TransformerConfig
 
 
 def initializer(config: TransformerConfig):
@@ -25,30 +42,199 @@ def token_embedding(config: TransformerConfig, dtype=None) -> TokenEmbedding:
     )
 
 
-def block_arguments(config: TransformerConfig, stack: StackConfig, index: int) -> dict:
-    """What `layers.TransformerBlock` takes for the weights number `index` of a stack."""
-    scale = stack.head_width**-0.5 if stack.scale_attention else 1.0
+def norm(stack: StackConfig, dtype, name: str):
+    """A norm beside the blocks."""
+    return make_norm(stack.norm.kind, stack.norm.epsilon, dtype, name, stack.norm.bias)
+
+
+def embed_scaled(table: TokenEmbedding, stack: StackConfig, token_ids, graph_form: GraphForm):
+    """The tokens' embeddings by the stack's scale: int32 [B, S] -> [B, S, width of the table]."""
+    x = table(token_ids, graph_form=graph_form)
+    return x if stack.embedding_scale == 1.0 else x * stack.embedding_scale
+
+
+# ---- blocks --------------------------------------------------------------------------------------------------------
+
+
+def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, dtype=None) -> tuple:
+    """The blocks of the stack of that name; the first part of their variables' paths is "encoder_block_0", ..."""
+    stack = config.stacks[name]
+    return tuple(
+        TransformerBlock(
+            _attention_arguments(config, stack, index),
+            {
+                "size": stack.feed_forward.size,
+                "activation": stack.feed_forward.activation,
+                "gated": stack.feed_forward.gated,
+                "use_bias": stack.feed_forward.bias,
+                "kernel_initializer": initializer(config),
+            },
+            norm=stack.norm.kind,
+            norm_placement=stack.norm.placement,
+            norm_epsilon=stack.norm.epsilon,
+            norm_bias=stack.norm.bias,
+            attention_normed=stack.norm.first or index > 0,
+            dropout=stack.dropout,
+            stochastic_depth=stack.stochastic_depth * (index + 1) / stack.num_blocks,
+            gradient_checkpointing=gradient_checkpointing,
+            dtype=dtype,
+            name=f"{name}_block_{index}",
+        )
+        for index in range(stack.num_blocks)
+    )
+
+
+def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: int) -> dict:
+    kind = stack.attention_of(index)
+    scale = stack.head_width**-0.5 if kind.scale is None else kind.scale
     return {
-        "attention": {
-            "num_heads": stack.num_heads,
-            "head_size": stack.head_width,
-            "num_key_value_heads": stack.num_key_value_heads,
-            "use_bias": stack.attention_bias,
-            "output_bias": stack.attention_output_bias,
-            "scale": scale / (index + 1) if stack.scale_attention_by_layer else scale,
-            "dropout": stack.attention_dropout,
-            "kernel_initializer": initializer(config),
-        },
-        "feed_forward": {
-            "size": stack.feed_forward_size,
-            "activation": stack.activation,
-            "gated": stack.gated,
-            "use_bias": stack.feed_forward_bias,
-            "kernel_initializer": initializer(config),
-        },
-        "norm_position": stack.norm_position,
-        "norm_epsilon": stack.norm_epsilon,
-        "norm": stack.norm,
-        "dropout": stack.dropout,
-        "stochastic_depth": stack.stochastic_depth * (index + 1) / (max(stack.block_order) + 1),
+        "num_heads": kind.heads,
+        "head_size": stack.head_width,
+        "num_key_value_heads": kind.key_value_heads,
+        "use_bias": kind.bias,
+        "output_bias": kind.output_bias,
+        "scale": scale / (index + 1) if kind.scale_by_layer else scale,
+        "dropout": stack.attention_dropout,
+        "kernel_initializer": initializer(config),
+        "query_key_norm": kind.query_key_norm,
+        "norm_epsilon": stack.norm.epsilon,
+        "soft_cap": kind.soft_cap,
     }
+
+
+# ---- positions -----------------------------------------------------------------------------------------------------
+
+
+class PositionLayers(NamedTuple):
+    """What the kinds of attention of a stack know of positions, by kind; None where a kind knows nothing of it.
+
+    Kinds of one value share one layer.
+    """
+
+    rotary: dict[str, RotaryPositions | None]
+    scores: dict[str, PositionScores | None]
+
+
+def position_layers(config: TransformerConfig, name: str, dtype=None) -> PositionLayers:
+    """Those of the stack of that name."""
+    stack = config.stacks[name]
+
+    def make_rotary(kind: AttentionConfig, name):
+        return RotaryPositions(kind.rotary, stack.head_width, dtype=dtype, name=name)
+
+    def make_of_scores(kind: AttentionConfig, name):
+        return make_scores(
+            kind.scores, kind.heads, kind.causal, initializer=initializer(config), dtype=dtype, name=name
+        )
+
+    rotary = _by_value(stack, lambda kind: kind.rotary, make_rotary, "rotary_positions")
+    scores = _by_value(
+        stack, lambda kind: kind.scores and (kind.scores, kind.causal), make_of_scores, f"{name}_position_scores"
+    )
+    return PositionLayers(rotary, scores)
+
+
+def _by_value(stack: StackConfig, value_of, make, name: str) -> dict:
+    made, found = {}, {}
+    for kind, one in stack.attention.items():
+        value = value_of(one)
+        if value is not None and value not in made:
+            made[value] = make(one, name if not made else f"{name}_{kind}")
+        found[kind] = None if value is None else made[value]
+    return found
+
+
+# ---- what tokens see -----------------------------------------------------------------------------------------------
+
+
+class Sight(NamedTuple):
+    """What the tokens of a call are, and what they see.
+
+    Attributes:
+        positions: int32 [B, S] or [1, S], each token's position in its document.
+        padding_mask: int32 [B, T], of whole rows; None of new tokens on a cache, which see what is `visible`.
+        visible: bool [B, S, T] for causal attention.
+        query_slots, key_slots: int32 [S] and [T], where tokens stand in the row or in the cache.
+        query_counts, key_counts: int32 [B, S] and [B, T] (or [1, S] and [1, T]), real tokens before them; what
+            distances are measured in.
+    """
+
+    positions: object
+    padding_mask: object
+    visible: object
+    query_slots: object
+    key_slots: object
+    query_counts: object
+    key_counts: object
+
+
+def whole_sequence(padding_mask) -> Sight:
+    """The sight of whole rows that may be packed: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
+    visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
+    positions = positions_seen(visible)
+    return Sight(positions, padding_mask, visible, slots, slots, positions, positions)
+
+
+def unpacked_sequence(padding_mask, causal: bool) -> Sight:
+    """The sight of whole rows of one document each, whose positions are its slots: padding_mask int32 [B, S]."""
+    slots = row_slots(padding_mask)
+    row = ops.expand_dims(slots, 0)
+    visible = causal_visibility(padding_mask) if causal else None
+    return Sight(row, padding_mask, visible, slots, slots, row, row)
+
+
+class KindSight(NamedTuple):
+    """What one kind of attention is called with; see `layers.TransformerBlock`."""
+
+    bias: object
+    rotary: tuple | None
+    scores: object
+
+    def arguments(self) -> dict:
+        """As keywords, without those that say nothing."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def sights(
+    stack: StackConfig, layers: PositionLayers, sight: Sight, packed: bool, graph_form: GraphForm, dtype
+) -> dict[str, KindSight]:
+    """What each kind of attention of a stack is called with; kinds that see the same share one bias.
+
+    Args:
+        packed: bool, whether several documents may stand in a row, which do not see each other.
+    """
+    made = {}
+
+    def once(key, make):
+        if key not in made:
+            made[key] = make()
+        return made[key]
+
+    def bias_of(kind: AttentionConfig):
+        if kind.window is None and not kind.causal and not packed:
+            return padding_bias(sight.padding_mask, graph_form.mask_value, dtype)
+        if kind.causal:
+            visible = sight.visible
+        elif packed:
+            visible = document_visibility(sight.padding_mask)
+        else:
+            visible = ops.expand_dims(ops.not_equal(sight.padding_mask, 0), 1)  # [B, 1, T]
+        if kind.window is not None:
+            visible = windowed(visible, sight.query_slots, sight.key_slots, kind.window, kind.causal)
+        return hidden_bias(visible, graph_form.mask_value, dtype)
+
+    def scores_of(layer: PositionScores):
+        return layer(None, None, sight.query_counts, sight.key_counts)
+
+    found = {}
+    for name, kind in stack.attention.items():
+        rotary, layer = layers.rotary[name], layers.scores[name]
+        angles = None if rotary is None else once(id(rotary), lambda rotary=rotary: rotary(sight.positions))
+        seen = (kind.window, kind.causal)
+        bias = once(seen, lambda kind=kind: bias_of(kind))
+        scores = None if layer is None else once(id(layer), lambda layer=layer: scores_of(layer))
+        if layer is not None and not layer.learned:  # a part of the bias, summed once for all layers
+            total = lambda bias=bias, scores=scores: bias + ops.cast(scores, dtype)  # noqa: E731
+            bias, scores = once((seen, id(layer)), total), None
+        found[name] = KindSight(bias, angles, scores)
+    return found

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tfxformer.layers.attention.rotary import Rotary
-from tfxformer.models.config import HeadConfig, StackConfig, TransformerConfig
+from tfxformer.layers import Rotary, Scores
+from tfxformer.models.config import HeadConfig, NormConfig, StackConfig, TransformerConfig
 
 
 def _bert(num_layers: int, hidden_size: int, num_heads: int, **changes) -> TransformerConfig:
     config = TransformerConfig(
         family="bert",
         vocabulary_size=30522,
-        encoder=StackConfig(num_layers, hidden_size, num_heads, feed_forward_size=4 * hidden_size),
+        encoder=StackConfig(num_layers, hidden_size, num_heads, 4 * hidden_size),
         heads=HeadConfig(pooler=True),
         token_types=2,
     )
@@ -24,7 +24,7 @@ _ROBERTA = {
     "padding_id": 1,
     "encoder__max_positions": 514,
     "encoder__position_mode": "nonpad_cumsum",
-    "encoder__norm_epsilon": 1e-5,
+    "encoder__norm__epsilon": 1e-5,
     "heads": HeadConfig(classifier_activation="tanh", masked_lm_activation="gelu"),
 }
 _ALBERT = {
@@ -32,7 +32,7 @@ _ALBERT = {
     "vocabulary_size": 30000,
     "embedding_size": 128,
     "embedding_projection": True,
-    "encoder__activation": "gelu_new",
+    "encoder__feed_forward__activation": "gelu_new",
     "encoder__layer_groups": 1,
     "encoder__dropout": 0.0,
     "encoder__attention_dropout": 0.0,
@@ -57,11 +57,8 @@ def _gpt(
             num_layers,
             hidden_size,
             num_heads,
-            feed_forward_size=4 * hidden_size,
-            norm_position="pre",
-            norm_epsilon=1e-5,
-            embedding_norm=False,
-            final_norm=True,
+            4 * hidden_size,
+            NormConfig("pre", epsilon=1e-5, embedding=False, final=True),
             dropout=0.0,
             attention_dropout=0.0,
         ),
@@ -74,7 +71,7 @@ _GPT2 = {
     "family": "gpt2",
     "vocabulary_size": 50257,
     "padding_id": 50256,
-    "decoder__activation": "gelu_new",
+    "decoder__feed_forward__activation": "gelu_new",
     "decoder__max_positions": 1024,
     "decoder__dropout": 0.1,
     "decoder__attention_dropout": 0.1,
@@ -83,16 +80,15 @@ _GPT2 = {
 _SCRATCH = {
     "family": "gpt2",
     "vocabulary_size": 4096,
-    "decoder__activation": "gelu_new",
+    "decoder__feed_forward__activation": "gelu_new",
     "decoder__embedding_dropout": 0.0,
 }
 _PYTHIA = {
     "family": "gpt_neox",
     "vocabulary_size": 50304,
     "heads__tied": False,
-    "decoder__norm_position": "parallel",
-    "decoder__positions": "rotary",
-    "decoder__rotary": Rotary(fraction=0.25),
+    "decoder__norm__placement": "parallel",
+    "decoder__attention__rotary": Rotary(fraction=0.25),
     "decoder__max_positions": 2048,
 }
 _OPT = {
@@ -100,7 +96,7 @@ _OPT = {
     "vocabulary_size": 50272,
     "padding_id": 1,
     "embedding_projection_bias": False,
-    "decoder__activation": "relu",
+    "decoder__feed_forward__activation": "relu",
     "decoder__max_positions": 2050,
     "decoder__position_offset": 2,
     "decoder__dropout": 0.1,
@@ -110,10 +106,10 @@ _BLOOM = {
     "family": "bloom",
     "vocabulary_size": 250880,
     "padding_id": 3,
-    "decoder__embedding_norm": True,
+    "decoder__norm__embedding": True,
     "decoder__embedding_dropout": 0.0,
-    "decoder__activation": "gelu_new",
-    "decoder__positions": "alibi",
+    "decoder__feed_forward__activation": "gelu_new",
+    "decoder__attention__scores": Scores("alibi"),
     "decoder__max_positions": 2048,
 }
 
@@ -122,15 +118,14 @@ def _llama(layers: int, size: int, heads: int, groups: int, inner: int, base: fl
     """A decoder with RMS norms, grouped heads, rotary positions and a gated feed-forward half."""
     values = {
         "family": "llama",
-        "decoder__num_key_value_heads": groups,
-        "decoder__feed_forward_size": inner,
-        "decoder__activation": "silu",
-        "decoder__gated": True,
-        "decoder__norm": "rms",
-        "decoder__attention_bias": False,
-        "decoder__feed_forward_bias": False,
-        "decoder__positions": "rotary",
-        "decoder__rotary": Rotary(base=base),
+        "decoder__attention__key_value_heads": groups,
+        "decoder__feed_forward__size": inner,
+        "decoder__feed_forward__activation": "silu",
+        "decoder__feed_forward__gated": True,
+        "decoder__norm__kind": "rms",
+        "decoder__attention__bias": False,
+        "decoder__feed_forward__bias": False,
+        "decoder__attention__rotary": Rotary(base=base),
     }
     return _gpt(layers, size, heads, **{**values, **changes})
 
@@ -146,21 +141,21 @@ _LLAMA3 = {
     "vocabulary_size": 128256,
     "padding_id": 128001,
     "decoder__max_positions": 131072,
-    "decoder__rotary": Rotary(500000.0, kind="llama3", factor=32.0, original_max_positions=8192),
+    "decoder__attention__rotary": Rotary(500000.0, kind="llama3", factor=32.0, original_max_positions=8192),
 }
 _MISTRAL = {
     **_TINYLLAMA,
     "family": "mistral",
     "decoder__max_positions": 32768,
-    "decoder__sliding_window": 4096,
+    "decoder__attention__window": 4096,
 }
 _QWEN2 = {
     "family": "qwen2",
     "vocabulary_size": 151936,
     "padding_id": 151643,
-    "decoder__attention_bias": True,
-    "decoder__attention_output_bias": False,
-    "decoder__norm_epsilon": 1e-6,
+    "decoder__attention__bias": True,
+    "decoder__attention__output_bias": False,
+    "decoder__norm__epsilon": 1e-6,
     "decoder__max_positions": 32768,
 }
 

@@ -314,10 +314,14 @@ class CausalLM(GenerationMethods, Task):
 
 
 def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
-    """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table."""
-    if "head" in heads:
-        return ops.cast(heads["head"](x), "float32")
-    return ops.cast(backbone.token_embedding(x, reverse=True, graph_form=graph_form), "float32")
+    """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table, scaled and capped."""
+    own, described = heads.get("head"), backbone.config.heads
+    logits = backbone.token_embedding(x, reverse=True, graph_form=graph_form) if own is None else own(x)
+    logits = ops.cast(logits, "float32")
+    if described.logit_scale != 1.0:
+        logits = logits * described.logit_scale
+    cap = described.logit_soft_cap
+    return logits if cap is None else cap * ops.tanh(logits / cap)
 
 
 def _is_one_text(x) -> bool:

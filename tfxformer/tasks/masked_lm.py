@@ -77,8 +77,8 @@ class MaskedLM(Task):
         return {
             "transform": MaskedLMTransform(
                 config.table_size,
-                config.heads.masked_lm_activation or config.encoder.activation,
-                config.encoder.norm_epsilon,
+                config.heads.masked_lm_activation or config.encoder.feed_forward.activation,
+                config.encoder.norm.epsilon,
                 initializer,
                 dtype=policy,
                 name="masked_lm_transform",

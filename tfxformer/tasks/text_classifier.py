@@ -75,7 +75,7 @@ class TextClassifier(Task):
 
     @classmethod
     def wants_pooler(cls, config):
-        return config.encoder is not None and config.heads.classifier_activation is None
+        return "encoder" in config.stacks and config.heads.classifier_activation is None
 
     @classmethod
     def arguments_from(cls, reference, arguments):
@@ -89,7 +89,7 @@ class TextClassifier(Task):
 
     def reference_changes(self):
         changes = {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
-        if self.backbone.config.decoder is not None:  # by it the reference finds the last real token
+        if self.backbone.stack_name == "decoder":  # by it the reference finds the last real token
             changes["pad_token_id"] = self.backbone.config.padding_id
         return changes
 

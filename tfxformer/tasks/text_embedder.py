@@ -86,8 +86,8 @@ class TextEmbedder(Task):
             raise ValueError(f"max_length={max_length!r} must be a positive number of tokens, or None.")
         self.prompts = Prompts(prompts or {}, default_prompt_name, include_prompt)
         first_only = "cls" in ([pooling] if isinstance(pooling, str) else pooling)
-        config = config_of(backbone)
-        if first_only and config.encoder is None and config.decoder.causal:
+        config_of(backbone)  # refuses what is none
+        if first_only and backbone.stack_name == "decoder" and backbone.stack.causal:
             raise ValueError(
                 'pooling="cls" is the first token, which in a causal decoder has seen nothing of the text: take '
                 '"mean" or "lasttoken".'
@@ -210,7 +210,7 @@ class TextEmbedder(Task):
         dense = [{v.name: np.asarray(v.value) for v in layer.variables} for layer in self._dense_layers()]
         with replacing_folder(folder) as new:
             super().save_pretrained(new, **kwargs)
-            sentence_transformers.write(new, said, files, self.backbone.config.stack.hidden_size, dense)
+            sentence_transformers.write(new, said, files, self.backbone.config.hidden_size, dense)
         return Path(folder).expanduser()
 
     @property

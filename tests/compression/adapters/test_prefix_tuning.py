@@ -135,7 +135,7 @@ def test_what_cannot_be():
     for wrong in (0, 1.5, True):
         with pytest.raises(ValueError, match="length counts keys and values"):
             PrefixTuning(wrong)
-    for model in (classifier(), language_model("bloom"), language_model("mistral", decoder__sliding_window=4)):
+    for model in (classifier(), language_model("bloom"), language_model("mistral", decoder__attention__window=4)):
         with pytest.raises(ValueError, match=r"wanted a decoder of tfxformer.*no sliding window"):
             Adapters(model).add("films", PrefixTuning())
     with pytest.raises(ValueError, match="length=64 leaves 0 of the model's positions"):

@@ -34,7 +34,11 @@ def other(**changes):
         ({}, AttentionLoss(layers={"encoder_block_0": 1}), "the layer map names 'encoder_block_0'"),
         ({}, RelationLoss(layers={1: 7}), "layers 0 to 3; the layer map names 7"),
         ({}, RelationLoss(heads=5), "a relation needs one width, which heads=5 divides"),
-        ({"encoder__num_heads": 2}, AttentionLoss(), "has 2 heads, the teacher's layer 1 4. RelationLoss compares"),
+        (
+            {"encoder__attention__heads": 2},
+            AttentionLoss(),
+            "has 2 heads, the teacher's layer 1 4. RelationLoss compares",
+        ),
         ({}, EmbeddingLoss(projection=True), None),
         ({"vocabulary_size": 120}, LogitsLoss(), "vocabulary of 120, its teacher one of 110"),
     ],

@@ -183,7 +183,7 @@ def test_the_teacher_stays_as_it_is(teacher):
 
 
 def test_a_narrower_student_learns_through_a_projection(teacher):
-    student = classifier(teacher.tokenizer, layers=2, seed=3, encoder__hidden_size=16, encoder__num_heads=2)
+    student = classifier(teacher.tokenizer, layers=2, seed=3, encoder__hidden_size=16, encoder__attention__heads=2)
     losses = [HiddenStateLoss(projection=True), RelationLoss(heads=4, relations=("query-key", "value-value"))]
     distiller = Distiller(student, teacher, losses, label_weight=0)
     (projection,) = distiller.learned

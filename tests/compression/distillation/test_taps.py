@@ -64,7 +64,7 @@ def test_queries_keys_and_values_give_the_attention_of_the_block(family):
     whole = taps.reader(projections=[(1, "query")])(batch)
     function = keras.Model(taps.model.input, taps.blocks[1].arguments.kwargs["rotary"]) if family == "llama" else None
     rotary = {"rotary": function(batch)} if function else {}
-    x = found[state_key(1)] if block.norm_position == "post" else block.attention_norm(found[state_key(1)])
+    x = found[state_key(1)] if block.norm_placement == "post" else block.attention_norm(found[state_key(1)])
     wanted = np.asarray(attention(x, bias=whole[bias_key(1)], **rotary))
     np.testing.assert_allclose(projected, wanted, atol=2e-5)
 

@@ -7,6 +7,7 @@ import tiny
 from structured_cases import copied, made_task, model
 
 from tfxformer import compression, tasks
+from tfxformer.compression.smaller.importance import IMPORTANCES
 
 pytestmark = pytest.mark.usefixtures("eager")
 STEP = 1e-2
@@ -85,7 +86,7 @@ def test_activation_is_the_size_of_what_a_part_adds(tiny_tokenizer):
     heads = compression.head_importance(embedder, "activation", batch, batch_size=2)
     neurons = compression.neuron_importance(embedder, "activation", batch)
     states = embedder.backbone.forward(batch)["hidden_states"]
-    block, bias = embedder.backbone._parts.blocks[1], (1.0 - batch["padding_mask"])[:, None, None] * -1e9
+    block, bias = embedder.backbone.blocks[1], (1.0 - batch["padding_mask"])[:, None, None] * -1e9
     attended = block.self_attention(states[1], bias=tf.cast(bias, "float32"))
     stream = block.attention_norm(states[1] + attended)
     calls = {
@@ -161,7 +162,7 @@ def test_nothing_is_left_in_the_model(classifier):
     task.compile(metrics=[])
     before, wanted = tiny.weights(task), task.predict(data[0], verbose=0)
     loss = task.evaluate(*data, verbose=0)
-    for importance in compression.importance.IMPORTANCES:
+    for importance in IMPORTANCES:
         compression.neuron_importance(task, importance, data)
     assert not any("call" in layer.__dict__ for layer in task._flatten_layers())
     np.testing.assert_array_equal(task.predict(data[0], verbose=0), wanted)

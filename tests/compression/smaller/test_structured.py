@@ -26,13 +26,13 @@ NAMES = (
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fewer_heads_equal_the_masked_model(family):
     big = model(family)
-    before, stack = big.get_weights(), big.config.stack
-    group = stack.num_heads // stack.key_value_heads
+    before, stack = big.get_weights(), big.stack
+    group = stack.heads // stack.key_value_heads
     importance = compression.head_importance(big)
     small = compression.remove_heads(big, 2)
     masked = mask_rows(copied(big), "self_attention", best(importance, 2 // group), stack.key_value_heads)
-    assert (small.config.stack.num_heads, small.config.stack.head_width) == (2, stack.head_width)
-    assert small.config.stack.key_value_heads == 2 // group
+    assert (small.stack.heads, small.stack.head_width) == (2, stack.head_width)
+    assert small.stack.key_value_heads == 2 // group
     np.testing.assert_allclose(outputs(small), outputs(masked), rtol=0, atol=1e-5)
     assert np.abs(outputs(small) - outputs(big)).max() > 1e-2  # the heads that went had something to say
     kernels = {v.path: v.shape for v in small.weights if v.path.endswith("_block_0/self_attention/query/kernel")}
@@ -44,7 +44,7 @@ def test_fewer_heads_equal_the_masked_model(family):
 @pytest.mark.parametrize("family", ["bert", "albert", "gpt2", "gpt_neox", "llama", "bloom"])
 def test_fewer_neurons_equal_the_masked_model(family):
     big = model(family)
-    count = big.config.stack.feed_forward_size
+    count = big.stack.feed_forward.size
     importance = compression.neuron_importance(big)
     small = compression.remove_neurons(big, 16)
     masked = mask_rows(copied(big), "feed_forward", best(importance, 16), count)
@@ -62,7 +62,7 @@ def test_fewer_layers_equal_the_model_of_these_layers(family):
     for variable in wanted.weights:
         variable.assign(values[variable.path.replace(f"{block}1/", f"{block}2/")])
     np.testing.assert_array_equal(outputs(small), outputs(wanted))
-    assert small.config.stack.num_layers == 2
+    assert small.stack.num_layers == 2
 
 
 def test_a_layer_that_adds_nothing_goes_first_and_changes_nothing():
@@ -80,18 +80,18 @@ def test_a_layer_that_adds_nothing_goes_first_and_changes_nothing():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_becomes_a_smaller_one(name, tiny_tokenizer):
     big, data = made_task(name, tiny_tokenizer)
-    stack, group = big.backbone.config.stack, 2 if name == "CausalLM" else 1
+    stack, group = big.backbone.stack, 2 if name == "CausalLM" else 1
     heads = compression.head_importance(big, "taylor", data)
     small = compression.remove_heads(big, 2, heads)
     neurons = compression.neuron_importance(small, "taylor", data)
     small = compression.remove_neurons(small, 16, neurons)
     masked = mask_rows(copied(big), "self_attention", best(heads, 2 // group), stack.key_value_heads)
-    masked = mask_rows(masked, "feed_forward", best(neurons, 16), stack.feed_forward_size)
+    masked = mask_rows(masked, "feed_forward", best(neurons, 16), stack.feed_forward.size)
     assert type(small) is type(big)
     assert small.tokenizer == big.tokenizer
     assert small.count_params() < big.count_params()
     np.testing.assert_allclose(outputs(small), outputs(masked), rtol=0, atol=1e-5)
-    assert compression.remove_layers(small, 1, "taylor", data).backbone.config.stack.num_layers == 1
+    assert compression.remove_layers(small, 1, "taylor", data).backbone.stack.num_layers == 1
 
 
 @pytest.mark.parametrize("make", [tasks.QuestionAnswering, tasks.BertPretraining, tasks.ReplacedTokenDetection])
@@ -131,7 +131,7 @@ def test_checkpoints_open_where_the_family_can_say_the_sizes(tiny_tokenizer, tmp
     small = compression.remove_layers(compression.remove_neurons(classifier, 16), (0, 2))
     again = tasks.TextClassifier.from_pretrained(small.save_pretrained(tmp_path / "classifier"))
     np.testing.assert_array_equal(outputs(again), outputs(small))
-    with pytest.raises(CheckpointError, match=r"head_size.*model.save\('model.keras'\)"):
+    with pytest.raises(CheckpointError, match=r"attention\.width.*model.save\('model.keras'\)"):
         compression.remove_heads(small, 2).save_pretrained(tmp_path / "no")
 
 
@@ -171,25 +171,25 @@ def test_gradual_shrinking_trains_between_equal_steps(tiny_tokenizer):
     seen = []
 
     def recover(model):
-        stack = model.backbone.config.stack
-        seen.append((stack.num_heads, stack.feed_forward_size))
+        stack = model.backbone.stack
+        seen.append((stack.heads, stack.feed_forward.size))
         model.fit(*data, verbose=0)
 
     small = compression.shrink_gradually(big, recover, heads=1, neurons=16, rounds=3, data=data)
     assert seen == [(3, 37), (2, 26), (1, 16)]
-    assert small.backbone.config.stack.num_heads == 1
+    assert small.backbone.stack.heads == 1
     grouped, data = made_task("CausalLM", tiny_tokenizer)
     small = compression.shrink_gradually(grouped, seen.append, heads=2, rounds=2, data=data)
-    assert [m.backbone.config.stack.num_heads for m in seen[3:]] == [2, 2]  # one group goes, and is not split
+    assert [m.backbone.stack.heads for m in seen[3:]] == [2, 2]  # one group goes, and is not split
 
 
 def test_windows_and_dtypes_stay_with_their_layers():
-    window = {"decoder__sliding_window": 4, "decoder__windowed_layers": (True, False, True)}
+    window = {"decoder__attention": {"sliding": {"window": 4}, "full": {}}, "decoder__pattern": ("sliding", "full")}
     big = model("qwen2", dtype="mixed_bfloat16", **window)
     small = compression.remove_layers(big, (1, 2))
-    assert small.config.decoder.windowed_layers == (False, True)
+    assert small.config.decoder.kinds == ("full", "sliding")
     assert small.dtype_policy.name == "mixed_bfloat16"
-    assert compression.remove_layers(big, (0, 2)).config.decoder.windowed_layers is None  # all have it
+    assert compression.remove_layers(big, (0, 2)).config.decoder.pattern is None  # all have it
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_what_cannot_be_removed_is_refused(family, remove, keep, error, message)
 
 
 def test_layers_scaled_by_their_number_go_from_the_end_only():
-    big = model("gpt2", decoder__scale_attention_by_layer=True)
-    assert compression.remove_layers(big, (0, 1)).config.stack.num_layers == 2
+    big = model("gpt2", decoder__attention__scale_by_layer=True)
+    assert compression.remove_layers(big, (0, 1)).stack.num_layers == 2
     with pytest.raises(ValueError, match=r"keep=\(0, 1\)"):
         compression.remove_layers(big, (0, 2))
 
@@ -243,6 +243,6 @@ def test_other_models_are_refused(tiny_tokenizer):
 
 def test_weights_that_no_config_describes_are_refused():
     big = model()
-    big._parts.blocks[0].feed_forward.expand.enable_lora(2)
+    big.blocks[0].feed_forward.expand.enable_lora(2)
     with pytest.raises(ValueError, match=r"other weights than its config describes.*lora"):
         compression.remove_heads(big, 2)

@@ -60,11 +60,12 @@ def test_of_a_checkpoint_its_config_says_the_new_number(tiny_tokenizer, tmp_path
 
 
 def test_windows_go_with_their_layers():
+    kinds = {"sliding": {"window": 4}, "full": {"window": None}}
     teacher = tiny.backbone(
-        "mistral", decoder__num_layers=4, decoder__sliding_window=4, decoder__windowed_layers=(True, False, True, False)
+        "mistral", decoder__num_layers=4, decoder__attention=kinds, decoder__pattern=("sliding", "full")
     )
-    assert student_from(teacher, layers=[0, 3]).config.decoder.windowed_layers == (True, False)
-    assert student_from(teacher, num_layers=2).config.decoder.sliding_window is None  # layers 1 and 3 have none
+    assert student_from(teacher, layers=[0, 3]).config.decoder.kinds == ("sliding", "full")
+    assert student_from(teacher, num_layers=2).config.decoder.attention_of(0).window is None  # those of 1 and 3
 
 
 def test_shared_blocks():

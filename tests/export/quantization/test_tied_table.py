@@ -27,7 +27,7 @@ def tables(path, shape):
 def test_decoder_stores_its_table_once_in_every_mode(tmp_path, mode):
     if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
-    model = perturb(causal_lm(decoder__hidden_size=64, decoder__num_heads=8), kernels=0.03)
+    model = perturb(causal_lm(decoder__hidden_size=64, decoder__attention__heads=8), kernels=0.03)
     report = export.export_litert(model, tmp_path / "m.tflite", mode, cache_length=32, prefill_lengths=(4,))
     assert report.error <= report.tolerance
     assert report.greedy_agreement > 0.5

@@ -1,15 +1,11 @@
 """Masks against loops over every pair of tokens."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer.layers.attention.masks import (
-    alibi_bias,
-    alibi_slopes,
     cached_visibility,
     causal_visibility,
     counted_positions,
@@ -87,33 +83,6 @@ def test_hidden_bias_is_finite(dtype):
     bias = np.asarray(hidden_bias(np.array([[[True, False]]]), -1e9, dtype)).astype("float32")
     assert bias.shape == (1, 1, 1, 2)
     assert bias[0, 0, 0, 0] == 0 and -1.1e9 < bias[0, 0, 0, 1] < -3e4
-
-
-def test_slopes_of_the_paper():
-    np.testing.assert_allclose(alibi_slopes(8), [2.0**-i for i in range(1, 9)])
-    np.testing.assert_allclose(alibi_slopes(16)[:3], [2**-0.5, 0.5, 2**-1.5])
-    # Between powers of two: those of the lower one, then every second of the higher one.
-    np.testing.assert_allclose(alibi_slopes(6), [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8])
-    for heads in range(1, 40):
-        slopes = alibi_slopes(heads)
-        assert len(set(slopes)) == heads == len(slopes) and (slopes <= 1).all()
-
-
-@pytest.mark.parametrize("heads", [1, 3, 4, 12])
-def test_alibi_bias(heads):
-    queries = np.array([[3, 4], [0, 1]], "int32")
-    keys = np.array([[0, 1, 2, 3, 4, 5], [-1, -1, -1, 0, 1, 2]], "int32")
-    bias = np.asarray(alibi_bias(queries, keys, heads))
-    assert bias.shape == (2, heads, 2, 6)
-    power = 2 ** math.floor(math.log2(heads))
-    for head in range(heads):
-        at, of = (head + 1, power) if head < power else (2 * (head - power) + 1, 2 * power)
-        slope = 2 ** (-8 * at / of)
-        for row in range(2):
-            for s in range(2):
-                for t in range(6):
-                    distance = min(keys[row, t] - queries[row, s], 0)  # later keys are hidden anyway
-                    assert bias[row, head, s, t] == pytest.approx(slope * distance, rel=1e-6)
 
 
 def test_row_slots():

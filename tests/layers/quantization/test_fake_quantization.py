@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import Dense, EncoderBlock
+from tfxformer.layers import Dense, TransformerBlock
 from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.fake_quantization import FakeQuantization, RangeObserver, rounding
 from tfxformer.layers.quantization.graph_form import DEFAULT, STATIC_INT8
@@ -73,10 +73,10 @@ def test_other_layers_do_not_round():
         assert np.abs(layer(x)).max() <= 0.11
 
 
-def block(norm_position="post", checkpointing=False, gated=False):
-    arguments = {"attention": {"num_heads": 2, "head_size": 8}, "norm_position": norm_position}
+def block(norm_placement="post", checkpointing=False, gated=False):
+    arguments = {"attention": {"num_heads": 2, "head_size": 8}, "norm_placement": norm_placement}
     arguments["feed_forward"] = {"size": 24, "gated": gated, "activation": "silu" if gated else "gelu"}
-    layer = EncoderBlock(**arguments, gradient_checkpointing=checkpointing, name="block")
+    layer = TransformerBlock(**arguments, gradient_checkpointing=checkpointing, name="block")
     layer.build((None, None, 16))
     return tiny.perturb(layer)
 
@@ -92,14 +92,14 @@ class Model(keras.Model):
         return self.layer(batch["x"])
 
 
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
 @pytest.mark.parametrize("gated", [False, True])
-def test_training_rounds_as_a_file_does_and_a_second_run_too(norm_position, gated):
+def test_training_rounds_as_a_file_does_and_a_second_run_too(norm_placement, gated):
     """The output of training is that of inference under rounding; checkpointed, the gradients are the same."""
     x = GENERATOR.normal(size=(2, 5, 16)).astype("float32")
     results = []
     for checkpointing in (False, True):
-        layer = block(norm_position, checkpointing, gated)
+        layer = block(norm_placement, checkpointing, gated)
         quantization = observing.observe_ranges(Model(layer), [{"x": x}], STATIC_INT8)
         plain = np.asarray(layer(x))
         with rounding(quantization):

@@ -8,7 +8,7 @@ import tiny
 
 import tfxformer
 from tfxformer import generation, tasks
-from tfxformer.models import StackConfig, TransformerConfig
+from tfxformer.models import NormConfig, StackConfig, TransformerConfig
 from tfxformer.tasks.base import generating
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.streaming import Writer
@@ -21,7 +21,7 @@ RANDOM = generation.Random(temperature=1.5)
 @pytest.fixture(scope="module")
 def model():
     stack = StackConfig(
-        1, 32, 4, 48, norm_position="pre", embedding_norm=False, final_norm=True, max_positions=64, dropout=0.0,
+        1, 32, 4, 48, NormConfig("pre", embedding=False, final=True), max_positions=64, dropout=0.0,
         attention_dropout=0.0,
     )  # fmt: skip
     config = TransformerConfig("gpt2", BPE.vocabulary_size, decoder=stack)

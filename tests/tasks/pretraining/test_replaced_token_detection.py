@@ -74,7 +74,7 @@ def test_tables_are_shared_and_the_rest_is_not(tiny_tokenizer):
     ours, theirs = model.backbone, model.generator.backbone
     assert ours.token_embedding is theirs.token_embedding
     assert ours.get_layer("position_embedding") is theirs.get_layer("position_embedding")
-    assert theirs.config.encoder.hidden_size == 16 and theirs.config.encoder.num_heads == 2
+    assert theirs.config.encoder.hidden_size == 16 and theirs.config.encoder.heads == 2
     assert len({id(v) for v in model.trainable_variables}) == len(model.trainable_variables)
     before = {id(v): v.numpy() for v in model.trainable_variables}
     model.compile(learning_rate=1e-2)

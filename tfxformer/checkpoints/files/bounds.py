@@ -42,36 +42,34 @@ def check_size(reference: Mapping, config: TransformerConfig, family: Family, te
     Raises:
         CheckpointError: naming the key whose part is the largest, and both numbers.
     """
-    stack, held = config.stack, numbers(tensors)
-    blocks = stack.num_layers if stack.layer_groups is None else stack.layer_groups * stack.layers_per_group
-    attention = stack.num_heads * stack.head_width * stack.hidden_size
-    inner = stack.feed_forward_size * stack.hidden_size
-    parts = {  # from the smallest, so that the one that is wrong is named
-        "layers_per_group": blocks,
-        "num_heads": attention,
-        "feed_forward_size": inner,
-        "num_layers": blocks * (attention + inner),
-        "token_types": config.token_types * config.table_size,
-        "vocabulary_size": config.vocabulary_size * config.table_size,
-    }
-    if stack.positions == "learned":
-        parts["max_positions"] = stack.max_positions * config.table_size
+    held = numbers(tensors)
+    parts = {}  # from the smallest, so that the one that is wrong is named
+    for name, stack in config.stacks.items():
+        attention = stack.heads * stack.head_width * stack.hidden_size
+        inner = stack.feed_forward.size * stack.hidden_size
+        parts |= {
+            f"{name}.layers_per_group": stack.num_blocks,
+            f"{name}.attention.heads": attention,
+            f"{name}.feed_forward.size": inner,
+            f"{name}.num_layers": stack.num_blocks * (attention + inner),
+        }
+    parts["token_types"] = config.token_types * config.table_size
+    parts["vocabulary_size"] = config.vocabulary_size * config.table_size
+    for name, stack in config.stacks.items():
+        if stack.has_position_table:
+            parts[f"{name}.max_positions"] = stack.max_positions * config.table_size
     for part, wanted in parts.items():
         if wanted > held:
+            key = family.keys[part].name if part in family.keys else part.rpartition(".")[2]
             raise CheckpointError(
-                f"config.json asks for {wanted:,} numbers by {_key_of(family, part)}, but all tensors together hold "
-                f"{held:,}: they cannot be those of this model. Is config.json that of another one?"
+                f"config.json asks for {wanted:,} numbers by {key}, but all tensors together hold {held:,}: they "
+                "cannot be those of this model. Is config.json that of another one?"
             )
     labels = reference.get("num_labels")
     if labels is not None and (type(labels) is not int or labels < 1):
         raise CheckpointError(f"config.json says num_labels={labels!r}, where a positive whole number was due.")
-    if labels is not None and not reference.get("id2label") and labels * stack.hidden_size > held:
+    if labels is not None and not reference.get("id2label") and labels * config.hidden_size > held:
         raise CheckpointError(
             f"config.json says num_labels={labels} without naming them, but all tensors together hold {held:,} "
             "numbers: no head of theirs has as many labels."
         )
-
-
-def _key_of(family: Family, part: str) -> str:
-    """The name that config.json has for a switch of ours."""
-    return next((key.name for path, key in family.keys.items() if path.rpartition(".")[2] == part), part)

@@ -216,8 +216,8 @@ def _sizes(length: int, width: int, heads: int, layers: int) -> dict:
 def _write_prompt(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
     ((full, adapters),) = modules.items()
     (prompt,) = adapters.values()
-    stack = names.config.stack
-    sizes = _sizes(prompt.length, prompt.shape[1], stack.num_heads, stack.num_layers)
+    stack = names.stack
+    sizes = _sizes(prompt.length, prompt.shape[1], stack.heads, stack.num_layers)
     return {full: {VIRTUAL: np.asarray(prompt.embeddings)}}, {**sizes, "prompt_tuning_init": "RANDOM"}
 
 
@@ -248,7 +248,7 @@ def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tenso
 
 
 def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
-    flat, stack = tensors[VIRTUAL], names.config.stack
+    flat, stack = tensors[VIRTUAL], names.stack
     heads, length = stack.key_value_heads, len(flat)
     if flat.shape[1] != len(paths) * 2 * heads * stack.head_width:
         raise CheckpointError(

@@ -204,7 +204,8 @@ class PrefixTuning(AdapterKind):
     def kernels(self, model: keras.Model) -> list[Kernel]:
         backbone = getattr(model, "backbone", model)
         stack = backbone.config.decoder if isinstance(backbone, Backbone) else None
-        if stack is None or stack.positions == "alibi" or stack.sliding_window:
+        kinds = [] if stack is None else stack.attention.values()
+        if stack is None or any(kind.scores is not None or kind.window is not None for kind in kinds):
             raise ValueError(
                 f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, or a task "
                 "on one, with learned or rotary positions and no sliding window. Take PromptTuning or LoRA for it."
@@ -222,7 +223,7 @@ class PrefixTuning(AdapterKind):
 
 def attention_kernels(backbone: Backbone) -> list[Kernel]:
     """The self-attention of each block as what an adapter stands beside, with its keys' kernel, in their order."""
-    layers = [block.self_attention for block in backbone._parts.blocks]
+    layers = [block.self_attention for block in backbone.blocks]
     return [Kernel(layer, layer.key.base_kernel, (0,)) for layer in layers]
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.family import stack_of
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import FUSED, Module, Place, tensors_of
 from tfxformer.checkpoints.loading import weights
@@ -83,9 +84,14 @@ class ModuleNames:
         return self._config
 
     @property
-    def heads(self) -> int:
-        """N, query heads."""
-        return self._config.stack.num_heads if self._family is not None else 1
+    def stack(self):
+        """The `StackConfig` of a model with a family and one stack."""
+        (stack,) = self._config.stacks.values()
+        return stack
+
+    def heads(self, path: str) -> int:
+        """N, query heads of the stack that a variable is part of."""
+        return stack_of(path, self._config).heads if self._family is not None else 1
 
     # ---- layers that are trained whole ------------------------------------------------------------------------
 
@@ -163,7 +169,7 @@ def _chosen(names: Iterable[str], end: str) -> set[str]:
 def _place(names: ModuleNames, path: str) -> Place:
     """Where a layer's columns of b [r, out] lie in its module's; transposed, they are the first axis."""
     module = names[path]
-    return Place((), part=module.part, groups=names.heads if module.by_head else 1, axis=0)
+    return Place((), part=module.part, groups=names.heads(path) if module.by_head else 1, axis=0)
 
 
 def join_outputs(names: ModuleNames, parts: Mapping[str, np.ndarray], missing: float) -> np.ndarray:

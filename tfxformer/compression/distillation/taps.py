@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 import keras
 from keras import ops
 
-from tfxformer.layers.attention.attention import merge_heads, split_heads
-from tfxformer.layers.attention.rotary import rotate
-from tfxformer.layers.transformer_block import TransformerBlock
+from tfxformer.layers.block import TransformerBlock
 
 OUTPUT = "output"
 PROJECTIONS = ("query", "key", "value")
@@ -108,12 +106,7 @@ class Taps:
     def _project(self, number: int, which: str, x, rotary=None):
         block = self.blocks[number].operation
         attention = block.self_attention
-        x = x if block.norm_position == "post" else block.attention_norm(x)
-        x = getattr(attention, which)(x)
-        if rotary is None or which == "value":
-            return x
-        heads = attention.num_heads if which == "query" else attention.num_key_value_heads
-        return merge_heads(rotate(split_heads(x, heads), *rotary))
+        return attention.projected(which, block.read_by_attention(x), rotary)
 
 
 def state_key(which: int | str) -> str:

@@ -38,13 +38,12 @@ def backbone_of(model) -> Backbone:
 
 def block_prefix(backbone: Backbone, index: int) -> str:
     """The first part of the paths of block `index`."""
-    return f"{'encoder' if backbone.config.decoder is None else 'decoder'}_block_{index}"
+    return f"{backbone.stack_name}_block_{index}"
 
 
 def stack_changes(backbone: Backbone, **changes) -> TransformerConfig:
     """The backbone's config with other switches of its stack."""
-    kind = "encoder" if backbone.config.decoder is None else "decoder"
-    return backbone.config.replace(**{f"{kind}__{name}": value for name, value in changes.items()})
+    return backbone.config.replace(**{f"{backbone.stack_name}__{name}": value for name, value in changes.items()})
 
 
 def named_layers(name: str, argument: str, layers, there: int) -> list[int]:
@@ -79,14 +78,18 @@ def keep_layers(model, kept: list[int], name: str, argument: str):
         ValueError: for layers whose scores are scaled by their number and would get another; else as `rebuild` says.
     """
     backbone = backbone_of(model)
-    stack = backbone.config.stack
-    if stack.scale_attention_by_layer and kept != list(range(len(kept))):
+    stack = backbone.stack
+    if any(kind.scale_by_layer for kind in stack.attention.values()) and kept != list(range(len(kept))):
         raise ValueError(
             f"{name}: this model scales attention by the number of the layer, which layers {kept} would not keep; "
             f"only its last layers can go: {argument}={tuple(range(len(kept)))}."
         )
-    windowed = None if stack.windowed_layers is None else tuple(stack.windowed_layers[i] for i in kept)
-    config = stack_changes(backbone, num_layers=len(kept), windowed_layers=windowed)
+    if not stack.norm.first and kept[0] != 0:
+        raise ValueError(
+            f"{name}: the first layer of this model has no norm before its attention, and each other one has: layer "
+            f"{kept[0]} cannot be the first. Keep layer 0 in {argument}."
+        )
+    config = stack_changes(backbone, num_layers=len(kept), pattern=tuple(stack.kinds[i] for i in kept))
     return rebuild(model, config, {}, blocks=kept)
 
 
@@ -142,7 +145,7 @@ def rebuild(
 
 def _rebuilt(model, described: dict, cuts, blocks, values):
     backbone, new = backbone_of(model), type(model).from_config(described)
-    there = range(len(backbone._parts.blocks))
+    there = range(len(backbone.blocks))
     names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
     removed = {block_prefix(backbone, i) for i in there} - set(names.values())
     _fill(new, model, cuts, names, removed, values)

@@ -41,24 +41,24 @@ def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size
             splits a group; for heads with ALiBi, whose slopes depend on their number; for data or importances that do
             not fit.
     """
-    stack = backbone_of(model).config.stack
-    _check_keep("remove_heads", keep, stack.num_heads, "heads of a layer")
-    group = stack.num_heads // stack.key_value_heads
+    stack = backbone_of(model).stack
+    _check_keep("remove_heads", keep, stack.heads, "heads of a layer")
+    group = stack.heads // stack.key_value_heads
     if keep % group:
         raise ValueError(
             f"remove_heads: keep={keep} would split a group of {group} heads that share keys and values; keep a "
-            f"multiple of {group}, up to {stack.num_heads}."
+            f"multiple of {group}, up to {stack.heads}."
         )
-    if stack.positions == "alibi" and keep < stack.num_heads:
+    if any(kind.scores for kind in stack.attention.values()) and keep < stack.heads:
         raise ValueError(
             "remove_heads: with ALiBi the slope of a head depends on how many heads there are, and those left would "
             "see other distances. remove_neurons and remove_layers make such a model smaller."
         )
     if isinstance(importance, str):
         importance = head_importance(model, importance, data, batch_size)
-    sizes = {"num_heads": int(keep), "head_size": stack.head_width}
-    if stack.num_key_value_heads is not None:
-        sizes["num_key_value_heads"] = keep // group
+    sizes = {"attention__heads": int(keep), "attention__width": stack.head_width}
+    if group > 1:
+        sizes["attention__key_value_heads"] = keep // group
     return _keep_best(model, HEADS, keep // group, importance, sizes)
 
 
@@ -68,12 +68,10 @@ def remove_neurons(model, keep: int, importance="magnitude", data=None, batch_si
     Arguments, result and errors as `remove_heads` has them; importances are [blocks, F]. Multiples of 16 suit
     processors best.
     """
-    _check_keep(
-        "remove_neurons", keep, backbone_of(model).config.stack.feed_forward_size, "feed-forward neurons of a layer"
-    )
+    _check_keep("remove_neurons", keep, backbone_of(model).stack.feed_forward.size, "feed-forward neurons of a layer")
     if isinstance(importance, str):
         importance = neuron_importance(model, importance, data, batch_size)
-    return _keep_best(model, NEURONS, keep, importance, {"feed_forward_size": int(keep)})
+    return _keep_best(model, NEURONS, keep, importance, {"feed_forward__size": int(keep)})
 
 
 def remove_layers(model, keep: int | Sequence[int], importance="activation", data=None, batch_size: int = 32):
@@ -96,7 +94,7 @@ def remove_layers(model, keep: int | Sequence[int], importance="activation", dat
             by their number and would get another.
     """
     backbone = backbone_of(model)
-    stack = backbone.config.stack
+    stack = backbone.stack
     if stack.layer_groups is not None:
         raise ValueError(
             "remove_layers: layers that share their weights (ALBERT) take no space that could be saved. Build the "
@@ -144,18 +142,18 @@ def shrink_gradually(
             f"shrink_gradually: say what is left, heads=... or neurons=..., and in how many rounds, at least 1; got "
             f"heads={heads}, neurons={neurons}, rounds={rounds}."
         )
-    stack = backbone_of(model).config.stack
-    group = stack.num_heads // stack.key_value_heads
+    stack = backbone_of(model).stack
+    group = stack.heads // stack.key_value_heads
     if heads is not None:
-        _check_keep("shrink_gradually", heads, stack.num_heads, "heads of a layer")
+        _check_keep("shrink_gradually", heads, stack.heads, "heads of a layer")
     if neurons is not None:
-        _check_keep("shrink_gradually", neurons, stack.feed_forward_size, "feed-forward neurons of a layer")
+        _check_keep("shrink_gradually", neurons, stack.feed_forward.size, "feed-forward neurons of a layer")
     for left in reversed(range(rounds)):
         if heads is not None:
-            more = (stack.num_heads - heads) // group * left // rounds * group  # whole groups of heads
+            more = (stack.heads - heads) // group * left // rounds * group  # whole groups of heads
             model = remove_heads(model, heads + more, importance, data, batch_size)
         if neurons is not None:
-            more = (stack.feed_forward_size - neurons) * left // rounds
+            more = (stack.feed_forward.size - neurons) * left // rounds
             model = remove_neurons(model, neurons + more, importance, data, batch_size)
         recover(model)
     return model
@@ -163,7 +161,7 @@ def shrink_gradually(
 
 def _keep_best(model, structure: Structure, keep: int, importance, sizes: dict):
     backbone = backbone_of(model)
-    count, blocks = structure.count(backbone), len(backbone._parts.blocks)
+    count, blocks = structure.count(backbone), len(backbone.blocks)
     kept = np.stack([_best(row, keep) for row in _scores(importance, (blocks, count))])
     return rebuild(model, stack_changes(backbone, **sizes), structure.cuts(backbone, kept))
 

@@ -30,16 +30,16 @@ class Structure:
 
     def count(self, backbone: Backbone) -> int:
         """How many parts a block has: groups of heads that share keys and values, or neurons."""
-        stack = backbone.config.stack
-        return stack.key_value_heads if self.half == "self_attention" else stack.feed_forward_size
+        stack = backbone.stack
+        return stack.key_value_heads if self.half == "self_attention" else stack.feed_forward.size
 
     def readers(self, backbone: Backbone) -> list[Dense]:
         """Each block's output projection, which reads the parts."""
-        return [getattr(block, self.half).output_projection for block in backbone._parts.blocks]
+        return [getattr(block, self.half).output_projection for block in backbone.blocks]
 
     def weights(self, backbone: Backbone, block: int) -> list[tuple]:
         """(variable, axis) of each weight that the parts of a block have a share in."""
-        half = getattr(backbone._parts.blocks[block], self.half)
+        half = getattr(backbone.blocks[block], self.half)
         prefix = f"{block_prefix(backbone, block)}/{self.half}/"
         axes = {prefix + path: axis for path, axis in self.axes.items()}
         return [(variable, axes[variable.path]) for variable in half.weights if variable.path in axes]

@@ -29,7 +29,7 @@ def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] |
             and for weights that its config does not describe (adapters).
     """
     backbone = backbone_of(teacher)
-    stack = backbone.config.stack
+    stack = backbone.stack
     if (num_layers is None) == (layers is None):
         raise ValueError(f"Give num_layers or layers, one of the two; got {num_layers!r} and {layers!r}.")
     if layers is None:

@@ -67,7 +67,7 @@ def keep_tokens(model, ids, tokenizer=None):
     if config.padding_id not in ids:
         raise ValueError(f"keep_tokens: the padding token, id {config.padding_id}, must be among the ids kept.")
     padding = int(np.searchsorted(ids, config.padding_id))
-    if config.stack.position_mode == "nonpad_cumsum" and padding != config.padding_id:
+    if backbone.stack.position_mode == "nonpad_cumsum" and padding != config.padding_id:
         raise ValueError(
             f"keep_tokens: positions of this model are counted from its padding id, {config.padding_id}, which would "
             f"become {padding}: keep all ids below it too."

@@ -10,12 +10,14 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
+from tfxformer.layers.attention.masks import cached_visibility, hidden_bias, keras_mask, own_bias
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.normalization import RMSNormalization
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
-from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer
 
 
 def split_heads(x, heads: int):
@@ -88,8 +90,11 @@ def cache_spec(cache) -> tuple:
     return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)
 
 
+QUERY_KEY_NORMS = ("head", "whole")
+
+
 @keras.saving.register_keras_serializable("tfxformer")
-class Attention(KnownKeywords, keras.layers.Layer):
+class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """Multi-head attention from plain Dense layers (Vaswani et al., 2017, arXiv:1706.03762).
 
     Dense kernels stay two-dimensional, so that pruning, adapters and LiteRT's FULLY_CONNECTED see them.
@@ -103,22 +108,31 @@ class Attention(KnownKeywords, keras.layers.Layer):
         scale: float, what queries are multiplied by; None for H ** -0.5.
         dropout: float, dropout rate of the attention probabilities.
         kernel_initializer: initializer of the four kernels.
+        query_key_norm: None; "head", RMS norms of each head's queries and keys; or "whole", of all heads' together.
+        norm_epsilon: float, epsilon of these norms.
+        soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
 
     Call:
         inputs: [B, S, D].
         source: [B, T, D], what is attended to; None for self-attention.
-        bias: additive, broadcastable to [B, N, S, T]. One for fewer keys than a cache has slots has only the first
-            ones read, as many as it is for.
+        bias: additive, broadcastable to [B, N, S, T]; it gets no gradient. One for fewer keys than a cache has slots
+            has only the first ones read, as many as it is for. None for that of the masks and of `causal`.
+        mask, source_mask: bool [B, S] and [B, T], True at real tokens; None for the masks of Keras layers such as
+            `Embedding(mask_zero=True)`. Not read where a bias is given.
         rotary: None, or the (cosine, sine) by which queries and keys are turned (`layers.rotary`).
+        source_rotary: the same for the keys of a source.
+        scores: additive, broadcastable to [B, N, S, T]; gradients flow to it (`layers.position_scores`).
         cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
             `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
-        seed: uint32 [2], the dropout seed; needed when training with dropout.
+        causal: bool, whether tokens see themselves and earlier ones only. Not read where a bias is given.
+        seed: uint32 [2], the dropout seed; None for the next of the layer's own generator.
 
     Returns:
         [B, S, D], or with a cache ([B, S, D], new cache).
 
     Attributes:
         adapter: `prefix.Prefix`, or None. With one every query sees its keys first; no cache holds them.
+        own_seeds: bool, True; set to False before it is built by a layer that gives the seeds.
     """
 
     def __init__(
@@ -131,6 +145,9 @@ class Attention(KnownKeywords, keras.layers.Layer):
         scale=None,
         dropout=0.0,
         kernel_initializer="glorot_uniform",
+        query_key_norm=None,
+        norm_epsilon=1e-6,
+        soft_cap=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -141,12 +158,19 @@ class Attention(KnownKeywords, keras.layers.Layer):
             raise ValueError(
                 f"num_heads ({num_heads}) must be a multiple of num_key_value_heads ({num_key_value_heads})."
             )
+        if query_key_norm not in (None, *QUERY_KEY_NORMS):
+            raise ValueError(f"Unknown query_key_norm {query_key_norm!r}; known: None, {', '.join(QUERY_KEY_NORMS)}.")
         self.use_bias = use_bias
         self.output_bias = use_bias if output_bias is None else output_bias
         self.scale = head_size**-0.5 if scale is None else scale
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_key_norm = query_key_norm
+        self.norm_epsilon = norm_epsilon
+        self.soft_cap = soft_cap
         self.adapter = None
+        self.own_seeds = True
+        self.supports_masking = True
 
     @property
     def adapted_shape(self) -> tuple[int, int]:
@@ -160,6 +184,16 @@ class Attention(KnownKeywords, keras.layers.Layer):
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
         self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
+        self.query_norm = self._head_norm("query_norm", self.num_heads)
+        self.key_norm = self._head_norm("key_norm", self.num_key_value_heads)
+        self.seed_generator = keras.random.SeedGenerator() if self.dropout and self.own_seeds else None
+
+    def _head_norm(self, name, heads):
+        if self.query_key_norm is None:
+            return None
+        norm = RMSNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
+        norm.build((None, self.head_size * (heads if self.query_key_norm == "whole" else 1)))
+        return norm
 
     def call(
         self,
@@ -169,21 +203,29 @@ class Attention(KnownKeywords, keras.layers.Layer):
         rotary=None,
         cache=None,
         position=None,
+        mask=None,
+        source_mask=None,
+        source_rotary=None,
+        scores=None,
+        causal=False,
         training=None,
         seed=None,
         graph_form: GraphForm = DEFAULT,
     ):
+        if bias is None:
+            bias = self.bias_of(inputs, source, cache, position, mask, source_mask, causal, graph_form)
+        source_rotary = rotary if source is None else source_rotary
         if training and cache is None and not rounds(self):
-            return self.output_projection(self.training_context(inputs, source, bias, seed, rotary))
+            context = self.training_context(inputs, source, bias, seed, rotary, source_rotary, scores)
+            return self.output_projection(context)
         readers = (self.key, self.value)
         project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), graph_form)
-        query = split_heads(project(self.query) * self.scale, self.num_heads)
-        query = query if rotary is None else rotate(query, *rotary)
+        query = self._turned(self._query(project), rotary, "query")
         if cache is None or position is not None:
             if source is not None:
                 project = equalized(source, readers, graph_form)
             key, value = self._key_value(source, project)
-            key = key if rotary is None else rotate(key, *rotary)
+            key = self._turned(key, source_rotary, "key")
         if cache is not None:
             if position is not None:
                 cache = update_cache(cache, key, value, position)
@@ -191,36 +233,87 @@ class Attention(KnownKeywords, keras.layers.Layer):
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
-        scores = rounded(attention_scores(query, key), self, "scores")
+        products = self._scores(query, key, scores)
         if bias is not None:
-            scores = rounded(scores + ops.cast(bias, scores.dtype), self, "biased_scores")
-        probabilities = rounded(ops.softmax(scores, axis=-1), self, "probabilities")
+            products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
+        probabilities = rounded(ops.softmax(products, axis=-1), self, "probabilities")
         context = rounded(attention_context(probabilities, value), self, "context")
         outputs = self.output_projection(merge_heads(context))
         return outputs if cache is None else (outputs, cache)
 
-    def training_context(self, inputs, source, bias, seed, rotary=None):
+    def bias_of(self, inputs, source, cache, position, mask, source_mask, causal, graph_form):
+        """The bias of a call that was given none; arguments as `call` has them."""
+        if cache is None:
+            attended, mask = (inputs, mask) if source is None else (source, source_mask)
+            return own_bias(attended, keras_mask(attended, mask), causal, graph_form, self.compute_dtype)
+        if not causal or position is None:
+            return None
+        slots = position + ops.arange(ops.shape(inputs)[1])
+        return hidden_bias(cached_visibility(slots, cache[0].shape[2]), graph_form.mask_value, self.compute_dtype)
+
+    def projected(self, name: str, x, rotary=None):
+        """Queries ("query"), keys or values as the scores have them, but for the scale: [B, S, D] -> [B, S, n * H]."""
+        x = getattr(self, name)(x)
+        if name == "value":
+            return x
+        norm, heads = (
+            (self.query_norm, self.num_heads) if name == "query" else (self.key_norm, self.num_key_value_heads)
+        )
+        return merge_heads(self._turned(self._normed(norm, x, heads), rotary, name))
+
+    def _query(self, project):
+        query = project(self.query)
+        if self.query_norm is None:
+            return split_heads(query * self.scale, self.num_heads)
+        return self._normed(self.query_norm, query, self.num_heads) * self.scale
+
+    def _normed(self, norm, x, heads, training=None):
+        """The heads [B, n, S, H] of queries or keys [B, S, n * H], normed; None for no norm."""
+        if norm is None:
+            return split_heads(x, heads)
+        if self.query_key_norm == "whole":
+            return split_heads(norm(x, training=training), heads)
+        return norm(split_heads(x, heads), training=training)
+
+    def _turned(self, x, rotary, name):
+        return x if rotary is None else rounded(rotate(x, *rotary), self, f"turned_{name}")
+
+    def _scores(self, query, key, scores):
+        products = rounded(attention_scores(query, key), self, "scores")
+        if self.soft_cap is not None:
+            products = rounded(self.soft_cap * ops.tanh(products / self.soft_cap), self, "capped_scores")
+        if scores is None:
+            return products
+        return rounded(products + ops.cast(scores, products.dtype), self, "positioned_scores")
+
+    def training_context(self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None):
         """What the output projection reads, by the kernels that train fastest: [B, S, D] -> [B, S, N*H].
 
         Arguments as in `call`; the bias gets no gradient.
         """
-        if source is None:
+        if seed is None and self.seed_generator is not None:
+            seed = self.seed_generator.next()
+        if source is None and self.query_norm is None:
             query, key, value = self._fused_projection(inputs)
         else:
             # Said aloud: a backward pass that computes this again stands in no call of a layer that would say so.
-            query = split_heads(self.query(inputs, training=True) * self.scale, self.num_heads)
-            key, value = self._key_value(source)
+            query = self._normed(self.query_norm, self.query(inputs, training=True), self.num_heads, True) * self.scale
+            key, value = self._key_value(inputs if source is None else source)
         if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+            query = rotate(query, *rotary)
+        if source_rotary is not None:
+            key = rotate(key, *source_rotary)
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
-        return merge_heads(kernels.attend(attention_scores(query, key), bias, value, self.dropout, seed))
+        return merge_heads(kernels.attend(self._scores(query, key, scores), bias, value, self.dropout, seed))
 
     def _key_value(self, source, project=None):
+        training = None if project else True
         project = project or (lambda layer: layer(source, training=True))
-        return tuple(split_heads(project(layer), self.num_key_value_heads) for layer in (self.key, self.value))
+        key = self._normed(self.key_norm, project(self.key), self.num_key_value_heads, training)
+        return key, split_heads(project(self.value), self.num_key_value_heads)
 
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
@@ -244,4 +337,7 @@ class Attention(KnownKeywords, keras.layers.Layer):
             "scale": self.scale,
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "query_key_norm": self.query_key_norm,
+            "norm_epsilon": self.norm_epsilon,
+            "soft_cap": self.soft_cap,
         }

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
-from tfxformer.layers.quantization.graph_form import DEFAULT, writing_in_force
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, writing_in_force
 
 
 def _lowest(mask_value: float, dtype) -> float:
@@ -62,6 +62,29 @@ def hidden_bias(visible, mask_value: float, dtype="float32"):
     """What a query may not see as a bias on attention scores: bool [B, S, T] -> [B, 1, S, T]."""
     hidden = 1.0 - ops.cast(visible, "float32")
     return MaskBias(mask_value, dtype)(ops.expand_dims(hidden, 1))
+
+
+def own_bias(inputs, mask, causal: bool, graph_form: GraphForm, dtype="float32"):
+    """The bias of attention that was given none: of a Keras mask, and of what is later; None where all see all.
+
+    Args:
+        inputs: [B, T, D], what is attended to.
+        mask: bool [B, T], True at real tokens, or None.
+        causal: bool, whether tokens see themselves and earlier ones only.
+        graph_form, dtype: how it is written, and as what.
+
+    Returns:
+        [B, 1, 1, T], causal [B, 1, T, T], or None.
+    """
+    if not causal:
+        return None if mask is None else padding_bias(mask, graph_form.mask_value, dtype)
+    real = ops.ones_like(inputs[..., 0], "int32") if mask is None else ops.cast(mask, "int32")
+    return hidden_bias(causal_visibility(real), graph_form.mask_value, dtype)
+
+
+def keras_mask(x, given=None):
+    """The mask that Keras layers have put on a tensor (`Embedding(mask_zero=True)`): bool [B, T]; or the given one."""
+    return getattr(x, "_keras_mask", None) if given is None else given
 
 
 def row_slots(padding_mask):
@@ -122,32 +145,6 @@ def windowed(visible, query_positions, key_positions, window: int, causal: bool 
     distance = ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0)  # [S, T]
     near = distance < window if causal else ops.abs(distance) <= window
     return ops.logical_and(visible, ops.expand_dims(near, 0))
-
-
-def alibi_slopes(heads: int) -> np.ndarray:
-    """The slope of each head, float32 [N] (Press et al., 2021, arXiv:2108.12409)."""
-    power = 2 ** int(np.floor(np.log2(heads)))
-    slopes = 2.0 ** (-8.0 / power * np.arange(1, power + 1))
-    # Of a number of heads between powers of two: every second slope of the next power.
-    others = 2.0 ** (-4.0 / power * np.arange(1, 2 * (heads - power), 2))
-    return np.concatenate([slopes, others]).astype(np.float32)
-
-
-def alibi_bias(query_positions, key_positions, heads: int, causal: bool = True):
-    """A bias that falls linearly with distance, 0 for later keys, which no query sees.
-
-    Args:
-        query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
-        heads: int N.
-        causal: bool; False where queries see later keys: the bias then goes on rising, as transformers' does.
-
-    Returns:
-        float32 [B, N, S, T].
-    """
-    distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
-    distance = ops.cast(ops.minimum(distance, 0) if causal else distance, "float32")
-    slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
-    return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]
 
 
 def counted_positions(mask):

@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
-from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, chosen
+from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")
 
@@ -32,7 +32,7 @@ def positions_seen(visible):
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class PositionEmbedding(KnownKeywords, keras.layers.Layer):
+class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """Learned absolute position embeddings.
 
     Args:
@@ -40,7 +40,7 @@ class PositionEmbedding(KnownKeywords, keras.layers.Layer):
         size: int, width D of a row.
         mode: "arange" (0, 1, 2, ...) or "nonpad_cumsum" (`nonpad_positions`).
         padding_id: int, used by "nonpad_cumsum".
-        offset: int, first rows of the table that are not used (OPT), where positions are given.
+        offset: int, first rows of the table that are not used (OPT), but by "nonpad_cumsum".
         initializer: initializer of the table.
 
     Attributes:
@@ -90,7 +90,7 @@ class PositionEmbedding(KnownKeywords, keras.layers.Layer):
             rows = embedding_lookup(self.embeddings, positions, chosen(graph_form).embedding)
             return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
-            rows = self.embeddings[: ops.shape(token_ids)[1]]
+            rows = self.embeddings[self.offset : self.offset + ops.shape(token_ids)[1]]
             return ops.cast(ops.expand_dims(rows, 0), self.compute_dtype)
         rows = ops.take(self.embeddings, nonpad_positions(token_ids, self.padding_id), axis=0)
         return ops.cast(rows, self.compute_dtype)

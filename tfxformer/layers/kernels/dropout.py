@@ -77,6 +77,7 @@ class Dropout(KnownKeywords, keras.layers.Layer):
         self.rate = rate
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
         self.built = True
 
     def call(self, inputs, training=None):

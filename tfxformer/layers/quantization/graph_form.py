@@ -70,6 +70,25 @@ def writing_in_force() -> GraphForm | None:
     return _in_force.get()
 
 
+class WrittenLayer:
+    """Put in front of a Keras layer whose call takes `graph_form`.
+
+    Functional models of version 0.5.0 that continue a backbone's graph call it `numerics`.
+    """
+
+    def __call__(self, *args, **kwargs):
+        if "numerics" in kwargs:
+            kwargs["graph_form"] = kwargs.pop("numerics")
+        return super().__call__(*args, **kwargs)
+
+
+def call_written(layer, *inputs, graph_form: GraphForm, **arguments):
+    """A layer's call, written as `graph_form` says where it is one of ours; another takes the inputs alone."""
+    if isinstance(layer, WrittenLayer):
+        return layer(*inputs, graph_form=graph_form, **arguments)
+    return layer(*inputs)
+
+
 def chosen(graph_form: GraphForm) -> GraphForm:
     """The form that a layer was given; where it is the default, the one in force."""
     return _in_force.get() or graph_form if graph_form == DEFAULT else graph_form

@@ -132,7 +132,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         Raises:
             ValueError: naming the tasks that are.
         """
-        kind = "decoder" if config.encoder is None else "encoder"
+        kind = "encoder" if "encoder" in config.stacks else "decoder"
         if cls.backbone_kind not in (None, kind):
             raise ValueError(WRONG_BACKBONES[cls.backbone_kind].format(task=cls.__name__))
 

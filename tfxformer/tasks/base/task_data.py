@@ -90,7 +90,7 @@ class TaskData:
         """What arrays may hold: ids that the model's tables have, and labels that its outputs have."""
         config = self.backbone.config
         mask = Limit(0, 1, "1 at tokens and 0 at padding")
-        if config.decoder is not None:
+        if "decoder" in config.stacks:
             mask = Limit(0, None, "0 at padding and the number of the document at tokens")
         inputs = {
             "token_ids": Limit(0, config.vocabulary_size - 1, "ids of the vocabulary"),
@@ -98,7 +98,7 @@ class TaskData:
             "segment_ids": Limit(0, max(0, config.token_types - 1), "the segments that the model knows"),
         }
         targets = of_sparse_losses(self.target_limits(), self.loss if self.compiled else self.default_loss())
-        return Limits(inputs, targets, self._maximum if config.stack.positions == "learned" else None)
+        return Limits(inputs, targets, self._maximum if self.backbone.stack.has_position_table else None)
 
     def target_limits(self) -> Limit | dict | None:
         """The `Limit` of label ids, a dict of them by output; None, as here, where targets are no ids."""

@@ -88,7 +88,7 @@ class ReplacedTokenDetection(MaskedLM):
         config = backbone.config
         return {
             "discriminator": ReplacedTokenHead(
-                config.heads.classifier_activation or config.encoder.activation,
+                config.heads.classifier_activation or config.encoder.feed_forward.activation,
                 keras.initializers.TruncatedNormal(stddev=config.initializer_range),
                 dtype=backbone.dtype_policy,
                 name="replaced_token_head",
@@ -188,18 +188,18 @@ def generator_config(config, size: float):
     """
     if not isinstance(size, (int, float)):
         raise TypeError(f"generator_size is a {type(size).__name__}: wanted a share of the encoder's width, up to 1.")
-    heads = round(config.encoder.num_heads * size)
+    heads = round(config.encoder.heads * size)
     width = heads * config.encoder.head_width
     if not 0 < size <= 1 or not heads:
         raise ValueError(
-            f"generator_size={size} of {config.encoder.num_heads} heads leaves {heads}: give a share up to 1 that "
-            f"leaves one, at least {1 / config.encoder.num_heads:.3g}."
+            f"generator_size={size} of {config.encoder.heads} heads leaves {heads}: give a share up to 1 that "
+            f"leaves one, at least {1 / config.encoder.heads:.3g}."
         )
     return config.replace(
         embedding_size=config.table_size,
         encoder__hidden_size=width,
-        encoder__num_heads=heads,
-        encoder__feed_forward_size=max(1, round(config.encoder.feed_forward_size * size)),
+        encoder__attention__heads=heads,
+        encoder__feed_forward__size=max(1, round(config.encoder.feed_forward.size * size)),
         heads__pooler=False,
     )
 

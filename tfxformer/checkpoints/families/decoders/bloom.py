@@ -3,18 +3,27 @@
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
-from tfxformer.checkpoints.family import Family, Head, Key, Rule
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
+from tfxformer.layers import Scores
 
 
 def _read_sizes(reference: Mapping) -> dict:
     size = reference.get("n_embed") or reference.get("hidden_size") or 64
-    return {"decoder.hidden_size": size, "decoder.feed_forward_size": 4 * size}
+    return {"decoder.hidden_size": size, "decoder.feed_forward.size": 4 * size}
 
 
 def block(config, index: int) -> str:
     """The reference's module of a block."""
     return f"h.{index}"
 
+
+BLOCK = {
+    **fused_attention("self_attention"),
+    "attention_norm": "input_layernorm",
+    "feed_forward/expand": "mlp.dense_h_to_4h",
+    "feed_forward/output": "mlp.dense_4h_to_h",
+    "feed_forward_norm": "post_attention_layernorm",
+}
 
 FAMILY = Family(
     name="bloom",
@@ -25,8 +34,8 @@ FAMILY = Family(
         "vocabulary_size": Key("vocab_size", 250880),
         "initializer_range": Key("initializer_range", 0.02),
         "decoder.num_layers": Key("n_layer", 2, ("num_hidden_layers",)),
-        "decoder.num_heads": Key("n_head", 8, ("num_attention_heads",)),
-        "decoder.norm_epsilon": Key("layer_norm_epsilon", 1e-5),
+        "decoder.attention.heads": Key("n_head", 8, ("num_attention_heads",)),
+        "decoder.norm.epsilon": Key("layer_norm_epsilon", 1e-5),
         "decoder.max_positions": Key("seq_length", 2048),  # trained length; ALiBi has no table
         "decoder.dropout": Key("hidden_dropout", 0.0),
         "decoder.attention_dropout": Key("attention_dropout", 0.0),
@@ -34,10 +43,10 @@ FAMILY = Family(
     },
     fixed={
         **PRE_NORM,
-        "decoder.embedding_norm": True,
+        "decoder.norm.embedding": True,
         "decoder.embedding_dropout": 0.0,
-        "decoder.activation": "gelu_new",  # its own tanh form
-        "decoder.positions": "alibi",
+        "decoder.feed_forward.activation": "gelu_new",  # its own tanh form
+        "decoder.attention.scores": Scores("alibi"),
     },
     rules=(
         Rule(("hidden_size", "n_embed"), _read_sizes, lambda config: {"hidden_size": config.decoder.hidden_size}),
@@ -50,14 +59,7 @@ FAMILY = Family(
         "embedding_norm": "word_embeddings_layernorm",
         "final_norm": "ln_f",
     },
-    block=block,
-    block_modules={
-        **fused_attention("self_attention"),
-        "attention_norm": "input_layernorm",
-        "feed_forward/expand": "mlp.dense_h_to_4h",
-        "feed_forward/output": "mlp.dense_4h_to_h",
-        "feed_forward_norm": "post_attention_layernorm",
-    },
+    blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("BloomForCausalLM", {"language_model_head": "lm_head"}),
         "text-classification": Head("BloomForSequenceClassification", {"classifier/output": "score"}),

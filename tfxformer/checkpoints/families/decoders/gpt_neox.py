@@ -3,24 +3,32 @@
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
-from tfxformer.checkpoints.family import Family, Head, Key, Rule
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 from tfxformer.checkpoints.rope import rope_rule
 
 
 def _read_residual(reference: Mapping) -> dict:
     parallel = reference.get("use_parallel_residual", True)
-    return {"decoder.norm_position": "parallel" if parallel else "pre"}
+    return {"decoder.norm.placement": "parallel" if parallel else "pre"}
 
 
 def _write_residual(config) -> dict:
-    return {"use_parallel_residual": config.decoder.norm_position == "parallel"}
+    return {"use_parallel_residual": config.decoder.norm.placement == "parallel"}
 
 
 def block(config, index: int) -> str:
     """The reference's module of a block."""
     return f"layers.{index}"
 
+
+BLOCK = {
+    **fused_attention("attention"),
+    "attention_norm": "input_layernorm",
+    "feed_forward/expand": "mlp.dense_h_to_4h",
+    "feed_forward/output": "mlp.dense_4h_to_h",
+    "feed_forward_norm": "post_attention_layernorm",
+}
 
 FAMILY = Family(
     name="gpt_neox",
@@ -32,17 +40,17 @@ FAMILY = Family(
         "initializer_range": Key("initializer_range", 0.02),
         "decoder.num_layers": Key("num_hidden_layers", 44),
         "decoder.hidden_size": Key("hidden_size", 6144),
-        "decoder.num_heads": Key("num_attention_heads", 64),
-        "decoder.feed_forward_size": Key("intermediate_size", 24576),
-        "decoder.activation": Key("hidden_act", "gelu"),
-        "decoder.norm_epsilon": Key("layer_norm_eps", 1e-5),
+        "decoder.attention.heads": Key("num_attention_heads", 64),
+        "decoder.feed_forward.size": Key("intermediate_size", 24576),
+        "decoder.feed_forward.activation": Key("hidden_act", "gelu"),
+        "decoder.norm.epsilon": Key("layer_norm_eps", 1e-5),
         "decoder.max_positions": Key("max_position_embeddings", 2048),
         "decoder.dropout": Key("hidden_dropout", 0.0),
         "decoder.attention_dropout": Key("attention_dropout", 0.0),
-        "decoder.attention_bias": Key("attention_bias", True),
+        "decoder.attention.bias": Key("attention_bias", True),
         "heads.tied": Key("tie_word_embeddings", False),
     },
-    fixed={**PRE_NORM, "decoder.positions": "rotary"},
+    fixed=PRE_NORM,
     rules=(
         Rule(("use_parallel_residual",), _read_residual, _write_residual),
         rope_rule(2048, base="rotary_emb_base", fraction="rotary_pct", default_fraction=0.25),
@@ -50,14 +58,7 @@ FAMILY = Family(
         CAUSAL,
     ),
     modules={"token_embedding": "embed_in", "final_norm": "final_layer_norm"},
-    block=block,
-    block_modules={
-        **fused_attention("attention"),
-        "attention_norm": "input_layernorm",
-        "feed_forward/expand": "mlp.dense_h_to_4h",
-        "feed_forward/output": "mlp.dense_4h_to_h",
-        "feed_forward_norm": "post_attention_layernorm",
-    },
+    blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("GPTNeoXForCausalLM", {"language_model_head": Module("embed_out", also=("lm_head",))}),
         "text-classification": Head("GPTNeoXForSequenceClassification", {"classifier/output": "score"}),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
-from tfxformer.checkpoints.family import Family, Head, Key, Rule
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
 
@@ -15,8 +15,8 @@ def heads_rule(groups: int | None) -> Rule:
         heads, size = reference.get("num_attention_heads") or 32, reference.get("hidden_size") or 4096
         key_value_heads, width = reference.get("num_key_value_heads", groups), reference.get("head_dim")
         return {
-            "decoder.num_key_value_heads": None if key_value_heads == heads else key_value_heads,
-            "decoder.head_size": None if width is not None and width * heads == size else width,
+            "decoder.attention.key_value_heads": None if key_value_heads == heads else key_value_heads,
+            "decoder.attention.width": None if width is not None and width * heads == size else width,
         }
 
     def write(config) -> dict:
@@ -31,22 +31,21 @@ KEYS = {
     "initializer_range": Key("initializer_range", 0.02),
     "decoder.num_layers": Key("num_hidden_layers", 32),
     "decoder.hidden_size": Key("hidden_size", 4096),
-    "decoder.num_heads": Key("num_attention_heads", 32),
-    "decoder.feed_forward_size": Key("intermediate_size", 11008),
-    "decoder.activation": Key("hidden_act", "silu"),
-    "decoder.norm_epsilon": Key("rms_norm_eps", 1e-6),
+    "decoder.attention.heads": Key("num_attention_heads", 32),
+    "decoder.feed_forward.size": Key("intermediate_size", 11008),
+    "decoder.feed_forward.activation": Key("hidden_act", "silu"),
+    "decoder.norm.epsilon": Key("rms_norm_eps", 1e-6),
     "decoder.max_positions": Key("max_position_embeddings", 2048),
     "decoder.attention_dropout": Key("attention_dropout", 0.0),
-    "decoder.attention_bias": Key("attention_bias", False),
-    "decoder.feed_forward_bias": Key("mlp_bias", False),
+    "decoder.attention.bias": Key("attention_bias", False),
+    "decoder.feed_forward.bias": Key("mlp_bias", False),
     "heads.tied": Key("tie_word_embeddings", False),
 }
 
 FIXED = {
     **PRE_NORM,
-    "decoder.norm": "rms",
-    "decoder.gated": True,
-    "decoder.positions": "rotary",
+    "decoder.norm.kind": "rms",
+    "decoder.feed_forward.gated": True,
     "decoder.dropout": 0.0,
 }
 
@@ -91,15 +90,18 @@ FAMILY = Family(
     rules=(heads_rule(None), rope_rule(2048), padding_rule(eos=2), CAUSAL),
     required=REQUIRED,
     modules={"token_embedding": "embed_tokens", "final_norm": "norm"},
-    block=block,
-    block_modules=BLOCK,
+    blocks={"decoder": Blocks(block, BLOCK)},
     heads=heads("Llama"),
     other_heads=("qa_outputs",),
 )
 
 
 def _read_window(reference) -> dict:
-    return {"decoder.sliding_window": reference.get("sliding_window", 4096)}
+    return {"decoder.attention.window": reference.get("sliding_window", 4096)}
+
+
+def _write_window(config) -> dict:
+    return {"sliding_window": config.decoder.attention_of(0).window}
 
 
 MISTRAL = replace(
@@ -108,16 +110,16 @@ MISTRAL = replace(
     architecture="MistralModel",
     keys={
         **{path: key for path, key in KEYS.items() if "bias" not in path},
-        "decoder.feed_forward_size": Key("intermediate_size", 14336),
+        "decoder.feed_forward.size": Key("intermediate_size", 14336),
         "decoder.max_positions": Key("max_position_embeddings", 131072),
     },
-    fixed={**FIXED, "decoder.attention_bias": False, "decoder.feed_forward_bias": False},
+    fixed={**FIXED, "decoder.attention.bias": False, "decoder.feed_forward.bias": False},
     rules=(
         heads_rule(8),
         rope_rule(131072),
         padding_rule(eos=2),
         CAUSAL,
-        Rule(("sliding_window",), _read_window, lambda config: {"sliding_window": config.decoder.sliding_window}),
+        Rule(("sliding_window",), _read_window, _write_window),
     ),
     heads=heads("Mistral"),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
-from tfxformer.checkpoints.family import Family, Head, Key, Rule
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 
 _UNUSED_ROWS = 2  # of the position table
 
@@ -19,16 +19,16 @@ def _write_positions(config) -> dict:
 def _read_norms(reference: Mapping) -> dict:
     before = reference.get("do_layer_norm_before", True)
     return {
-        "decoder.norm_position": "pre" if before else "post",
-        "decoder.final_norm": before and not reference.get("_remove_final_layer_norm", False),
+        "decoder.norm.placement": "pre" if before else "post",
+        "decoder.norm.final": before and not reference.get("_remove_final_layer_norm", False),
     }
 
 
 def _write_norms(config) -> dict:
-    before = config.decoder.norm_position == "pre"
+    before = config.decoder.norm.placement == "pre"
     return {
         "do_layer_norm_before": before,
-        "_remove_final_layer_norm": before and not config.decoder.final_norm,
+        "_remove_final_layer_norm": before and not config.decoder.norm.final,
     }
 
 
@@ -43,6 +43,17 @@ def block(config, index: int) -> str:
     return f"decoder.layers.{index}"
 
 
+BLOCK = {
+    "self_attention/query": "self_attn.q_proj",
+    "self_attention/key": "self_attn.k_proj",
+    "self_attention/value": "self_attn.v_proj",
+    "self_attention/output": "self_attn.out_proj",
+    "attention_norm": "self_attn_layer_norm",
+    "feed_forward/expand": "fc1",
+    "feed_forward/output": "fc2",
+    "feed_forward_norm": "final_layer_norm",
+}
+
 FAMILY = Family(
     name="opt",
     prefix="model.",
@@ -53,21 +64,20 @@ FAMILY = Family(
         "initializer_range": Key("init_std", 0.02),
         "decoder.num_layers": Key("num_hidden_layers", 12),
         "decoder.hidden_size": Key("hidden_size", 768),
-        "decoder.num_heads": Key("num_attention_heads", 12),
-        "decoder.feed_forward_size": Key("ffn_dim", 3072),
-        "decoder.activation": Key("activation_function", "relu"),
+        "decoder.attention.heads": Key("num_attention_heads", 12),
+        "decoder.feed_forward.size": Key("ffn_dim", 3072),
+        "decoder.feed_forward.activation": Key("activation_function", "relu"),
         "decoder.dropout": Key("dropout", 0.1),
         "decoder.attention_dropout": Key("attention_dropout", 0.0),
-        "decoder.attention_bias": Key("enable_bias", True),
-        "decoder.feed_forward_bias": Key("enable_bias", True),
+        "decoder.attention.bias": Key("enable_bias", True),
+        "decoder.feed_forward.bias": Key("enable_bias", True),
         "heads.tied": Key("tie_word_embeddings", True),
     },
     fixed={
         **PRE_NORM,
         "embedding_projection_bias": False,
-        "decoder.norm_epsilon": 1e-5,
+        "decoder.norm.epsilon": 1e-5,
         "decoder.embedding_dropout": 0.0,
-        "decoder.positions": "learned",
         "decoder.position_offset": _UNUSED_ROWS,
     },
     rules=(
@@ -85,17 +95,7 @@ FAMILY = Family(
         "final_norm": "decoder.final_layer_norm",
         "output_projection": "decoder.project_out",
     },
-    block=block,
-    block_modules={
-        "self_attention/query": "self_attn.q_proj",
-        "self_attention/key": "self_attn.k_proj",
-        "self_attention/value": "self_attn.v_proj",
-        "self_attention/output": "self_attn.out_proj",
-        "attention_norm": "self_attn_layer_norm",
-        "feed_forward/expand": "fc1",
-        "feed_forward/output": "fc2",
-        "feed_forward_norm": "final_layer_norm",
-    },
+    blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("OPTForCausalLM", {"language_model_head": "lm_head"}),
         "text-classification": Head("OPTForSequenceClassification", {"classifier/output": "score"}),

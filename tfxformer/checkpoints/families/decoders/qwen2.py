@@ -26,19 +26,19 @@ def _read_windows(reference: Mapping) -> dict:
             f"config.json says layer_types={types} for {layers} layers with sliding_window={window!r}; tfxformer wants "
             f"{_FULL!r} or (with a window) {_SLIDING!r} for each."
         )
-    windowed = tuple(kind == _SLIDING for kind in types)
-    return {
-        "decoder.sliding_window": window if any(windowed) else None,
-        "decoder.windowed_layers": None if len(set(windowed)) == 1 else windowed,
-    }
+    if len(set(types)) == 1:
+        return {"decoder.attention.window": window if types[0] == _SLIDING else None}
+    kinds = ["sliding" if kind == _SLIDING else "full" for kind in types]
+    return {"decoder.attention.full": {}, "decoder.attention.sliding": {"window": window}, "decoder.pattern": kinds}
 
 
 def _write_windows(config) -> dict:
     stack = config.decoder
-    windowed = [stack.has_window(layer) for layer in range(stack.num_layers)]
+    windows = [stack.attention_of(layer).window for layer in range(stack.num_layers)]
+    windowed = [window is not None for window in windows]
     return {
         "use_sliding_window": any(windowed),
-        "sliding_window": stack.sliding_window,
+        "sliding_window": next((window for window in windows if window is not None), None),
         "max_window_layers": windowed.index(True) if any(windowed) else stack.num_layers,
         "layer_types": [_SLIDING if one else _FULL for one in windowed],
     }
@@ -51,10 +51,10 @@ FAMILY = replace(
     keys={
         **llama.MISTRAL.keys,
         "vocabulary_size": Key("vocab_size", 151936),
-        "decoder.feed_forward_size": Key("intermediate_size", 22016),
+        "decoder.feed_forward.size": Key("intermediate_size", 22016),
         "decoder.max_positions": Key("max_position_embeddings", 32768),
     },
-    fixed={**llama.MISTRAL.fixed, "decoder.attention_bias": True, "decoder.attention_output_bias": False},
+    fixed={**llama.MISTRAL.fixed, "decoder.attention.bias": True, "decoder.attention.output_bias": False},
     rules=(
         llama.heads_rule(32),
         rope_rule(32768),

@@ -11,9 +11,9 @@ from tfxformer.checkpoints.layout import Module
 HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
 
 PRE_NORM = {
-    "decoder.norm_position": "pre",
-    "decoder.embedding_norm": False,
-    "decoder.final_norm": True,
+    "decoder.norm.placement": "pre",
+    "decoder.norm.embedding": False,
+    "decoder.norm.final": True,
     "heads.classifier_bias": False,
 }
 
@@ -40,7 +40,7 @@ def _read_causal(reference: Mapping) -> dict:
     stated = reference.get("is_causal", True)
     if stated is not None and not isinstance(stated, bool):
         raise CheckpointError(f"config.json says is_causal={stated!r}; wanted true or false.")
-    return {"decoder.causal": bool(stated)}  # null is false, as transformers reads it
+    return {"decoder.attention.causal": bool(stated)}  # null is false, as transformers reads it
 
 
 # Whether tokens see earlier ones only; a key of every decoder of transformers, written only where it says no.

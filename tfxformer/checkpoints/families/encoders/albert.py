@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tfxformer.checkpoints.families.encoders import bert
-from tfxformer.checkpoints.family import Head, Key
+from tfxformer.checkpoints.family import Blocks, Head, Key
 
 
 def block(config, index: int) -> str:
@@ -17,9 +17,9 @@ _KEYS = {
     "vocabulary_size": Key("vocab_size", 30000),
     "embedding_size": Key("embedding_size", 128),
     "encoder.hidden_size": Key("hidden_size", 4096),
-    "encoder.num_heads": Key("num_attention_heads", 64),
-    "encoder.feed_forward_size": Key("intermediate_size", 16384),
-    "encoder.activation": Key("hidden_act", "gelu_new"),
+    "encoder.attention.heads": Key("num_attention_heads", 64),
+    "encoder.feed_forward.size": Key("intermediate_size", 16384),
+    "encoder.feed_forward.activation": Key("hidden_act", "gelu_new"),
     "encoder.dropout": Key("hidden_dropout_prob", 0.0),
     "encoder.attention_dropout": Key("attention_probs_dropout_prob", 0.0),
     "encoder.layer_groups": Key("num_hidden_groups", 1),
@@ -33,6 +33,17 @@ MASKED_LM = {
     "masked_lm_bias": "predictions",
 }
 
+BLOCK = {
+    "self_attention/query": "attention.query",
+    "self_attention/key": "attention.key",
+    "self_attention/value": "attention.value",
+    "self_attention/output": "attention.dense",
+    "attention_norm": "attention.LayerNorm",
+    "feed_forward/expand": "ffn",
+    "feed_forward/output": "ffn_output",
+    "feed_forward_norm": "full_layer_layer_norm",
+}
+
 FAMILY = replace(
     bert.FAMILY,
     name="albert",
@@ -44,17 +55,7 @@ FAMILY = replace(
         "embedding_projection": True,
     },
     modules={**bert.EMBEDDINGS, "embedding_projection": "encoder.embedding_hidden_mapping_in"},
-    block=block,
-    block_modules={
-        "self_attention/query": "attention.query",
-        "self_attention/key": "attention.key",
-        "self_attention/value": "attention.value",
-        "self_attention/output": "attention.dense",
-        "attention_norm": "attention.LayerNorm",
-        "feed_forward/expand": "ffn",
-        "feed_forward/output": "ffn_output",
-        "feed_forward_norm": "full_layer_layer_norm",
-    },
+    blocks={"encoder": Blocks(block, BLOCK)},
     pooler="pooler",
     heads={
         "text-classification": Head("AlbertForSequenceClassification", {"classifier/output": "classifier"}),

@@ -5,7 +5,7 @@ ERNIE (Sun et al., 2019, arXiv:1907.12412) is the same model where it has no tas
 
 from dataclasses import replace
 
-from tfxformer.checkpoints.family import Family, Head, Key
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key
 
 KEYS = {
     "vocabulary_size": Key("vocab_size", 30522),
@@ -14,10 +14,10 @@ KEYS = {
     "initializer_range": Key("initializer_range", 0.02),
     "encoder.num_layers": Key("num_hidden_layers", 12),
     "encoder.hidden_size": Key("hidden_size", 768),
-    "encoder.num_heads": Key("num_attention_heads", 12),
-    "encoder.feed_forward_size": Key("intermediate_size", 3072),
-    "encoder.activation": Key("hidden_act", "gelu"),
-    "encoder.norm_epsilon": Key("layer_norm_eps", 1e-12),
+    "encoder.attention.heads": Key("num_attention_heads", 12),
+    "encoder.feed_forward.size": Key("intermediate_size", 3072),
+    "encoder.feed_forward.activation": Key("hidden_act", "gelu"),
+    "encoder.norm.epsilon": Key("layer_norm_eps", 1e-12),
     "encoder.max_positions": Key("max_position_embeddings", 512),
     "encoder.dropout": Key("hidden_dropout_prob", 0.1),
     "encoder.attention_dropout": Key("attention_probs_dropout_prob", 0.1),
@@ -27,14 +27,14 @@ KEYS = {
 FIXED = {
     "embedding_size": None,
     "embedding_projection": None,
-    "encoder.num_key_value_heads": None,
-    "encoder.head_size": None,
-    "encoder.gated": False,
-    "encoder.attention_bias": True,
-    "encoder.feed_forward_bias": True,
-    "encoder.norm_position": "post",
-    "encoder.embedding_norm": True,
-    "encoder.final_norm": False,
+    "encoder.attention.key_value_heads": None,
+    "encoder.attention.width": None,
+    "encoder.feed_forward.gated": False,
+    "encoder.attention.bias": True,
+    "encoder.feed_forward.bias": True,
+    "encoder.norm.placement": "post",
+    "encoder.norm.embedding": True,
+    "encoder.norm.final": False,
     "encoder.position_mode": "arange",
     "encoder.layer_groups": None,
     "encoder.layers_per_group": 1,
@@ -87,8 +87,7 @@ FAMILY = Family(
     fixed=FIXED,
     required=REQUIRED,
     modules=EMBEDDINGS,
-    block=block,
-    block_modules=BLOCK,
+    blocks={"encoder": Blocks(block, BLOCK)},
     pooler="pooler.dense",
     heads={
         "text-classification": Head("BertForSequenceClassification", {"classifier/output": "classifier"}),

@@ -1,7 +1,7 @@
 """DistilBERT (Sanh et al., 2019, arXiv:1910.01108)."""
 
 from tfxformer.checkpoints.families.encoders import bert
-from tfxformer.checkpoints.family import Family, Head, Key
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key
 
 KEYS = {
     "vocabulary_size": Key("vocab_size", 30522),
@@ -9,9 +9,9 @@ KEYS = {
     "initializer_range": Key("initializer_range", 0.02),
     "encoder.num_layers": Key("n_layers", 6, ("num_hidden_layers",)),
     "encoder.hidden_size": Key("dim", 768, ("hidden_size",)),
-    "encoder.num_heads": Key("n_heads", 12, ("num_attention_heads",)),
-    "encoder.feed_forward_size": Key("hidden_dim", 3072),
-    "encoder.activation": Key("activation", "gelu"),
+    "encoder.attention.heads": Key("n_heads", 12, ("num_attention_heads",)),
+    "encoder.feed_forward.size": Key("hidden_dim", 3072),
+    "encoder.feed_forward.activation": Key("activation", "gelu"),
     "encoder.max_positions": Key("max_position_embeddings", 512),
     "encoder.dropout": Key("dropout", 0.1),
     "encoder.attention_dropout": Key("attention_dropout", 0.1),
@@ -24,6 +24,17 @@ def block(config, index: int) -> str:
     return f"transformer.layer.{index}"
 
 
+BLOCK = {
+    "self_attention/query": "attention.q_lin",
+    "self_attention/key": "attention.k_lin",
+    "self_attention/value": "attention.v_lin",
+    "self_attention/output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "feed_forward/expand": "ffn.lin1",
+    "feed_forward/output": "ffn.lin2",
+    "feed_forward_norm": "output_layer_norm",
+}
+
 FAMILY = Family(
     name="distilbert",
     prefix="distilbert.",
@@ -32,23 +43,13 @@ FAMILY = Family(
     fixed={
         **bert.FIXED,
         "token_types": 0,
-        "encoder.norm_epsilon": 1e-12,  # hard-coded in the reference
+        "encoder.norm.epsilon": 1e-12,  # hard-coded in the reference
         "heads.pooler": False,
         "heads.classifier_activation": "relu",
     },
     required={"tie_word_embeddings": (True, None)},
     modules={name: module for name, module in bert.EMBEDDINGS.items() if name != "segment_embedding"},
-    block=block,
-    block_modules={
-        "self_attention/query": "attention.q_lin",
-        "self_attention/key": "attention.k_lin",
-        "self_attention/value": "attention.v_lin",
-        "self_attention/output": "attention.out_lin",
-        "attention_norm": "sa_layer_norm",
-        "feed_forward/expand": "ffn.lin1",
-        "feed_forward/output": "ffn.lin2",
-        "feed_forward_norm": "output_layer_norm",
-    },
+    blocks={"encoder": Blocks(block, BLOCK)},
     heads={
         "text-classification": Head(
             "DistilBertForSequenceClassification",

@@ -9,8 +9,8 @@ _KEYS = {
     **bert.KEYS,
     "embedding_size": Key("embedding_size", 128),
     "encoder.hidden_size": Key("hidden_size", 256),
-    "encoder.num_heads": Key("num_attention_heads", 4),
-    "encoder.feed_forward_size": Key("intermediate_size", 1024),
+    "encoder.attention.heads": Key("num_attention_heads", 4),
+    "encoder.feed_forward.size": Key("intermediate_size", 1024),
 }
 
 FAMILY = replace(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import EncoderBlock, GraphForm, padding_bias
+from tfxformer.layers import GraphForm, TransformerBlock, padding_bias
 from tfxformer.layers.quantization.graph_form import DEFAULT
 
 B, S, D = 3, 6, 8
@@ -15,11 +15,11 @@ INPUTS = np.random.default_rng(0).normal(size=(B, S, D)).astype("float32")
 BIAS = np.asarray(padding_bias(np.array([[1] * 6, [1] * 4 + [0] * 2, [1] * 6]), -1e9))
 
 
-def make(norm_position="post", activation="gelu", gated=False, attention_dropout=0.0, dtype=None, seed=0, **arguments):
-    layer = EncoderBlock(
+def make(norm_placement="post", activation="gelu", gated=False, attention_dropout=0.0, dtype=None, seed=0, **arguments):
+    layer = TransformerBlock(
         {"num_heads": 2, "head_size": 4, "dropout": attention_dropout},
         {"size": 10, "activation": activation, "gated": gated},
-        norm_position=norm_position,
+        norm_placement=norm_placement,
         norm_epsilon=1e-3,
         dtype=dtype,
         name="block",
@@ -56,7 +56,7 @@ def reference(layer, x, bias):
             inner = np.maximum(dense("feed_forward/gate", x), 0.0) * dense("feed_forward/expand", x)
         return dense("feed_forward/output", inner)
 
-    if layer.norm_position == "pre":
+    if layer.norm_placement == "pre":
         x = x + attend(norm("attention_norm", x))
         return x + feed_forward(norm("feed_forward_norm", x))
     x = norm("attention_norm", x + attend(x))
@@ -65,9 +65,9 @@ def reference(layer, x, bias):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
-def test_equals_numpy(norm_position, gated, training, plain_kernels):
-    layer = make(norm_position, "relu", gated)
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
+def test_equals_numpy(norm_placement, gated, training, plain_kernels):
+    layer = make(norm_placement, "relu", gated)
     wanted = reference(layer, INPUTS, BIAS)
     np.testing.assert_allclose(np.asarray(layer(INPUTS, bias=BIAS, training=training)), wanted, atol=5e-6)
     product = layer(INPUTS, bias=BIAS, graph_form=GraphForm(layer_norm="product"))
@@ -75,9 +75,9 @@ def test_equals_numpy(norm_position, gated, training, plain_kernels):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
-def test_first_row_alone(norm_position, training, plain_kernels):
-    layer = make(norm_position)
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
+def test_first_row_alone(norm_placement, training, plain_kernels):
+    layer = make(norm_placement)
     whole = np.asarray(layer(INPUTS, bias=BIAS, training=training))
     first = np.asarray(layer(INPUTS, bias=BIAS, training=training, first_only=True))
     assert first.shape == (B, 1, D)
@@ -86,9 +86,9 @@ def test_first_row_alone(norm_position, training, plain_kernels):
     assert symbolic.shape == (None, 1, D)
 
 
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
-def test_battery(norm_position):
-    batteries.check_layer(lambda policy: make(norm_position, gated=True, dtype=policy), INPUTS, bias=BIAS)
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
+def test_battery(norm_placement):
+    batteries.check_layer(lambda policy: make(norm_placement, gated=True, dtype=policy), INPUTS, bias=BIAS)
 
 
 def gradients(layer, inputs=INPUTS, training=True, compiled=False):
@@ -113,10 +113,10 @@ def reset(layer):
     return layer
 
 
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
-def test_training_gradients_equal_inference_gradients(norm_position):
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
+def test_training_gradients_equal_inference_gradients(norm_placement):
     """The training kernels (XLA clusters where there are only CPUs) against automatic gradients of the plain graph."""
-    layer = make(norm_position)
+    layer = make(norm_placement)
     for kernel, plain in zip(gradients(layer), gradients(layer, training=False), strict=True):
         np.testing.assert_allclose(kernel, plain, atol=3e-5)
 
@@ -148,10 +148,10 @@ def test_checkpointing_under_xla(plain_kernels):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-@pytest.mark.parametrize("norm_position", ["post", "pre"])
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "stochastic_depth"])
-def test_random_only_in_training(norm_position, rate, plain_kernels):
-    layer, plain = reset(make(norm_position, **{rate: 0.5})), make(norm_position)  # six coins may fall alike twice
+def test_random_only_in_training(norm_placement, rate, plain_kernels):
+    layer, plain = reset(make(norm_placement, **{rate: 0.5})), make(norm_placement)  # six coins may fall alike twice
     wanted = np.asarray(plain(INPUTS, bias=BIAS))
     np.testing.assert_array_equal(np.asarray(layer(INPUTS, bias=BIAS)), wanted)
     first, second = (np.asarray(layer(INPUTS, bias=BIAS, training=True)) for _ in range(2))
@@ -176,6 +176,6 @@ def test_all_padding_is_finite_in_half_precision():
     assert np.isfinite(np.asarray(layer(INPUTS, bias=bias))).all()
 
 
-def test_unknown_norm_position():
+def test_unknown_norm_placement():
     with pytest.raises(ValueError, match="Unknown norm position 'sandwich'; known: post, pre"):
         make("sandwich")

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 # Path of a switch -> the values that the model computes. What is not listed it computes in all of its values.
 ENCODER = {
-    "encoder.causal": (True,),  # a decoder's switch: an encoder's tokens see all others
-    "encoder.sliding_window": (None,),
-    "encoder.windowed_layers": (None,),
-    "encoder.norm_position": ("post", "pre"),
-    "encoder.positions": ("learned",),
-    "encoder.rotary": (None,),
-    "encoder.position_offset": (0,),
-    "embedding_projection_bias": (True,),
-    "output_projection": (False,),
     "heads.tied": (True,),  # a masked-language head reads the token table in reverse
+    "heads.logit_scale": (1.0,),
+    "heads.logit_soft_cap": (None,),
 }
 DECODER = {
     "decoder.position_mode": ("arange",),
@@ -36,7 +29,9 @@ def check_switches(config, model: str) -> None:
         ValueError: naming every such switch, its value, and those that the model computes.
     """
     stack, computed = {"Encoder": ("encoder", ENCODER), "Decoder": ("decoder", DECODER)}[model]
-    if getattr(config, stack) is None:
+    if len(config.stacks) > 1:
+        raise ValueError("This config has an encoder and a decoder: no model computes both together yet.")
+    if stack not in config.stacks:
         other = "Decoder" if stack == "encoder" else "Encoder"
         raise ValueError(
             f"This config has no {stack}, which the {model} is made of: make a {other}, or tfxformer.build."

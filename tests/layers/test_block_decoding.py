@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from tfxformer.layers import DecoderBlock, GraphForm, RotaryPositions
-from tfxformer.layers.attention.masks import alibi_bias, causal_visibility, hidden_bias
+from tfxformer.layers import GraphForm, RotaryPositions, TransformerBlock
+from tfxformer.layers.attention.masks import causal_visibility, hidden_bias
+from tfxformer.layers.attention.position_scores import alibi_bias
 from tfxformer.layers.attention.rotary import Rotary
 
 B, S, D, N, H, T = 3, 6, 8, 4, 6, 9  # D is not N * H
@@ -23,10 +24,10 @@ TURNS = tuple(np.asarray(x) for x in RotaryPositions(ROTARY, H)(SLOTS))
 
 
 def make(
-    norm_position="pre", norm="layer", groups=2, gated=False, activation="relu", attention_dropout=0.0, dtype=None,
+    norm_placement="pre", norm="layer", groups=2, gated=False, activation="relu", attention_dropout=0.0, dtype=None,
     seed=0, bias=True, **arguments,
 ):  # fmt: skip
-    layer = DecoderBlock(
+    layer = TransformerBlock(
         {
             "num_heads": N,
             "head_size": H,
@@ -36,7 +37,7 @@ def make(
             "dropout": attention_dropout,
         },
         {"size": 10, "activation": activation, "gated": gated, "use_bias": bias},
-        norm_position=norm_position,
+        norm_placement=norm_placement,
         norm=norm,
         norm_epsilon=1e-3,
         dtype=dtype,
@@ -94,7 +95,7 @@ class Reference:
         x = x.astype("float64")
         crosses = source is not None
         no_bias = np.zeros((1, 1, 1, 1))
-        if self.layer.norm_position == "post":
+        if self.layer.norm_placement == "post":
             x = self.norm("attention_norm", x + self.attend("self_attention", x, x, bias, turns))
             if crosses:
                 crossed = self.attend("cross_attention", x, source, no_bias)
@@ -102,7 +103,7 @@ class Reference:
             return self.norm("feed_forward_norm", x + self.feed_forward(x))
         normed = self.norm("attention_norm", x)
         attended = self.attend("self_attention", normed, normed, bias, turns)
-        if self.layer.norm_position == "parallel":
+        if self.layer.norm_placement == "parallel":
             return x + attended + self.feed_forward(self.norm("feed_forward_norm", x))
         x = x + attended
         if crosses:
@@ -114,9 +115,9 @@ CASES = {
     "gpt2": {"groups": None},
     "llama": {"norm": "rms", "gated": True, "bias": False},
     "one group": {"groups": 1},
-    "neox": {"norm_position": "parallel", "groups": None},
-    "opt-350m": {"norm_position": "post", "groups": None},
-    "post, rms, gated": {"norm_position": "post", "norm": "rms", "gated": True},
+    "neox": {"norm_placement": "parallel", "groups": None},
+    "opt-350m": {"norm_placement": "post", "groups": None},
+    "post, rms, gated": {"norm_placement": "post", "norm": "rms", "gated": True},
 }
 
 
@@ -133,9 +134,9 @@ def test_equals_numpy(name, training, plain_kernels):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("norm_position", ["pre", "post"])
-def test_cross_attention_equals_numpy(norm_position, training, plain_kernels):
-    layer = make(norm_position, cross_attention=True)
+@pytest.mark.parametrize("norm_placement", ["pre", "post"])
+def test_cross_attention_equals_numpy(norm_placement, training, plain_kernels):
+    layer = make(norm_placement, cross_attention=True)
     wanted = Reference(layer)(INPUTS, BIAS, source=SOURCE)
     actual = np.asarray(layer(INPUTS, bias=BIAS, source=SOURCE, training=training))
     np.testing.assert_allclose(actual[MASK != 0], wanted[MASK != 0], atol=5e-6)
@@ -146,10 +147,10 @@ def empty(groups=2):
 
 
 @pytest.mark.parametrize("chunks", [(6,), (4, 2), (1,) * 6])
-@pytest.mark.parametrize("norm_position", ["pre", "post", "parallel"])
-def test_cache_equals_the_whole(norm_position, chunks):
+@pytest.mark.parametrize("norm_placement", ["pre", "post", "parallel"])
+def test_cache_equals_the_whole(norm_placement, chunks):
     """New tokens on a cache longer than the row, whose unused slots hold what must not be seen."""
-    layer = make(norm_position)
+    layer = make(norm_placement)
     whole = np.asarray(layer(INPUTS, bias=BIAS, rotary=TURNS))
     cache = tuple(x + 9.0 for x in empty())
     bias = np.concatenate([BIAS, np.full((B, 1, S, T - S), -1e9, "float32")], axis=-1)
@@ -182,7 +183,7 @@ def test_layer(name):
         attention = {"num_heads": N, "head_size": H, "num_key_value_heads": values.pop("groups", 2)}
         values.pop("bias", None)
         gated = values.pop("gated", False)
-        return DecoderBlock(attention, {"size": 10, "gated": gated}, norm_epsilon=1e-3, dtype=dtype, **values)
+        return TransformerBlock(attention, {"size": 10, "gated": gated}, norm_epsilon=1e-3, dtype=dtype, **values)
 
     batteries.check_layer(new, INPUTS, bias=BIAS, rotary=TURNS)
 
@@ -219,9 +220,9 @@ def test_gradient_checkpointing_is_exact(cross_attention, plain_kernels):
 
 
 def test_parallel_blocks_have_no_cross_attention():
-    with pytest.raises(ValueError, match="cross-attention cannot have norm_position"):
+    with pytest.raises(ValueError, match="cross-attention cannot have norm_placement"):
         make("parallel", cross_attention=True)
-    with pytest.raises(ValueError, match="Unknown norm position 'both'; known: post, pre, parallel"):
+    with pytest.raises(ValueError, match="Unknown norm placement 'both'; known: post, pre, parallel"):
         make("both")
 
 

@@ -1,0 +1,177 @@
+"""What position adds to attention's scores: small layers, (query, key, their positions) -> scores.
+
+Shape letters: B batch, S query length, T key length, N query heads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfxformer.keywords import KnownKeywords
+
+SCORE_KINDS = ("alibi", "relative")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Which scores a query's and a key's positions add to their product.
+
+    Attributes:
+        kind: "alibi" falls linearly with the distance, by a slope of each head's own (Press et al., 2021,
+            arXiv:2108.12409); "relative" is a learned number for each bucket of distances and each head (T5; Raffel et
+            al., 2019, arXiv:1910.10683).
+        buckets: of "relative", rows of the table.
+        max_distance: of "relative", the distance from which on all share the last bucket.
+    """
+
+    kind: str
+    buckets: int = 32
+    max_distance: int = 128
+
+    def __post_init__(self):
+        if self.kind not in SCORE_KINDS:
+            raise ValueError(f"Unknown kind of scores {self.kind!r}; known: {', '.join(SCORE_KINDS)}.")
+        if self.buckets < 4 or self.buckets % 4 or self.max_distance <= self.buckets:
+            raise ValueError(
+                f"Scores have a multiple of 4 buckets and a larger max_distance; got {self.buckets} and "
+                f"{self.max_distance}."
+            )
+
+
+def make_scores(scores: Scores, heads: int, causal: bool, **arguments) -> PositionScores:
+    """The layer of a value; `arguments` are Keras', and the initializer of what is learned."""
+    if scores.kind == "alibi":
+        arguments.pop("initializer", None)
+        return AlibiScores(heads, causal, **arguments)
+    return RelativeScores(heads, scores.buckets, scores.max_distance, causal, **arguments)
+
+
+class PositionScores(KnownKeywords, keras.layers.Layer):
+    """Scores to add to those of queries and keys; subclasses say which.
+
+    Args:
+        heads: int N.
+        causal: bool, whether queries see no later keys.
+
+    Call: query [B, N, S, H], key [B, G, T, H] (None for those that read positions alone, made once for a stack),
+    query_positions int32 [B or 1, S], key_positions int32 [B or 1, T] -> float32 [B or 1, N, S, T].
+
+    Attributes:
+        learned: bool, whether gradients flow to it; else it may be a part of attention's bias.
+    """
+
+    learned = False
+
+    def __init__(self, heads, causal=False, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.causal = causal
+
+    def call(self, query, key, query_positions, key_positions):
+        raise NotImplementedError(f"{type(self).__name__} computes no scores: see its subclasses.")
+
+    def compute_output_spec(self, query, key, query_positions, key_positions):
+        batch = query_positions.shape[0] if query_positions.shape[0] != 1 else key_positions.shape[0]
+        shape = (batch, self.heads, query_positions.shape[1], key_positions.shape[1])
+        return keras.KerasTensor(shape, dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "heads": self.heads, "causal": self.causal}
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class AlibiScores(PositionScores):
+    """`alibi_bias`; arguments and call as `PositionScores` has them."""
+
+    def build(self, *shapes):
+        self.built = True
+
+    def call(self, query, key, query_positions, key_positions):
+        return alibi_bias(query_positions, key_positions, self.heads, self.causal)
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class RelativeScores(PositionScores):
+    """A learned score for each bucket of distances and each head (T5).
+
+    Args:
+        heads, causal: as `PositionScores` has them.
+        buckets: int, rows of the table; where later keys are seen, half of them are theirs.
+        max_distance: int, the distance from which on all share the last bucket.
+        initializer: initializer of the table.
+    """
+
+    learned = True
+
+    def __init__(self, heads, buckets=32, max_distance=128, causal=False, initializer="uniform", **kwargs):
+        super().__init__(heads, causal, **kwargs)
+        self.buckets = buckets
+        self.max_distance = max_distance
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, *shapes):
+        shape = (self.buckets, self.heads)
+        self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.initializer, autocast=False)
+
+    def call(self, query, key, query_positions, key_positions):
+        distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
+        bucket = relative_bucket(distance, self.buckets, self.max_distance, self.causal)
+        # A product with a one-hot matrix: its gradient is a product too, where that of a lookup would be a scatter.
+        rows = ops.matmul(ops.one_hot(bucket, self.buckets, dtype="float32"), ops.cast(self.embeddings, "float32"))
+        return ops.transpose(rows, (0, 3, 1, 2))  # [B, S, T, N] -> [B, N, S, T]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "buckets": self.buckets,
+            "max_distance": self.max_distance,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+def relative_bucket(distance, buckets: int, max_distance: int, causal: bool):
+    """The bucket of each distance, key's position less the query's: int32 [...] -> int32 [...], 0 to `buckets` - 1.
+
+    Near distances have a bucket each, farther ones share buckets that widen with the logarithm.
+    """
+    side = 0
+    if causal:
+        distance = ops.maximum(-distance, 0)
+    else:
+        buckets //= 2
+        side, distance = ops.cast(distance > 0, "int32") * buckets, ops.abs(distance)
+    near = buckets // 2
+    growth = ops.log(ops.cast(ops.maximum(distance, 1), "float32") / near) / math.log(max_distance / near)
+    far = near + ops.cast(growth * (buckets - near), "int32")
+    return side + ops.where(distance < near, distance, ops.minimum(far, buckets - 1))
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """The slope of each head, float32 [N] (Press et al., 2021, arXiv:2108.12409)."""
+    power = 2 ** int(np.floor(np.log2(heads)))
+    slopes = 2.0 ** (-8.0 / power * np.arange(1, power + 1))
+    # Of a number of heads between powers of two: every second slope of the next power.
+    others = 2.0 ** (-4.0 / power * np.arange(1, 2 * (heads - power), 2))
+    return np.concatenate([slopes, others]).astype(np.float32)
+
+
+def alibi_bias(query_positions, key_positions, heads: int, causal: bool = True):
+    """A bias that falls linearly with distance, 0 for later keys, which no query sees.
+
+    Args:
+        query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
+        heads: int N.
+        causal: bool; False where queries see later keys: the bias then goes on rising, as transformers' does.
+
+    Returns:
+        float32 [B, N, S, T].
+    """
+    distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
+    distance = ops.cast(ops.minimum(distance, 0) if causal else distance, "float32")
+    slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
+    return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]

@@ -1,0 +1,7 @@
+"""What a Transformer is, as data."""
+
+from tfxformer.models.config.stack import StackConfig
+from tfxformer.models.config.transformer import HeadConfig, TransformerConfig
+from tfxformer.models.config.values import AttentionConfig, FeedForwardConfig, NormConfig
+
+__all__ = ["AttentionConfig", "FeedForwardConfig", "HeadConfig", "NormConfig", "StackConfig", "TransformerConfig"]

@@ -1,0 +1,190 @@
+"""A whole model as data: its stacks, its tables, its heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from tfxformer.keywords import KnownKeywords, refuse_unknown
+from tfxformer.layers.activations import activation as check_activation
+from tfxformer.models.config.checks import (
+    check_kinds,
+    check_rate,
+    construct,
+    paths,
+    put,
+    replaced,
+    require,
+    require_number,
+    require_positive,
+)
+from tfxformer.models.config.older import converted
+from tfxformer.models.config.stack import StackConfig
+
+STACKS = ("encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class HeadConfig(KnownKeywords):
+    """The switches of the heads that a family puts on its encoder or decoder.
+
+    Attributes:
+        pooler: whether the encoder has a tanh Dense on its first token ("pooled_output").
+        classifier_activation: None where the classifier reads the pooled output, else the activation of the Dense
+            layer that it puts on the first token instead.
+        classifier_dropout: dropout rate in front of a classifier's output.
+        classifier_bias: whether a classifier's output has a bias.
+        masked_lm_activation: activation of the masked-language head; None for the encoder's.
+        tied: whether a causal language model's logits come from the token table; else from a Dense layer.
+        logit_scale: what a causal language model's logits are multiplied by.
+        logit_soft_cap: None, or c of c * tanh(logits / c).
+    """
+
+    pooler: bool = False
+    classifier_activation: str | None = None
+    classifier_dropout: float = 0.1
+    classifier_bias: bool = True
+    masked_lm_activation: str | None = None
+    tied: bool = True
+    logit_scale: float = 1.0
+    logit_soft_cap: float | None = None
+
+    def __post_init__(self):
+        check_kinds(self)
+        check_rate("classifier_dropout", self.classifier_dropout)
+        require_positive(self, "logit_scale", "logit_soft_cap")
+        for name in (self.classifier_activation, self.masked_lm_activation):
+            if name is not None:
+                check_activation(name)
+
+
+@dataclass(frozen=True)
+class TransformerConfig(KnownKeywords):
+    """A whole model as data, JSON both ways.
+
+    Attributes:
+        family: the reference family ("bert", "roberta", ...), which names the tensors of a saved checkpoint.
+        vocabulary_size: V, rows of the token table.
+        encoder: the encoder's stack, or None.
+        decoder: the decoder's stack, or None.
+        heads: the family's heads.
+        embedding_size: width of the tables, projected to D where it differs; None for D.
+        token_table_rank: None, or E where the token table is a product [V, E] x [E, width of the tables]; no reference
+            family has it (`compression.factorize_embeddings`).
+        embedding_projection: whether tables are projected even at equal width (ALBERT does); None for "where needed".
+        embedding_projection_bias: whether that projection has a bias.
+        output_projection: whether the stack's output is projected back to the width of the tables (OPT-350m).
+        token_types: rows of the segment table; 0 for none, with 1 the row is added to every token.
+        padding_id: id of the padding token.
+        initializer_range: standard deviation of the truncated normal that new kernels are drawn from.
+    """
+
+    family: str
+    vocabulary_size: int
+    encoder: StackConfig | None = None
+    decoder: StackConfig | None = None
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    embedding_size: int | None = None
+    token_table_rank: int | None = None
+    embedding_projection: bool | None = None
+    embedding_projection_bias: bool = True
+    output_projection: bool = False
+    token_types: int = 0
+    padding_id: int = 0
+    initializer_range: float = 0.02
+
+    def __post_init__(self):
+        for name, kind in (*((stack, StackConfig) for stack in STACKS), ("heads", HeadConfig)):
+            part = getattr(self, name)
+            wanted = isinstance(part, kind) or (part is None and name != "heads")
+            require(wanted, f"{name} must be a {kind.__name__}, not {part!r:.80}.")
+        require(bool(self.stacks), "A TransformerConfig has an encoder (BERT-like), a decoder (GPT-like), or both.")
+        sizes = {stack.hidden_size for stack in self.stacks.values()}
+        require(len(sizes) == 1, f"Encoder and decoder have one hidden_size, the width of what they share: {sizes}.")
+        for name, stack in self.stacks.items():
+            put(self, **{name: _with_causal(stack, name == "decoder")})
+        check_kinds(self)
+        require_number(self.initializer_range, "initializer_range")
+        size = self.embedding_size
+        require(size is None or size > 0, f"embedding_size must be positive or None, not {size!r}.")
+        require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
+        require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
+        require(
+            0 <= self.padding_id < self.vocabulary_size,
+            f"padding_id ({self.padding_id}) must be an id of the vocabulary (0 to {self.vocabulary_size - 1}).",
+        )
+        rank = self.token_table_rank
+        require(
+            rank is None or (isinstance(rank, int) and 0 < rank < self.table_size),
+            f"token_table_rank must be an int of 1 to {self.table_size - 1}, below the tables' width, not {rank!r}.",
+        )
+        require(
+            self.embedding_projection is not False or self.table_size == self.hidden_size,
+            f"embedding_size ({self.embedding_size}) differs from hidden_size ({self.hidden_size}): "
+            "the embeddings need a projection.",
+        )
+
+    @property
+    def stacks(self) -> dict[str, StackConfig]:
+        """The stacks that there are, by their names: "encoder", "decoder"."""
+        return {name: getattr(self, name) for name in STACKS if getattr(self, name) is not None}
+
+    @property
+    def hidden_size(self) -> int:
+        """D, width of the stream in every stack."""
+        return next(iter(self.stacks.values())).hidden_size
+
+    @property
+    def table_size(self) -> int:
+        """Width of the embedding tables."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def has_embedding_projection(self) -> bool:
+        """Whether a Dense layer stands between the embeddings and the blocks."""
+        if self.embedding_projection is None:
+            return self.table_size != self.hidden_size
+        return self.embedding_projection
+
+    @property
+    def max_sequence_length(self) -> int:
+        """The longest sequence that every stack serves, in tokens."""
+
+        def served(stack):
+            return stack.max_positions - (
+                self.padding_id + 1 if stack.position_mode == "nonpad_cumsum" else stack.position_offset
+            )
+
+        return min(map(served, self.stacks.values()))
+
+    def replace(self, **changes) -> TransformerConfig:
+        """A copy with other values; a nested switch is named by its path, `encoder__attention__window=64`.
+
+        Of attention, which may be of several kinds, a path names a switch of all of them or of one kind:
+        `encoder__attention__local__window=64`. Of a dict of kinds each may say what it has otherwise than the present
+        one: `encoder__attention={"full": {}, "local": {"window": 64}}`, with the `encoder__pattern` of the layers.
+        """
+        refuse_unknown(changes, paths(self), "TransformerConfig.replace")
+        return replaced(self, changes)
+
+    def to_dict(self) -> dict:
+        """A JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TransformerConfig:
+        """The inverse of `to_dict`, also of what version 0.5.0 wrote; an unknown name is an error."""
+        values = converted(values)
+        for name, part in (*((stack, StackConfig) for stack in STACKS), ("heads", HeadConfig)):
+            if isinstance(values.get(name), dict):
+                values[name] = construct(part, values[name])
+        return construct(cls, values)
+
+
+def _with_causal(stack: StackConfig, causal: bool) -> StackConfig:
+    """A stack whose kinds of attention all say whether they are causal."""
+    kinds = {
+        kind: dataclasses.replace(one, causal=causal) if one.causal is None else one
+        for kind, one in stack.attention.items()
+    }
+    return stack if kinds == stack.attention else dataclasses.replace(stack, attention=kinds)

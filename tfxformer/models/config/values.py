@@ -1,0 +1,140 @@
+"""What a block is made of, as values: its attention, its feed-forward half, its norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfxformer.keywords import KnownKeywords
+from tfxformer.layers.activations import activation as check_activation
+from tfxformer.layers.attention.attention import QUERY_KEY_NORMS
+from tfxformer.layers.attention.position_scores import Scores
+from tfxformer.layers.attention.rotary import Rotary
+from tfxformer.layers.block import PLACEMENTS
+from tfxformer.layers.normalization import NORMS
+from tfxformer.models.config.checks import (
+    check_choice,
+    check_kinds,
+    construct,
+    put,
+    require,
+    require_number,
+    require_positive,
+    require_sizes,
+)
+
+
+@dataclass(frozen=True)
+class AttentionConfig(KnownKeywords):
+    """One kind of attention in a stack.
+
+    Attributes:
+        heads: N, query heads.
+        key_value_heads: G or None (N), heads of keys and values.
+        width: H or None (D / N), width of a head.
+        scale: what queries are multiplied by; None for H ** -0.5.
+        scale_by_layer: whether block i divides them by i + 1 too (an option of GPT-2).
+        window: None, or how far a token sees: causal, the last `window` tokens, itself included; else the tokens at
+            most `window` away on either side.
+        causal: whether a token sees itself and earlier ones only; None for what the stack is, a decoder's is causal
+            and an encoder's is not. False in a decoder lets it see later ones too, as embedding models on decoders do.
+        rotary: None, or `layers.Rotary`, by which positions turn queries and keys.
+        query_key_norm: None; "head" (RMS norms of each head's queries and keys), or "whole" (of all heads' together).
+        soft_cap: None, or c of c * tanh(scores / c).
+        scores: None, or `layers.Scores`, what positions add to the scores.
+        bias: whether the projections of query, key and value have biases.
+        output_bias: whether the output's has one; None for what `bias` says.
+    """
+
+    heads: int
+    key_value_heads: int | None = None
+    width: int | None = None
+    scale: float | None = None
+    scale_by_layer: bool = False
+    window: int | None = None
+    causal: bool | None = None
+    rotary: Rotary | None = None
+    query_key_norm: str | None = None
+    soft_cap: float | None = None
+    scores: Scores | None = None
+    bias: bool = True
+    output_bias: bool | None = None
+
+    def __post_init__(self):
+        require_sizes(self, "heads")
+        for name, kind in (("rotary", Rotary), ("scores", Scores)):  # of a JSON file
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                put(self, **{name: construct(kind, value)})
+            elif value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name} must be a layers.{kind.__name__} or None, not {value!r:.80}.")
+        check_kinds(self)
+        require_positive(self, "key_value_heads", "width", "scale", "window", "soft_cap")
+        groups = self.key_value_heads or self.heads
+        require(self.heads % groups == 0, f"heads ({self.heads}) must be a multiple of key_value_heads ({groups}).")
+        if self.key_value_heads == self.heads:  # one way to say one thing
+            put(self, key_value_heads=None)
+        if self.output_bias == self.bias:
+            put(self, output_bias=None)
+        check_choice("query_key_norm", self.query_key_norm, (None, *QUERY_KEY_NORMS))
+
+    @property
+    def groups(self) -> int:
+        """G, the heads of keys and values."""
+        return self.key_value_heads or self.heads
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig(KnownKeywords):
+    """The feed-forward half of the blocks of a stack.
+
+    Attributes:
+        size: F, inner width.
+        activation: name in `layers.activations`.
+        gated: whether the activation gates a third Dense layer.
+        bias: whether the Dense layers have biases.
+    """
+
+    size: int
+    activation: str = "gelu"
+    gated: bool = False
+    bias: bool = True
+
+    def __post_init__(self):
+        require_sizes(self, "size")
+        check_kinds(self)
+        check_activation(self.activation)
+
+
+@dataclass(frozen=True)
+class NormConfig(KnownKeywords):
+    """The norms of a stack.
+
+    Attributes:
+        placement: "post", "pre", "parallel", "shared", "sandwich" or "output"; see `layers.TransformerBlock`.
+        kind: "layer" or "rms".
+        epsilon: epsilon of every norm in the stack.
+        bias: whether "layer" norms have a beta.
+        embedding: whether the sum of embeddings is normed.
+        final: whether the last block's output is normed.
+        first: whether the first block norms what its attention reads (ModernBERT's does not).
+    """
+
+    placement: str = "post"
+    kind: str = "layer"
+    epsilon: float = 1e-12
+    bias: bool = True
+    embedding: bool = True
+    final: bool = False
+    first: bool = True
+
+    def __post_init__(self):
+        check_choice("norm placement", self.placement, PLACEMENTS)
+        check_choice("norm kind", self.kind, NORMS)
+        require_number(self.epsilon, "epsilon")
+        check_kinds(self)
+        require(
+            self.first or self.placement in ("pre", "parallel", "sandwich"),
+            f"first=False says nothing with placement={self.placement!r}: there no norm stands before attention.",
+        )
+        if self.kind == "rms":  # it has none anyway
+            put(self, bias=True)
