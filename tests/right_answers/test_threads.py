@@ -1,6 +1,7 @@
 """Threads and processes: one LiteRT file, many callers, each with its own answer."""
 
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -96,6 +97,17 @@ def test_texts_that_are_over_lend_their_buffers(generator):
         generator.generate(PROMPTS[1], TOKENS)
     (runtime,) = generator._runtimes.values()
     assert len(runtime.free) == 1
+
+
+def test_a_generator_that_goes_says_nothing(capfd):
+    generator = export.LiteRTGenerator(litert_files.decoder())
+    pieces = generator.stream(PROMPTS[0], 4)
+    next(pieces)
+    del generator
+    assert list(pieces)
+    del pieces
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 def test_quiet_from_many_threads_leaves_descriptor_2_as_it_was():

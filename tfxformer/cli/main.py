@@ -1,7 +1,4 @@
-"""Commands, arguments and help; the work is in `actions`, which is imported when a command runs.
-
-Nothing heavy may be imported here: `tfxformer --help` answers before TensorFlow would have loaded.
-"""
+"""Commands, arguments and help, which answer before TensorFlow would have loaded; `actions` does the work."""
 
 from __future__ import annotations
 
@@ -394,4 +391,9 @@ def inspect(
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        app()
+    except SystemExit:  # all is said: what comes now is LiteRT, from C++, on what it takes down
+        if "tfxformer.runtime.quiet" in sys.modules:
+            sys.modules["tfxformer.runtime.quiet"].quiet_exit()
+        raise

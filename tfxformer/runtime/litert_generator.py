@@ -306,6 +306,11 @@ class _Runtime:
                 raise ValueError(f"{place.path} is no longer the file that was checked: open it again.")
             self.free.append(self._buffers())
 
+    def __del__(self):
+        if not sys.is_finalizing():
+            with quiet_runtime():  # an environment that goes says so
+                self.model = self.free = None
+
     def _buffers(self) -> dict:
         """{signature: (inputs, outputs)} for one text, each buffer of its cache both read and written."""
         decode = self._signatures[decoding.DECODE]
@@ -344,6 +349,7 @@ class _Text:
     def release(self) -> None:
         """Lets another text have the buffers."""
         self._runtime.free.append(self._buffers)
+        self._buffers = None
 
     def run(self, signature: str, tokens, positions):
         """One call; see `decoding.DecodingSession`."""

@@ -101,6 +101,13 @@ def quiet_runtime():
         yield
 
 
+def quiet_exit() -> None:
+    """Sends the process' standard error to nowhere for good."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 @functools.lru_cache(maxsize=1)
 def announce_delegate() -> None:
     """Provokes the one line that LiteRT prints of its delegate in each process, here where nobody sees it.
