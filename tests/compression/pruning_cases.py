@@ -234,7 +234,7 @@ def clustering_cases():
     class Look(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if not epoch:
-                engines = [one.engine for one in cluster._clustered]
+                engines = cluster.engines
                 chosen.update({e._kernel.layer.name: e.cluster_centroids.numpy() for e in engines})
 
     ours = models[keras]

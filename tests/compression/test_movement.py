@@ -57,7 +57,7 @@ def test_scores_and_masks_computed_by_hand(block, options):
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            kept[:] = [one.numpy() for one in (prune._pruned[0].engine.scores, prune._pruned[0].engine.values)]
+            kept[:] = [one.numpy() for one in (prune.engines[0].scores, prune.engines[0].values)]
 
     model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[prune, Watch()])
 

@@ -12,6 +12,7 @@ from tfxformer.layers.quantization.fake_quantization import rounding
 from tfxformer.layers.quantization.graph_form import STATIC_INT8
 from tfxformer.layers.quantization.observing import observe_ranges, with_outliers_apart
 from tfxformer.models.backbone import Backbone
+from tfxformer.training.step.hooks import changed_until
 
 
 class QuantizationAware(keras.callbacks.Callback):
@@ -109,32 +110,11 @@ def _check(model) -> None:
 
 
 def _train_rounded(model, quantization):
-    """Lets the training steps of `model` round from here on; returns what ends that.
-
-    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`, without
-    force: there it ends too.
-    """
-    before = vars(model).get("make_train_function")  # of a Prune in the same fit
+    """Lets the training steps of `model` round from here on; returns what ends that."""
 
     def call(*args, training=None, **kwargs):
         with rounding(quantization if training else None):
             return type(model).call(model, *args, training=training, **kwargs)
 
-    def make_train_function(force=False):
-        if not force:
-            remove()
-        make = type(model).make_train_function.__get__(model) if before is None else before
-        return make(force)
-
-    def remove():
-        vars(model).pop("call", None)
-        if vars(model).get("make_train_function") is make_train_function:
-            del model.make_train_function
-            if before is not None:
-                object.__setattr__(model, "make_train_function", before)
-        type(model).make_train_function(model, force=True)  # a traced step rounds
-
-    object.__setattr__(model, "call", call)  # past Keras, which would track it
-    object.__setattr__(model, "make_train_function", make_train_function)
-    type(model).make_train_function(model, force=True)  # a step traced earlier does not round
-    return remove
+    vars(model)["call"] = call  # past Keras, which would track it
+    return changed_until(model, lambda: vars(model).pop("call"))

@@ -92,16 +92,6 @@ class ExportJob:
     facts: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself (its metadata entry `tfxformer`)."""
-
-    task: str | None = None
-    labels: list[str] | None = None
-    problem_type: str | None = None
-    sequence_lengths: list[int] = field(default_factory=list)
-
-
 def is_task(model) -> bool:
     """Whether the model is one of our tasks: logits by `forward`, texts by `tokenizer`."""
     return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM) and hasattr(model, "forward")

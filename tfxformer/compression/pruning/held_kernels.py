@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.training.optimizers.optimizers import updating_optimizer
+from tfxformer.training.resume.state import value_of
 from tfxformer.training.step.gradients import unsee_gradients
+from tfxformer.training.step.hooks import changed_until
 
 
 class HeldConstraint(keras.constraints.Constraint):
@@ -55,45 +58,92 @@ def trainable_kernels(model: keras.Model, layers: Callable | None, name: str) ->
     return kernels
 
 
-def constrain(variable: keras.Variable, engine) -> None:
-    """Lets `engine.after_update()` say what a kernel becomes after each update."""
-    variable.constraint = HeldConstraint(engine, variable.constraint)
+class HeldKernels:
+    """Kernels of a model, each held in a form by an engine, until `release` or, at the latest, the next fit."""
+
+    def __init__(self, model: keras.Model):
+        self.model, self.engines = model, {}
+        self.release = changed_until(model, self._release)  # before the first constraint: what follows may raise
+
+    def hold(self, variable: keras.Variable, engine) -> None:
+        """Lets `engine.after_update()` say what a kernel becomes after each update."""
+        variable.constraint = HeldConstraint(engine, variable.constraint)
+        self.engines[variable.path] = variable, engine
+
+    def _release(self) -> None:
+        for variable, _ in self.engines.values():
+            variable.constraint = variable.constraint.own
+        variables = [variable for variable, _ in self.engines.values()]
+        unsee_gradients(updating_optimizer(getattr(self.model, "optimizer", None)), variables)
 
 
-def unconstrain(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
-    """Gives some kernels their own constraints; with the last ones the model is as it was."""
-    variables = list(variables)
-    for variable in variables:
-        variable.constraint = variable.constraint.own
-    unsee_gradients(updating_optimizer(model.optimizer), variables)
-    if not _held(model):  # another callback of the same fit may still hold some
-        release(model)
+class HoldingCallback(keras.callbacks.Callback):
+    """What brings kernels into a form while `fit` trains them: `Prune` and `Cluster`.
 
+    A subclass makes the engine of a kernel (`engine_of`), chooses the form of all when training begins (`begin`), and
+    says what it is (`in_form` of the engine).
 
-def release_before_next_fit(model: keras.Model) -> None:
-    """Makes the next fit, whatever its callbacks, take off the constraints this one may leave behind.
-
-    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`,
-    without force: there the model is released, before a callback is called or a step is traced.
+    Args:
+        layers: `layers(layer) -> bool`, which layers to take; None for all but the output layer.
     """
 
-    def make_train_function(force=False):
-        if not force:
-            release(model)
-        return type(model).make_train_function(model, force)
+    def __init__(self, layers: Callable | None):
+        super().__init__()
+        if layers is not None and not callable(layers):
+            raise TypeError(f"{type(self).__name__}: layers is a function layer -> bool, or None; got {layers!r}.")
+        self.layers = layers
+        self._begun, self._held = False, None
 
-    model.make_train_function = make_train_function
+    def engine_of(self, kernel: Kernel):
+        """What holds a kernel: its `after_update()`, `in_form(weights)`, `state()` and `set_state(state)`."""
+        raise NotImplementedError("A subclass makes the engine of a kernel.")
 
+    def begin(self) -> None:
+        """Brings the weights into the form in which the fit begins."""
+        raise NotImplementedError("A subclass says how a fit begins.")
 
-def release(model: keras.Model) -> None:
-    """Gives all kernels their own constraints and the model its own methods and an untraced step."""
-    for variable in _held(model):
-        variable.constraint = variable.constraint.own
-    unsee_gradients(updating_optimizer(getattr(model, "optimizer", None)))
-    if "make_train_function" in vars(model):
-        del model.make_train_function
-    model.make_train_function(force=True)
+    @property
+    def engines(self) -> list:
+        """Those of the fit that runs."""
+        return [] if self._held is None else [engine for _, engine in self._held.engines.values()]
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The kernels that they hold."""
+        return [] if self._held is None else [variable for variable, _ in self._held.engines.values()]
 
-def _held(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.variables if isinstance(variable.constraint, HeldConstraint)]
+    def on_train_begin(self, logs=None):
+        kernels = trainable_kernels(self.model, self.layers, type(self).__name__)
+        self._begun, self._held = False, HeldKernels(self.model)
+        with self.model.distribute_strategy.scope():
+            for kernel in kernels:
+                self._held.hold(kernel.variable, self.engine_of(kernel))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not in on_train_begin: there a callback after this one (BackupAndRestore) may still load weights.
+        if not self._begun:
+            self.begin()
+            self._begun = True
+
+    def on_train_end(self, logs=None):
+        self.bring_into_form()  # the optimizer's EMA, written into the weights before this call, has left it
+        self._held.release()
+        self._held = None
+
+    def resume_state(self) -> dict:
+        """What `training.Resume` keeps of it, arrays by name."""
+        states = [engine.state() for engine in self.engines] if self._begun else []
+        return {name: [value_of(state[name]) for state in states] for name in (states[0] if states else ())}
+
+    def resume_from(self, state: dict) -> None:
+        """Goes on where `resume_state` was taken."""
+        with self.model.distribute_strategy.scope():
+            for engine, *arrays in zip(self.engines, *state.values(), strict=True):
+                engine.set_state(dict(zip(state, map(np.asarray, arrays), strict=True)))
+        self._begun = True
+
+    def bring_into_form(self) -> None:
+        """Gives the kernels the form that their engines hold."""
+        with self.model.distribute_strategy.scope():
+            for variable, engine in zip(self.variables, self.engines, strict=True):
+                variable.assign(engine.in_form(variable.value))

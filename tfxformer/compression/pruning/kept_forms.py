@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.pruning.held_kernels import HeldConstraint, constrain, release_before_next_fit, unconstrain
+from tfxformer.compression.pruning.held_kernels import HeldConstraint, HeldKernels
 from tfxformer.compression.weights.matrices import all_kernels
 from tfxformer.training.resume.state import value_of
 
@@ -22,25 +22,26 @@ class KeptForms:
     """
 
     def __init__(self, model: keras.Model):
-        self.model, self._held = model, []
+        self.model, self._held = model, None
         kernels = [kernel.variable for kernel in all_kernels(model)]
         free = [kernel for kernel in kernels if kernel.trainable and not isinstance(kernel.constraint, HeldConstraint)]
         with model.distribute_strategy.scope():
             found = [(kernel, _form(kernel)) for kernel in free]
-            self._held = [(kernel, engine) for kernel, engine in found if engine is not None]
-            if self._held:
-                release_before_next_fit(model)
-            for kernel, engine in self._held:
-                constrain(kernel, engine)
+            found = [(kernel, engine) for kernel, engine in found if engine is not None]
+            if found:
+                self._held = HeldKernels(model)
+            for kernel, engine in found:
+                self._held.hold(kernel, engine)
 
     def release(self) -> None:
         """Brings the kernels into their forms once more (an average of weights may have left them), and lets go."""
+        if self._held is None:
+            return
         with self.model.distribute_strategy.scope():
-            for kernel, engine in self._held:
+            for kernel, engine in self._held.engines.values():
                 kernel.assign(engine.after_update())
-        if self._held:
-            unconstrain(self.model, [kernel for kernel, _ in self._held])
-        self._held = []
+        self._held.release()
+        self._held = None
 
 
 def _form(kernel: keras.Variable):

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfxformer.compression.pruning.held_kernels import (
-    constrain,
-    release_before_next_fit,
-    trainable_kernels,
-    unconstrain,
-)
+from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
-from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.compression.weights.sparsity import count_zeros
 from tfxformer.training.optimizers.optimizers import updating_optimizer
-from tfxformer.training.resume.state import value_of
 from tfxformer.training.step.gradients import see_gradients
-
-if TYPE_CHECKING:
-    from tfxformer.compression.pruning.tfmot_engine import KernelPruning
-
 
 METHODS = ("magnitude", "movement")
 
 
-class Prune(keras.callbacks.Callback):
+class Prune(HoldingCallback):
     """Prunes the kernels of any Keras 3 model while `fit` trains it, on tfmot's schedules and engine.
 
     A constraint on each kernel, applied by the optimizer inside the compiled step, holds the pruned weights
@@ -77,14 +63,12 @@ class Prune(keras.callbacks.Callback):
         layers: Callable[[keras.layers.Layer], bool] | None = None,
         method: str = "magnitude",
     ):
-        super().__init__()
+        super().__init__(layers)
         if not isinstance(schedule, Schedule):
             raise TypeError(
                 "Prune wants tfxformer.compression.PolynomialDecay or ConstantSparsity; got "
                 f"{type(schedule).__module__}.{type(schedule).__name__}."
             )
-        if layers is not None and not callable(layers):
-            raise TypeError(f"Prune: layers is a function layer -> bool, or None; got {layers!r}.")
         if block_pooling not in ("AVG", "MAX"):
             raise ValueError(f'Prune: block_pooling must be "AVG" or "MAX"; got {block_pooling!r}.')
         if method not in METHODS:
@@ -93,65 +77,29 @@ class Prune(keras.callbacks.Callback):
         self.block_size = _pair("block_size", block_size)
         self.block_pooling = block_pooling
         self.m_by_n = None if m_by_n is None else _pair("m_by_n", m_by_n)
-        self.layers = layers
         self._check_m_by_n()
-        self._pruned: list[_Pruned] = []
-        self._masks_match_weights = False
 
     def on_train_begin(self, logs=None):
-        optimizer = _updating_optimizer(self.model)
-        self._pruned = []
-        kernels = trainable_kernels(self.model, self.layers, "Prune")
-        release_before_next_fit(self.model)  # before the first constraint: what follows may raise
+        _updating_optimizer(self.model)
+        super().on_train_begin(logs)
+
+    def engine_of(self, kernel):
         from tfxformer.compression.pruning.tfmot_engine import KernelPruning, MovementPruning  # loads tf_keras: seconds
 
-        engine_class = MovementPruning if self.method == "movement" else KernelPruning
-        with self.model.distribute_strategy.scope():
-            for kernel in kernels:
-                engine = engine_class(
-                    kernel,
-                    lambda: _step_of_this_update(optimizer),
-                    self.schedule,
-                    self.block_size,
-                    self.block_pooling,
-                    self.m_by_n,
-                )
-                if self.method == "movement":
-                    see_gradients(optimizer, kernel.variable, engine.see_gradient)
-                constrain(kernel.variable, engine)
-                self._pruned.append(_Pruned(kernel, engine))
-        self._masks_match_weights = False
-        self.model.make_train_function(force=True)  # a step traced earlier knows no constraint
-
-    def on_epoch_begin(self, epoch, logs=None):
-        # Not in on_train_begin: there a callback after this one (BackupAndRestore) may still load weights.
-        if not self._masks_match_weights:
-            self._start_from_weights()
-            self._masks_match_weights = True
+        optimizer, moving = _updating_optimizer(self.model), self.method == "movement"
+        form = self.schedule, self.block_size, self.block_pooling, self.m_by_n
+        engine = (MovementPruning if moving else KernelPruning)(kernel, lambda: _step_of_this_update(optimizer), *form)
+        if moving:
+            see_gradients(optimizer, kernel.variable, engine.see_gradient)
+        return engine
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["sparsity"] = self._zeros() / self._parameters()
 
-    def on_train_end(self, logs=None):
-        self._apply_masks()  # the optimizer's EMA, written into the weights before this call, is dense
-        unconstrain(self.model, [pruned.kernel.variable for pruned in self._pruned])
-        self._pruned = []
-
     def resume_state(self) -> dict:
         """What `training.Resume` keeps of it, arrays by name: magnitudes are those of the weights, movement is not."""
-        if self.method != "movement" or not self._masks_match_weights:
-            return {}
-        states = [pruned.engine.state() for pruned in self._pruned]
-        return {name: [value_of(state[name]) for state in states] for name in states[0]}
-
-    def resume_from(self, state: dict) -> None:
-        """Goes on where `resume_state` was taken."""
-        names = list(state)
-        with self.model.distribute_strategy.scope():
-            for pruned, *arrays in zip(self._pruned, *state.values(), strict=True):
-                pruned.engine.set_state(dict(zip(names, map(np.asarray, arrays), strict=True)))
-        self._masks_match_weights = True
+        return super().resume_state() if self.method == "movement" else {}
 
     def _check_m_by_n(self) -> None:
         if self.m_by_n is None:
@@ -170,7 +118,7 @@ class Prune(keras.callbacks.Callback):
                 f"ConstantSparsity({zeros / group:g}, begin_step=...), not {schedule}."
             )
 
-    def _start_from_weights(self) -> None:
+    def begin(self):
         """Brings masks and weights to where the schedule stands; of a resumed model this changes nothing."""
         done = _updates_done(_updating_optimizer(self.model))
         acted = self.schedule.last_acting_step(done)
@@ -179,9 +127,9 @@ class Prune(keras.callbacks.Callback):
             return
         before = self._zeros()
         with self.model.distribute_strategy.scope():
-            for pruned in self._pruned:
-                pruned.engine.start_at(acted)
-        self._apply_masks()
+            for engine in self.engines:
+                engine.start_at(acted)
+        self.bring_into_form()
         after = self._zeros()
         if done and after > before:
             total = self._parameters()
@@ -204,23 +152,11 @@ class Prune(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _apply_masks(self) -> None:
-        with self.model.distribute_strategy.scope():
-            for pruned in self._pruned:
-                variable = pruned.kernel.variable
-                variable.assign(pruned.engine.apply_mask(variable.value))
-
     def _zeros(self) -> int:
-        return sum(count_zeros(pruned.kernel.variable) for pruned in self._pruned)
+        return sum(map(count_zeros, self.variables))
 
     def _parameters(self) -> int:
-        return sum(pruned.kernel.variable.value.shape.num_elements() for pruned in self._pruned)
-
-
-@dataclass(frozen=True)
-class _Pruned:
-    kernel: Kernel
-    engine: KernelPruning
+        return sum(variable.value.shape.num_elements() for variable in self.variables)
 
 
 def _updating_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

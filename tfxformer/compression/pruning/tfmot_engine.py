@@ -95,9 +95,9 @@ class KernelPruning(pruning_impl.Pruning):
     def after_update(self) -> tf.Tensor:
         """What the kernel becomes after an update: a due new mask, then the zeros."""
         self.conditional_mask_update()
-        return self.apply_mask(self._kernel.variable.value)
+        return self.in_form(self._kernel.variable.value)
 
-    def apply_mask(self, weights: tf.Tensor) -> tf.Tensor:
+    def in_form(self, weights: tf.Tensor) -> tf.Tensor:
         """The weights with zeros where the mask is False: +0.0, where a product would leave -0.0 and NaN."""
         return tf.where(self.mask, weights, tf.zeros_like(weights))
 
@@ -217,7 +217,7 @@ class MovementPruning(KernelPruning):
         weights = tf.where(self.mask, self._kernel.variable.value, self.values)
         assign_on_replicas(self.values, weights)
         self.conditional_mask_update()
-        return self.apply_mask(weights)
+        return self.in_form(weights)
 
     def state(self) -> dict:
         """What a later fit needs to go on: tensors by name."""
@@ -299,7 +299,7 @@ class KernelClustering(clustering_algorithm.ClusteringAlgorithm):
         zero = tf.argmax(self.pinned, output_type=tf.int32)
         return tf.where(self.present, places, zero)
 
-    def snapped(self, weights: tf.Tensor) -> tf.Tensor:
+    def in_form(self, weights: tf.Tensor) -> tf.Tensor:
         """The nearest centroid of each weight, in the weights' dtype."""
         return self._taken(self.cluster_centroids, self.get_pulling_indices(weights))
 

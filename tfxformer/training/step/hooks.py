@@ -1,4 +1,4 @@
-"""Functions that see every batch or every gradient from inside the compiled training step, for the time of a `fit`.
+"""What changes the compiled training step for the time of a `fit`: functions that see every batch or every gradient.
 
 A callback has the numbers that a step returns, nothing of what it computed them from. What is hooked here is traced
 with the step, so that a callback's sums are made where the data is, and read when the callback likes.
@@ -41,17 +41,51 @@ def _precede(owner, name, function) -> Callable[[], None]:
     return remove
 
 
+class _UntilNextFit:
+    """In the place of a model's `make_train_function`, with which each fit begins, while its step is changed."""
+
+    def __init__(self, model):
+        self.model, self.undo = model, []
+
+    def __call__(self, force=False):
+        if not force:
+            while self.undo:
+                self.end(self.undo[-1])
+        type(self.model).make_train_function(self.model, force)
+
+    def end(self, undo) -> None:
+        """Undoes one of the changes, if it is there still."""
+        if undo not in self.undo:
+            return
+        self.undo.remove(undo)
+        undo()
+        if not self.undo:
+            del vars(self.model)["make_train_function"]
+        type(self.model).make_train_function(self.model, force=True)  # the traced step has the change
+
+
+def changed_until(model, undo) -> Callable[[], None]:
+    """Lets a training step be traced anew, with what was changed in it; returns what undoes the change.
+
+    A fit that raises or is interrupted calls no callback. But each fit begins with `make_train_function()`, without
+    force: there what was left behind is undone, before a callback is called or a step is traced.
+
+    Args:
+        model: any compiled Keras model.
+        undo: function without arguments that takes the change back; called once.
+    """
+    changes = vars(model).get("make_train_function")
+    if changes is None:
+        changes = vars(model)["make_train_function"] = _UntilNextFit(model)  # past Keras, which would track it
+    changes.undo.append(undo)
+    type(model).make_train_function(model, force=True)  # a step traced earlier has no change
+    return lambda: changes.end(undo)
+
+
 def _hook(model, owner, name, function) -> Callable[[], None]:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Watching a training step needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
-    remove = _precede(owner, name, function)
-    model.make_train_function(force=True)  # traced anew, with the function
-
-    def end():
-        remove()
-        model.train_function = None  # the next fit traces a step without it
-
-    return end
+    return changed_until(model, _precede(owner, name, function))
 
 
 def on_batches(model, function) -> Callable[[], None]:
