@@ -1,27 +1,20 @@
-"""What two replicas do besides giving the weights of one, in a process of their own; prints one JSON object."""
+"""What two replicas do besides giving the weights of one: functions for `replicas.run`."""
 
 import contextlib
-import json
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
-
 import tiny
 
 import tfxformer
 from tfxformer import layers, tasks, training
 
-STRATEGY = training.strategy("cpu:2")  # before anything else uses TensorFlow
 
-
-def dropped(layer, jit):
+def dropped(strategy, kind, jit):
     """Weights that count, for each element, on how many of two replicas (one sample each) dropout kept it."""
-    with STRATEGY.scope():
+    layer = {"keras": keras.layers.Dropout, "tfxformer": layers.Dropout}[kind]
+    with strategy.scope():
         inputs = keras.Input((256,))
         weigh = keras.layers.EinsumDense("bd,d->bd", 256, kernel_initializer="zeros")
         model = training.DistributedModel(inputs, weigh(layer(0.5)(inputs)))
@@ -33,7 +26,7 @@ def dropped(layer, jit):
         start = model.get_weights()[0]
         model.fit(np.ones((2, 256), "float32"), np.ones(2, "float32"), batch_size=2, verbose=0)
         counts.append(start - model.get_weights()[0])
-    copies = [np.asarray(copy).tolist() for copy in STRATEGY.experimental_local_results(seed.value)]
+    copies = [np.asarray(copy).tolist() for copy in strategy.experimental_local_results(seed.value)]
     return {
         "shares": [[float(np.mean(np.isclose(count, kept))) for kept in (0, 1, 2)] for count in counts],
         "differ": bool((counts[0] != counts[1]).any()),
@@ -56,7 +49,7 @@ def loss_scales(scope, initial, steps):
         inner = keras.optimizers.AdamW(1e-3, gradient_accumulation_steps=steps if steps > 1 else None)
         scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=initial, dynamic_growth_steps=4)
         model.compile(scaled, "mean_squared_error")
-    x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")  # 20 batches
     model.fit(x, x[:, :1], batch_size=4, verbose=0, shuffle=False)
     return {
         "scale": float(scaled.dynamic_scale.numpy()),
@@ -70,7 +63,9 @@ def language_model(scope):
     """A CausalLM of ours on texts of other lengths, the last batch smaller than the replicas: weights and history."""
     with scope():
         tokenizer = tfxformer.text.Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)
-        model = tasks.CausalLM(tiny.backbone("gpt2", vocabulary_size=290), tokenizer=tokenizer, sequence_length=16)
+        model = tasks.CausalLM(
+            tiny.backbone("gpt2", vocabulary_size=290, decoder__num_layers=1), tokenizer=tokenizer, sequence_length=16
+        )
         model.compile(keras.optimizers.SGD(0.5, global_clipnorm=0.1, gradient_accumulation_steps=2))
     blocks, targets, weights = model._examples(tiny.TEXTS)
     rows = slice(0, 9)  # batches of 4, 4 and 1: one replica gets nothing
@@ -94,9 +89,9 @@ def batch_normalization(scope):
     return model.layers[-1].moving_mean.numpy()
 
 
-def message(make):
+def message(strategy, make):
     """What a mistake is told."""
-    with STRATEGY.scope():
+    with strategy.scope():
         inputs = keras.Input((4,))
         model = make(inputs)
         model.compile("sgd", "mean_squared_error")
@@ -112,35 +107,30 @@ class OwnStep(training.DistributedModel):
         return super().train_step(data)
 
 
-def main():
-    (ours, ours_history), (alone, alone_history) = (
-        language_model(STRATEGY.scope),
-        language_model(contextlib.nullcontext),
-    )
-    print(
-        json.dumps(
-            {
-                "dropout": dropped(layers.Dropout, jit=False),
-                "keras_dropout": dropped(keras.layers.Dropout, jit=True),
-                "scales": [
-                    [loss_scales(scope, initial, steps) for scope in (STRATEGY.scope, contextlib.nullcontext)]
-                    for initial, steps in ((2.0**10, 1), (2.0**10, 2), (2.0**40, 2))
-                ],
-                "language_model": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),
-                "language_history": [ours_history, alone_history],
-                "moving_mean": float(
-                    np.abs(batch_normalization(STRATEGY.scope) - batch_normalization(contextlib.nullcontext)).max()
-                ),
-                "synchronized": message(
-                    lambda inputs: training.DistributedModel(
-                        inputs, keras.layers.BatchNormalization(synchronized=True)(inputs)
-                    )
-                ),
-                "own_step": message(lambda inputs: OwnStep(inputs, keras.layers.Dense(4)(inputs))),
-            }
-        )
-    )
+def loss_scales_of_both(strategy, initial, steps):
+    """Of two replicas and of one device."""
+    return [loss_scales(scope, initial, steps) for scope in (strategy.scope, contextlib.nullcontext)]
 
 
-if __name__ == "__main__":
-    main()
+def language_models(strategy):
+    """The largest difference of any weight, and the history of both."""
+    (ours, ours_history), (alone, alone_history) = map(language_model, (strategy.scope, contextlib.nullcontext))
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True))
+    return difference, ours_history, alone_history
+
+
+def moving_means(strategy):
+    """The largest difference between both."""
+    return float(np.abs(batch_normalization(strategy.scope) - batch_normalization(contextlib.nullcontext)).max())
+
+
+def messages(strategy):
+    """What a layer and a model are told that cannot be right under replicas."""
+
+    def synchronized(inputs):
+        return training.DistributedModel(inputs, keras.layers.BatchNormalization(synchronized=True)(inputs))
+
+    return {
+        "synchronized": message(strategy, synchronized),
+        "own_step": message(strategy, lambda inputs: OwnStep(inputs, keras.layers.Dense(4)(inputs))),
+    }

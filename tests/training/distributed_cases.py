@@ -255,6 +255,12 @@ def reference(options):
     return [weight.numpy() for weight in made.trainable_weights], int(updater.iterations)
 
 
+def run_all(strategy, cells, output):
+    """For `replicas.run`: the cells one after another; their arrays go into a file."""
+    results = [run(options, strategy.scope) for options in cells]
+    np.savez(output, **{f"{index}/{name}": value for index, of in enumerate(results) for name, value in of.items()})
+
+
 def scope_of(name):
     """A context factory for a strategy's name, "none" for none."""
     import contextlib

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # `replicas`
 sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_cases as cases

@@ -176,6 +176,31 @@ def fit(options, folder, interrupted, scope, extra=()):
     return {**results, **{f"variable_{i:03d}": np.asarray(value) for i, value in enumerate(values)}}
 
 
+def differences_of_two_replicas(strategy, folder):
+    """For `replicas.run`: what differs between a training interrupted within an accumulation and a whole one."""
+    import keras
+
+    class Interruption(BaseException):
+        """What no fit catches."""
+
+    class Interrupt(keras.callbacks.Callback):
+        seen = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen += 1
+            if self.seen == 9:
+                raise Interruption
+
+    options = case(accumulation=4, data="shuffled")
+    try:
+        fit(options, Path(folder) / "run", False, strategy.scope, [Interrupt()])
+        return ["it was not interrupted"]
+    except Interruption:
+        pass
+    resumed, whole = (fit(options, Path(folder) / name, False, strategy.scope) for name in ("run", "whole"))
+    return [name for name, value in whole.items() if not np.array_equal(value, resumed[name])]
+
+
 def main(folder, cases, output=None):
     """Runs the cases of a file one after another."""
     sys.path.insert(0, str(Path(__file__).parent))

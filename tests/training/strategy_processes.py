@@ -1,4 +1,4 @@
-"""Runs a script under a strategy in processes of its own, two for a cluster of workers."""
+"""Runs a script in processes of its own, two for a cluster of workers; two replicas have `replicas`."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_cases
 import numpy as np
+import replicas
 
 HERE = Path(__file__).parent
 
@@ -55,9 +57,13 @@ def cluster() -> list[dict]:
 def run_cells(strategy: str, cells: list, folder) -> list[dict]:
     """The results of `distributed_cases.run` for each cell, under a strategy."""
     todo, done = Path(folder) / "cells.json", Path(folder) / "done.npz"
-    todo.write_text(json.dumps(cells), encoding="utf-8")
-    configs = cluster() if strategy == "multiworker" else (None,)
-    run_python(HERE / "distributed_cases.py", strategy, todo, done, configs=configs, timeout=300 + 120 * len(cells))
+    timeout = 300 + 120 * len(cells)
+    if strategy == "mirrored":
+        replicas.run(distributed_cases.run_all, cells, str(done), timeout=timeout)
+    else:
+        todo.write_text(json.dumps(cells), encoding="utf-8")
+        configs = cluster() if strategy == "multiworker" else (None,)
+        run_python(HERE / "distributed_cases.py", strategy, todo, done, configs=configs, timeout=timeout)
     results = [{} for _ in cells]
     with np.load(done) as arrays:
         for key in arrays:

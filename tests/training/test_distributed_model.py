@@ -4,14 +4,15 @@ The truth is `distributed_cases.reference`, a loop on one device that shares not
 matrix are in docs/equality.md, which `equality_table.py` writes.
 """
 
-import json
-
+import distributed_behaviour
 import distributed_cases as cases
 import keras
 import numpy as np
 import pytest
+import replicas
+import task_replicas
 from distributed_cases import cell
-from strategy_processes import HERE, run_cells, run_python
+from strategy_processes import run_cells
 
 from tfxformer.training import AdamW, DistributedModel
 
@@ -20,22 +21,31 @@ CELLS = {
     "none": [
         cell(),  # the norm of an embedding's gradient is that of a dense matrix
         cell(optimizer="adamw", clip={}, fit_only=True),  # so is its square
-        cell(optimizer="ours", jit=True, fit_only=True),
         cell(optimizer="adamw", steps=4, samples=77, steps_per_execution=2),
         cell(loss="two", samples=77, regularize=0.1),
         cell(loss="tokens", steps=2, eager=True, samples=48),
     ],
+    "one": [cell(optimizer="adamw", fit_only=True)],
+    "mirrored": [
+        cell(loss="tokens", steps=2, samples=65, regularize=0.1),  # the last batch is one sample: a replica gets none
+        cell(loss="samples", optimizer="ours", fit_only=True),
+        cell(loss="two", steps=2, samples=77, regularize=0.1, fit_only=True),
+        cell(clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", fit_only=True),
+        cell(loss="compare", samples=65, steps_per_execution=5, fit_only=True),
+        cell(on_batch=True, fit_only=True, epochs=1),
+    ],
+    "multiworker": [cell(loss="tokens", samples=65, steps=2, steps_per_execution=2, fit_only=True)],
+}
+SLOW_CELLS = {  # XLA, and what repeats one of the above on another road
+    "none": [cell(optimizer="ours", jit=True, fit_only=True)],
     "one": [cell(jit=True, steps=4, steps_per_execution=5, fit_only=True), cell(optimizer="adamw")],
     "mirrored": [
         cell(jit=True, steps=4, steps_per_execution=5, fit_only=True),
-        cell(optimizer="adamw", jit=True, samples=65),  # the last batch is one sample: a replica gets none
-        cell(loss="tokens", steps=2, samples=77, regularize=0.1),
+        cell(optimizer="adamw", jit=True, samples=65),
         cell(loss="samples", optimizer="ours"),
         cell(loss="two", steps=2, samples=77, regularize=0.1),
         cell(loss="sum", steps=2, optimizer="adamw", fit_only=True),
-        cell(clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", fit_only=True),
         cell(loss="compare", jit=True, samples=65, steps_per_execution=5, fit_only=True),
-        cell(on_batch=True, fit_only=True),
         cell(eager=True, samples=32, epochs=1),
     ],
     "multiworker": [
@@ -54,12 +64,13 @@ def largest_difference(result, options):
     return max(np.abs(result[f"weight_{index}"] - weight).max() for index, weight in enumerate(weights))
 
 
+@pytest.mark.parametrize("cells", [CELLS, pytest.param(SLOW_CELLS, marks=pytest.mark.slow)], ids=["", "slow"])
 @pytest.mark.parametrize("strategy", CELLS)
-def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, tmp_path):
+def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, cells, tmp_path):
     """Every cell of one strategy: weights against the reference, metrics and predictions against no strategy."""
-    alone = strategy in ("none", "one")
-    run = [cases.run(options, cases.scope_of(strategy)) for options in CELLS[strategy]] if alone else None
-    for options, result in zip(CELLS[strategy], run or run_cells(strategy, CELLS[strategy], tmp_path), strict=True):
+    alone, cells = strategy in ("none", "one"), cells[strategy]
+    run = [cases.run(options, cases.scope_of(strategy)) for options in cells] if alone else None
+    for options, result in zip(cells, run or run_cells(strategy, cells, tmp_path), strict=True):
         assert largest_difference(result, options) <= TOLERANCE, options
         if not alone and not options["fit_only"]:
             wanted = cases.run({**options, "jit": False}, cases.scope_of("none"))
@@ -68,42 +79,52 @@ def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, tmp_p
                 np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of {options}")
 
 
-@pytest.fixture(scope="module")
-def behaviour():
-    return json.loads(run_python(HERE / "distributed_behaviour.py").splitlines()[-1])
-
-
-@pytest.mark.parametrize("kind", ["dropout", "keras_dropout"])
-def test_replicas_drop_other_elements_from_one_stored_seed(behaviour, kind):
-    found = behaviour[kind]
+@pytest.mark.parametrize(
+    ("kind", "jit"),
+    [
+        ("tfxformer", False),
+        pytest.param("keras", False, marks=pytest.mark.slow),
+        pytest.param("keras", True, marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_drop_other_elements_from_one_stored_seed(kind, jit):
+    found = replicas.run(distributed_behaviour.dropped, kind, jit)
     for shares in found["shares"]:  # dropped by both, by one, by none, of 256 elements
         np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.12)
     assert found["differ"] and found["one_seed"]
     assert found["drawn"] == [0, 2]  # one draw each step, as on one device
 
 
-def test_loss_scaling_acts_as_on_one_device(behaviour):
-    for two_replicas, one_device in behaviour["scales"]:
-        assert two_replicas == one_device
-        assert one_device["finite"]
-    grown, _, overflown = (pair[1] for pair in behaviour["scales"])
-    assert grown["scale"] > 2.0**10 and grown["updates"] == 20
-    assert overflown == {"scale": 2.0**30, "counter": 0, "updates": 0, "finite": True}
+@pytest.mark.parametrize(
+    ("initial", "steps", "wanted"),
+    [
+        (2.0**10, 1, {"scale": 2.0**15, "counter": 0, "updates": 20, "finite": True}),
+        pytest.param(2.0**10, 2, None, marks=pytest.mark.slow),
+        (2.0**40, 2, {"scale": 2.0**30, "counter": 0, "updates": 0, "finite": True}),
+    ],
+    ids=["grown", "accumulated", "overflown"],
+)
+def test_loss_scaling_acts_as_on_one_device(initial, steps, wanted):
+    two_replicas, one_device = replicas.run(distributed_behaviour.loss_scales_of_both, initial, steps)
+    assert two_replicas == one_device
+    assert one_device["finite"]
+    assert wanted is None or one_device == wanted
 
 
-def test_a_task_of_ours_trains_alike_where_a_replica_gets_no_sample(behaviour):
-    assert behaviour["language_model"] <= TOLERANCE
-    two_replicas, one_device = behaviour["language_history"]
+def test_a_task_of_ours_trains_alike_where_a_replica_gets_no_sample():
+    difference, two_replicas, one_device = replicas.run(distributed_behaviour.language_models)
+    assert difference <= TOLERANCE
     assert two_replicas == pytest.approx(one_device, rel=1e-5)
 
 
-def test_moving_means_are_those_of_the_whole_batch(behaviour):
-    assert behaviour["moving_mean"] <= TOLERANCE
+def test_moving_means_are_those_of_the_whole_batch():
+    assert replicas.run(distributed_behaviour.moving_means) <= TOLERANCE
 
 
-def test_what_cannot_be_right_is_refused(behaviour):
-    assert "synchronized BatchNormalization" in behaviour["synchronized"]
-    assert "compute_loss" in behaviour["own_step"]
+def test_what_cannot_be_right_is_refused():
+    said = replicas.run(distributed_behaviour.messages)
+    assert "synchronized BatchNormalization" in said["synchronized"]
+    assert "compute_loss" in said["own_step"]
 
 
 # ---- one device -----------------------------------------------------------------------------------------------
@@ -243,7 +264,7 @@ def test_without_a_loss_it_says_so():
 
 def test_a_task_learns_the_same_on_two_replicas():
     """Weights of words and classes, -100, and metrics on logits: halves of a batch that weigh differently."""
-    one, two = json.loads(run_python(HERE / "task_replicas.py").splitlines()[-1])
+    one, two = replicas.run(task_replicas.histories)
     assert {*one} == {*two} and len(one) == 8
     for key, value in one.items():
         np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)

@@ -1,12 +1,13 @@
-"""What watching sees of two replicas, and of one device, in a process of its own; prints one JSON object.
+"""What watching sees of two replicas, and of one device: functions for `replicas.run`.
 
-python watching_behaviour.py STRATEGY FOLDER
+As a script it is one of two workers, and prints one JSON object: python watching_behaviour.py FOLDER
 """
 
 import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -27,7 +28,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.watched, self.norms, self.now = GradientNorms(self.model, by_layer=True), [], 0.0
-        training.callbacks.throughput.time.perf_counter = lambda: self.now
+        self.clock, time.perf_counter = time.perf_counter, lambda: self.now
 
     def on_train_batch_end(self, batch, logs=None):
         self.now += 1.0
@@ -37,6 +38,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.watched.end()
+        time.perf_counter = self.clock
 
 
 def train(scope, folder, base=training.DistributedModel):
@@ -72,36 +74,34 @@ def scalars(folder, tag):
     return [float(tf.make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)]
 
 
-def main(name, folder):
-    strategy = training.strategy(name)  # before anything else uses TensorFlow
+def watched(strategy, folder):
+    """What is seen under the strategy, and what is to be seen."""
     folder = Path(folder) / str(json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0))
     norms, found, throughput = train(strategy.scope, folder / "two")
     expected_norms, expected, _ = train(contextlib.nullcontext, folder / "one")
-    message = None
-    if name != "multiworker":  # where Keras fails before any callback
-        try:
-            train(strategy.scope, folder / "keras", keras.Model)
-        except ValueError as error:
-            message = str(error)
     flops = 6 * (8 * 16 * 8 + 8 * 4)
     written = json.loads((folder / "two" / "history" / "history.json").read_text())
-    print(
-        json.dumps(
-            {
-                "tokens": found["tokens_per_second"],
-                "expected_tokens": [float(MASK[4:].sum() / 4), float(MASK.sum() / 5)],
-                "mfu": found["mfu"],
-                "expected_mfu": [4 * flops / (2 * throughput.peak_flops)] * 2,
-                "norms": norms,
-                "expected_norms": expected_norms,
-                "board": [scalars(folder / "two", f"{what}_gradient_norm") for what in ("batch", "epoch")],
-                "weights": [scalars(folder / one, "epoch_weight_norm") for one in ("two", "one")],
-                "losses": [written["loss"], expected["loss"]],
-                "keras_model": message,
-            }
-        )
-    )
+    return {
+        "tokens": found["tokens_per_second"],
+        "expected_tokens": [float(MASK[4:].sum() / 4), float(MASK.sum() / 5)],
+        "mfu": found["mfu"],
+        "expected_mfu": [4 * flops / (2 * throughput.peak_flops)] * 2,
+        "norms": norms,
+        "expected_norms": expected_norms,
+        "board": [scalars(folder / "two", f"{what}_gradient_norm") for what in ("batch", "epoch")],
+        "weights": [scalars(folder / one, "epoch_weight_norm") for one in ("two", "one")],
+        "losses": [written["loss"], expected["loss"]],
+    }
+
+
+def message_of_keras(strategy, folder):
+    """What a model is told whose step is Keras' own."""
+    try:
+        train(strategy.scope, Path(folder) / "keras", keras.Model)
+    except ValueError as error:
+        return str(error)
+    return "no error"
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps(watched(training.strategy("multiworker"), sys.argv[1])))

@@ -1,16 +1,20 @@
 """Recovery from blow-ups: the state that is gone back to, what training goes on with, and when it ends."""
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
+import replicas
 import tensorflow as tf
 
-from tfxformer.training import DistributedModel, Recover, TrainingDivergedError, WarmupLinear, optimizer
+from tfxformer.training import (
+    DistributedModel,
+    Recover,
+    SwapEMAWeights,
+    TrainingDivergedError,
+    WarmupLinear,
+    find_learning_rate,
+    optimizer,
+)
 from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.resume.state import State
 
@@ -55,7 +59,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("path", [None, "states/good.npz"])
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)], ids=str)
 def test_a_bad_batch_is_as_if_it_had_never_come(path, options, tmp_path):
     """With a state after every batch and the rate kept, the result is that of the other batches, dropout included."""
     x, y = batches(12, bad=[7])
@@ -231,66 +235,60 @@ def test_what_cannot_be(tmp_path):
         fit(regression(), x, y, Recover(path=tmp_path / "file" / "good.npz"))
 
 
-def test_under_two_replicas_states_and_averages_go_back_on_both():
-    script = textwrap.dedent(
-        """
-        import warnings
-        import keras
-        import numpy as np
-        import tensorflow as tf
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-        from tfxformer.training import DistributedModel, Recover, SwapEMAWeights, find_learning_rate, optimizer
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        x = np.random.default_rng(0).standard_normal((12, 4, 3)).astype("float32")
-        y = x.sum(-1, keepdims=True)
-        good = [i for i in range(12) if i not in (6, 7)]
+# ---- two replicas: these run in the process of `replicas` -----------------------------------------------------
 
-        def made(base=keras.Model, **options):
-            keras.utils.set_random_seed(0)
-            inputs = keras.Input((3,))
-            model = base(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
-            made = optimizer("adamw", 0.01, global_clipnorm=None, use_ema=True, ema_momentum=0.5, **options)
-            model.compile(made, "mse", jit_compile=False)
-            return model
+X = np.random.default_rng(0).standard_normal((12, 4, 3)).astype("float32")
+Y = X.sum(-1, keepdims=True)
+GOOD = [i for i in range(12) if i not in (6, 7)]
 
-        def fit(model, x, y, *callbacks):
-            model.fit(tf.data.Dataset.from_tensor_slices((x, y)), verbose=0, callbacks=list(callbacks))
 
-        def copies(model):
-            for variable in (*model.trainable_variables, *model.optimizer._model_variables_moving_average):
-                yield [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+def averaged(base=keras.Model, **options):
+    """A model whose optimizer keeps averages."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    model = base(inputs, keras.layers.Dense(1)(keras.layers.Dense(6, activation="tanh")(inputs)))
+    made = optimizer("adamw", 0.01, global_clipnorm=None, use_ema=True, ema_momentum=0.5, **options)
+    model.compile(made, "mse", jit_compile=False)
+    return model
 
-        bad = y.copy()
-        bad[7] = np.nan
 
-        def recovers(updates, *arguments, **options):
-            with strategy.scope():
-                model = made(*arguments, **options)
-            alone = made(*arguments, **options)
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                fit(model, x, bad, Recover(factor=1.0, every=1))
-            assert any(f"back to the state after {updates} updates" in str(one.message) for one in said)
-            fit(alone, x[good], y[good])
-            for (a, b), (c,) in zip(copies(model), copies(alone)):
-                np.testing.assert_array_equal(a, b)
-                np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-6)
-            return model
+def copies(model, strategy):
+    """Every weight and average, as each replica has it."""
+    for variable in (*model.trainable_variables, *model.optimizer._model_variables_moving_average):
+        yield [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
 
-        recovers(1, DistributedModel, gradient_accumulation_steps=5)  # the second update's sums go back too
-        model = recovers(6)
-        for variable in model.trainable_variables:
-            variable.assign(variable + 1.0)
-        before = list(copies(model))
-        data = tf.data.Dataset.from_tensor_slices((x, y))
-        model.evaluate(data, verbose=0, callbacks=[SwapEMAWeights()])
-        assert len(find_learning_rate(model, data, steps=20).rates) >= 8
-        for a, b in zip(copies(model), before):
-            np.testing.assert_array_equal(a, b)
-        print("replicas agree")
-        """
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=240)
-    assert "replicas agree" in done.stdout, done.stderr[-3000:]
+
+def recovered(strategy, updates, base=keras.Model, **options):
+    """A model trained under two replicas over a bad batch, compared with one device without it."""
+    bad = Y.copy()
+    bad[7] = np.nan
+    with strategy.scope():
+        model = averaged(base, **options)
+    alone = averaged(base, **options)
+    with pytest.warns(UserWarning, match=f"back to the state after {updates} updates"):
+        fit(model, X, bad, Recover(factor=1.0, every=1))
+    fit(alone, X[GOOD], Y[GOOD])
+    for (a, b), (c,) in zip(copies(model, strategy), copies(alone, tf.distribute.get_strategy()), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-6)
+    return model
+
+
+def accumulation_goes_back(strategy):
+    recovered(strategy, 1, DistributedModel, gradient_accumulation_steps=5)
+
+
+def averages_are_swapped_and_put_back(strategy):
+    model = recovered(strategy, 6)
+    for variable in model.trainable_variables:
+        variable.assign(variable + 1.0)
+    before = list(copies(model, strategy))
+    model.evaluate(dataset(X, Y), verbose=0, callbacks=[SwapEMAWeights()])
+    assert len(find_learning_rate(model, dataset(X, Y), steps=20).rates) >= 8
+    for a, b in zip(copies(model, strategy), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("case", [accumulation_goes_back, averages_are_swapped_and_put_back])
+def test_under_two_replicas_states_and_averages_go_back_on_both(case):
+    replicas.run(case)

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import replicas
 import strategy_processes
 import tensorflow as tf
+import watching_behaviour
 
 from tfxformer.training import DistributedModel, TensorBoard, Throughput, WarmupLinear
 from tfxformer.training.callbacks.gradient_norms import weight_norms
@@ -83,9 +84,10 @@ def by_hand(steps=1, epochs=2):
         {"base": keras.Model},
         {},
         {"loss_scaling": True},
-        {"base": keras.Model, "loss_scaling": True, "jit_compile": True},
+        {"base": keras.Model, "loss_scaling": True},
+        pytest.param({"base": keras.Model, "loss_scaling": True, "jit_compile": True}, marks=pytest.mark.slow),
         {"steps": 2},
-        {"steps": 2, "jit_compile": True},
+        pytest.param({"steps": 2, "jit_compile": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -169,13 +171,14 @@ def test_rates_weights_scalars_texts_and_other_callbacks(tmp_path):
     assert "hidden/kernel/histogram" in found
 
 
-@pytest.mark.parametrize("strategy", ["cpu:2", "multiworker"])
+@pytest.mark.parametrize("strategy", ["cpu:2", pytest.param("multiworker", marks=pytest.mark.slow)])
 def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
-    """In processes of their own: tokens of both replicas, norms of the whole batch, files of every callback."""
-    configs = strategy_processes.cluster() if strategy == "multiworker" else (None,)
-    script = Path(__file__).parents[1] / "watching_behaviour.py"
-    printed = strategy_processes.run_python(script, strategy, tmp_path, configs=configs)
-    found = json.loads(printed.splitlines()[-1])
+    """Tokens of both replicas, norms of the whole batch, files of every callback."""
+    if strategy == "multiworker":
+        script, configs = watching_behaviour.__file__, strategy_processes.cluster()
+        found = json.loads(strategy_processes.run_python(script, tmp_path, configs=configs).splitlines()[-1])
+    else:
+        found = replicas.run(watching_behaviour.watched, str(tmp_path))
     assert found["tokens"] == found["expected_tokens"]
     np.testing.assert_allclose(found["mfu"], found["expected_mfu"], rtol=1e-9)
     norms = np.array(found["norms"])
@@ -186,8 +189,11 @@ def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
     np.testing.assert_allclose(epochs, [norms[:2, 0].mean(), norms[2:, 0].mean()], rtol=1e-6)
     np.testing.assert_allclose(*found["weights"], rtol=1e-6)
     np.testing.assert_allclose(*found["losses"], rtol=1e-6)
-    if strategy == "cpu:2":
-        assert "build a training.DistributedModel to watch their norm" in found["keras_model"]
+
+
+def test_a_step_of_keras_is_not_watched_under_replicas(tmp_path):
+    said = replicas.run(watching_behaviour.message_of_keras, str(tmp_path), spoils=True)
+    assert "build a training.DistributedModel to watch their norm" in said
 
 
 def test_chosen_batches_are_profiled(tmp_path):

@@ -13,13 +13,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import replicas
 import resume_cases
 import strategy_processes
+import tensorflow as tf
 from resume_cases import case
 
 from tfxformer import training
+from tfxformer.training.resume import checkpoint_files, checkpoint_state, data_positions
 
 SCRIPT = Path(resume_cases.__file__)
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 class Interruption(BaseException):
@@ -73,7 +77,7 @@ def assert_equal(one, other):
     ],
     ids=lambda value: value["data"] if isinstance(value, dict) else "",
 )
-def test_a_training_interrupted_twice_ends_as_one_that_was_not(tmp_path, options, batches):
+def test_a_training_interrupted_twice_ends_as_one_that_was_not(tmp_path, options, batches, traced):
     whole = fit(options, tmp_path / "whole")
     for count in batches:
         interrupted(options, tmp_path / "run", Interrupt(count))
@@ -82,7 +86,7 @@ def test_a_training_interrupted_twice_ends_as_one_that_was_not(tmp_path, options
 
 
 @pytest.mark.parametrize("data", ["dataset", "python"])
-def test_without_interruption_it_is_the_fit_of_keras(tmp_path, data):
+def test_without_interruption_it_is_the_fit_of_keras(tmp_path, data, traced):
     options = case(data=data, epochs=2)
     ours = fit(options, tmp_path / "run")
     plain = resume_cases.model(options)
@@ -126,7 +130,7 @@ def test_arrays_are_shuffled_anew_in_every_epoch_and_batches_keep_their_numbers(
     interrupted(options, tmp_path, Interrupt(4))  # in the second epoch's second execution, after its first was saved
     fit(options, tmp_path, Watch())
     assert seen == [("epoch", 1), ("begin", 2), ("end", 3)]
-    source = training.positions.positioned(np.arange(50), batch_size=50, seed=3)
+    source = data_positions.positioned(np.arange(50), batch_size=50, seed=3)
     orders = [next(iter(source.next_epoch(epoch)))[0].numpy() for epoch in (0, 1, 0)]
     assert (orders[0] != orders[1]).any() and (orders[0] == orders[2]).all()
     assert sorted(orders[1]) == list(range(50))
@@ -169,6 +173,17 @@ def assert_equal_runs(output, names):
         assert_equal(other, one)
 
 
+def test_a_process_killed_while_saving(tmp_path, traced):
+    """It goes on here, in another process, from the file before."""
+    options = case(accumulation=2)
+    killed(tmp_path, {**options, "kill": ["save", 5]})  # two syncs for each file
+    unfinished = [path for path in (tmp_path / "case").iterdir() if path.name.startswith(".")]
+    assert unfinished
+    assert_equal(fit(options, tmp_path / "whole"), fit(options, tmp_path / "case"))
+    assert not any(path.exists() for path in unfinished)
+
+
+@pytest.mark.slow
 def test_processes_killed_in_an_epoch_at_its_end_and_while_saving(tmp_path):
     first = case(name="first", accumulation=2)
     killed(tmp_path, {**first, "kill": ["batch", 4]})
@@ -183,6 +198,11 @@ def test_processes_killed_in_an_epoch_at_its_end_and_while_saving(tmp_path):
     assert not any(path.exists() for path in unfinished)
 
 
+def test_two_replicas_go_on_within_an_accumulation(tmp_path):
+    assert replicas.run(resume_cases.differences_of_two_replicas, str(tmp_path)) == []
+
+
+@pytest.mark.slow
 def test_two_replicas_killed_within_an_accumulation(tmp_path):
     options = case(strategy="mirrored", accumulation=4, data="shuffled")
     killed(tmp_path, {**options, "kill": ["batch", 9]})
@@ -191,6 +211,7 @@ def test_two_replicas_killed_within_an_accumulation(tmp_path):
     assert_equal_runs(tmp_path / "out.npz", ["case"])
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_them_killed(tmp_path):
     options = case(strategy="multiworker", accumulation=4, differ=True)
     codes, outputs = killed(
@@ -249,8 +270,8 @@ def test_sigterm_saves_at_the_end_of_the_step_and_ends_the_process(tmp_path, tes
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "on SIGTERM" in capsys.readouterr().out
-    names = [path.name for path in training.checkpoint_files.list_checkpoints(tmp_path / "run")]
-    assert names[-1] == training.checkpoint_files.checkpoint_name(1, 3 if testing else 2)
+    names = [path.name for path in checkpoint_files.list_checkpoints(tmp_path / "run")]
+    assert names[-1] == checkpoint_files.checkpoint_name(1, 3 if testing else 2)
     watch = Terminate(-1)
     assert_equal(whole, fit(options, tmp_path / "run", watch))
     assert watch.batches == ([] if testing else [2])
@@ -264,8 +285,12 @@ def test_sigterm_saves_at_the_end_of_the_step_and_ends_the_process(tmp_path, tes
 def stopped(tmp_path_factory):
     """(options, folder of a training stopped in its second epoch, results of the whole one)."""
     options, folder = case(epochs=2, rows=24), tmp_path_factory.mktemp("stopped")
-    interrupted(options, folder / "run", Interrupt(5))
-    return options, folder / "run", fit(options, folder / "whole")
+    tf.config.run_functions_eagerly(True)  # as those that go on
+    try:
+        interrupted(options, folder / "run", Interrupt(5))
+        return options, folder / "run", fit(options, folder / "whole")
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
@@ -278,7 +303,7 @@ def copied(stopped, tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "header"])
 def test_a_damaged_newest_checkpoint_is_passed_over(copied, damage):
     options, folder, whole = copied
-    before, newest = training.checkpoint_files.list_checkpoints(folder)
+    before, newest = checkpoint_files.list_checkpoints(folder)
     content = bytearray(newest.read_bytes())
     if damage == "changed":
         content[-7] ^= 1
@@ -291,7 +316,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(copied, damage):
 
 def test_where_all_are_damaged_nothing_is_begun_anew(copied):
     options, folder, _ = copied
-    for path in training.checkpoint_files.list_checkpoints(folder):
+    for path in checkpoint_files.list_checkpoints(folder):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(training.ResumeError, match=r"No checkpoint in .* is whole"):
         fit(options, folder)
@@ -324,7 +349,7 @@ def test_another_model_is_refused(copied):
     with pytest.raises(training.ResumeError, match=r"middle.kernel \(48, 17\) float32 here"):
         wide.fit(**resume_cases.data(options), epochs=2, callbacks=[training.Resume(folder)])
     with pytest.raises(training.ResumeError, match="another model"):
-        training.checkpoint_state.restore_weights("x", {}, wide)
+        checkpoint_state.restore_weights("x", {}, wide)
 
 
 def test_other_batches_or_another_seed_are_refused(copied):
@@ -347,7 +372,7 @@ def test_a_dataset_in_another_order_is_refused(tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(copied):
     options, folder, whole = copied
-    size = min(path.stat().st_size for path in training.checkpoint_files.list_checkpoints(folder))
+    size = min(path.stat().st_size for path in checkpoint_files.list_checkpoints(folder))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
     try:
@@ -374,8 +399,8 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     model = resume_cases.model(options)
     resume = training.Resume(tmp_path, keep=1, monitor="score", mode="max")
     model.fit(**resume_cases.data(options), epochs=4, verbose=0, callbacks=[resume, Pretend()])
-    names = [path.name for path in training.checkpoint_files.list_checkpoints(tmp_path)]
-    assert names == [training.checkpoint_files.checkpoint_name(epoch, 0) for epoch in (2, 4)]
+    names = [path.name for path in checkpoint_files.list_checkpoints(tmp_path)]
+    assert names == [checkpoint_files.checkpoint_name(epoch, 0) for epoch in (2, 4)]
     fresh = resume_cases.model(options)
     assert training.Resume(tmp_path).restore_best(fresh) == 0.7
     for one, other in zip(fresh.get_weights(), weights[1], strict=True):
