@@ -37,7 +37,7 @@ def language_model(family="gpt2", layers=2):
     return model, inputs, targets, weights
 
 
-def trained(scope, jit, steps):
+def trained(scope, jit, steps, eager=False):
     """(weights, history) of a student of a language model after two epochs; the last batch is of one row."""
     import keras
 
@@ -55,7 +55,7 @@ def trained(scope, jit, steps):
         for number, layer in enumerate(distiller.learned):
             tiny.perturb(layer, number)
         optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0, gradient_accumulation_steps=steps)
-        distiller.compile(optimizer, jit_compile=jit)
+        distiller.compile(optimizer, jit_compile=jit, run_eagerly=eager)
     history = distiller.fit(
         inputs, targets, sample_weight=weights, batch_size=4, epochs=2, shuffle=False, verbose=0
     ).history
@@ -68,7 +68,7 @@ def trained(scope, jit, steps):
 
 def two_replicas_and_one_device(strategy, jit, steps):
     """The largest difference of any weight, and each figure of both."""
-    alone, alone_history = trained(contextlib.nullcontext, False, steps)
+    alone, alone_history = trained(contextlib.nullcontext, False, steps, eager=True)
     ours, ours_history = trained(strategy.scope, jit, steps)
     return {
         "weights": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),

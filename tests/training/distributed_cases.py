@@ -218,7 +218,8 @@ def clip(gradients, options):
     limits = options["clip"]
     if "global_clipnorm" in limits:
         norm = np.sqrt(sum(np.sum(np.square(gradient, dtype="float64")) for gradient in gradients))
-        return [(gradient * min(1.0, limits["global_clipnorm"] / norm)).astype("float32") for gradient in gradients]
+        ratio = min(1.0, limits["global_clipnorm"] / max(norm, 1e-30))
+        return [(gradient * ratio).astype("float32") for gradient in gradients]
     if "clipnorm" in limits:
         norms = [max(np.sqrt(np.sum(np.square(gradient, dtype="float64"))), 1e-30) for gradient in gradients]
         ratios = [min(1.0, limits["clipnorm"] / norm) for norm in norms]

@@ -119,10 +119,11 @@ def test_weights_of_samples():
     assert found["hidden_state_loss"] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_kept_answers_train_as_those_of_each_step(teacher):
+def test_kept_answers_train_as_those_of_each_step(tiny_tokenizer):
     """And a dataset of batches too, of which none are kept."""
     import tensorflow as tf
 
+    teacher = classifier(tiny_tokenizer, layers=2)
     batch = teacher.encode(tiny.TEXTS, sequence_length=16)
     labels = np.arange(24, dtype="int32") % 2
     results = []
@@ -131,7 +132,7 @@ def test_kept_answers_train_as_those_of_each_step(teacher):
         (0, (batch, labels)),
         (2**30, (tf.data.Dataset.from_tensor_slices((batch, labels)).batch(8),)),
     ):
-        student = student_from(teacher, num_layers=2)
+        student = student_from(teacher, num_layers=1)
         distiller = Distiller(student, teacher, ALL, cache_bytes=cache_bytes)
         # A mean over tokens depends on what is in a batch: validation has the same ones in all three.
         options = {"batch_size": None, "validation_batch_size": 8} if len(data) == 1 else {}
@@ -198,18 +199,16 @@ def test_a_narrower_student_learns_through_a_projection(teacher):
 def test_a_tagger(tiny_tokenizer):
     words = [text.split() for text in tiny.TEXTS]
     tags = [["N" if word in ("film", "cat", "dog") else "O" for word in row] for row in words]
-    backbone = tiny.backbone("bert", encoder__num_layers=4)
-    teacher = tiny.perturb(tasks.TokenClassifier(backbone, ["O", "N"], tokenizer=tiny_tokenizer))
-    student = student_from(teacher, num_layers=2)
+    teacher = tiny.perturb(tasks.TokenClassifier(tiny.backbone(), ["O", "N"], tokenizer=tiny_tokenizer))
+    student = student_from(teacher, num_layers=1)
     history = fit(Distiller(student, teacher), words, tags, epochs=4)
     assert history["logits_loss"][-1] < history["logits_loss"][0] and history["accuracy"][-1] > 0.5
     assert len(student.predict(words[:1])[0]) == len(words[0])
 
 
 def test_an_embedder(tiny_tokenizer):
-    backbone = tiny.backbone("bert", encoder__num_layers=4)
-    teacher = tasks.TextEmbedder(backbone, tokenizer=tiny_tokenizer)
-    student = student_from(teacher, num_layers=2)
+    teacher = tasks.TextEmbedder(tiny.backbone(), tokenizer=tiny_tokenizer)
+    student = student_from(teacher, num_layers=1)
     s, t = (model.predict(tiny.TEXTS, verbose=0) for model in (student, teacher))
     distiller = Distiller(student, teacher, [EmbeddingLoss(), EmbeddingLoss(distance="mse"), RelationLoss()])
     found = distiller.evaluate(tiny.TEXTS, verbose=0, return_dict=True)
@@ -223,14 +222,14 @@ def test_an_embedder(tiny_tokenizer):
 
 @pytest.mark.parametrize("family", ["llama", "bloom"])
 def test_causal_language_models(family):
-    teacher, inputs, targets, weights = language_model(family, layers=4)
-    student = student_from(teacher, num_layers=2)
+    teacher, inputs, targets, weights = language_model(family, layers=2)
+    student = student_from(teacher, num_layers=1)
     history = fit(Distiller(student, teacher, ALL), inputs, targets, sample_weight=weights, epochs=3, rate=0.02)
     assert history["logits_loss"][-1] < history["logits_loss"][0]
     assert np.isfinite(history["loss"]).all()
 
 
-def test_pruned_while_it_learns(teacher, tmp_path, traced):
+def test_pruned_while_it_learns(teacher, tmp_path):
     """What is pruned is the student, all of it but its head; zeros are exact, and its file has them."""
     student = student_from(teacher, num_layers=2)
     callback = Prune(ConstantSparsity(0.5, begin_step=0, frequency=1))
@@ -261,7 +260,7 @@ def test_files_are_the_students(teacher, tmp_path):
     student.fit(tiny.TEXTS, tiny.LABELS, verbose=0)  # it is a task as before
 
 
-def test_the_default_rate_falls_to_zero_over_each_fit(teacher, traced):
+def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
     distiller = Distiller(student_from(teacher, num_layers=1), teacher)
     for epochs in (1, 2):
         distiller.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, epochs=epochs, verbose=0)

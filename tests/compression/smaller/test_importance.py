@@ -32,7 +32,7 @@ def loss_of(task, data, row):
 @pytest.mark.parametrize(
     ("half", "count", "parts"), [("self_attention", 4, range(4)), ("feed_forward", 48, (0, 7, 31))]
 )
-def test_taylor_is_the_slope_of_the_loss(classifier, half, count, parts):
+def test_taylor_is_the_slope_of_the_loss(classifier, half, count, parts, traced):
     """By differences: the rows of a part a little larger and a little smaller, one example at a time."""
     task, data = classifier
     x, y = data[0][:3], data[1][:3]
@@ -57,7 +57,7 @@ def test_taylor_is_the_slope_of_the_loss(classifier, half, count, parts):
         variable.assign(rows.reshape(variable.shape))
 
 
-def test_taylor_of_layers_is_the_slope_of_all_that_they_add(classifier):
+def test_taylor_of_layers_is_the_slope_of_all_that_they_add(classifier, traced):
     task, (x, y) = classifier
     x, y = x[:3], y[:3]
     found = compression.layer_importance(task, "taylor", (x, y))

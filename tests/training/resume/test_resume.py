@@ -67,17 +67,18 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize(
-    "options, batches",
+    ("options", "batches", "graph"),
     [
-        (case(accumulation=4, ema=True), (3, 6)),
-        (case(accumulation=2, dtype="mixed_float16", data="python"), (2, 7)),
-        (case(data="shuffled", steps_per_execution=2, save_freq=2), (1, 4)),
-        (case(data="repeated"), (3, 2)),
-        (case(data="epochs", dtype="mixed_bfloat16", save_freq=4), (5, 4)),
+        (case(accumulation=4, ema=True), (3, 6), True),
+        (case(accumulation=2, dtype="mixed_float16", data="python"), (2, 7), False),
+        (case(data="shuffled", steps_per_execution=2, save_freq=2), (1, 4), True),
+        (case(data="repeated"), (3, 2), False),
+        (case(data="epochs", dtype="mixed_bfloat16", save_freq=4), (5, 4), False),
     ],
     ids=lambda value: value["data"] if isinstance(value, dict) else "",
 )
-def test_a_training_interrupted_twice_ends_as_one_that_was_not(tmp_path, options, batches, traced):
+def test_a_training_interrupted_twice_ends_as_one_that_was_not(tmp_path, options, batches, graph):
+    tf.config.run_functions_eagerly(not graph)
     whole = fit(options, tmp_path / "whole")
     for count in batches:
         interrupted(options, tmp_path / "run", Interrupt(count))
