@@ -73,7 +73,8 @@ class Interpreters:
             ValueError: if the file was overwritten after it was opened.
         """
         self._place.is_there()
-        return of_this_process(self._pools, self._pool).run(signature, inputs)
+        pool = self._pools.get(os.getpid()) or of_this_process(self._pools, self._pool)
+        return pool.run(signature, inputs)
 
     def _pool(self) -> _Pool:
         return _Pool(self._place, self._names, self._num_threads)

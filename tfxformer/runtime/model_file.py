@@ -44,9 +44,11 @@ class Place(NamedTuple):
             ValueError: if it was written into, which changes what is mapped, or ends the process.
         """
         now = _stamp(self.path)
-        if now != self.stamp and now is not None and now[:2] == self.stamp[:2]:
+        if now == self.stamp:
+            return True
+        if now is not None and now[:2] == self.stamp[:2]:
             raise ValueError(f"{self.path} was overwritten after it was opened: open it again.")
-        return now == self.stamp
+        return False
 
 
 def _stamp(path: str) -> tuple[int, int, int, int] | None:
