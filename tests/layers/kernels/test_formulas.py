@@ -1,14 +1,11 @@
 """Kernels against numpy in float64 and against plain Keras, wherever a training step may run them."""
 
 import math
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import replicas
 import tensorflow as tf
 from keras import ops
 
@@ -285,46 +282,38 @@ def test_embedding_of_a_variable():
     np.testing.assert_allclose(tape.gradient(loss, table.value)[:, 0], [2, 0, 0, 1, 0, 0, 0])
 
 
+def gradients_of_halves_and_of_the_whole(strategy):
+    """For `replicas.run`: gradients summed over two replicas, those of one device, and whether dropout stays finite."""
+    x = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype("float32")
+    value = x[..., :2] + 1
+    with strategy.scope():
+        bias, gamma = tf.Variable(tf.ones(2)), tf.Variable(tf.ones(2))
+
+    def loss_of(x, value, rate):
+        y = kernels.gelu(kernels.attend(x, None, value, rate, SEED), bias)
+        return tf.reduce_sum(kernels.add_norm(y, value, gamma, bias, 1e-3, rate=rate, seed=SEED) * value)
+
+    def replica(rate):
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        part = [tf.gather(tf.reshape(a, (2, 2, 3, 6, -1)), index) for a in (x, value)]
+        with tf.GradientTape() as tape:
+            loss = loss_of(*part, rate)
+        return tape.gradient(loss, [bias, gamma])
+
+    @tf.function(autograph=False)
+    def step(rate):
+        gradients = strategy.run(replica, args=(rate,))
+        return [strategy.reduce("SUM", gradient, axis=None) for gradient in gradients]
+
+    with tf.GradientTape() as tape:
+        loss = loss_of(tf.constant(x), tf.constant(value), 0.0)
+    found = [gradient.numpy().tolist() for gradient in step(0.0)]
+    expected = [gradient.numpy().tolist() for gradient in tape.gradient(loss, [bias, gamma])]
+    return found, expected, all(bool(np.isfinite(gradient).all()) for gradient in step(0.5))
+
+
 def test_two_replicas():
     """Clusters inside MirroredStrategy on two logical CPUs: the sum of the halves is the whole."""
-    script = textwrap.dedent(
-        """
-        import numpy as np
-        import tensorflow as tf
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-        from tfxformer.layers import kernels
-        x = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype("float32")
-        value = x[..., :2] + 1
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        with strategy.scope():
-            bias, gamma = tf.Variable(tf.ones(2)), tf.Variable(tf.ones(2))
-        seed = tf.constant([1, 2], tf.int64)
-
-        def loss_of(x, value, rate):
-            y = kernels.gelu(kernels.attend(x, None, value, rate, seed), bias)
-            return tf.reduce_sum(kernels.add_norm(y, value, gamma, bias, 1e-3, rate=rate, seed=seed) * value)
-
-        def replica(rate):
-            index = tf.distribute.get_replica_context().replica_id_in_sync_group
-            part = [tf.gather(tf.reshape(a, (2, 2, 3, 6, -1)), index) for a in (x, value)]
-            with tf.GradientTape() as tape:
-                loss = loss_of(*part, rate)
-            return tape.gradient(loss, [bias, gamma])
-
-        @tf.function(autograph=False)
-        def step(rate):
-            gradients = strategy.run(replica, args=(rate,))
-            return [strategy.reduce("SUM", gradient, axis=None) for gradient in gradients]
-
-        with tf.GradientTape() as tape:
-            loss = loss_of(tf.constant(x), tf.constant(value), 0.0)
-        for found, expected in zip(step(0.0), tape.gradient(loss, [bias, gamma])):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-        assert all(np.isfinite(gradient).all() for gradient in step(0.5))
-        print("replicas agree")
-        """
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=120)
-    assert "replicas agree" in done.stdout, done.stderr[-3000:]
+    found, expected, finite = replicas.run(gradients_of_halves_and_of_the_whole, clusters=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert finite

@@ -6,6 +6,7 @@ import pytest
 
 from tfxformer.training import SwapEMAWeights, optimizer
 
+pytestmark = pytest.mark.usefixtures("eager")
 NAMES = ("adamw", "lamb", "lion", "adafactor", "sgd")
 MOMENTUM = 0.8
 

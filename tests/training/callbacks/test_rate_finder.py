@@ -149,7 +149,7 @@ def test_what_is_no_range():
         find_learning_rate(keras.Model(model.input, model.output), x, y)
 
 
-def test_a_task_takes_its_texts_and_keeps_its_default_optimizer(tiny_tokenizer):
+def test_a_task_takes_its_texts_and_keeps_its_default_optimizer(tiny_tokenizer, plain_kernels, eager):
     model = tasks.TextClassifier(tiny.backbone(), ["negative", "positive"], tokenizer=tiny_tokenizer)
     model.compile(learning_rate=1e-3)
     before, made = model.get_weights(), model.optimizer
