@@ -1,5 +1,6 @@
 """What every layer, model and task must hold: a new one gets its whole battery in ten lines."""
 
+import contextlib
 import json
 import warnings
 
@@ -131,8 +132,19 @@ def check_padding(model, inputs, amount=9):
     assert_close(_valid(actual, inputs), _valid(numpy_of(model(inputs)), inputs), 1e-5)
 
 
+@contextlib.contextmanager
+def steps(eager: bool):
+    """Runs steps op by op, or as the graphs that users run, whatever the tests around do."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eager)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def check_task(task, x, y, tmp_path, *, same=None):
-    """What every task holds with its texts: `fit`, `.keras` with tokenizer and compile state, checkpoint folders.
+    """What every task holds with texts: a traced `fit`, `.keras` files with tokenizer and state, checkpoint folders.
 
     Args:
         task: with a tokenizer, not yet fitted.
@@ -141,7 +153,8 @@ def check_task(task, x, y, tmp_path, *, same=None):
     """
     same = same or (lambda a, b: np.testing.assert_array_equal(a, b))
     before = tiny.weights(task)
-    history = task.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False)
+    with steps(eager=False):
+        history = task.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False)
     losses = history.history["loss"]
     assert len(losses) == 2 and np.isfinite(losses).all()
     assert task.sequence_length and task.sequence_length % 16 == 0

@@ -1,4 +1,4 @@
-"""Tiny LiteRT files that the tests of threads and of bounds share, each written once."""
+"""Tiny LiteRT files that tests share, each written once in a process, for that costs seconds, and left as it is."""
 
 import functools
 import sys
@@ -17,7 +17,7 @@ from tfxformer.runtime.format import checksum
 from tfxformer.text import Tokenizer
 
 LENGTH = 16  # of the classifier's signature
-CACHE = 48  # slots of the decoder
+CACHE, PREFILL_LENGTHS = 48, (4, 16)  # slots of the decoder, tokens of its prefills
 
 
 @functools.cache
@@ -35,11 +35,30 @@ def task() -> tasks.TextClassifier:
 
 
 @functools.cache
+def exported(quantization: str, *lengths: int):
+    """(path, report) of the file of `task()` with a signature a length."""
+    path = Path(_folder().name, f"{quantization}-{'-'.join(map(str, lengths))}.tflite")
+    how = {"sequence_lengths": lengths} if len(lengths) > 1 else {"sequence_length": lengths[0]}
+    return path, export.export_litert(task(), path, quantization, **how)
+
+
 def classifier(quantization: str) -> Path:
-    """The file of `task()`."""
-    path = Path(_folder().name, f"{quantization}.tflite")
-    export.export_litert(task(), path, quantization, sequence_length=LENGTH)
-    return path
+    """The file of `task()` for `LENGTH` tokens."""
+    return exported(quantization, LENGTH)[0]
+
+
+@functools.cache
+def other(signature: str):
+    """(task, path, report) of another task by its signature, for 24 and 48 tokens, in float32."""
+    make = {
+        "embed": lambda *model: tasks.TextEmbedder(*model, tokenizer=task().tokenizer),
+        "tag": lambda *model: tasks.TokenClassifier(*model, ["O", "B-X", "I-X"], tokenizer=task().tokenizer),
+        "answer": lambda *model: tasks.QuestionAnswering(*model, tokenizer=task().tokenizer),
+        "fill_mask": lambda *model: tasks.MaskedLM(*model, tokenizer=task().tokenizer),
+    }[signature]
+    made, path = perturb(make(backbone())), Path(_folder().name, f"{signature}.tflite")
+    made.sequence_length = 48
+    return made, path, export.export_litert(made, path, "float32", sequence_lengths=(24, 48))
 
 
 @functools.cache
@@ -49,11 +68,17 @@ def language_model() -> tasks.CausalLM:
 
 
 @functools.cache
+def exported_decoder():
+    """(path, report) of the file of `language_model()`."""
+    path = Path(_folder().name, "decoder.tflite")
+    return path, export.export_litert(
+        language_model(), path, "float32", cache_length=CACHE, prefill_lengths=PREFILL_LENGTHS
+    )
+
+
 def decoder() -> Path:
     """The file of `language_model()`."""
-    path = Path(_folder().name, "decoder.tflite")
-    export.export_litert(language_model(), path, "float32", cache_length=CACHE, prefill_lengths=(4, 16))
-    return path
+    return exported_decoder()[0]
 
 
 @functools.cache

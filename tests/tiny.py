@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import tfxformer
+from tfxformer import checkpoints
+from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.text import Tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -72,6 +75,25 @@ def backbone(family="bert", seed=0, dtype=None, gradient_checkpointing=False, **
     """An encoder or decoder of `config(...)`, every variable random."""
     model = tfxformer.build(config(family, **changes), dtype=dtype, gradient_checkpointing=gradient_checkpointing)
     return perturb(model, seed)
+
+
+def checkpoint(folder, words, num_layers=2, max_positions=32):
+    """A BERT checkpoint folder, 32 wide, whose tokens are the special ones and whole words; returns the folder."""
+    folder = Path(folder)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in [*SPECIAL, *words]), encoding="utf-8")
+    # 4 heads: with 2, libtpu takes hours over a batch that is far too large.
+    stack = StackConfig(num_layers, 32, 4, 64, max_positions=max_positions)
+    made = TransformerConfig(
+        family="bert",
+        vocabulary_size=len(SPECIAL) + len(words),
+        encoder=stack,
+        heads=HeadConfig(pooler=True),
+        token_types=2,
+    )
+    keras.utils.set_random_seed(0)
+    checkpoints.save_pretrained(folder, tfxformer.build(made), made)
+    Tokenizer.from_vocabulary(folder / "vocab.txt").save_pretrained(folder)
+    return folder
 
 
 def perturb(model, seed=0):

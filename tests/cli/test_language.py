@@ -63,7 +63,7 @@ def test_a_model_from_scratch_learns_and_is_written(trained):
 
 def test_generation_streams_what_it_returns(trained):
     folder, _ = trained
-    options = ["--max-new-tokens", 12, "--top-p", 0.9, "--temperature", 1.2, "--seed", 3]
+    options = ["--max-new-tokens", 6, "--top-p", 0.9, "--temperature", 1.2, "--seed", 3]
     text = run_json("generate", folder, "the film", *options)["continuation"]
     assert text and run_json("generate", folder / "model.keras", "the film", *options)["continuation"] == text
     assert run("generate", folder, "the film", *options).stdout == text + "\n"
@@ -71,8 +71,8 @@ def test_generation_streams_what_it_returns(trained):
         run_json("generate", folder, "the film", *options, "--stop", text[3])["continuation"]
         == text[: text.find(text[3])]
     )
-    greedy = CausalLM.from_pretrained(folder).generate(["the film"], 12)[0]
-    assert run_json("generate", folder, "the film", "--max-new-tokens", 12)["continuation"] == greedy
+    greedy = CausalLM.from_pretrained(folder).generate(["the film"], 6)[0]
+    assert run_json("generate", folder, "the film", "--max-new-tokens", 6)["continuation"] == greedy
 
 
 def test_an_exported_file_continues_alike(trained, tmp_path):
@@ -80,7 +80,7 @@ def test_an_exported_file_continues_alike(trained, tmp_path):
     file = tmp_path / "model.tflite"
     options = ["--quantization", "float32", "--cache-length", 48, "--prefill-lengths", 8]
     assert run_json("export", folder, file, *options)["signatures"] == ["prefill_8", "decode"]
-    options = ["the film", "--max-new-tokens", 12]
+    options = ["the film", "--max-new-tokens", 6]
     (said, again) = (run_json("generate", model, *options)["continuation"] for model in (folder, file))
     assert said == again
     drawn = [run_json("generate", file, *options, "--top-k", 5, "--seed", 1)["continuation"] for _ in range(2)]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import batteries
 import pytest
 from typer.testing import CliRunner
 
@@ -47,7 +48,8 @@ def data(tmp_path_factory):
 def tuned(tiny, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned") / "films"
     options = ["--epochs", 10, "--learning-rate", "1e-2", "--batch-size", 8, "--validation", "0.25"]
-    return folder, run_json("finetune", tiny, data, "--output", folder, *options)
+    with batteries.steps(eager=False):
+        return folder, run_json("finetune", tiny, data, "--output", folder, *options)
 
 
 def test_help_imports_nothing_heavy():
@@ -108,7 +110,7 @@ def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
 
 
 def test_prune_leaves_the_zeros_it_promises(tuned, data, tmp_path):
-    result = run_json("prune", tuned[0], data, "-o", tmp_path / "pruned", "--sparsity", "0.5", "--batch-size", 16)
+    result = run_json("prune", tuned[0], data, "-o", tmp_path / "pruned", "--sparsity", "0.5", "--batch-size", 32)
     assert result["sparsity"] == pytest.approx(0.5, abs=1e-3)
     inspected = run_json("inspect", tmp_path / "pruned")
     assert inspected["sparsity"]["kernels"]["sparsity"] == result["sparsity"]
@@ -120,7 +122,8 @@ def test_words_are_tagged(tiny, tmp_path):
     record = {"text": "the film was good", "label": "O FILM O O"}
     data.write_text("\n".join([json.dumps(record)] * 16), encoding="utf-8")
     options = ["--task", "token-classification", "--epochs", 8, "--learning-rate", "1e-2", "--batch-size", 4]
-    run_json("finetune", tiny, data, "-o", tmp_path / "tagger", *options)
+    with batteries.steps(eager=False):
+        run_json("finetune", tiny, data, "-o", tmp_path / "tagger", *options)
     (prediction,) = run_json("predict", tmp_path / "tagger", "the film was good")["predictions"]
     assert prediction == {"words": ["the", "film", "was", "good"], "labels": ["O", "FILM", "O", "O"]}
     assert run_json("evaluate", tmp_path / "tagger", data)["scores"]["f1"] == 1.0

@@ -78,7 +78,7 @@ def test_help(command):
         ("bert-tiny", "token-classification"),
         ("bert-tiny", "question-answering"),
         ("bert-tiny", "text-embedding"),
-        ("gpt-nano", "causal-lm"),
+        pytest.param("gpt-nano", "causal-lm", marks=pytest.mark.slow),
     ],
 )
 def test_every_task_s_train_step_takes_the_specs_of_its_batch(model, task):

@@ -1,23 +1,19 @@
 """Fixtures of the tests of export and of what runs its files."""
 
 import keras
+import litert_files
 import pytest
-from export_cases import backbone, perturb, vocabulary
-
-from tfxformer import tasks
-from tfxformer.text import Tokenizer
+from export_cases import perturb
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
-    path.write_text("\n".join(vocabulary()), encoding="utf-8")
-    return Tokenizer.from_vocabulary(path, lowercase=True)
+def tokenizer():
+    return litert_files.task().tokenizer
 
 
 @pytest.fixture(scope="session")
-def classifier(tokenizer):
-    return perturb(tasks.TextClassifier(backbone(), ["negative", "neutral", "positive"], tokenizer=tokenizer))
+def classifier():
+    return litert_files.task()
 
 
 @pytest.fixture(scope="session")

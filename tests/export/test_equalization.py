@@ -162,6 +162,7 @@ def test_columns_shrink_by_powers_of_two():
     assert scale[2] > 8 and np.abs(table / scale).max(axis=0)[2] <= np.median(np.abs(table).max(axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 def test_the_real_minilm_exports_with_defaults(tmp_path):
     embedder = tasks.TextEmbedder.from_pretrained(samples.minilm())

@@ -5,6 +5,7 @@ import json
 import os
 
 import keras
+import litert_files
 import numpy as np
 import pytest
 import tiny
@@ -16,6 +17,7 @@ from tfxformer.export import litert
 from tfxformer.export.quantization import quantize
 
 REPRESENTATIVE = TEXTS * 4
+WHOLE = ("float32", "float16", "dynamic_int8")  # modes that calibrate nothing
 
 
 def run(path, signature, batch):
@@ -50,11 +52,14 @@ def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
         # The rounding of large random kernels alone exceeds what these modes allow: trained ones are kinder.
         labels, tokenizer = classifier.labels, classifier.tokenizer
         classifier = perturb(tasks.TextClassifier(backbone(), labels, tokenizer=tokenizer), kernels=0.03)
-    path = tmp_path / "model.tflite"
     calibrated = quantize.MODES[mode].calibrated
-    report = export.export_litert(
-        classifier, path, mode, sequence_length=48, representative=REPRESENTATIVE if calibrated else None
-    )
+    if mode in WHOLE:
+        path, report = litert_files.exported(mode, 48)
+    else:
+        path = tmp_path / "model.tflite"
+        report = export.export_litert(
+            classifier, path, mode, sequence_length=48, representative=REPRESENTATIVE if calibrated else None
+        )
     assert report.error <= report.tolerance
     assert path.stat().st_size == report.bytes
     assert report.signatures == ("classify",)
@@ -64,38 +69,33 @@ def test_every_mode_gives_keras_probabilities(classifier, tmp_path, mode):
     json.dumps(report.to_dict())
 
 
-def test_sizes_follow_the_modes(classifier, tmp_path):
-    sizes = {
-        mode: export.export_litert(classifier, tmp_path / f"{mode}.tflite", mode, sequence_length=32).weight_bytes
-        for mode in ("float32", "float16", "dynamic_int8")
-    }
+def test_sizes_follow_the_modes():
+    sizes = {mode: litert_files.exported(mode, 48)[1].weight_bytes for mode in WHOLE}
     assert sizes["float32"] > 1.9 * sizes["float16"] > 1.7 * sizes["dynamic_int8"]
 
 
-def test_several_lengths_share_their_weights(classifier, tmp_path):
-    one = export.export_litert(classifier, tmp_path / "one.tflite", "float32", sequence_length=64)
-    several = export.export_litert(classifier, tmp_path / "three.tflite", "float32", sequence_lengths=(64, 16, 32))
-    assert several.signatures == ("classify_16", "classify_32", "classify_64")
-    assert several.bytes - one.bytes < 0.25 * one.weight_bytes
+def test_several_lengths_share_their_weights():
+    _, one = litert_files.exported("float32", 48)
+    _, several = litert_files.exported("float32", 16, 48)
+    assert several.signatures == ("classify_16", "classify_48")
+    assert several.bytes - one.bytes < 0.15 * one.weight_bytes
     assert "one signature" in several.mediapipe_reason
 
 
 @pytest.mark.parametrize(
-    ("make", "signature", "output", "shape"),
+    ("signature", "output", "shape"),
     [
-        (lambda b, t: tasks.TextEmbedder(b, tokenizer=t), "embed", "embedding", (1, 64)),
-        (lambda b, t: tasks.TokenClassifier(b, ["O", "B-X"], tokenizer=t), "tag", "logits", (1, 32, 2)),
-        (lambda b, t: tasks.QuestionAnswering(b, tokenizer=t), "answer", "logits", (1, 32, 2)),
-        (lambda b, t: tasks.MaskedLM(b, tokenizer=t), "fill_mask", "logits", (1, 32, 400)),
+        ("embed", "embedding", (1, 64)),
+        ("tag", "logits", (1, 24, 3)),
+        ("answer", "logits", (1, 24, 2)),
+        ("fill_mask", "logits", (1, 24, 400)),
     ],
 )
-def test_other_tasks(tokenizer, tmp_path, make, signature, output, shape):
-    task = perturb(make(backbone(), tokenizer))
-    path = tmp_path / "model.tflite"
-    report = export.export_litert(task, path, "float32", sequence_length=32)
-    assert report.signatures == (signature,)
-    batch = batch_of(task, TEXTS[1], 32)
-    got = run(path, signature, batch)[output]
+def test_other_tasks(signature, output, shape):
+    task, path, report = litert_files.other(signature)
+    assert report.signatures == (f"{signature}_24", f"{signature}_48")
+    batch = batch_of(task, TEXTS[0], 24)
+    got = run(path, f"{signature}_24", batch)[output]
     assert got.shape == shape
     valid = slice(None) if signature == "embed" else batch["padding_mask"][0].astype(bool)
     np.testing.assert_allclose(got[:, valid], np.asarray(task(batch))[:, valid], atol=2e-5)
@@ -116,7 +116,15 @@ def test_problem_types(tokenizer, tmp_path, problem_type, outputs):
     np.testing.assert_allclose(next(iter(got.values())), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["roberta-base", "distilbert-base", "albert-base", "electra-small"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "roberta-base",
+        "albert-base",
+        pytest.param("distilbert-base", marks=pytest.mark.slow),
+        pytest.param("electra-small", marks=pytest.mark.slow),
+    ],
+)
 def test_other_families(tokenizer, tmp_path, preset):
     model = backbone(preset, encoder__max_positions=66, padding_id=0)
     task = perturb(tasks.TokenClassifier(model, ["O", "X"], tokenizer=tokenizer))
@@ -133,7 +141,9 @@ def test_mixed_precision_model_exports_in_float32(tokenizer, tmp_path):
     assert {layer.dtype_policy.name for layer in task._flatten_layers() if layer.weights} >= {"mixed_bfloat16"}
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8"])
+@pytest.mark.parametrize(
+    "mode", ["dynamic_int8", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("float32", "float16"))]
+)
 def test_keras_hub_models(tmp_path, mode):
     keras_hub = pytest.importorskip("keras_hub")
     model = keras_hub.models.BertBackbone(
@@ -196,22 +206,22 @@ def test_foreign_operator_is_named(tmp_path):
     assert nothing_left(tmp_path)
 
 
-def test_another_tolerance_is_the_callers(classifier, tmp_path):
+def test_another_tolerance_is_the_callers(plain_model, tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(export.ExportError, match=r"allows 1e-12.*tolerance=\.\.\."):
-        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=1e-12)
+        export.export_litert(plain_model, path, "dynamic_int8", tolerance=1e-12)
     assert not path.exists()
-    report = export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0.5)
+    report = export.export_litert(plain_model, path, "dynamic_int8", tolerance=0.5)
     assert (report.tolerance, report.error < 0.5) == (0.5, True)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        export.export_litert(classifier, path, "dynamic_int8", sequence_length=32, tolerance=0)
+        export.export_litert(plain_model, path, "dynamic_int8", tolerance=0)
 
 
-def test_error_above_the_tolerance_leaves_no_file(classifier, tmp_path, monkeypatch):
+def test_error_above_the_tolerance_leaves_no_file(plain_model, tmp_path, monkeypatch):
     strict = quantize.Mode("dynamic_int8", 1, 1e-6, instead="float16")
     monkeypatch.setitem(quantize.MODES, "dynamic_int8", strict)
     with pytest.raises(export.ExportError, match=r"relative L2 error .*allows 1e-06.*float16"):
-        export.export_litert(classifier, tmp_path / "model.tflite", sequence_length=32)
+        export.export_litert(plain_model, tmp_path / "model.tflite")
     assert nothing_left(tmp_path)
 
 

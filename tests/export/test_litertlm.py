@@ -3,9 +3,10 @@
 import sys
 
 import jinja2
+import litert_files
 import pytest
 from export_cases import TEXTS, WORDS
-from language_cases import causal_lm, chat_tokenizer
+from language_cases import chat_tokenizer
 
 from tfxformer import export
 from tfxformer.export import litertlm
@@ -19,14 +20,12 @@ def builder():
 
 @pytest.fixture(scope="module")
 def model():
-    return causal_lm(tokenizer=chat_tokenizer())
+    return litert_files.language_model()
 
 
 @pytest.fixture(scope="module")
-def tflite(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "model.tflite"
-    export.export_litert(model, path, "float32", cache_length=32, prefill_lengths=(8,))
-    return path
+def tflite():
+    return litert_files.decoder()
 
 
 @pytest.mark.extra
@@ -37,7 +36,7 @@ def test_the_bundle_says_what_the_runtime_needs(builder, model, tflite, tmp_path
     assert tflite.read_bytes() in content
     metadata = litertlm._metadata(tflite, model.tokenizer, model.tokenizer.chat_template)
     assert metadata.SerializeToString() in content
-    assert metadata.max_num_tokens == 32
+    assert metadata.max_num_tokens == litert_files.CACHE
     assert [list(token.token_ids.ids) for token in metadata.stop_tokens] == [[model.tokenizer.eos_id]]
     assert not metadata.HasField("start_token"), "this tokenizer puts no begin token in front"
     assert metadata.sampler_params.k == 1, "greedy"
@@ -69,10 +68,9 @@ def test_a_tokenizer_without_an_end_token_is_refused(builder, tflite, tmp_path):
 
 
 @pytest.mark.extra
-def test_other_files_are_refused(builder, classifier, tokenizer, tmp_path):
-    export.export_litert(classifier, tmp_path / "c.tflite", "float32", sequence_length=16)
+def test_other_files_are_refused(builder, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="no signature decode"):
-        export.bundle_litertlm(tmp_path / "c.tflite", tokenizer, tmp_path / "m.litertlm")
+        export.bundle_litertlm(litert_files.classifier("float32"), tokenizer, tmp_path / "m.litertlm")
     with pytest.raises(FileNotFoundError):
         export.bundle_litertlm(tmp_path / "nothing.tflite", tokenizer, tmp_path / "m.litertlm")
 

@@ -3,16 +3,15 @@
 import json
 import warnings
 
+import batteries
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tfxformer
-from tfxformer import checkpoints, samples, tasks
+from tfxformer import samples, tasks
 from tfxformer.export import LiteRTModel
-from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.recipes import pipeline, report, story
-from tfxformer.text import Tokenizer
 
 WORDS = ["Ada", "Bob", "sees", "meets", "Rome", "Oslo", "in"]
 
@@ -34,16 +33,8 @@ def test_one_step_is_no_schedule():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str.lower, WORDS)]
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    stack = StackConfig(1, 32, 2, 64, max_positions=16)
-    config = TransformerConfig(
-        family="bert", vocabulary_size=len(tokens), encoder=stack, heads=HeadConfig(pooler=True), token_types=2
-    )
-    checkpoints.save_pretrained(folder, tfxformer.build(config), config)
-    Tokenizer.from_vocabulary(folder / "vocab.txt").save_pretrained(folder)
-    return folder
+    words = [word.lower() for word in WORDS]
+    return tiny.checkpoint(tmp_path_factory.mktemp("tiny"), words, num_layers=1, max_positions=16)
 
 
 def sentences():
@@ -77,7 +68,8 @@ def test_a_story_is_told_to_the_end(checkpoint, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n", encoding="utf-8")
-    results = story.main(told, home, ["--output", str(tmp_path / "out")])
+    with batteries.steps(eager=False):
+        results = story.main(told, home, ["--output", str(tmp_path / "out")])
     assert set(results["variants"]) == {"keras", "keras-pruned", "litert-float32", "litert-dynamic_int8"}
     assert results["main_score"] == "f1"
     assert results["variants"]["keras"]["scores"]["f1"] == 1.0

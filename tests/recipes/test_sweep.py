@@ -1,21 +1,20 @@
 """The sweep on a tiny checkpoint: what it writes, that it goes on where it stopped, and how it chooses."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tfxformer
-from tfxformer import checkpoints, export, samples, tasks
-from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
+from tfxformer import export, samples, tasks
 from tfxformer.recipes import sweep
 from tfxformer.recipes.sweep import results
 from tfxformer.recipes.sweep.reading import make_recipe
 from tfxformer.recipes.sweep.recipe import Choose
-from tfxformer.text import Tokenizer
 
 WORDS = ["good", "bad", "film", "a", "the", "was", "it", "dull", "fine", "we", "saw", "is", "never", "said"]
 RECIPE = {
@@ -28,29 +27,20 @@ RECIPE = {
     "latency_rounds": 3,
     "sweep": [
         {
-            "tune": [{"epochs": 6, "learning_rate": 1e-2}],
+            "tune": [{"epochs": 2, "learning_rate": 1e-2}],
             "vocabulary": ["trimmed"],
             "structure": [{"layers": 1, "heads": 2, "neurons": 32}],
-            "distil": [{"epochs": 2, "learning_rate": 5e-3, "hidden_states": True}],
-            "prune": [None, {"sparsity": 0.5, "learning_rate": 1e-3}],
+            "distil": [{"epochs": 1, "learning_rate": 5e-3, "hidden_states": True}],
+            "prune": [{"sparsity": 0.5, "learning_rate": 1e-3}],
         },
-        {"tune": [{"epochs": 2, "learning_rate": 1e-2, "lora": 2}], "quantize": ["float16"]},
+        {"tune": [{"epochs": 1, "learning_rate": 1e-2, "lora": 2}], "quantize": ["float16"]},
     ],
 }
 
 
 @pytest.fixture(scope="module")
 def open_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    stack = StackConfig(2, 32, 4, 64, max_positions=16)
-    config = TransformerConfig(
-        family="bert", vocabulary_size=len(tokens), encoder=stack, heads=HeadConfig(pooler=True), token_types=2
-    )
-    keras.utils.set_random_seed(0)
-    checkpoints.save_pretrained(folder, tfxformer.build(config), config)
-    Tokenizer.from_vocabulary(folder / "vocab.txt").save_pretrained(folder)
+    folder = tiny.checkpoint(tmp_path_factory.mktemp("tiny"), WORDS, max_positions=16)
     return lambda: tasks.TextClassifier.from_pretrained(folder, labels=["neg", "pos"], sequence_length=8)
 
 
@@ -62,7 +52,7 @@ def films() -> samples.Split:
         for word, label in (("good", "pos"), ("fine", "pos"), ("dull", "neg"), ("bad", "neg"))
     ]
     texts, labels = map(list, zip(*rows, strict=True))
-    return samples.Split(texts * 4, labels * 4, texts, labels, ["neg", "pos"])
+    return samples.Split(texts * 2, labels * 2, texts, labels, ["neg", "pos"])
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +65,24 @@ def done(open_model, tmp_path_factory):
 def test_every_point_is_made_and_measured(done):
     folder, found, said = done
     assert [line.split(":")[0] for line in said[:-1]] == [
-        *("tune", "exporting and measuring", "vocabulary", "structure", "distil", "exporting and measuring"),
-        *("prune", "exporting and measuring", "tune", "exporting and measuring"),
+        *("tune", "exporting and measuring", "vocabulary", "structure", "distil", "prune", "exporting and measuring"),
+        *("tune", "exporting and measuring"),
     ]
-    baseline, distilled, pruned, lora = found["points"]
+    baseline, pruned, lora = found["points"]
     assert baseline["smaller"] == baseline["faster"] == 1.0
     for part in ("validation", "test"):
         assert baseline["lost"][part] == baseline["standard_errors"][part] == 0.0
-    assert distilled["parameters"] == pruned["parameters"] < baseline["parameters"] == lora["parameters"]
-    assert distilled["bytes"] < lora["bytes"] < baseline["bytes"]
-    assert pruned["zipped_bytes"] < distilled["zipped_bytes"]  # what zeros are good for
-    assert found["data"] == {"train_texts": 48, "validation_texts": 16, "test_texts": 16}
+    assert pruned["parameters"] < baseline["parameters"] == lora["parameters"]
+    assert pruned["bytes"] < lora["bytes"] < baseline["bytes"]
+    (distilled,) = folder.glob("stages/distil-*/model.keras")
+    kernels = [
+        weight.numpy()
+        for path in (distilled, *folder.glob("stages/prune-*/model.keras"))
+        for weight in keras.saving.load_model(path).trainable_weights
+        if weight.path.endswith("expand/kernel")
+    ]
+    assert [round(float(np.mean(kernel == 0)), 2) for kernel in kernels] == [0.0, 0.5]
+    assert found["data"] == {"train_texts": 24, "validation_texts": 8, "test_texts": 16}
     assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == {
         key: value for key, value in found.items() if key != "folder"
     }
@@ -105,11 +102,12 @@ def test_the_chosen_file_is_the_one_measured(done):
     assert all((folder / f"score-over-{what}.png").stat().st_size > 1000 for what in ("size", "latency"))
 
 
-def test_a_sweep_goes_on_where_it_stopped(done, open_model):
-    folder, found, _ = done
+def test_a_sweep_goes_on_where_it_stopped(done, open_model, tmp_path):
+    _, found, _ = done
+    folder = shutil.copytree(done[0], tmp_path / "films")
     before = {path: path.read_bytes() for path in folder.glob("points/*/model.tflite")}
     (pruned,) = folder.glob("stages/prune-*")
-    lost = next(path for path in before if len(before[path]) == found["points"][2]["bytes"])
+    lost = next(path for path in before if len(before[path]) == found["points"][1]["bytes"])
     lost.with_name("point.json").unlink()
     (pruned / "model.keras").unlink()
     said = []
@@ -119,17 +117,19 @@ def test_a_sweep_goes_on_where_it_stopped(done, open_model):
     assert [point["test"] for point in again["points"]] == [point["test"] for point in found["points"]]
 
 
-def test_what_cannot_be_exported_is_refused_and_the_sweep_goes_on(open_model, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_refused_and_a_sweep_that_has_grown_goes_on(done, open_model, tmp_path, monkeypatch):
     def refuse(model, path, quantization, **options):
         if quantization == "float16":
             raise export.ExportError("relative L2 error 1.0, but float16 allows 0.005")
         return export.export_litert(model, path, quantization, **options)
 
     monkeypatch.setattr(sweep.running, "export_litert", refuse)
-    recipe = {**RECIPE, "sweep": {"tune": [{"epochs": 1}], "quantize": ["float16", "dynamic_int8"]}}
-    found = sweep.run(make_recipe(recipe), films(), open_model, tmp_path, verbose=0, say=lambda line: None)
-    assert "refused" in found["points"][1] and found["chosen"] in (0, 2)
-    assert "- 1. was refused: relative L2 error 1.0" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    folder, said = shutil.copytree(done[0], tmp_path / "films"), []
+    recipe = {**RECIPE, "sweep": {"tune": RECIPE["sweep"][0]["tune"], "quantize": ["float16"]}}
+    found = sweep.run(make_recipe(recipe), films(), open_model, folder, verbose=0, say=said.append)
+    assert [line.split(":")[0] for line in said[:-1]] == ["exporting and measuring"]
+    assert "refused" in found["points"][1] and found["chosen"] == 0
+    assert "- 1. was refused: relative L2 error 1.0" in (folder / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_held_out_of_nothing(open_model, tmp_path):

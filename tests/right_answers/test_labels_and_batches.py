@@ -93,7 +93,7 @@ def test_dataset_of_texts_keeps_its_batches(tiny_tokenizer):
     assert fitted(model, dataset.unbatch()) == 1  # Keras' 32
 
 
-def test_epochs_are_batches_and_no_texts(tiny_tokenizer):
+def test_epochs_are_batches_and_no_texts(tiny_tokenizer, eager):
     """`training.Epochs` in a task, as the same batches in a dataset: class weights, taggers' padding, hidden tokens."""
 
     def losses(make, *batch, **options):

@@ -468,12 +468,13 @@ def test_saved_and_compiled_alike(made, tmp_path):
             np.testing.assert_allclose(found[key], value, rtol=1e-6, err_msg=key)
 
 
-def test_compiled_and_under_a_strategy(tiny_tokenizer):
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiled_and_under_a_strategy(tiny_tokenizer, jit_compile):
     """What one device gives eagerly, XLA and MirroredStrategy give; history has Keras' names."""
     found = []
     for strategy, options in (
         (tf.distribute.get_strategy(), {"run_eagerly": True}),
-        (tf.distribute.MirroredStrategy(["CPU:0"]), {"jit_compile": True}),
+        (tf.distribute.MirroredStrategy(["CPU:0"]), {"jit_compile": jit_compile}),
     ):
         with strategy.scope():
             task = tasks.TokenClassifier(tiny.backbone(), ["O", "P", "Q"], tokenizer=tiny_tokenizer)

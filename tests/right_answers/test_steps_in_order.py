@@ -45,7 +45,7 @@ def distinct(model):
 # ---- zeros and clusters -----------------------------------------------------------------------------------------
 
 
-def test_prune_fit_then_quantization_aware_fit(tiny_tokenizer):
+def test_prune_fit_then_quantization_aware_fit(tiny_tokenizer, eager):
     """Row 1. The right value is by definition: half of every kernel, the very same places, and the others trained."""
     model = classifier(tiny_tokenizer)
     fit(model, compression.Prune(HALF, m_by_n=(2, 4)))

@@ -21,12 +21,11 @@ from litert_files import as_written_by_0_4_0
 from tfxformer import export, tasks
 from tfxformer.runtime.format import flatbuffer, metadata
 
-FLIPS = 500  # of each of four files
 # Opens damaged copies of a file, and says of each "refused", "same" or what it answered else.
 DAMAGE = """
 import collections, json, sys, warnings
 import numpy as np
-from tfxformer import export, tasks
+from tfxformer import export
 
 path, damaged, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 warnings.simplefilter("ignore")
@@ -82,21 +81,28 @@ def with_member(path, name, data, compression=zipfile.ZIP_DEFLATED):
 
 
 @pytest.mark.parametrize(
-    "kind", ["float32", "dynamic_int8", "decoder", pytest.param("bundle", marks=pytest.mark.extra)]
+    ("kind", "flips"),
+    [
+        ("float32", 100),
+        ("decoder", 100),
+        pytest.param("bundle", 100, marks=pytest.mark.extra),
+        *(pytest.param(kind, 500, marks=pytest.mark.slow) for kind in ("float32", "dynamic_int8", "decoder")),
+        pytest.param("bundle", 500, marks=[pytest.mark.extra, pytest.mark.slow]),
+    ],
 )
-def test_bit_flips_and_truncations_of_our_files(tmp_path, kind):
+def test_bit_flips_and_truncations_of_our_files(tmp_path, kind, flips):
     """Refused by name, or the same answer; a signal would end the child with a negative code."""
     if kind == "bundle":
         pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
     files = {"decoder": litert_files.decoder, "bundle": litert_files.bundle}
     path = files[kind]() if kind in files else litert_files.classifier(kind)
-    command = [sys.executable, "-c", DAMAGE, path, tmp_path / f"damaged{path.suffix}", str(FLIPS), "7"]
+    command = [sys.executable, "-c", DAMAGE, path, tmp_path / f"damaged{path.suffix}", str(flips), "7"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) <= {"refused", "same"}
-    assert sum(found.values()) == FLIPS
-    assert found["refused"] > 0.95 * FLIPS
+    assert sum(found.values()) == flips
+    assert found["refused"] > 0.95 * flips
 
 
 def test_truncated_tflite_is_refused_by_name(path, tmp_path):

@@ -48,10 +48,11 @@ def generator():
     return export.LiteRTGenerator(litert_files.decoder())
 
 
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("quantization", ["float32", "dynamic_int8"])
-def test_one_model_many_threads(quantization):
-    """8 threads x 1,000 texts; each answer to the bit what LiteRT's own interpreter, alone, says of that text."""
-    path, texts = litert_files.classifier(quantization), litert_files.texts(1000)
+def test_one_model_many_threads(quantization, count):
+    """8 threads x `count` texts; each answer to the bit what LiteRT's own interpreter, alone, says of that text."""
+    path, texts = litert_files.classifier(quantization), litert_files.texts(count)
     runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner("classify")
     encoding = litert_files.task().tokenizer.encode(texts, sequence_length=litert_files.LENGTH)
     fields = ("token_ids", "padding_mask", "segment_ids")
@@ -71,7 +72,7 @@ def test_one_model_many_threads(quantization):
 
 def test_one_generator_many_threads(generator, wanted_texts):
     def work(thread):
-        order = np.random.default_rng(thread).permutation(len(PROMPTS) * 5) % len(PROMPTS)
+        order = np.random.default_rng(thread).permutation(len(PROMPTS) * 2) % len(PROMPTS)
         return [PROMPTS[i] for i in order if generator.generate(PROMPTS[i], TOKENS) != wanted_texts[i]]
 
     assert in_threads(work) == [[]] * THREADS

@@ -2,22 +2,22 @@
 
 import json
 
+import litert_files
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tfxformer import export
 
 
-def test_inspection(classifier, tmp_path):
-    path = tmp_path / "model.tflite"
-    report = export.export_litert(classifier, path, "dynamic_int8", sequence_lengths=(16, 32))
+def test_inspection(classifier):
+    path, report = litert_files.exported("dynamic_int8", 16, 48)
     found = export.inspect(path)
     assert found.bytes == report.bytes == path.stat().st_size
     assert found.zipped_bytes == report.zipped_bytes < found.bytes
     assert set(found.signatures) == set(Interpreter(model_path=str(path)).get_signature_list())
     assert found.metadata["task"] == "text-classification"
     assert found.metadata["labels"] == classifier.labels
-    assert found.metadata["signatures"] == {"classify_16": 16, "classify_32": 32}
+    assert found.metadata["signatures"] == {"classify_16": 16, "classify_48": 48}
     assert "tokenizer.json" in found.files
     assert not found.mediapipe
     assert found.bytes_by_type["int8"] > found.bytes_by_type["float32"]

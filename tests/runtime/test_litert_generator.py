@@ -3,10 +3,11 @@
 import dataclasses
 
 import keras
+import litert_files
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from language_cases import causal_lm, chat_tokenizer, greedy
+from language_cases import causal_lm, greedy
 
 from tfxformer import export
 from tfxformer.numpy_ops import NUMPY
@@ -14,20 +15,18 @@ from tfxformer.runtime import decoding
 from tfxformer.runtime.sampling import Sampler
 from tfxformer.text.generation.sampling import limited
 
-T, LENGTHS = 48, (4, 16)
+T, LENGTHS = litert_files.CACHE, litert_files.PREFILL_LENGTHS
 PROMPT = "good film"
 
 
 @pytest.fixture(scope="module")
 def model():
-    return causal_lm(tokenizer=chat_tokenizer())
+    return litert_files.language_model()
 
 
 @pytest.fixture(scope="module")
-def path(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("generator") / "model.tflite"
-    export.export_litert(model, path, "float32", cache_length=T, prefill_lengths=LENGTHS)
-    return path
+def path():
+    return litert_files.decoder()
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +137,9 @@ def test_an_empty_prompt_is_refused(generator):
         generator.generate_ids([])
 
 
-def test_other_files_are_refused(classifier, tmp_path):
-    export.export_litert(classifier, tmp_path / "model.tflite", "float32", sequence_length=16)
+def test_other_files_are_refused():
     with pytest.raises(ValueError, match="no signature decode"):
-        export.LiteRTGenerator(tmp_path / "model.tflite")
+        export.LiteRTGenerator(litert_files.classifier("float32"))
 
 
 def test_a_file_without_a_tokenizer_takes_ids(tmp_path):

@@ -2,18 +2,17 @@
 
 import warnings
 
+import litert_files
 import numpy as np
 import pytest
-from export_cases import TEXTS, backbone, keras_probabilities, perturb
+from export_cases import TEXTS, keras_probabilities
 
-from tfxformer import export, tasks
+from tfxformer import export
 
 
 @pytest.fixture(scope="module")
-def model(classifier, tmp_path_factory):
-    path = tmp_path_factory.mktemp("litert_model") / "model.tflite"
-    export.export_litert(classifier, path, "float32", sequence_lengths=(16, 48))
-    return export.LiteRTModel(path)
+def model():
+    return export.LiteRTModel(litert_files.exported("float32", 16, 48)[0])
 
 
 def test_classifier_equals_keras(classifier, model):
@@ -52,35 +51,26 @@ def test_long_texts_are_cut_with_one_warning(model):
 
 
 @pytest.mark.parametrize(
-    ("make", "texts"),
+    ("signature", "texts"),
     [
-        (
-            lambda b, t: tasks.TokenClassifier(b, ["O", "B-X", "I-X"], tokenizer=t),
-            [text.split() for text in TEXTS],
-        ),
-        (
-            lambda b, t: tasks.QuestionAnswering(b, tokenizer=t),
-            [("who paid?", TEXTS[3] * 4), ("where?", TEXTS[1])],
-        ),
+        ("tag", [text.split() for text in TEXTS]),
+        ("answer", [("who paid?", TEXTS[3] * 4), ("where?", TEXTS[1])]),
     ],
 )
-def test_other_tasks_answer_like_the_task(tokenizer, tmp_path, make, texts):
-    task = perturb(make(backbone(), tokenizer))
-    task.sequence_length = 48
-    export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_lengths=(24, 48))
-    got, wanted = export.LiteRTModel(tmp_path / "model.tflite").predict(texts), task.predict(texts, verbose=0)
-    if isinstance(task, tasks.TokenClassifier):
+def test_other_tasks_answer_like_the_task(signature, texts):
+    task, path, _ = litert_files.other(signature)
+    got, wanted = export.LiteRTModel(path).predict(texts), task.predict(texts, verbose=0)
+    if signature == "tag":
         assert got == wanted
     else:
         assert [a[0].text for a in got] == [a[0].text for a in wanted]
         np.testing.assert_allclose([a[0].score for a in got], [a[0].score for a in wanted], atol=1e-4)
 
 
-def test_masked_words(tokenizer, tmp_path):
-    task = perturb(tasks.MaskedLM(backbone(), tokenizer=tokenizer))
-    export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_length=16)
+def test_masked_words(tokenizer):
+    task, path, _ = litert_files.other("fill_mask")
     text = "good [MASK] the [MASK]"
-    got = export.LiteRTModel(tmp_path / "model.tflite").predict([text], top_k=3)
+    got = export.LiteRTModel(path).predict([text], top_k=3)
     encoding = tokenizer.encode([text], sequence_length=16)
     logits = np.asarray(task({t.name: getattr(encoding, t.name) for t in task.inputs}))[0]
     vocabulary = tokenizer.vocabulary()

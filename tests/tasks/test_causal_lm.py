@@ -77,7 +77,7 @@ def test_every_kind_of_input_trains_alike():
     np.testing.assert_allclose(losses, [losses[0]] * 4, rtol=1e-4)
 
 
-def test_fit_learns_and_reports_perplexity():
+def test_fit_learns_and_reports_perplexity(traced):
     model = make()
     model.compile(learning_rate=1e-2, warmup=0.0)
     history = model.fit(TEXTS, epochs=30, batch_size=1, sequence_length=32, validation_data=(TEXTS[:2],), verbose=0)
@@ -277,7 +277,9 @@ def test_mixed_precision():
     np.testing.assert_allclose(history["loss"], wanted["loss"], rtol=3e-2)
 
 
-def test_whole_step_under_xla():
+@pytest.mark.slow
+def test_whole_step_under_xla(traced):
+    """As tests/tasks/base/test_task.py has it for a classifier."""
     losses = []
     for jit_compile in (True, False):
         model = make(sequence_length=32)

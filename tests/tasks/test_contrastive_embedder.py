@@ -1,13 +1,12 @@
 """ContrastiveEmbedder: its loss in numpy, and two replicas against one device."""
 
-import json
-from pathlib import Path
-
 import batteries
+import keras
 import numpy as np
 import pytest
+import replicas
+import tensorflow as tf
 import tiny
-from strategy_processes import run_python
 
 from tfxformer import tasks
 
@@ -53,7 +52,7 @@ def test_loss_and_accuracy_are_written_out(columns):
     np.testing.assert_allclose(found["in_batch_accuracy"], accuracy, rtol=1e-6)
 
 
-def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer):
+def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer, traced):
     texts = [one for pair in PAIRS[:3] for one in pair]
     model = tiny.perturb(
         tasks.ContrastiveEmbedder(tiny.backbone(encoder__dropout=0.3), tokenizer=tiny_tokenizer, sequence_length=16)
@@ -83,43 +82,25 @@ def test_bad_input(tiny_tokenizer):
         make(temperature=0.0)
 
 
-TRAIN = """
-import json, sys
-sys.path[:0] = {folders!r}
-import keras, numpy as np
-from tfxformer import tasks, training
-strategy = training.strategy({strategy!r})
-from tfxformer.layers import kernels
-import tiny
-kernels.use_clusters = lambda: False
-rng = np.random.default_rng(0)
-shape = (20, 2, 12)
-arrays = {{
-    "token_ids": rng.integers(5, 95, shape).astype("int32"),
-    "padding_mask": np.ones(shape, "int32"),
-    "segment_ids": np.zeros(shape, "int32"),
-}}
-with strategy.scope():
-    model = tasks.ContrastiveEmbedder(tiny.backbone(), temperature=0.2)
-    model.compile(keras.optimizers.SGD(0.5), jit_compile=False)
-history = model.fit(
-    arrays, batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=arrays, validation_batch_size=8
-)
-weights = [weight.numpy().ravel()[:50].tolist() for weight in model.trainable_weights]
-print(json.dumps([history.history, weights]))
-"""
+def train(strategy):
+    """[history, the first numbers of every weight] of two epochs of three batches, the last half as large."""
+    rng, shape = np.random.default_rng(0), (20, 2, 12)
+    arrays = {
+        "token_ids": rng.integers(5, 95, shape).astype("int32"),
+        "padding_mask": np.ones(shape, "int32"),
+        "segment_ids": np.zeros(shape, "int32"),
+    }
+    with strategy.scope():
+        model = tasks.ContrastiveEmbedder(tiny.backbone(encoder__num_layers=1), temperature=0.2)
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=False)
+    options = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    history = model.fit(arrays, validation_data=arrays, validation_batch_size=8, **options).history
+    return [history, [weight.numpy().ravel()[:50].tolist() for weight in model.trainable_weights]]
 
 
-def train(strategy, tmp_path):
-    folders = [str(Path(__file__).parent.parent)]
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN.format(folders=folders, strategy=strategy))
-    return json.loads(run_python(script).splitlines()[-1])
-
-
-def test_two_replicas_compare_all_texts_as_one_device_does(tmp_path):
+def test_two_replicas_compare_all_texts_as_one_device_does():
     """With a last batch of half the size; XLA and more in tests/training/test_distributed_model.py."""
-    alone, together = train("cpu", tmp_path), train("cpu:2", tmp_path)
+    alone, together = train(tf.distribute.get_strategy()), replicas.run(train)
     assert alone[0]["loss"][0] > alone[0]["loss"][1]
     for name, values in alone[0].items():
         np.testing.assert_allclose(together[0][name], values, rtol=1e-5, err_msg=name)

@@ -31,13 +31,14 @@ class Interrupt(keras.callbacks.Callback):
 
 def classifier(tokenizer):
     keras.utils.set_random_seed(0)
-    backbone = tiny.backbone(encoder__dropout=0.2)
+    backbone = tiny.backbone(encoder__dropout=0.2, encoder__num_layers=1)
     return tasks.TextClassifier(backbone, labels=["negative", "positive"], tokenizer=tokenizer)
 
 
 def masked(tokenizer):
     keras.utils.set_random_seed(0)
-    return tiny.perturb(tasks.MaskedLM(tiny.backbone(encoder__dropout=0.2), tokenizer=tokenizer, masking_rate=0.3))
+    backbone = tiny.backbone(encoder__dropout=0.2, encoder__num_layers=1)
+    return tiny.perturb(tasks.MaskedLM(backbone, tokenizer=tokenizer, masking_rate=0.3))
 
 
 @pytest.mark.parametrize("make, labels", [(classifier, tiny.LABELS), (masked, None)], ids=["classifier", "masked"])

@@ -81,7 +81,7 @@ def test_entities(tiny_tokenizer):
     assert by_id == scores
 
 
-def test_words_of_a_long_text_all_get_labels(tiny_tokenizer):
+def test_words_of_a_long_text_all_get_labels(tiny_tokenizer, traced):
     model = make(tiny_tokenizer, sequence_length=16)
     words = ["cat"] * 40
     assert len(model.predict([words], verbose=0)[0]) == 40  # 42 tokens fit the model, if not the training length

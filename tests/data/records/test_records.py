@@ -142,7 +142,7 @@ def test_packed_blocks_and_dicts_are_rows(tmp_path):
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.sampled_from([None, 0, 7]))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(SIZES, st.data())
 def test_goes_on_exactly_from_every_position(tmp_path_factory, sizes, data):
     """What is left is the end of the whole, for any worker, window and epoch."""
@@ -161,7 +161,7 @@ def test_goes_on_exactly_from_every_position(tmp_path_factory, sizes, data):
     assert records.position_after(rows + position, worker, workers) == divmod(rows + position, rows)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(SIZES, st.integers(1, 4))
 def test_workers_share_an_epoch_as_one_would_read_it(tmp_path_factory, sizes, workers):
     count, shards, window, seed = sizes

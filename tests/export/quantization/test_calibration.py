@@ -41,7 +41,7 @@ def test_least_squares_are_those_of_rounding_for_real():
 def files(classifier, tmp_path_factory):
     """{calibration: (report, path)}."""
     folder, found = tmp_path_factory.mktemp("files"), {}
-    for method in calibration.METHODS:
+    for method in ("min_max", "mse"):  # percentile: test_several_lengths_are_calibrated_each
         path = folder / f"{method}.tflite"
         found[method] = (
             export.export_litert(
@@ -61,11 +61,10 @@ def scales(path):
 
 def test_no_range_is_wider_and_some_are_narrower(files):
     whole = scales(files["min_max"][1])
-    for method in ("percentile", "mse"):
-        found = scales(files[method][1])
-        assert found.keys() == whole.keys()
-        ratios = np.array([found[name] / whole[name] for name in whole])
-        assert (ratios <= 1.001).all() and (ratios < 0.95).sum() > 10, method
+    found = scales(files["mse"][1])
+    assert found.keys() == whole.keys()
+    ratios = np.array([found[name] / whole[name] for name in whole])
+    assert (ratios <= 1.001).all() and (ratios < 0.95).sum() > 10
 
 
 def test_our_halves_are_the_converters_whole(classifier, files, monkeypatch):

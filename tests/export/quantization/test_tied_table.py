@@ -23,7 +23,7 @@ def tables(path, shape):
     return found
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic_int8", *INT4])
+@pytest.mark.parametrize("mode", ["float32", pytest.param("float16", marks=pytest.mark.slow), "dynamic_int8", *INT4])
 def test_decoder_stores_its_table_once_in_every_mode(tmp_path, mode):
     if mode.startswith("int4"):
         pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")

@@ -1,18 +1,16 @@
 """Reading and editing .tflite files, judged by LiteRT's own interpreter."""
 
+import litert_files
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tfxformer import export
 from tfxformer.runtime.format import flatbuffer
 
 
 @pytest.fixture(scope="module")
-def content(classifier, tmp_path_factory):
-    path = tmp_path_factory.mktemp("flatbuffer") / "model.tflite"
-    export.export_litert(classifier, path, "float32", sequence_lengths=(16, 32))
-    return path.read_bytes()
+def content():
+    return litert_files.exported("float32", 16, 48)[0].read_bytes()
 
 
 def outputs(content, signature="classify_16"):
@@ -40,11 +38,11 @@ def test_signatures_as_the_interpreter_sees_them(content):
     assert {name: sorted(t.name for t in info.inputs) for name, info in found.items()} == {
         name: sorted(entry["inputs"]) for name, entry in listed.items()
     }
-    assert {t.name: t.shape for t in found["classify_32"].outputs} == {
+    assert {t.name: t.shape for t in found["classify_48"].outputs} == {
         "logits": (1, 3),
         "probabilities": (1, 3),
     }
-    assert {t.dtype for t in found["classify_32"].inputs} == {"int32"}
+    assert {t.dtype for t in found["classify_48"].inputs} == {"int32"}
 
 
 def test_constants_are_counted_once(content):

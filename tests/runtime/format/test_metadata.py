@@ -1,15 +1,19 @@
 """Metadata as a reader other than ours sees it: offsets walked by hand, zip by the standard library."""
 
+import functools
 import io
 import json
 import zipfile
 
 import flatbuffers
+import litert_files
 import pytest
 from export_cases import backbone, perturb
 
 from tfxformer import export, tasks
 from tfxformer.runtime.format import flatbuffer, metadata
+
+SMALL = functools.partial(backbone, encoder__num_layers=1)
 
 
 def field(table, slot):
@@ -37,9 +41,8 @@ def byte(table, slot):
 
 
 @pytest.fixture(scope="module")
-def content(classifier, tmp_path_factory):
-    path = tmp_path_factory.mktemp("metadata") / "model.tflite"
-    report = export.export_litert(classifier, path, "dynamic_int8", sequence_length=32)
+def content():
+    path, report = litert_files.exported("dynamic_int8", 48)
     assert report.mediapipe
     return path.read_bytes()
 
@@ -83,7 +86,7 @@ def test_associated_files(classifier, content):
 def test_own_entry(classifier, content):
     own = json.loads(flatbuffer.get_metadata(flatbuffer.read(content), "tfxformer"))
     assert own["labels"] == classifier.labels
-    assert own["signatures"] == {"classify": 32}
+    assert own["signatures"] == {"classify": 48}
     assert own["quantization"] == "dynamic_int8"
 
 
@@ -96,15 +99,15 @@ def test_one_output_for_mediapipe(content):
     ("make", "reason"),
     [
         (
-            lambda t: tasks.TokenClassifier(backbone(), ["O", "X"], tokenizer=t),
+            lambda t: tasks.TokenClassifier(SMALL(), ["O", "X"], tokenizer=t),
             "classification and embedding only",
         ),
-        (lambda t: tasks.TextClassifier(backbone("distilbert-base"), ["a", "b"], tokenizer=t), "segment ids"),
+        (lambda t: tasks.TextClassifier(SMALL("distilbert-base"), ["a", "b"], tokenizer=t), "segment ids"),
         (
-            lambda t: tasks.TextClassifier(backbone(), ["a"], "regression", tokenizer=t),
+            lambda t: tasks.TextClassifier(SMALL(), ["a"], "regression", tokenizer=t),
             "no task for regression",
         ),
-        (lambda t: tasks.TextClassifier(backbone(), ["a", "b"]), "no tokenizer"),
+        (lambda t: tasks.TextClassifier(SMALL(), ["a", "b"]), "no tokenizer"),
     ],
 )
 def test_what_mediapipe_cannot_open_is_a_plain_file(tokenizer, tmp_path, make, reason):

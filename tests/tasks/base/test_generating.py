@@ -13,6 +13,7 @@ from tfxformer.tasks.base import generating
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.streaming import Writer
 
+pytestmark = pytest.mark.usefixtures("traced")  # a loop is one graph
 BPE = Tokenizer.train_byte_level_bpe([*tiny.TEXTS, "naïve café 你好"], 280)
 PROMPTS = ["the cat sat on the", "who", "é good film"]
 RANDOM = generation.Random(temperature=1.5)

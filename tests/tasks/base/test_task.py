@@ -297,7 +297,7 @@ def test_frozen_backbone_stays(make):
     assert changed and all(path.startswith("classifier/") for path in changed)
 
 
-def test_whole_step_under_xla(make):
+def test_whole_step_under_xla(make, traced):
     model = make(sequence_length=16)
     model.compile(jit_compile=True)
     plain = make(sequence_length=16)

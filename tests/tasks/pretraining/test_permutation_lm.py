@@ -148,7 +148,7 @@ def test_battery_with_texts(tiny_tokenizer, tmp_path):
     batteries.check_task(make(tiny_tokenizer), texts, None, tmp_path, same=same)
 
 
-def test_remembers_and_learns_with_checkpointing_and_pre_norm(tiny_tokenizer):
+def test_remembers_and_learns_with_checkpointing_and_pre_norm(tiny_tokenizer, traced):
     backbone = tiny.backbone("bert", gradient_checkpointing=True, encoder__norm__placement="pre", encoder__dropout=0.1)
     model = tasks.PermutationLM(backbone, masking_rate=0.3, tokenizer=tiny_tokenizer)
     model.compile(learning_rate=1e-2)
