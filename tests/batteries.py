@@ -89,7 +89,9 @@ def check_model(make, tmp_path, half=True):
     if isinstance(written, dict):  # an encoder gives its hidden states too
         written = {name: written[name] for name in wanted}
     assert_close(_valid(numpy_of(written), inputs), _valid(wanted, inputs), 1e-5)
-    assert_close(numpy_of(tf.function(model, jit_compile=True)(_tensors(inputs))), wanted, 2e-5)
+    if half:  # XLA compiles one family's graph for all
+        with steps(eager=False):
+            assert_close(numpy_of(tf.function(model, jit_compile=True)(_tensors(inputs))), wanted, 2e-5)
 
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

@@ -75,9 +75,9 @@ def test_help(command):
     [
         ("bert-tiny", "masked-lm"),
         ("bert-tiny", "text-classification"),
-        ("bert-tiny", "token-classification"),
-        ("bert-tiny", "question-answering"),
-        ("bert-tiny", "text-embedding"),
+        pytest.param("bert-tiny", "token-classification", marks=pytest.mark.slow),
+        pytest.param("bert-tiny", "question-answering", marks=pytest.mark.slow),
+        pytest.param("bert-tiny", "text-embedding", marks=pytest.mark.slow),
         pytest.param("gpt-nano", "causal-lm", marks=pytest.mark.slow),
     ],
 )

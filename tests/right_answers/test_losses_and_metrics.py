@@ -24,7 +24,7 @@ IDS = np.asarray([1, 0] * 12)
 
 @pytest.fixture(scope="module")
 def backbone():
-    return tiny.backbone()
+    return tiny.backbone(encoder__num_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -477,7 +477,9 @@ def test_compiled_and_under_a_strategy(tiny_tokenizer, jit_compile):
         (tf.distribute.MirroredStrategy(["CPU:0"]), {"jit_compile": jit_compile}),
     ):
         with strategy.scope():
-            task = tasks.TokenClassifier(tiny.backbone(), ["O", "P", "Q"], tokenizer=tiny_tokenizer)
+            task = tasks.TokenClassifier(
+                tiny.backbone(encoder__num_layers=1), ["O", "P", "Q"], tokenizer=tiny_tokenizer
+            )
             tiny.perturb(task)
             metrics = ["accuracy", keras.metrics.AUC(name="auc")]
             task.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics, **options)
@@ -491,7 +493,9 @@ def test_compiled_and_under_a_strategy(tiny_tokenizer, jit_compile):
 
 def test_a_distiller_compiles_what_its_student_would(made, tiny_tokenizer):
     student = made["two"]
-    teacher = tiny.perturb(tasks.TextClassifier(tiny.backbone(seed=3), TWO, tokenizer=tiny_tokenizer), 3)
+    teacher = tiny.perturb(
+        tasks.TextClassifier(tiny.backbone(seed=3, encoder__num_layers=1), TWO, tokenizer=tiny_tokenizer), 3
+    )
     losses = -np.log(student.predict(tiny.TEXTS, verbose=0)[np.arange(24), IDS])
     distiller = compression.Distiller(student, teacher, [compression.LogitsLoss()])
     metrics = ["accuracy", keras.metrics.AUC(name="auc")]

@@ -16,7 +16,9 @@ PAIRS = [("good film", "very good film"), ("bad plot", "slow plot"), ("the cat s
 
 
 def make(tokenizer=None, dtype=None, **arguments):
-    return tiny.perturb(tasks.ContrastiveEmbedder(tiny.backbone(dtype=dtype), tokenizer=tokenizer, **arguments))
+    return tiny.perturb(
+        tasks.ContrastiveEmbedder(tiny.backbone(dtype=dtype, encoder__num_layers=1), tokenizer=tokenizer, **arguments)
+    )
 
 
 def by_hand(vectors, temperature):
@@ -55,7 +57,9 @@ def test_loss_and_accuracy_are_written_out(columns):
 def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer, traced):
     texts = [one for pair in PAIRS[:3] for one in pair]
     model = tiny.perturb(
-        tasks.ContrastiveEmbedder(tiny.backbone(encoder__dropout=0.3), tokenizer=tiny_tokenizer, sequence_length=16)
+        tasks.ContrastiveEmbedder(
+            tiny.backbone(encoder__dropout=0.3, encoder__num_layers=1), tokenizer=tiny_tokenizer, sequence_length=16
+        )
     )
     inputs, *_ = model.prepare(model.read(model._pairs(texts)))
     np.testing.assert_array_equal(inputs["token_ids"][:, 0], inputs["token_ids"][:, 1])

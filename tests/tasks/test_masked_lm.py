@@ -14,7 +14,9 @@ pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 def make(tokenizer=None, dtype=None, family="bert", **arguments):
-    return tiny.perturb(tasks.MaskedLM(tiny.backbone(family, dtype=dtype), tokenizer=tokenizer, **arguments))
+    return tiny.perturb(
+        tasks.MaskedLM(tiny.backbone(family, dtype=dtype, encoder__num_layers=1), tokenizer=tokenizer, **arguments)
+    )
 
 
 def test_battery_with_texts(tiny_tokenizer, tmp_path):

@@ -17,7 +17,7 @@ MIXTURE = {"topic": (tiny.TEXTS, tiny.LABELS), "tags": (WORDS, TAGS), "answers":
 
 
 def make(tokenizer, **arguments):
-    encoder = tiny.backbone(heads__pooler=True)
+    encoder = tiny.backbone(heads__pooler=True, encoder__num_layers=1)
     parts = {
         "topic": tasks.TextClassifier(encoder, labels=["negative", "positive"], tokenizer=tokenizer),
         "tags": tasks.TokenClassifier(encoder, labels=["A", "N", "O"], tokenizer=tokenizer),

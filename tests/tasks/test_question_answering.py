@@ -19,7 +19,9 @@ ANSWERS = [{"text": "ada", "answer_start": 0}, (4, 7), None] * 8
 
 
 def make(tokenizer=None, dtype=None, **arguments):
-    return tiny.perturb(tasks.QuestionAnswering(tiny.backbone(dtype=dtype), tokenizer=tokenizer, **arguments))
+    return tiny.perturb(
+        tasks.QuestionAnswering(tiny.backbone(dtype=dtype, encoder__num_layers=1), tokenizer=tokenizer, **arguments)
+    )
 
 
 def test_battery_with_pairs(tiny_tokenizer, tmp_path):

@@ -16,7 +16,9 @@ FAMILIES = ["bert", "roberta", "distilbert", "albert", "electra"]
 
 def make(tokenizer=None, family="bert", labels=("negative", "positive"), dtype=None, **arguments):
     return tiny.perturb(
-        tasks.TextClassifier(tiny.backbone(family, dtype=dtype), list(labels), tokenizer=tokenizer, **arguments)
+        tasks.TextClassifier(
+            tiny.backbone(family, dtype=dtype, encoder__num_layers=1), list(labels), tokenizer=tokenizer, **arguments
+        )
     )
 
 

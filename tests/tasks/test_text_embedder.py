@@ -18,7 +18,9 @@ SCORES = [1.0, -0.5, 0.3] * 8
 
 
 def make(tokenizer=None, dtype=None, family="bert", **arguments):
-    return tasks.TextEmbedder(tiny.backbone(family, dtype=dtype), tokenizer=tokenizer, **arguments)
+    return tasks.TextEmbedder(
+        tiny.backbone(family, dtype=dtype, encoder__num_layers=1), tokenizer=tokenizer, **arguments
+    )
 
 
 def test_battery_with_pairs(tiny_tokenizer, tmp_path):

@@ -18,7 +18,9 @@ TAGS = [["B-PER", "O", "O", "B-LOC"], ["B-PER", "O"], ["O", "O", "O", "O", "B-LO
 
 def make(tokenizer=None, dtype=None, family="bert", **arguments):
     return tiny.perturb(
-        tasks.TokenClassifier(tiny.backbone(family, dtype=dtype), LABELS, tokenizer=tokenizer, **arguments)
+        tasks.TokenClassifier(
+            tiny.backbone(family, dtype=dtype, encoder__num_layers=1), LABELS, tokenizer=tokenizer, **arguments
+        )
     )
 
 

@@ -21,7 +21,7 @@ DOCUMENTS = [
 
 
 def make(tokenizer=None, family="bert", dtype=None, **arguments):
-    backbone = tiny.backbone(family, dtype=dtype, heads__pooler=True)
+    backbone = tiny.backbone(family, dtype=dtype, heads__pooler=True, encoder__num_layers=1)
     return tiny.perturb(tasks.BertPretraining(backbone, tokenizer=tokenizer, **arguments))
 
 
