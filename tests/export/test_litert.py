@@ -35,7 +35,7 @@ def batch_of(task, text, length):
 def test_widths_that_blocks_do_not_divide_are_refused_with_the_way_out(tokenizer, tmp_path):
     pytest.importorskip("ai_edge_quantizer", reason="needs the extra [int4]")
     task = tasks.TextClassifier(
-        backbone(encoder__hidden_size=48, encoder__num_heads=4), ["a", "b"], tokenizer=tokenizer
+        backbone(encoder__hidden_size=48, encoder__attention__heads=4), ["a", "b"], tokenizer=tokenizer
     )
     with pytest.raises(export.ExportError, match=r"48 .* not divisible by block size 32.*Try quantization=int4 "):
         export.export_litert(task, tmp_path / "model.tflite", "int4_block32", sequence_length=16)

@@ -19,7 +19,7 @@ LENGTH = 32
 
 def main():
     """Prints the size of the program; fails where TensorFlow cannot lower it."""
-    sizes = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "feed_forward_size": 128}
+    sizes = {"num_layers": 2, "hidden_size": 64, "attention__heads": 4, "feed_forward__size": 128}
     changes = {f"decoder__{name}": value for name, value in sizes.items()}
     config = models.preset("gpt2").replace(vocabulary_size=300, padding_id=0, **changes)
     model = tasks.CausalLM(tfxformer.build(config, dtype="mixed_bfloat16"))
