@@ -122,7 +122,7 @@ ATTENTION = {"num_heads": 2, "head_size": 4}
 # Class, or function -> its arguments, of what `world` has.
 CONSTRUCTORS = {
     tfxformer.models.build: lambda world: (("bert-tiny",), {}),
-    models.make_backbone: lambda world: ((tiny.config(),), {}),
+    importlib.import_module("tfxformer.models.build").make_backbone: lambda world: ((tiny.config(),), {}),
     models.Encoder: lambda world: ((tiny.config(),), {}),
     models.Decoder: lambda world: ((tiny.config("gpt2"),), {}),
     layers.Attention: lambda world: ((), ATTENTION),
@@ -134,6 +134,7 @@ CONSTRUCTORS = {
     layers.LayerNormalization: lambda world: ((), {}),
     layers.RMSNormalization: lambda world: ((), {}),
     layers.PositionEmbedding: lambda world: ((8, 4), {}),
+    layers.PositionScores: lambda world: ((2,), {}),
     layers.TokenEmbedding: lambda world: ((8, 4), {}),
     layers.RotaryPositions: lambda world: ((layers.Rotary(), 4), {}),
     training.DistributedModel: lambda world: ((), world["functional"]),
@@ -173,6 +174,7 @@ METHODS = {
     "fit": (["good film"], ["positive"]),
     "from_pretrained": ("no-folder",),
     "generate": (["good"],),
+    "generate_ids": ([5],),
     "logits": (BATCH,),
     "predict": (["good film"],),
     "read_given": (BATCH,),

@@ -196,7 +196,7 @@ NOT_OF_THE_GRAPH = {
 
 def built(config):
     """(variables' shapes, outputs on one batch), every weight the same function of its path."""
-    model = tfxformer.models.make_backbone(config)
+    model = tfxformer.build(config)
     variables = [variable for variable in model.variables if variable.name != "seed_generator_state"]
     for variable in variables:
         generator = np.random.default_rng(list(variable.path.encode()))

@@ -21,8 +21,9 @@ from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.keywords import checked
 from tfxformer.layers.adapters.base import adapted_layers
-from tfxformer.models import TransformerConfig, make_backbone
+from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone
+from tfxformer.models.build import make_backbone
 
 CONFIG_FILE = "config.json"
 # What the model that a folder held before may have left beside its weights, and would be read with the new ones: how it

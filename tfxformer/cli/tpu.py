@@ -116,7 +116,7 @@ def open_for_training(model: str, task: str | None, sequence_length: int, dtype:
     if task in ("masked-lm", "causal-lm") and task != own:
         raise ValueError(f"The preset {model!r} is no model for {task}, but for {own}.")
     config = config.replace(heads__pooler=bool(kind.wants_pooler(config)))
-    backbone = models.make_backbone(config, gradient_checkpointing=gradient_checkpointing, dtype=dtype)
+    backbone = models.build(config, gradient_checkpointing=gradient_checkpointing, dtype=dtype)
     labelled = task in ("text-classification", "token-classification")
     return kind(backbone, sequence_length=sequence_length, **({"labels": ["0", "1"]} if labelled else {}))
 

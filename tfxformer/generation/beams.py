@@ -36,6 +36,8 @@ class Beams:
         length_penalty: above 0 for longer texts (the sum is negative), below for shorter ones.
         early_stopping: True ends a prompt's search with its K-th finished text; False when the best unfinished one, at
             its present length, scores below the worst finished; "never" when it could not at the full length either.
+
+    Raises ValueError for fewer than two beams, and for settings that are none.
     """
 
     num_beams: int = 4
@@ -110,6 +112,8 @@ def beam_search(
 
     Returns:
         list of B * num_return_sequences `Beam`.
+
+    Raises ValueError for more sequences than beams, and for what `generate` refuses.
     """
     beams = Beams() if beams is None else beams
     wanted = check_count("num_return_sequences", num_return_sequences)

@@ -98,6 +98,8 @@ def stream(
     Returns:
         an iterator of pieces, each a list of B * num_return_sequences lists of new ids; a row that has its stop id
         gives no more. The arguments are checked at once, before the first piece is asked for.
+
+    Raises TypeError for what is no sampler, and what `generate` raises.
     """
     sampler = Greedy() if sampler is None else sampler
     if not isinstance(sampler, Sampler):

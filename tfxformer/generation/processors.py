@@ -19,6 +19,8 @@ class RepetitionPenalty:
 
     Attributes:
         penalty: what their logits are divided by where positive, and multiplied by where negative; 1 changes nothing.
+
+    Raises ValueError for a penalty that is not above 0.
     """
 
     penalty: float

@@ -125,7 +125,10 @@ def speculate(
     cache_length: int | None = None,
     jit_compile: bool = True,
 ) -> list[list[int]]:
-    """The greedy continuations of prompts, one after the other; arguments and errors as `generate` has them."""
+    """The greedy continuations of prompts, one after the other; arguments and errors as `generate` has them.
+
+    Raises ValueError for a model with embeddings in front of its texts, and for what `generate` refuses.
+    """
     if prompt_length_of(model):
         raise ValueError(
             "speculation reads a prompt's tokens, and this model's adapter has embeddings in front that are none "

@@ -17,7 +17,6 @@ from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
-from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 
 __all__ = [
@@ -43,6 +42,5 @@ __all__ = [
     "drop_path",
     "dropout",
     "empty_cache",
-    "equalized",
     "padding_bias",
 ]

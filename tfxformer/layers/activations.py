@@ -55,6 +55,8 @@ def activation(name):
         where there is one, in which the bias is free.
 
     Source: `transformers.activations.ACT2FN`.
+
+    Raises ValueError for a name that is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"Unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}.")

@@ -83,6 +83,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     Returns:
         [B, S, D] (with `first_only` [B, 1, D]), or with a cache ([B, S, D], new cache).
+
+    Raises ValueError for an unknown norm or placement, and for switches that contradict each other.
     """
 
     def __init__(

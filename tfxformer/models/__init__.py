@@ -4,7 +4,7 @@ from tfxformer.extras import needs
 
 needs("tfxformer.models", "keras", "tensorflow")
 
-from tfxformer.models.build import build, make_backbone
+from tfxformer.models.build import build
 from tfxformer.models.config import (
     AttentionConfig,
     FeedForwardConfig,
@@ -28,6 +28,5 @@ __all__ = [
     "StackConfig",
     "TransformerConfig",
     "build",
-    "make_backbone",
     "preset",
 ]

@@ -18,9 +18,9 @@ from tfxformer.layers import (
     PositionEmbedding,
     TokenEmbedding,
     TransformerBlock,
-    equalized,
 )
 from tfxformer.layers.attention.masks import hidden_bias, row_slots
+from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig

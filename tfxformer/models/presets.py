@@ -159,6 +159,7 @@ _QWEN2 = {
     "decoder__max_positions": 32768,
 }
 
+# Name -> config of an architecture, for `build(name)`.
 PRESETS: dict[str, TransformerConfig] = {
     # Turc et al., 2019, arXiv:1908.08962
     "bert-tiny": _bert(2, 128, 2),

@@ -24,6 +24,20 @@ from tfxformer.samples import registry
 from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
+__all__ = [
+    "Split",
+    "austen_novels",
+    "bbc_topics",
+    "brown",
+    "cache_folder",
+    "chatterbot",
+    "fetch",
+    "minilm",
+    "smollm2",
+    "usaddress",
+    "vader_movies",
+]
+
 # Of "austen-novels": the package's own titles, in its order, by their names in its data.
 _AUSTEN = {
     "sensesensibility": "Sense & Sensibility",

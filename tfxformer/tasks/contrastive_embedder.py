@@ -29,6 +29,8 @@ class ContrastiveEmbedder(TextEmbedder):
     The loss is the cross-entropy of the anchors' cosines with all partners (and wrong texts) of the batch; its metric
     is how often the own partner is the nearest. Output: float32 [B, D], of arrays [B, K, S] float32 [B, K, D];
     `predict`, files and export are those of a `TextEmbedder`.
+
+    Raises ValueError for a temperature that is not above 0.
     """
 
     compares_samples = True

@@ -52,6 +52,8 @@ class MaskedLM(Task):
     Logits: float32 [B, S, V]; of a batch with `masked_positions` int32 [B, P] (-1 for none) those of these positions
     alone, [B, P, V]: what `fit` computes, a seventh of the work and the memory. `predict(texts with masks)` -> for
     each text, for each mask, the best `Filling`s.
+
+    Raises ValueError for an unknown masking, and for a backbone that is no encoder.
     """
 
     task_name = "masked-lm"

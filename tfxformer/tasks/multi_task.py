@@ -44,6 +44,8 @@ class MultiTask(Task):
         tags = tasks.TokenClassifier(encoder, labels=tag_names, tokenizer=tokenizer)
         both = tasks.MultiTask({"topics": topics, "tags": tags}, temperature=2.0)
         both.fit({"topics": (texts, labels), "tags": (sentences, word_labels)}, epochs=3)
+
+    Raises ValueError for fewer than two tasks, and for tasks on several backbones.
     """
 
     task_name = "multi-task"

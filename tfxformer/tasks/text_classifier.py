@@ -39,6 +39,8 @@ class TextClassifier(Task):
         classifier = TextClassifier.from_pretrained(folder, labels=["negative", "positive"])
         classifier.fit(texts, labels, epochs=3, batch_size=32)
         classifier.predict(["what a film"])
+
+    Raises ValueError for an unknown problem_type, too few labels, and a backbone without the pooler it reads.
     """
 
     task_name = "text-classification"

@@ -62,6 +62,8 @@ class TextEmbedder(Task):
         embedder = TextEmbedder.from_pretrained(folder)
         vectors = embedder.predict(["eating food", "having a meal"])
         similarity = vectors @ vectors.T
+
+    Raises ValueError for a pooling that the backbone does not allow, and for a max_length below 1.
     """
 
     task_name = "text-embedding"

@@ -15,7 +15,7 @@ from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.memory.fit_estimate import MemoryEstimate, fit_estimate
-from tfxformer.training.memory.tpu_check import CompilerError, LoweringError, Step, StepCheck, TPUReport, tpu_check
+from tfxformer.training.memory.tpu_check import CompilerError, LoweringError, Step, TPUReport, tpu_check
 from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.optimizers.schedules import (
     WarmupCosine,
@@ -25,14 +25,12 @@ from tfxformer.training.optimizers.schedules import (
     WarmupStableDecay,
     schedule,
 )
-from tfxformer.training.optimizers.variable_rules import NO_DECAY
 from tfxformer.training.resume.checkpoint_state import ResumeError
 from tfxformer.training.resume.data_positions import Epochs
 from tfxformer.training.resume.resume import Resume
 from tfxformer.training.scheduled_model import ScheduledModel
 
 __all__ = [
-    "NO_DECAY",
     "SGD",
     "Adafactor",
     "AdamW",
@@ -53,7 +51,6 @@ __all__ = [
     "ResumeError",
     "ScheduledModel",
     "Step",
-    "StepCheck",
     "SwapEMAWeights",
     "TPUReport",
     "TensorBoard",

@@ -65,6 +65,8 @@ class Adapters:
     Args:
         model: a task, an encoder or decoder, or any built Keras 3 model with Dense or EinsumDense layers, such as
             KerasHub's. An adapter that it has already (from a `.keras` file) is taken over.
+
+    Raises ValueError for a model that is not built, and for two layers of one path.
     """
 
     def __init__(self, model: keras.Model):

@@ -65,6 +65,8 @@ class IA3(AdapterKind):
         feed_forward: layers whose inputs are, in the same way.
         also_train: layers that are trained whole, and saved with the adapter, in the same way; None for the
             classification heads of tfxformer's tasks, () for none.
+
+    Raises ValueError where nothing is named. TypeError for what are no targets.
     """
 
     targets: Choice = ("key", "value")
@@ -105,6 +107,8 @@ class Bottleneck(AdapterKind):
             `targets(layer) -> bool`.
         also_train: layers that are trained whole, and saved with the adapter, in the same way; None for the
             classification heads of tfxformer's tasks, () for none.
+
+    Raises ValueError for a width below 1. TypeError for targets that name nothing.
     """
 
     size: int = 32

@@ -88,6 +88,8 @@ class AdaLoRA(LoRA):
         orthogonality: float, what the distance of the factors' vectors from orthonormal ones counts in the loss, the
             mean of all factors.
         others: as `LoRA` has them; the scale is alpha / rank, rank that at first.
+
+    Raises ValueError for a negative orthogonality.
     """
 
     rank: int = 12

@@ -31,6 +31,8 @@ class AllocateRanks(keras.callbacks.Callback):
         rank: int, the mean in the end; below the adapter's at first.
         begin_step, end_step, frequency: int, updates of this `fit`; leave a part of them for after `end_step`.
         beta_1, beta_2: float, how much of the smoothed importance and of its change an update keeps.
+
+    Raises ValueError for numbers out of their range, and when a fit begins without an active AdaLoRA.
     """
 
     def __init__(self, adapters: Adapters, rank, begin_step, end_step, frequency=10, beta_1=0.85, beta_2=0.85):

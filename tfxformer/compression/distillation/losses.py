@@ -238,6 +238,8 @@ class RelationLoss(DistillationLoss):
         layers: {student's layer: teacher's layer}, counted from 0. None is the last to the last.
         relations: names of what is multiplied with what.
         heads: int, relation heads that both widths divide by; None for the teacher's heads (of keys and values).
+
+    Raises ValueError for relations of anything but queries, keys and values.
     """
 
     layers: Mapping | None = None

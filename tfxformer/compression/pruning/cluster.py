@@ -28,6 +28,8 @@ class Cluster(HoldingCallback):
         keep_zeros: whether weights that are zero when the fit begins stay so; zero is then one of the k values.
         layers: `layers(layer) -> bool` says which Dense, EinsumDense and convolution layers to cluster; None is all but
             the output layer. Frozen kernels, LoRA's factors and embeddings never are.
+
+    Raises TypeError, ValueError for fewer than two values, and for what is no function of layers.
     """
 
     def __init__(

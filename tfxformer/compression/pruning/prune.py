@@ -52,6 +52,8 @@ class Prune(HoldingCallback):
         method: "magnitude", the smallest go; or "movement", those that move towards zero.
         layers: `layers(layer) -> bool` says which Dense, EinsumDense and convolution layers to prune; None is
             all but the output layer. Frozen kernels, LoRA's factors and embeddings are never pruned.
+
+    Raises TypeError, ValueError for what is no schedule, and for blocks and methods that there are not.
     """
 
     def __init__(

@@ -66,6 +66,8 @@ class PolynomialDecay(Schedule):
         initial_sparsity, final_sparsity: fractions of zeros, 0 <= sparsity < 1.
         begin_step, end_step, frequency: updates of the weights; see `Schedule`.
         power: exponent, above 0.
+
+    Raises ValueError for a sparsity outside 0 to 1, and for steps in a wrong order.
     """
 
     initial_sparsity: float
@@ -102,6 +104,8 @@ class ConstantSparsity(Schedule):
         target_sparsity: fraction of zeros, 0 <= sparsity < 1.
         begin_step, end_step, frequency: updates of the weights; see `Schedule`. end_step=begin_step chooses
             the masks once.
+
+    Raises ValueError for a sparsity outside 0 to 1, and for steps in a wrong order.
     """
 
     target_sparsity: float

@@ -73,6 +73,8 @@ def sparsity_report(model: keras.Model, layers: Callable[[keras.layers.Layer], b
         model: any Keras 3 model.
         layers: which layers' kernels get a row, as in `Prune`; None is all but the output layer. Frozen
             kernels are counted too.
+
+    Raises ValueError for a model that is not built.
     """
     if not model.built:
         raise ValueError(f"{model.name} has no weights yet: build it, or call it on a batch, first.")

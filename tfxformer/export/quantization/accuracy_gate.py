@@ -23,6 +23,8 @@ class AccuracyGate:
         texts, labels: as the task's `fit` takes them; some hundreds: of 500 texts one point is five.
         most_points_lost: float, the largest loss, in points: hundredths of an accuracy, F1 or correlation.
         score: str or None, one of those that `data.evaluation.scores` gives for the task; None for its main one.
+
+    Raises ValueError for texts without as many labels, a negative loss, and a score that is better where it is lower.
     """
 
     texts: Sequence

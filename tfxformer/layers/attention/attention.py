@@ -133,6 +133,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     Attributes:
         adapter: `prefix.Prefix`, or None. With one every query sees its keys first; no cache holds them.
         own_seeds: bool, True; set to False before it is built by a layer that gives the seeds.
+
+    Raises ValueError for heads that make no whole groups, and for an unknown norm of queries and keys.
     """
 
     def __init__(

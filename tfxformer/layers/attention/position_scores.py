@@ -27,6 +27,8 @@ class Scores:
             al., 2019, arXiv:1910.10683).
         buckets: of "relative", rows of the table.
         max_distance: of "relative", the distance from which on all share the last bucket.
+
+    Raises ValueError for an unknown kind, and for buckets that are no multiple of 4.
     """
 
     kind: str

@@ -29,6 +29,8 @@ class Rotary:
         low_frequency_factor, high_frequency_factor: bounds of the blend in "llama3".
         beta_fast, beta_slow: turns over the trained length that bound the blend in "yarn".
         attention_factor: what cosines and sines are multiplied by in "yarn"; None for the paper's.
+
+    Raises ValueError for an unknown kind, and for numbers that are out of their range or missing for the kind.
     """
 
     base: float = 10000.0

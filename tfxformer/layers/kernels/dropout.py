@@ -34,7 +34,7 @@ def dropout(x, rate, seed):
 def drop_path(x, rate, seed):
     """Stochastic depth: sets whole samples (first axis) to zero, as `dropout` does elements.
 
-    Source: Huang et al., 2016 (arXiv:1603.09382).
+    Source: Huang et al., 2016 (arXiv:1603.09382). Takes and returns [B, ...]; ValueError for a rate outside [0, 1).
     """
     _check_rate(rate)
     if not rate:

@@ -26,6 +26,8 @@ class GraphForm:
         equalization: Equalization or None, how one model's products keep their outliers out of int8's way.
         channels_apart: pairs of a norm's path and the channels of its input that are computed apart from the others,
             with scales of their own in int8; see `layers.outlier_channels`.
+
+    Raises ValueError for a way of writing that is unknown.
     """
 
     mask_value: float = -1e9
@@ -48,7 +50,7 @@ class GraphForm:
         return cls(**{**config, "channels_apart": tuple(config["channels_apart"])})
 
 
-DEFAULT = GraphForm()
+DEFAULT = GraphForm()  # what every model is written as, unless export asks for another form
 # What computes in int8 throughout. One scale covers scores and mask: the mask must not be far larger than the scores.
 STATIC_INT8 = GraphForm(mask_value=-30.0, layer_norm="inner_product", embedding="gather")
 

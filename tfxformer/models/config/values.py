@@ -43,6 +43,8 @@ class AttentionConfig(KnownKeywords):
         scores: None, or `layers.Scores`, what positions add to the scores.
         bias: whether the projections of query, key and value have biases.
         output_bias: whether the output's has one; None for what `bias` says.
+
+    Raises ValueError for values of a wrong kind.
     """
 
     heads: int

@@ -20,9 +20,9 @@ from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force
-from tfxformer.models import make_backbone
 from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
 from tfxformer.models.backbone import Backbone
+from tfxformer.models.build import make_backbone
 from tfxformer.tasks.base.class_weights import weigh_classes
 from tfxformer.tasks.base.task_data import TaskData
 from tfxformer.tasks.base.tokenizer import check_tokenizer, find_tokenizer
@@ -63,6 +63,8 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         sequence_length: tokens per text; None until the first `fit` chooses it from its texts.
 
     A subclass says `task_name` and `graph`, and how examples become arrays (`prepare`, `encode_labels`).
+
+    Raises ValueError for a sequence_length beyond the model's, a tokenizer of another vocabulary, or a wrong backbone.
     """
 
     keras_keywords = FUNCTIONAL

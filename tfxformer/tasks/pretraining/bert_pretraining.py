@@ -35,6 +35,8 @@ class BertPretraining(MaskedLM):
 
     Logits: dict of `tokens`, float32 [B, S, V] ([B, P, V] at `masked_positions`), and `sentences`, float32 [B, 2].
     `save_pretrained` writes what every other task reads: `TextClassifier.from_pretrained(folder)`.
+
+    Raises ValueError for an unknown objective, and for a backbone without segments or pooler.
     """
 
     task_name = "bert-pretraining"

@@ -46,6 +46,8 @@ class GenerationConfig(TokenRules):
         temperature, top_k, top_p, min_p, typical_p: how; None where the checkpoint does not say.
         num_beams, length_penalty, early_stopping: of a beam search.
         stated: the file as it was read, with keys that are none of these.
+
+    Raises ValueError for a value of a wrong kind, by its name.
     """
 
     max_new_tokens: int | None = None

@@ -44,6 +44,8 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
             number of updates.
 
     Call: step, the number of updates made -> float32 scalar.
+
+    Raises ValueError for fewer than one step.
     """
 
     def __init__(self, peak, total_steps, warmup=0.1):
@@ -108,6 +110,8 @@ class WarmupPolynomial(WarmupLinear):
         floor: float from 0 to `peak`, the lowest rate after the warmup.
 
     Call: step, the number of updates made -> float32 scalar.
+
+    Raises ValueError for a power that is not above 0.
     """
 
     def __init__(self, peak, total_steps, warmup=0.1, power=2.0, floor=0.0):
@@ -166,6 +170,8 @@ class WarmupStableDecay(WarmupLinear):
         floor: float from 0 to `peak`, the lowest rate after the warmup.
 
     Call: step, the number of updates made -> float32 scalar.
+
+    Raises ValueError for an unknown shape, and for more steps of warmup and decay than there are.
     """
 
     def __init__(self, peak, total_steps, warmup=0.1, decay=0.1, shape="linear", floor=0.0):

@@ -42,6 +42,8 @@ class Epochs:
             that depends on the two alone.
         num_batches: int, of an epoch.
         fingerprint: str that differs for other data, to be compared by workers and on resuming; None for none.
+
+    Raises ValueError for what is no function, and for no batch.
     """
 
     def __init__(self, make, num_batches: int, fingerprint: str | None = None):
