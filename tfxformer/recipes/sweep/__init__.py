@@ -1,5 +1,9 @@
 """The compression sweep: a recipe names ways to make a model small; each is gone, measured, and the best is chosen."""
 
+from tfxformer.extras import needs
+
+needs("A sweep", "keras", "tensorflow", "yaml")
+
 from tfxformer.recipes.sweep.reading import read_recipe
 from tfxformer.recipes.sweep.recipe import Recipe
 from tfxformer.recipes.sweep.running import run, run_recipe
