@@ -3,7 +3,7 @@
     python tests/installs.py
 
 Each way gets a fresh virtual environment. In that of the base install, LiteRT files made beforehand are opened, run and
-read (runtime/light.py); in that of [train] a tiny classifier is made, fitted, saved, exported and run.
+read (light.py); in that of [train] a tiny classifier is made, fitted, saved, exported and run.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "installs.md"
 HEAVY = ("keras", "tensorflow")
-LIGHT = ROOT / "tests" / "runtime" / "light.py"
+LIGHT = ROOT / "tests" / "light.py"
 sys.path.insert(0, str(ROOT / "tests"))
 
 STORY = f"""

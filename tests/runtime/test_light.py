@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import light
 import litert_files
 import numpy as np
 import packages
 from export_cases import keras_probabilities
 from language_cases import greedy
 
-LIGHT = Path(__file__).parent / "light.py"
 HEAVY = {
     *("tensorflow", "keras", "tf_keras", "jax", "torch", "tensorflow_model_optimization"),
     *("sklearn", "scipy", "matplotlib", "seqeval", "pandas", "transformers"),
@@ -24,7 +23,7 @@ def test_the_base_install_runs_and_reads_files():
     assert refused >= HEAVY
     files = [litert_files.classifier("dynamic_int8"), litert_files.decoder()]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    command = [sys.executable, LIGHT, *files, *sorted(refused)]
+    command = [sys.executable, light.__file__, *files, *sorted(refused)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -48,6 +47,11 @@ def test_the_base_install_runs_and_reads_files():
     assert "inspect" in found["help"] and "signature decode" in found["inspect"]
     assert found["predict"]["predictions"][0]["label"] == litert_files.task().labels[int(wanted.argmax())]
     assert found["generate"]["continuation"] == found["text"]
+    said = keras_probabilities(litert_files.task(), [text for text, _ in light.LABELLED], litert_files.LENGTH)
+    right = [
+        litert_files.task().labels[row.argmax()] == label for row, (_, label) in zip(said, light.LABELLED, strict=True)
+    ]
+    assert found["evaluate"]["accuracy"] == np.mean(right)
     assert len(found["refusals"]) == 5
     for said in found["refusals"].values():
         assert 'needs keras, which is not installed: pip install "tfxformer[train]".' in said

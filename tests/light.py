@@ -2,15 +2,19 @@
 
     python light.py classifier.tflite decoder.tflite [module that must not be imported ...]
 
-`test_light.py` runs it beside all that the tests need, refusing what the base install does not bring; tests/installs.py
-runs it in an environment of the base install alone.
+`runtime/test_light.py` runs it beside all that the tests need, refusing what the base install does not bring;
+`installs.py` runs it in an environment of the base install alone.
 """
 
 import contextlib
 import io
 import json
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+LABELLED = [("good film", "negative"), ("what a bad film", "positive")]
 
 
 class Refusing:
@@ -34,6 +38,14 @@ def command(*arguments: str) -> str:
     with contextlib.redirect_stdout(output):
         app(arguments, standalone_mode=False)
     return output.getvalue()
+
+
+def evaluated(classifier: str) -> dict:
+    """What `tfxformer evaluate` says of two labelled texts, which are written first."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "labelled.csv"
+        table.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in LABELLED), encoding="utf-8")
+        return json.loads(command("evaluate", classifier, str(table), "--json"))["scores"]
 
 
 def refusals() -> dict[str, str]:
@@ -74,6 +86,7 @@ def main(classifier: str, decoder: str, *refused: str) -> None:
         "inspect": command("inspect", decoder),
         "predict": json.loads(command("predict", classifier, "good film", "--json")),
         "generate": json.loads(command("generate", decoder, "good film", "--max-new-tokens", "8", "--json")),
+        "evaluate": evaluated(classifier),
         "refusals": refusals(),
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),
         "import_seconds": seconds,
