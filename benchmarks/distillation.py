@@ -4,7 +4,7 @@
 
 The VADER movie snippets, 48 tokens, mixed bfloat16. Labels are few and sentences many, where a teacher is worth most:
 of 7,336 training sentences the first 2,000 have labels. The six-layer teacher is fine-tuned on these (3 epochs, batch
-32, AdamW at 1e-4); `compression.student_from(teacher, num_layers=3)` makes one student, from which two fits of about as
+32, AdamW at 1e-4); `compression.student_from(teacher, keep=3)` makes one student, from which two fits of about as
 many steps begin: on the labels alone (6 epochs), and in a `Distiller` on all sentences without labels (2 epochs), from
 the teacher's logits (T=2; Hinton et al., 2015, arXiv:1503.02531) and hidden states (Jiao et al., 2020,
 arXiv:1909.10351). Seeds 0, 1 and 2. A seed is a process, and a file of its own under --runs: a run that finds its file
@@ -55,9 +55,9 @@ def run_seed(seed, labelled) -> dict:
         print(f"seed {seed} {name}: {quality.accuracy(right):.4f}", file=sys.stderr, flush=True)
 
     measure("teacher", teacher, teacher, *few)
-    student = compression.student_from(teacher, num_layers=LAYERS)
+    student = compression.student_from(teacher, keep=LAYERS)
     measure("alone", student, student, *few)
-    student = compression.student_from(teacher, num_layers=LAYERS)
+    student = compression.student_from(teacher, keep=LAYERS)
     losses = [compression.LogitsLoss(TEMPERATURE), compression.HiddenStateLoss()]
     distiller = compression.Distiller(student, teacher, losses, label_weight=0)
     measure("distilled", student, distiller, split.train_texts)

@@ -44,7 +44,10 @@ def signature(value) -> inspect.Signature | None:
     if kind(value) == "class":
         if issubclass(value, tuple):
             return inspect.signature(value)
-        found = inspect.signature(value.__init__)
+        # Not what Keras puts in when a class makes its first functional model.
+        ours = (vars(one) for one in value.__mro__ if one.__module__.startswith("tfxformer"))
+        ours = (own["__init__"] for own in ours if "__init__" in own)
+        found = inspect.signature(next(ours, lambda self, *args, **kwargs: None))
         return found.replace(parameters=list(found.parameters.values())[1:])
     return inspect.signature(value) if kind(value) == "function" else None
 

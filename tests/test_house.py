@@ -36,8 +36,8 @@ MAY_IMPORT = {
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = (
-    *("registered", "extras", "keywords", "json_files", "files", "figures", "keras_files"),
-    *("numpy_ops", "ranking"),
+    *("registered", "extras", "notices", "plain_values", "other_names", "keywords", "json_files", "files", "figures"),
+    *("keras_files", "numpy_ops", "ranking"),
 )
 ENGINE = "compression/pruning/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (

@@ -114,7 +114,7 @@ def world(encoder, decoder, tmp_path_factory):
         "tasks": {"one": classifier, "two": other},
         "functional": functional,
         "folder": tmp_path_factory.mktemp("folder"),
-        "student": compression.student_from(classifier, num_layers=1),
+        "student": compression.student_from(classifier, keep=1),
     }
 
 
@@ -256,7 +256,7 @@ def test_the_options_of_a_file_are_those_of_its_task(files):
         "text-classification": "top_k",
         "token-classification": "n_best",
         "question-answering": "top_k",
-        "masked-lm": "stride",
+        "masked-lm": "overlap",
         "text-embedding": "top_k",
     }
     for task, option in others.items():

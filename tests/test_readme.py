@@ -57,7 +57,7 @@ data: {train: train.csv, test: test.csv}
 sequence_length: 16
 latency_rounds: 2
 sweep: {tune: [{epochs: 1}], quantize: [dynamic_int8]}
-choose: {within_points: 100}
+choose: {most_points_lost: 100}
 """
 
 

@@ -15,7 +15,7 @@ sequence_length: 8
 validation: 0.25
 latency_rounds: 3
 sweep: {{tune: [{{epochs: 1}}], quantize: [dynamic_int8]}}
-choose: {{within_points: 100}}
+choose: {{most_points_lost: 100}}
 """
 
 

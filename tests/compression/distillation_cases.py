@@ -45,7 +45,7 @@ def trained(scope, jit, steps, eager=False):
 
     with scope():
         teacher, inputs, targets, weights = language_model(layers=2)
-        student = compression.student_from(teacher, num_layers=1)
+        student = compression.student_from(teacher, keep=1)
         losses = [
             compression.LogitsLoss(),
             compression.HiddenStateLoss(projection=True),

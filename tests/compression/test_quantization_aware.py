@@ -142,7 +142,7 @@ def test_a_fit_that_is_interrupted_leaves_nothing_for_the_next(model, tiny_token
 
 def test_the_student_rounds_and_the_teacher_does_not(tiny_tokenizer, monkeypatch):
     teacher = classifier(tiny_tokenizer, layers=2)
-    student, seen = student_from(teacher, num_layers=1), []
+    student, seen = student_from(teacher, keep=1), []
     rounded = FakeQuantization.rounded
     monkeypatch.setattr(
         FakeQuantization, "rounded", lambda self, x, layer, name: seen.append(layer) or rounded(self, x, layer, name)

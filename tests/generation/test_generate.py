@@ -104,14 +104,14 @@ def test_hooks_are_called_in_order():
 
 
 def test_pieces_are_the_whole():
-    """By any stride; a row with its stop id gives no more, and the others go on."""
+    """By any piece_length; a row with its stop id gives no more, and the others go on."""
     sampler, rows = TopP(0.9, temperature=1.3), [[1, 2, 3], [4], [5, 6]]
     shared = {"sampler": sampler, "seed": 11, "stop_ids": [3], "num_return_sequences": 2, "jit_compile": False}
     whole = generate(MODEL, rows, 21, **shared)
     assert len(whole) == 6 and any(3 in ids for ids in whole)
     assert all(3 not in ids[:-1] and (len(ids) == 21 or ids[-1] == 3) for ids in whole)
-    for stride in (1, 4, 100):
-        pieces = list(stream(MODEL, rows, 21, stride=stride, **shared))
+    for piece_length in (1, 4, 100):
+        pieces = list(stream(MODEL, rows, 21, piece_length=piece_length, **shared))
         assert [[token for piece in pieces for token in piece[row]] for row in range(6)] == whole
         assert all(any(piece) for piece in pieces)
 
@@ -238,7 +238,7 @@ def test_the_last_slot_can_be_filled():
 def test_streams_check_at_once():
     with pytest.raises(ValueError, match="Prompt 0 is empty"):
         stream(MODEL, [[]], 3)
-    with pytest.raises(ValueError, match="stride"):
-        stream(MODEL, [[1]], 3, stride=0)
+    with pytest.raises(ValueError, match="piece_length"):
+        stream(MODEL, [[1]], 3, piece_length=0)
     with pytest.raises(ValueError, match="repetition penalty must be above 0"):
         RepetitionPenalty(0)

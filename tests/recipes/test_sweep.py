@@ -58,7 +58,7 @@ def films() -> samples.Split:
 @pytest.fixture(scope="module")
 def done(open_model, tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("sweep") / "films", []
-    found = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, say=said.append)
+    found = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, progress=said.append)
     return folder, found, said
 
 
@@ -111,7 +111,7 @@ def test_a_sweep_goes_on_where_it_stopped(done, open_model, tmp_path):
     lost.with_name("point.json").unlink()
     (pruned / "model.keras").unlink()
     said = []
-    again = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, say=said.append)
+    again = sweep.run(make_recipe(RECIPE), films(), open_model, folder, verbose=0, progress=said.append)
     assert [line.split(":")[0] for line in said[:-1]] == ["prune", "exporting and measuring"]
     assert {path: path.read_bytes() for path in folder.glob("points/*/model.tflite")} == before
     assert [point["test"] for point in again["points"]] == [point["test"] for point in found["points"]]
@@ -126,7 +126,7 @@ def test_what_cannot_be_exported_is_refused_and_a_sweep_that_has_grown_goes_on(d
     monkeypatch.setattr(sweep.running, "export_litert", refuse)
     folder, said = shutil.copytree(done[0], tmp_path / "films"), []
     recipe = {**RECIPE, "sweep": {"tune": RECIPE["sweep"][0]["tune"], "quantize": ["float16"]}}
-    found = sweep.run(make_recipe(recipe), films(), open_model, folder, verbose=0, say=said.append)
+    found = sweep.run(make_recipe(recipe), films(), open_model, folder, verbose=0, progress=said.append)
     assert [line.split(":")[0] for line in said[:-1]] == ["exporting and measuring"]
     assert "refused" in found["points"][1] and found["chosen"] == 0
     assert "- 1. was refused: relative L2 error 1.0" in (folder / "RESULTS.md").read_text(encoding="utf-8")

@@ -26,13 +26,13 @@ sweep:
   - tune: [{epochs: 3, learning_rate: 5e-4, lora: 8}]
     structure: [null, {heads: 6, neurons: 768}]
     prune: [{sparsity: 0.25}]
-choose: {within_points: 2, smallest: zipped_bytes}
+choose: {most_points_lost: 2, smallest: zipped_bytes}
 """,
         encoding="utf-8",
     )
     recipe = read_recipe(path)
     assert recipe.data == {"train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
-    assert (recipe.choose.within_points, recipe.choose.smallest) == (2.0, "zipped_bytes")
+    assert (recipe.choose.most_points_lost, recipe.choose.smallest) == (2.0, "zipped_bytes")
     lora = Tune(3, 5e-4, 8)  # 5e-4 is a text to YAML 1.1
     assert recipe.points == [
         Point(quantize="float32"),

@@ -145,7 +145,7 @@ def test_misspelt_keyword_of_a_task_is_refused_with_the_near_name(encoder):
         ("TextClassifier", {"problem_typ": "regression"}, "did you mean problem_type"),
         ("TextClassifier", {"dropout": 0.5}, "'dropout'"),
         ("TextClassifier", {"num_labels": None}, "did you mean labels"),
-        ("QuestionAnswering", {"doc_stride": 64}, "did you mean stride"),
+        ("QuestionAnswering", {"doc_stride": 64}, "did you mean overlap"),
         ("MaskedLM", {"mlm_probability": 0.4}, "did you mean masking_rate"),
         ("CausalLM", {"torch_dtype": "bfloat16"}, "did you mean dtype"),
         ("TextEmbedder", {"pooling_mode": "cls"}, "did you mean pooling"),
@@ -242,7 +242,7 @@ def test_what_compile_cannot_use_is_refused_there(classifier):
 
 
 def test_distiller_uses_or_refuses_optimizer_arguments_alike(classifier):
-    distiller = compression.Distiller(compression.student_from(classifier, num_layers=1), classifier)
+    distiller = compression.Distiller(compression.student_from(classifier, keep=1), classifier)
     distiller.compile("adam", learning_rate=2e-5, global_clipnorm=0.5)
     assert distiller.optimizer.global_clipnorm == 0.5
     assert float(distiller.optimizer.learning_rate) == pytest.approx(2e-5)

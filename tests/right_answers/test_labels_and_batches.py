@@ -555,7 +555,7 @@ def test_windows_are_those_of_transformers(tmp_path, tiny_tokenizer):
     tiny_tokenizer.save_pretrained(tmp_path)
     reference = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="[PAD]")
     words = [["alanx"] * 21, ["good", "film"]]
-    windows = encode_word_windows(tiny_tokenizer, words, sequence_length=16, stride=4)
+    windows = encode_word_windows(tiny_tokenizer, words, sequence_length=16, overlap=4)
     theirs = reference(
         words,
         is_split_into_words=True,

@@ -120,7 +120,7 @@ def test_shared_values_move_by_the_mean_of_their_updates(tiny_tokenizer):
 def test_student_from_and_remove_layers_count_alike(tiny_tokenizer):
     """Row 3. Layers are numbered from 0, as in `encoder_block_0` and in transformers' `encoder.layer.0`."""
     teacher = classifier(tiny_tokenizer, encoder__num_layers=4)
-    student = compression.student_from(teacher, layers=(2, 3))
+    student = compression.student_from(teacher, keep=(2, 3))
     removed = compression.remove_layers(teacher, keep=(2, 3))
     there, batch = tiny.weights(teacher), tiny.inputs_for(teacher)
     for path, value in tiny.weights(student).items():

@@ -29,7 +29,7 @@ def test_battery_with_pairs(tiny_tokenizer, tmp_path):
         assert actual == wanted
 
     opened = batteries.check_task(make(tiny_tokenizer), PAIRS, ANSWERS, tmp_path, same=same)
-    assert opened.stride is None
+    assert opened.overlap is None
 
 
 def test_battery_of_the_model(tmp_path):
@@ -77,7 +77,7 @@ def test_no_answer_points_at_the_first_token(tiny_tokenizer):
 
 
 def test_long_context_is_read_in_windows(tiny_tokenizer):
-    model = make(tiny_tokenizer, sequence_length=32, stride=8)
+    model = make(tiny_tokenizer, sequence_length=32, overlap=8)
     context = " ".join(["the cat sat on the mat"] * 20)
     examples = model.read([("who sat?", context)])
     windows = model.windows(examples)
@@ -90,7 +90,7 @@ def test_long_context_is_read_in_windows(tiny_tokenizer):
 
 
 def test_short_contexts_need_no_stride_of_their_own(tiny_tokenizer):
-    """The docstring's example: texts much shorter than the usual stride of 128."""
+    """The docstring's example: texts much shorter than the usual overlap of 128."""
     model = make(tiny_tokenizer)
     model.fit(
         [("who wrote it?", "ada wrote it.")] * 8, [{"text": "ada", "answer_start": 0}] * 8, batch_size=8, verbose=0
@@ -98,14 +98,16 @@ def test_short_contexts_need_no_stride_of_their_own(tiny_tokenizer):
     assert isinstance(model.predict([("who wrote it?", "ada wrote it.")], verbose=0)[0][0].text, str)
 
 
-def test_stride_and_labels_in_the_folder(tiny_tokenizer, tmp_path):
+def test_overlap_and_labels_in_the_folder(tiny_tokenizer, tmp_path):
     import json
 
-    model = make(tiny_tokenizer, stride=5)
+    model = make(tiny_tokenizer, overlap=5)
     model.backbone.reference_config = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
     folder = model.save_pretrained(tmp_path / "folder")
-    assert tasks.QuestionAnswering.from_pretrained(folder).stride == 5
-    assert tasks.QuestionAnswering.from_pretrained(folder, stride=7).stride == 7
+    assert tasks.QuestionAnswering.from_pretrained(folder).overlap == 5
+    assert tasks.QuestionAnswering.from_pretrained(folder, overlap=7).overlap == 7
+    older = {("stride" if name == "overlap" else name): value for name, value in model.get_config().items()}
+    assert tasks.QuestionAnswering.from_config(older).overlap == 5  # a file of 0.5.0
     # The reference gives the head one row a label: those of the classifier it was before would misshape it.
     assert len(json.loads((folder / "config.json").read_text())["id2label"]) == 2
 

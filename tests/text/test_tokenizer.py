@@ -119,7 +119,7 @@ def test_live_transformers_agrees_on_windows_offsets_and_words(family):
         sequence_length=32,
         truncation="only_second",
         return_overflow=True,
-        stride=5,
+        overlap=5,
         return_offsets=True,
     )
     np.testing.assert_array_equal(ours.token_ids, windows["input_ids"])
@@ -198,11 +198,11 @@ def test_truncation_keeps_the_start_and_the_closing_token(texts, length):
 
 @given(TEXT, st.integers(8, 20), st.integers(0, 5))
 @settings(deadline=None, max_examples=60)
-def test_windows_walk_over_the_whole_text(text, length, stride):
+def test_windows_walk_over_the_whole_text(text, length, overlap):
     full = rows(BERT.encode([text], sequence_length=600))[0][1:-1]
-    encoding = BERT.encode([text, "b"], sequence_length=length, return_overflow=True, stride=stride)
-    room, step = length - 2, length - 2 - stride
-    starts = [0, *range(step, max(len(full) - stride, 0), step)] if len(full) > room else [0]
+    encoding = BERT.encode([text, "b"], sequence_length=length, return_overflow=True, overlap=overlap)
+    room, step = length - 2, length - 2 - overlap
+    starts = [0, *range(step, max(len(full) - overlap, 0), step)] if len(full) > room else [0]
     windows = [[BERT.cls_id, *full[start : start + room], BERT.sep_id] for start in starts]
     assert rows(encoding)[:-1] == windows
     assert encoding.overflow_to_sample.tolist() == [0] * len(windows) + [1]
@@ -281,10 +281,10 @@ def test_long_lists_go_in_chunks_and_tell_progress():
         ([["a"]], {"truncation": "longest"}, ValueError, "truncation must be"),
         ([["a"]], {"truncation": "only_second"}, ValueError, "no pairs"),
         ([["a"], ["b"]], {"return_overflow": True}, ValueError, "only_second"),
-        ([["a"]], {"stride": 2}, ValueError, "return_overflow"),
+        ([["a"]], {"overlap": 2}, ValueError, "return_overflow"),
         (
             [["a", "a b c d e"], ["b", "a b c d"]],
-            {"sequence_length": 10, "truncation": "only_second", "return_overflow": True, "stride": 2},
+            {"sequence_length": 10, "truncation": "only_second", "return_overflow": True, "overlap": 2},
             ValueError,
             r"texts\[1\] has 5 tokens.*leaves 2 for the other",
         ),

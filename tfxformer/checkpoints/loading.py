@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
 from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.layout import Place
@@ -38,7 +38,7 @@ class LoadReport:
         if self.unused:
             parts.append(f"in the file, but not used: {', '.join(sorted(self.unused))}")
         if parts:
-            warnings.warn("Heads: " + "; ".join(parts) + ".", stacklevel=3)
+            notices.warn("Heads: " + "; ".join(parts) + ".")
 
 
 def weights(model: keras.Model) -> dict[str, keras.Variable]:

@@ -9,6 +9,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from tfxformer.notices import TfxformerWarning
+
 
 @contextlib.contextmanager
 def everything_to_stderr() -> Iterator[None]:
@@ -19,6 +21,7 @@ def everything_to_stderr() -> Iterator[None]:
         # Warnings of ours are for users; those of other packages are for programmers.
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", module=r"tfxformer|keras\.src\.trainers", category=UserWarning)
+        warnings.filterwarnings("always", category=TfxformerWarning)
         yield
 
 

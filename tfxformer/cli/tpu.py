@@ -145,9 +145,9 @@ def _with_hidden_places(task, inputs: dict, tokens) -> tuple:
     """The same of a task that hides tokens: it computes the logits of the hidden places only."""
     import tensorflow as tf
 
-    from tfxformer.data.targets.masking import most_places
+    from tfxformer.data.targets.masking import most_positions
 
-    shape = (None, most_places(tokens.shape[1], task.masking_rate))
+    shape = (None, most_positions(tokens.shape[1], task.masking_rate))
     places, weights = tf.TensorSpec(shape, "int32"), tf.TensorSpec(shape, "float32")
     inputs = {**inputs, "masked_positions": places}
     if task.task_name != "replaced-token-detection":

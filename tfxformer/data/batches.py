@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.text import Encoding
 from tfxformer.text.inputs import as_list, as_texts, as_words
 
@@ -94,10 +94,9 @@ def to_batch(encoding: Encoding, segment_ids: bool, warn: bool = True) -> dict[s
     """The batch keys of an encoding, int32 [B,S]; says once how many texts were truncated."""
     if warn and encoding.truncated:
         length = encoding.token_ids.shape[1]
-        warnings.warn(
+        notices.warn(
             f"{encoding.truncated} of {len(encoding.token_ids)} texts were longer than {length} tokens and "
-            "lost their end: give a longer sequence_length to keep it, truncation=False to make it an error.",
-            stacklevel=2,
+            "lost their end: give a longer sequence_length to keep it, truncation=False to make it an error."
         )
     batch = {"token_ids": encoding.token_ids, "padding_mask": encoding.padding_mask}
     return batch | {"segment_ids": encoding.segment_ids} if segment_ids else batch

@@ -131,22 +131,22 @@ def export_litert(
     return _export(model, path, mode, prepare, accuracy_gate, progress or (lambda step: None))
 
 
-def _export(model, path, mode, prepare, accuracy_gate, tell) -> ExportReport:
+def _export(model, path, mode, prepare, accuracy_gate, progress) -> ExportReport:
     """Converts, verifies and writes what was checked."""
     start, scores = time.perf_counter(), ()
     with plan.float32_layers(model), merged_adapters(model):
         job = prepare()
         mode = job.mode or mode
-        tell(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
+        progress(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
         converted = convert.convert([p.signature for p in job.plans], mode, job.stream)
-        tell(f"verifying against Keras on {job.samples} samples")
+        progress(f"verifying against Keras on {job.samples} samples")
         measured = job.check(converted)
     content, reason = finish(model, converted.content, job, mode)
     verify.check_unchanged(content, converted.content, job.plans)
     if accuracy_gate is not None:
-        tell(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
+        progress(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
         scores = accuracy_gate.check(model, content, mode)
-    tell(f"writing {path}")
+    progress(f"writing {path}")
     write_bytes(path, content)
     return make_report(path, content, mode, measured, reason, time.perf_counter() - start, *scores)
 

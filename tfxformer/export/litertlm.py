@@ -9,11 +9,11 @@ import contextlib
 import io
 import json
 import tempfile
-import warnings
 from dataclasses import fields
 from pathlib import Path
 
 import tfxformer
+from tfxformer import notices
 from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.runtime import decoding
@@ -130,10 +130,9 @@ def _say_what_is_left_out(settings: GenerationConfig) -> None:
     plain = TokenRules()
     rules = [one.name for one in fields(plain) if getattr(settings, one.name) != getattr(plain, one.name)]
     if left := [name for name in rules if name != "eos_token_id"]:
-        warnings.warn(
+        notices.warn(
             f"The checkpoint sets {', '.join(left)}, which LiteRT-LM has no place for: it will generate without. "
-            "LiteRTGenerator applies them.",
-            stacklevel=3,
+            "LiteRTGenerator applies them."
         )
 
 

@@ -69,7 +69,9 @@ def generate(
     shared |= {"processors": processors, "num_return_sequences": num_return_sequences}
     if isinstance(sampler, Beams):
         return [beam.ids for beam in beam_search(model, prompts, max_new_tokens, beams=sampler, **shared)]
-    return next(stream(model, prompts, max_new_tokens, sampler=sampler, seed=seed, stride=max_new_tokens, **shared))
+    return next(
+        stream(model, prompts, max_new_tokens, sampler=sampler, seed=seed, piece_length=max_new_tokens, **shared)
+    )
 
 
 @checked
@@ -83,7 +85,7 @@ def stream(
     stop_ids=(),
     seed: int | None = None,
     num_return_sequences: int = 1,
-    stride: int = 4,
+    piece_length: int = 4,
     cache_length: int | None = None,
     jit_compile: bool = True,
 ) -> Iterator[list[list[int]]]:
@@ -92,7 +94,7 @@ def stream(
     Whoever reads may stop at any piece; that is how texts to stop at are made.
 
     Args:
-        stride: int, tokens of a piece; each piece costs a copy of the cache.
+        piece_length: int, tokens of a piece; each piece costs a copy of the cache.
         others: see `generate`.
 
     Returns:
@@ -107,7 +109,7 @@ def stream(
     engine = Engine.of(model, jit_compile)
     vocabulary = engine.config.vocabulary_size
     rows = read_prompts(prompts, model)
-    new, stride = check_count("max_new_tokens", max_new_tokens), check_count("stride", stride)
+    new, piece_length = check_count("max_new_tokens", max_new_tokens), check_count("piece_length", piece_length)
     copies = check_count("num_return_sequences", num_return_sequences)
     processors = check_processors(processors)
     request = Request(
@@ -120,15 +122,15 @@ def stream(
         processors=values_of(processors),
     )
     length = slots_for(rows.length, new, engine.context, cache_length)
-    return _pieces(engine, rows, request, new, length, copies, stride, type(sampler), static_part(processors))
+    return _pieces(engine, rows, request, new, length, copies, piece_length, type(sampler), static_part(processors))
 
 
-def _pieces(engine, prompts, request, new, length, copies, stride, sampler, kinds):
+def _pieces(engine, prompts, request, new, length, copies, piece_length, sampler, kinds):
     state = engine.start(prompts, length, copies, has_penalty(kinds))
     shown, end = prompts.length, prompts.length + new
     open_rows = np.ones(len(request.padding), bool)
     while shown < end and open_rows.any():
-        state = engine.decode(state, request, min(shown + stride, end), sampler, kinds)
+        state = engine.decode(state, request, min(shown + piece_length, end), sampler, kinds)
         require_finite(state.finite)
         slot, tokens = int(state.slot), state.tokens.numpy()
         pieces = zip(tokens[:, shown:slot], open_rows, strict=True)

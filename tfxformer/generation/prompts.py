@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfxformer.layers.adapters.prompt import placeholders
+from tfxformer.plain_values import is_whole_number
 
 STOP_SLOTS = 8  # stop ids are filled up to a multiple, so that their number traces nothing anew
 
@@ -94,7 +95,7 @@ def read_stop_ids(stop_ids, vocabulary_size: int) -> np.ndarray:
 
 def check_count(name: str, value) -> int:
     """A whole number of at least 1."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+    if not is_whole_number(value) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
     return int(value)
 

@@ -210,7 +210,7 @@ def measure_latencies(task: Task, folder: Path, variants: dict, text, rounds: in
         variant["latency"] = measured.get(name, measured["keras"])
 
 
-def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose="auto", say=print) -> dict:
+def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose="auto", progress=print) -> dict:
     """Fine-tunes, prunes, exports and measures; writes the models into `folder`.
 
     Args:
@@ -220,7 +220,7 @@ def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose=
         folder: pathlib.Path that exists; gets a Hugging Face checkpoint, `{name}.keras` and .tflite files.
         name: str, of the files.
         verbose: Keras' progress of `fit`.
-        say: called with a line before each stage.
+        progress: called with a line before each stage.
 
     Returns:
         dict ready for JSON: "variants" by name ("keras", "keras-pruned", "litert-float32", ...), each with
@@ -237,7 +237,7 @@ def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose=
     with warnings.catch_warnings():
         # That texts are longer than `sequence_length` is meant here: the settings say so.
         warnings.filterwarnings("ignore", message=r".*texts (were|are) longer than")
-        variants, history = _go(task, train, test, settings, folder, name, verbose, say)
+        variants, history = _go(task, train, test, settings, folder, name, verbose, progress)
     return {
         "name": name,
         "task": task.task_name,
@@ -253,23 +253,23 @@ def run(task: Task, split, settings: Settings, folder: Path, name: str, verbose=
     }
 
 
-def _go(task, train, test, settings, folder, name, verbose, say) -> tuple[dict, dict]:
+def _go(task, train, test, settings, folder, name, verbose, progress) -> tuple[dict, dict]:
     """The stages of `run` one after the other: (variants, history)."""
     variants, history = {}, {}
-    say(f"Fine-tuning on {len(train[0])} texts, {settings.sequence_length} tokens each")
+    progress(f"Fine-tuning on {len(train[0])} texts, {settings.sequence_length} tokens each")
     history["fine_tune"] = fine_tune(task, *train, settings, verbose)
     path = folder / f"{name}.keras"
-    say(f"Scoring on {len(test[0])} test texts")
+    progress(f"Scoring on {len(test[0])} test texts")
     variants["keras"] = {
         **measure_keras(task, path, *test, settings),
         "file": None,
     }  # the pruned one replaces it
-    say(f"Pruning {settings.sparsity:.0%} of the kernels' weights")
+    progress(f"Pruning {settings.sparsity:.0%} of the kernels' weights")
     history["prune"] = prune(task, *train, settings, verbose)
     variants["keras-pruned"] = measure_keras(task, path, *test, settings)
     task.save_pretrained(folder)
     for mode in settings.quantizations:
-        say(f"Exporting {mode} and running the file on the test texts")
+        progress(f"Exporting {mode} and running the file on the test texts")
         file = folder / f"{name}-{mode.removeprefix('dynamic_')}.tflite"
         variants[f"litert-{mode}"] = measure_litert(task, file, mode, *test, train[0][:8])
     measure_latencies(task, folder, variants, train[0][0], settings.latency_rounds)

@@ -40,7 +40,7 @@ class Story:
     licence: str = "apache-2.0"
 
 
-def run(story: Story, output: Path, quick: bool = False, verbose="auto", say=print) -> dict:
+def run(story: Story, output: Path, quick: bool = False, verbose="auto", progress=print) -> dict:
     """Goes the whole road and writes `output`: models, results.json, model card and two plots.
 
     An older result in `output` stays until the new one is complete. Returns what `pipeline.run` does, and
@@ -50,7 +50,7 @@ def run(story: Story, output: Path, quick: bool = False, verbose="auto", say=pri
     split = story.split()
     task = pipeline.load(story.task, story.checkpoint(), split.labels, settings)
     with replacing_folder(output) as folder:
-        results = pipeline.run(task, split, settings, folder, story.name, verbose, say)
+        results = pipeline.run(task, split, settings, folder, story.name, verbose, progress)
         report.write_json(folder / "results.json", results)
         card = report.model_card(
             results,
@@ -72,8 +72,8 @@ def main(story: Story, home: Path, arguments: list[str] | None = None) -> dict:
     parser.add_argument("--quick", action="store_true", help="fewer texts: to see it run, not to measure it")
     parser.add_argument("--output", type=Path, default=Path("saved_models") / story.name)
     options = parser.parse_args(arguments)
-    progress = 1 if sys.stdout.isatty() else 2  # a bar for people, a line an epoch for logs
-    results = run(story, options.output, options.quick, progress)
+    verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, a line an epoch for logs
+    results = run(story, options.output, options.quick, verbose)
     print(report.section(results))
     if not options.quick:
         report.write_json(home / "results.json", {k: v for k, v in results.items() if k != "folder"})

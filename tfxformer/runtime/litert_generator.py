@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.keywords import checked
+from tfxformer.plain_values import is_whole_number
 from tfxformer.runtime import decoding
 from tfxformer.runtime.interpreters import of_this_process, thread_count
 from tfxformer.runtime.model_file import Place, open_file
@@ -230,14 +231,14 @@ class LiteRTGenerator:
                 f"The prompt has {len(ids)} tokens, the file's cache {self.cache_length} slots: shorten it, or "
                 "export with a longer cache_length."
             )
-        if max_new_tokens is not None and not (_is_whole(max_new_tokens) and max_new_tokens >= 1):
+        if max_new_tokens is not None and not (is_whole_number(max_new_tokens) and max_new_tokens >= 1):
             raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a positive integer, or None.")
         return ids
 
     def _whole_ids(self, ids) -> list[int]:
         """Token ids as int; LiteRT would stop at those that its table does not have, or read another row."""
         ids = list(ids)
-        wrong = next((i for i in ids if not _is_whole(i) or not 0 <= i < self._vocabulary_size), None)
+        wrong = next((i for i in ids if not is_whole_number(i) or not 0 <= i < self._vocabulary_size), None)
         if wrong is not None:
             raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {self._vocabulary_size - 1}.")
         return [int(index) for index in ids]
@@ -266,10 +267,6 @@ class LiteRTGenerator:
     def _pieces(self, ids, max_new_tokens, sampler, stops) -> Iterator[str]:
         tokens = self._tokens(ids, max_new_tokens, sampler, stops.ids)
         return Writer(self.tokenizer, ids, stops).written([token] for token in tokens)
-
-
-def _is_whole(value) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _output(info, name: str):

@@ -102,7 +102,7 @@ class LiteRTModel:
             pairs: B second texts (contexts), where `texts` holds the first ones only.
             truncation: whether a longer text is cut (said in one warning per file) or an error.
             options: of embeddings, `prompt_name` or `prompt` as `tasks.TextEmbedder.predict` has them; of answers,
-                `stride` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
+                `overlap` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
 
         Returns:
             "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
@@ -155,7 +155,7 @@ class LiteRTModel:
         return named_labels(word_values(windows, pieces), self.labels)
 
     @keywords.checked(to=best_answers)
-    def _answer(self, questions, contexts, truncation, stride=None, **options):
+    def _answer(self, questions, contexts, truncation, overlap=None, **options):
         if contexts is None:
             questions, contexts, _ = read_examples(questions)
         if contexts is None:
@@ -165,7 +165,7 @@ class LiteRTModel:
             questions,
             contexts,
             sequence_length=self.sequence_length,
-            stride=stride,
+            overlap=overlap,
             segment_ids=self._has_segments,
         )
         return best_answers(windows, self._token_outputs(windows.batch, "logits"), contexts, **options)

@@ -14,9 +14,9 @@ from tfxformer.data.targets.masking import (
     MaskedPositions,
     MaskedTokens,
     best_fillings,
-    by_places,
+    by_positions,
     mask_tokens,
-    most_places,
+    most_positions,
 )
 from tfxformer.keywords import checked, our_inputs
 from tfxformer.layers import DEFAULT, GraphForm
@@ -182,7 +182,7 @@ class MaskedLM(Task):
 
     def mask_positions(self, token_ids, generator: np.random.Generator) -> MaskedPositions:
         """The same by places, as many columns as a row of this length may have."""
-        return by_places(self.hide(token_ids, generator), most_places(np.shape(token_ids)[1], self.masking_rate))
+        return by_positions(self.hide(token_ids, generator), most_positions(np.shape(token_ids)[1], self.masking_rate))
 
     def hidden_batch(self, inputs: dict, generator: np.random.Generator) -> tuple:
         """A batch of arrays with tokens hidden, as `fit` takes it: (inputs, targets, weights)."""
@@ -261,7 +261,7 @@ class MaskedLM(Task):
         if len(without):
             raise ValueError(f"Text {without[0]} has no mask token (or it was cut): {texts.texts[without[0]]!r:.80}.")
         columns = 8 * -(-int(masks.sum(axis=1).max()) // 8)  # in steps, or each number of masks would be traced anew
-        positions = by_places(MaskedTokens(batch["token_ids"], batch["token_ids"], masks), columns).positions
+        positions = by_positions(MaskedTokens(batch["token_ids"], batch["token_ids"], masks), columns).positions
         fillings, batch_size = [], batch_size or 32
         for first in range(0, len(masks), batch_size):
             part = slice(first, first + batch_size)

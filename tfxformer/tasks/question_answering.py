@@ -47,7 +47,7 @@ class QuestionAnswering(Task):
 
     Args:
         backbone: `models.Encoder`.
-        stride: int, context tokens that two neighbouring windows of a long context share; None for a quarter of the
+        overlap: int, context tokens that two neighbouring windows of a long context share; None for a quarter of the
             sequence length, at most 128.
         tokenizer, sequence_length: see `Task`.
 
@@ -63,7 +63,7 @@ class QuestionAnswering(Task):
     task_name = "question-answering"
     learns_from_labels = True
 
-    def __init__(self, backbone, stride=None, tokenizer=None, **kwargs):
+    def __init__(self, backbone, overlap=None, tokenizer=None, **kwargs):
         classifier = ClassificationHead(
             2,
             None,
@@ -73,7 +73,7 @@ class QuestionAnswering(Task):
             name="span_classifier",
         )
         super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
-        self.stride = stride
+        self.overlap = overlap
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
@@ -82,11 +82,12 @@ class QuestionAnswering(Task):
     @classmethod
     def arguments_from(cls, reference, arguments):
         settings = reference.get(SETTINGS_KEY) or {}
-        stated = {"stride": settings["stride"]} if "stride" in settings else {}
+        name = "stride" if "stride" in settings else "overlap"  # the first of 0.5.0
+        stated = {"overlap": settings[name]} if name in settings else {}
         return {**stated, **super().arguments_from(reference, arguments)}
 
     def reference_changes(self):
-        settings = {**super().reference_changes()[SETTINGS_KEY], "stride": self.stride}
+        settings = {**super().reference_changes()[SETTINGS_KEY], "overlap": self.overlap}
         # The reference gives its span head one row a label: a classifier's labels, left over, would misshape it.
         return {SETTINGS_KEY: settings, **label_keys(["LABEL_0", "LABEL_1"])}
 
@@ -112,7 +113,7 @@ class QuestionAnswering(Task):
             examples.texts,
             examples.pairs,
             sequence_length=self.sequence_length or self._longest(examples),
-            stride=self.stride,
+            overlap=self.overlap,
             segment_ids=self._has_segments,
         )
 
@@ -154,4 +155,10 @@ class QuestionAnswering(Task):
         )
 
     def get_config(self):
-        return {**super().get_config(), "stride": self.stride}
+        return {**super().get_config(), "overlap": self.overlap}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        if "stride" in config:  # of 0.5.0
+            config = {("overlap" if name == "stride" else name): value for name, value in config.items()}
+        return super().from_config(config, custom_objects)

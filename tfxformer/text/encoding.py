@@ -123,29 +123,29 @@ class Run:
             counts[start : start + CHUNK] = [len(encoding) for encoding in part]
         return counts
 
-    def check_room(self, inputs: list, paired: bool, limit: int, strategy: str | None, stride: int) -> None:
+    def check_room(self, inputs: list, paired: bool, limit: int, strategy: str | None, overlap: int) -> None:
         """Raises where the special tokens, or the text that is not cut, leave no room.
 
         The backend itself does not cut at all then, or aborts without naming the text.
         """
         room = limit - self.backend.num_special_tokens_to_add(paired)
-        if room <= stride:
+        if room <= overlap:
             raise ValueError(
                 f"A sequence length of {limit} leaves room for {room} tokens besides the special ones; "
-                f"it must be longer{f' than the stride of {stride}' if stride else ''}."
+                f"it must be longer{f' than the overlap of {overlap}' if overlap else ''}."
             )
         if not paired or strategy not in ("only_first", "only_second"):
             return
         kept = 0 if strategy == "only_second" else 1
         counts = self.counts([pair[kept] for pair in inputs], special_tokens=False)
-        tight = np.flatnonzero(room - counts <= stride)
+        tight = np.flatnonzero(room - counts <= overlap)
         cut = self.counts([inputs[index][1 - kept] for index in tight], special_tokens=False)
         for index, cut_count in zip(tight, cut, strict=True):
             if counts[index] + cut_count > room:
                 raise ValueError(
                     f"{('texts', 'pairs')[kept]}[{index}] has {counts[index]} tokens and is kept whole by "
                     f"truncation={strategy!r}: of {limit} that leaves {room - counts[index]} for the other "
-                    f"text, with a stride of {stride}. Shorten it or give a longer sequence_length."
+                    f"text, with an overlap of {overlap}. Shorten it or give a longer sequence_length."
                 )
 
     def all(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from tfxformer import json_files
+from tfxformer import json_files, notices
 from tfxformer.files import recover, write_text
 from tfxformer.text.chat import templates as chat
 
@@ -109,11 +108,10 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
     vocabulary = {token: index for index, token in enumerate(lines)}
     if len(vocabulary) < len(lines):
         double = next(token for index, token in enumerate(lines) if vocabulary[token] != index)
-        warnings.warn(
+        notices.warn(
             f"{path} has {len(lines) - len(vocabulary)} lines whose token comes again, such as {double!r} in line "
             f"{lines.index(double) + 1}: the last one counts, as in transformers, and the ids of the others mean "
-            "nothing. Where they are a mistake, every id behind them is wrong: take the vocabulary as it was trained.",
-            stacklevel=3,
+            "nothing. Where they are a mistake, every id behind them is wrong: take the vocabulary as it was trained."
         )
     return vocabulary
 

@@ -174,7 +174,7 @@ def texts_or_pairs(texts: Iterable, pairs: Iterable | None, words: bool) -> list
     return list(zip(texts, pairs, strict=True))
 
 
-def truncation_strategy(truncation: bool | str, paired: bool, overflow: bool, stride: int) -> str | None:
+def truncation_strategy(truncation: bool | str, paired: bool, overflow: bool, overlap: int) -> str | None:
     """The backend's name for how to cut, None for not at all."""
     strategy = {True: "longest_first", False: None}.get(truncation, truncation)
     if strategy is not None and strategy not in TRUNCATIONS:
@@ -186,6 +186,6 @@ def truncation_strategy(truncation: bool | str, paired: bool, overflow: bool, st
             f"return_overflow with truncation={truncation!r}: windows need to know which text to go on "
             'with; pass truncation="only_second" for pairs and True for single texts.'
         )
-    if stride < 0 or (stride and not overflow):
-        raise ValueError(f"stride={stride} is for windows: pass return_overflow=True, and no negative one.")
+    if overlap < 0 or (overlap and not overflow):
+        raise ValueError(f"overlap={overlap} is for windows: pass return_overflow=True, and no negative one.")
     return strategy

@@ -235,6 +235,7 @@ class Tokenizer:
         normalizer = self._backend.normalizer
         return isinstance(normalizer, normalizers.BertNormalizer) and normalizer.lowercase
 
+    @checked
     def encode(
         self,
         texts: Iterable[str] | Iterable[list[str]],
@@ -244,7 +245,7 @@ class Tokenizer:
         truncation: bool | str = True,
         is_split_into_words: bool = False,
         return_overflow: bool = False,
-        stride: int = 0,
+        overlap: int = 0,
         return_offsets: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Encoding:
@@ -258,7 +259,7 @@ class Tokenizer:
                 "only_first" and "only_second" cut that text of a pair; False raises for longer texts.
             return_overflow: instead of dropping what does not fit, go on with it in further windows,
                 each with its special tokens; of a pair only the text that `truncation` names is cut.
-            stride: tokens that a window repeats of the one before.
+            overlap: tokens that a window repeats of the one before.
             return_offsets: also fill `offsets`, `word_ids` and `sequence_ids`.
             progress: called with (texts done, texts in all) as encoding goes on.
 
@@ -267,15 +268,15 @@ class Tokenizer:
             too long (with `truncation=False`), a length without room, no padding token.
         """
         inputs = texts_or_pairs(texts, pairs, is_split_into_words)
-        strategy = truncation_strategy(truncation, pairs is not None, return_overflow, stride)
+        strategy = truncation_strategy(truncation, pairs is not None, return_overflow, overlap)
         limit = self.model_max_length if sequence_length is None else sequence_length
         with self._lock:
             run = self._run(is_split_into_words, return_offsets)
             if limit is not None:
-                run.check_room(inputs, pairs is not None, limit, strategy, stride)
+                run.check_room(inputs, pairs is not None, limit, strategy, overlap)
             if limit is not None and strategy is not None:
                 side = self.truncation_side
-                run.backend.enable_truncation(limit, stride=stride, strategy=strategy, direction=side)
+                run.backend.enable_truncation(limit, stride=overlap, strategy=strategy, direction=side)
             try:
                 packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
             finally:

@@ -116,7 +116,7 @@ def test_bad_arguments_say_what_is_wrong(make, error, message):
 
 def test_bad_arguments_of_the_distiller():
     teacher = classifier()
-    student = student_from(teacher, num_layers=1)
+    student = student_from(teacher, keep=1)
     for losses in ([], ["logits"]):
         with pytest.raises(TypeError, match="Distiller wants losses="):
             Distiller(student, teacher, losses)

@@ -40,7 +40,7 @@ def fit(distiller, *data, rate=0.05, **options):
 
 
 def test_fit_on_texts_brings_the_student_to_its_teacher(teacher, traced):
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     before = divergence(logits(student, tiny.TEXTS), logits(teacher, tiny.TEXTS)).mean()
     distiller = Distiller(student, teacher, label_weight=0)
     distiller.compile(learning_rate=5e-3)
@@ -54,7 +54,7 @@ def test_fit_on_texts_brings_the_student_to_its_teacher(teacher, traced):
 
 
 def test_the_loss_is_the_formulas(teacher):
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     losses = [LogitsLoss(temperature=3.0, weight=0.7), HiddenStateLoss(layers={0: 0, 1: 2}, weight=2.0)]
     distiller = Distiller(student, teacher, losses, label_weight=0.3)
     student.sequence_length = 16
@@ -96,7 +96,7 @@ def test_logits_of_other_problem_types(type_, activation):
 
 def test_tokens_count_by_mask_or_by_the_weights_of_their_labels():
     teacher, inputs, targets, weights = language_model()
-    student = student_from(teacher, num_layers=1)
+    student = student_from(teacher, keep=1)
     each = divergence(student.logits(inputs, verbose=0), teacher.logits(inputs, verbose=0))
     distiller = Distiller(student, teacher)
     found = distiller.evaluate(inputs, targets, sample_weight=weights, verbose=0, return_dict=True)
@@ -132,7 +132,7 @@ def test_kept_answers_train_as_those_of_each_step(tiny_tokenizer):
         (0, (batch, labels)),
         (2**30, (tf.data.Dataset.from_tensor_slices((batch, labels)).batch(8),)),
     ):
-        student = student_from(teacher, num_layers=1)
+        student = student_from(teacher, keep=1)
         distiller = Distiller(student, teacher, ALL, cache_bytes=cache_bytes)
         # A mean over tokens depends on what is in a batch: validation has the same ones in all three.
         options = {"batch_size": None, "validation_batch_size": 8} if len(data) == 1 else {}
@@ -172,7 +172,7 @@ def test_the_teacher_reads_a_training_set_once(cache_bytes, rows):
 def test_the_teacher_stays_as_it_is(teacher):
     before = teacher.get_weights()
     trainable = [variable.trainable for variable in teacher.variables]
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     fit(Distiller(student, teacher, ALL, cache_bytes=0), tiny.TEXTS, tiny.LABELS)
     for kept, now in zip(before, teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, now)
@@ -200,7 +200,7 @@ def test_a_tagger(tiny_tokenizer):
     words = [text.split() for text in tiny.TEXTS]
     tags = [["N" if word in ("film", "cat", "dog") else "O" for word in row] for row in words]
     teacher = tiny.perturb(tasks.TokenClassifier(tiny.backbone(), ["O", "N"], tokenizer=tiny_tokenizer))
-    student = student_from(teacher, num_layers=1)
+    student = student_from(teacher, keep=1)
     history = fit(Distiller(student, teacher), words, tags, epochs=4)
     assert history["logits_loss"][-1] < history["logits_loss"][0] and history["accuracy"][-1] > 0.5
     assert len(student.predict(words[:1])[0]) == len(words[0])
@@ -208,7 +208,7 @@ def test_a_tagger(tiny_tokenizer):
 
 def test_an_embedder(tiny_tokenizer):
     teacher = tasks.TextEmbedder(tiny.backbone(), tokenizer=tiny_tokenizer)
-    student = student_from(teacher, num_layers=1)
+    student = student_from(teacher, keep=1)
     s, t = (model.predict(tiny.TEXTS, verbose=0) for model in (student, teacher))
     distiller = Distiller(student, teacher, [EmbeddingLoss(), EmbeddingLoss(distance="mse"), RelationLoss()])
     found = distiller.evaluate(tiny.TEXTS, verbose=0, return_dict=True)
@@ -223,7 +223,7 @@ def test_an_embedder(tiny_tokenizer):
 @pytest.mark.parametrize("family", ["llama", "bloom"])
 def test_causal_language_models(family):
     teacher, inputs, targets, weights = language_model(family, layers=2)
-    student = student_from(teacher, num_layers=1)
+    student = student_from(teacher, keep=1)
     history = fit(Distiller(student, teacher, ALL), inputs, targets, sample_weight=weights, epochs=3, rate=0.02)
     assert history["logits_loss"][-1] < history["logits_loss"][0]
     assert np.isfinite(history["loss"]).all()
@@ -231,7 +231,7 @@ def test_causal_language_models(family):
 
 def test_pruned_while_it_learns(teacher, tmp_path):
     """What is pruned is the student, all of it but its head; zeros are exact, and its file has them."""
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     callback = Prune(ConstantSparsity(0.5, begin_step=0, frequency=1))
     history = fit(Distiller(student, teacher, cache_bytes=0), tiny.TEXTS, tiny.LABELS, epochs=2, callbacks=[callback])
     assert history["sparsity"][-1] == 0.5
@@ -243,7 +243,7 @@ def test_pruned_while_it_learns(teacher, tmp_path):
 
 
 def test_files_are_the_students(teacher, tmp_path):
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     distiller = Distiller(student, teacher, [HiddenStateLoss(projection=True), LogitsLoss()])
     kept = keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=False)
     distiller.compile(learning_rate=1e-3)
@@ -252,7 +252,7 @@ def test_files_are_the_students(teacher, tmp_path):
     assert isinstance(loaded, tasks.TextClassifier) and loaded.count_params() == student.count_params()
     np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:4]), student.predict(tiny.TEXTS[:4]))
     distiller.save_weights(tmp_path / "student.weights.h5")
-    other = student_from(teacher, num_layers=2)
+    other = student_from(teacher, keep=2)
     Distiller(other, teacher).load_weights(tmp_path / "student.weights.h5")
     np.testing.assert_array_equal(other.predict(tiny.TEXTS[:4]), student.predict(tiny.TEXTS[:4]))
     with pytest.raises(ValueError, match=r"save distiller\.student"):
@@ -261,7 +261,7 @@ def test_files_are_the_students(teacher, tmp_path):
 
 
 def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
-    distiller = Distiller(student_from(teacher, num_layers=1), teacher)
+    distiller = Distiller(student_from(teacher, keep=1), teacher)
     for epochs in (1, 2):
         distiller.fit(tiny.TEXTS, tiny.LABELS, batch_size=8, epochs=epochs, verbose=0)
         assert int(distiller.optimizer.iterations) == 3 * epochs

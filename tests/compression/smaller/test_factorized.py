@@ -55,7 +55,7 @@ def test_it_fits_saves_shrinks_further_and_is_exported(mode, tiny_tokenizer, tmp
     if mode == "float32":
         history = small.fit(tiny.TEXTS, tiny.LABELS, epochs=2, verbose=0).history
         assert np.isfinite(history["loss"]).all()
-        np.testing.assert_array_equal(outputs(compression.student_from(small, num_layers=3)), outputs(small))
+        np.testing.assert_array_equal(outputs(compression.student_from(small, keep=3)), outputs(small))
         small = compression.trim_vocabulary(compression.remove_heads(small, 2), tiny.TEXTS)
         assert small.backbone.config.token_table_rank == 8
     wanted = small.predict(tiny.TEXTS[:4], verbose=0)

@@ -14,17 +14,17 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kept"),
+    ("keep", "kept"),
     [
-        ({"num_layers": 3}, [1, 3, 5]),
-        ({"num_layers": 2}, [2, 5]),
-        ({"layers": [0, 5]}, [0, 5]),
-        ({"num_layers": 6}, list(range(6))),
+        (3, [1, 3, 5]),
+        (2, [2, 5]),
+        ([0, 5], [0, 5]),
+        (6, list(range(6))),
     ],
 )
-def test_computes_what_the_kept_blocks_of_the_teacher_compute(arguments, kept):
+def test_computes_what_the_kept_blocks_of_the_teacher_compute(keep, kept):
     teacher = classifier(layers=6)
-    student = student_from(teacher, **arguments)
+    student = student_from(teacher, keep)
     batch = tiny.inputs_for(teacher)
     x = teacher.backbone.forward(batch)["hidden_states"][0]
     bias = padding_bias(batch["padding_mask"], -1e9)
@@ -40,12 +40,12 @@ def test_computes_what_the_kept_blocks_of_the_teacher_compute(arguments, kept):
 def test_all_blocks_are_the_teacher_itself():
     for family in ("gpt2", "llama", "opt", "bloom"):
         teacher, inputs, _, _ = language_model(family)
-        same = student_from(teacher, num_layers=2)
+        same = student_from(teacher, keep=2)
         np.testing.assert_array_equal(same.logits(inputs, verbose=0), teacher.logits(inputs, verbose=0))
 
 
 def test_saved_and_reopened(tiny_tokenizer, tmp_path):
-    student = student_from(classifier(tiny_tokenizer), num_layers=2)
+    student = student_from(classifier(tiny_tokenizer), keep=2)
     loaded = tasks.TextClassifier.from_pretrained(student.save_pretrained(tmp_path / "student"))
     assert loaded.labels == student.labels and loaded.backbone.config.encoder.num_layers == 2
     np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:3]), student.predict(tiny.TEXTS[:3]))
@@ -54,7 +54,7 @@ def test_saved_and_reopened(tiny_tokenizer, tmp_path):
 def test_of_a_checkpoint_its_config_says_the_new_number(tiny_tokenizer, tmp_path):
     classifier(tiny_tokenizer).save_pretrained(tmp_path / "teacher")
     teacher = tasks.TextClassifier.from_pretrained(tmp_path / "teacher")
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     loaded = tasks.TextClassifier.from_pretrained(student.save_pretrained(tmp_path / "student"))
     np.testing.assert_array_equal(loaded.predict(tiny.TEXTS[:3]), student.predict(tiny.TEXTS[:3]))
 
@@ -64,37 +64,38 @@ def test_windows_go_with_their_layers():
     teacher = tiny.backbone(
         "mistral", decoder__num_layers=4, decoder__attention=kinds, decoder__pattern=("sliding", "full")
     )
-    assert student_from(teacher, layers=[0, 3]).config.decoder.kinds == ("sliding", "full")
-    assert student_from(teacher, num_layers=2).config.decoder.attention_of(0).window is None  # those of 1 and 3
+    assert student_from(teacher, keep=[0, 3]).config.decoder.kinds == ("sliding", "full")
+    assert student_from(teacher, keep=2).config.decoder.attention_of(0).window is None  # those of 1 and 3
 
 
 def test_shared_blocks():
     teacher = tiny.backbone("albert", encoder__num_layers=4)
-    student = student_from(teacher, num_layers=2)
+    student = student_from(teacher, keep=2)
     batch = tiny.inputs_for(teacher)
     wanted, found = (model.forward(batch)["hidden_states"] for model in (teacher, student))
     for a, b in zip(wanted, found, strict=False):  # the same block, fewer times
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-6)
     groups = tiny.backbone("albert", encoder__num_layers=4, encoder__layer_groups=2)
     with pytest.raises(ValueError, match="share the weights of 2 groups"):
-        student_from(groups, num_layers=2)
+        student_from(groups, keep=2)
 
 
 def test_bad_arguments_say_what_is_wrong():
     import keras
 
     teacher = tiny.backbone()
-    for arguments, message in (
-        ({}, "one of the two"),
-        ({"num_layers": 1, "layers": [0]}, "one of the two"),
-        ({"num_layers": 3}, "a teacher of 2: give 1 to 2"),
-        ({"num_layers": 0}, "give 1 to 2"),
-        ({"layers": [1, 0]}, "in ascending order, each once"),
-        ({"layers": [1, 2]}, "layers of 0 to 1"),
-        ({"layers": []}, "layers of 0 to 1"),
+    for keep, message in (
+        (3, "a teacher of 2: give 1 to 2"),
+        (0, "give 1 to 2"),
+        ([1, 0], "in ascending order, each once"),
+        ([1, 2], "layers of 0 to 1"),
+        ([], "layers of 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            student_from(teacher, **arguments)
+            student_from(teacher, keep)
+    for old in ("num_layers", "layers"):
+        with pytest.raises(TypeError, match=rf"'{old}' \(did you mean keep\?\)"):
+            student_from(teacher, **{old: 1})
     with pytest.raises(TypeError, match=r"from tfxformer's models: an Encoder, a Decoder.*got .*Sequential"):
-        student_from(keras.Sequential([keras.Input((2,))]), num_layers=1)
-    assert isinstance(student_from(teacher, num_layers=1), tfxformer.models.Encoder)
+        student_from(keras.Sequential([keras.Input((2,))]), keep=1)
+    assert isinstance(student_from(teacher, keep=1), tfxformer.models.Encoder)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data.targets.masking import by_places, mask_tokens, most_places
+from tfxformer.data.targets.masking import by_positions, mask_tokens, most_positions
 
 OPTIONS = {"mask_id": 4, "vocabulary_size": 1000, "special_ids": (0, 1, 2, 3, 4)}
 
@@ -99,7 +99,7 @@ def test_words_reach_their_share_and_spans_are_longer():
 
 def test_places_are_the_chosen_ones():
     masked = mask_tokens(ids(3), generator=np.random.default_rng(0), **OPTIONS)
-    places = by_places(masked, most_places(64, 0.15))
+    places = by_positions(masked, most_positions(64, 0.15))
     assert places.positions.shape == (200, 10)
     for row in range(200):
         wanted = np.flatnonzero(masked.weights[row])

@@ -52,9 +52,9 @@ def test_targets_are_the_tokens_around_the_answer(tokenizer, texts, data):
 
 @given(st.sampled_from(TOKENIZERS), questions(), st.integers(0, 8))
 @settings(deadline=None, max_examples=60)
-def test_windows_together_hold_the_whole_context(tokenizer, texts, stride):
+def test_windows_together_hold_the_whole_context(tokenizer, texts, overlap):
     asked, contexts = texts
-    windows = encode_windows(tokenizer, asked, contexts, sequence_length=32, stride=stride, segment_ids=False)
+    windows = encode_windows(tokenizer, asked, contexts, sequence_length=32, overlap=overlap, segment_ids=False)
     assert sorted(windows.batch) == ["padding_mask", "token_ids"]
     assert windows.batch["token_ids"].shape[1] == 32
     full = tokenizer.encode(asked, contexts, sequence_length=2000, return_offsets=True)
@@ -62,7 +62,7 @@ def test_windows_together_hold_the_whole_context(tokenizer, texts, stride):
         wanted = full.offsets[example][full.sequence_ids[example] == 1]
         rows = np.flatnonzero(windows.example_ids == example)
         parts = [windows.offsets[row][windows.in_context[row]] for row in rows]
-        joined = np.concatenate([parts[0], *(part[stride:] for part in parts[1:])])
+        joined = np.concatenate([parts[0], *(part[overlap:] for part in parts[1:])])
         np.testing.assert_array_equal(joined, wanted)
 
 

@@ -110,7 +110,7 @@ def test_streams_are_the_same_text_in_whole_characters(model, stop):
     for prompt, text in zip(PROMPTS, wanted, strict=True):
         # Alone a row draws as the first row of a batch does.
         alone = generate(model, [prompt], stop=stop)[0]
-        pieces = list(model.stream(prompt, 24, sampler=RANDOM, seed=1, stop=stop, stride=1, jit_compile=False))
+        pieces = list(model.stream(prompt, 24, sampler=RANDOM, seed=1, stop=stop, piece_length=1, jit_compile=False))
         assert "".join(pieces) == alone and all(pieces)
         assert prompt != PROMPTS[0] or alone == text
         assert stop is not None or len(pieces) > 3

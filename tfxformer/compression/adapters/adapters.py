@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.layer_choice import AdapterKind
@@ -345,11 +345,10 @@ class Adapters:
         ]
         if filled:
             share = round(float(np.mean(filled)), 2)
-            warnings.warn(
+            notices.warn(
                 f"Merging {self._active!r} filled the zeros of {len(filled)} pruned kernels ({share:.0%} of them). To "
                 f"prune them again, fit with compression.Prune(compression.ConstantSparsity({share}, begin_step=0)), "
-                "or unmerge() and keep the adapter beside them.",
-                stacklevel=3,
+                "or unmerge() and keep the adapter beside them."
             )
 
     def _trace_anew(self) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Real
 
 import keras
 
@@ -99,11 +97,6 @@ def matches(choice: Choice, layer) -> bool:
 def shown(choice: Choice) -> str:
     """A choice for an error."""
     return getattr(choice, "__name__", repr(choice)) if callable(choice) else repr(choice)
-
-
-def is_real(value) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _checked(field: str, choice) -> Choice:

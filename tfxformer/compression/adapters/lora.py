@@ -8,8 +8,9 @@ from numbers import Integral
 
 import keras
 
-from tfxformer.compression.adapters.layer_choice import AdapterKind, Choice, is_real
+from tfxformer.compression.adapters.layer_choice import AdapterKind, Choice
 from tfxformer.compression.weights.matrices import Kernel, output_layers
+from tfxformer.plain_values import is_finite_number
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class LoRA(AdapterKind):
             raise ValueError(
                 f"{name}: rank is the width between the two factors, an integer of 1 or more; got {self.rank!r}."
             )
-        if not is_real(self.dropout) or not 0 <= self.dropout < 1:
+        if not is_finite_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ValueError(f"{name}: dropout must be at least 0 and below 1; got {self.dropout!r}.")
-        if self.alpha is not None and (not is_real(self.alpha) or self.alpha <= 0):
+        if self.alpha is not None and (not is_finite_number(self.alpha) or self.alpha <= 0):
             raise ValueError(f"{name}: alpha must be a number above 0, or None for the rank; got {self.alpha!r}.")
         self._check_choices("targets", "also_train")
 
@@ -97,7 +98,7 @@ class AdaLoRA(LoRA):
 
     def __post_init__(self):
         super().__post_init__()
-        if not is_real(self.orthogonality) or self.orthogonality < 0:
+        if not is_finite_number(self.orthogonality) or self.orthogonality < 0:
             raise ValueError(f"AdaLoRA: orthogonality must be a number of 0 or more; got {self.orthogonality!r}.")
 
     def arguments(self, kernel: Kernel) -> dict:

@@ -33,7 +33,7 @@ class Distiller(ScheduledModel):
 
     Args:
         student, teacher: functional Keras models of the same inputs: two of our tasks, or any others. For a teacher of
-            ours `compression.student_from(teacher, num_layers=3)` makes the student.
+            ours `compression.student_from(teacher, keep=3)` makes the student.
         losses: `LogitsLoss`, `EmbeddingLoss`, `HiddenStateLoss`, `AttentionLoss`, `RelationLoss`; None for the first
             alone.
         label_weight: float, weight of the labels' loss; 0 to learn from the teacher only.
@@ -44,7 +44,7 @@ class Distiller(ScheduledModel):
             losses compare, and for layer maps outside of them.
 
     Example:
-        student = compression.student_from(teacher, num_layers=3)
+        student = compression.student_from(teacher, keep=3)
         distiller = compression.Distiller(student, teacher, [compression.LogitsLoss(temperature=2.0)])
         distiller.fit(texts, labels, epochs=3, batch_size=32)
         student.save_pretrained("saved_models/small")

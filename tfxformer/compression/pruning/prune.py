@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from numbers import Integral
 
 import keras
 import tensorflow as tf
 
+from tfxformer import notices
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.sparsity import count_zeros
@@ -135,11 +135,10 @@ class Prune(HoldingCallback):
         after = self._zeros()
         if done and after > before:
             total = self._parameters()
-            warnings.warn(
+            notices.warn(
                 f"Prune: the optimizer has made {done} updates already, and {self.schedule} acted at update "
                 f"{acted}: zeros went from {before / total:.1%} to {after / total:.1%} at once. To prune "
-                f"from here on, set begin_step={done}, or compile the model again (steps start at 0).",
-                stacklevel=2,
+                f"from here on, set begin_step={done}, or compile the model again (steps start at 0)."
             )
 
     def _warn_if_too_late(self, done: int) -> None:
@@ -148,10 +147,9 @@ class Prune(HoldingCallback):
             return
         last = done + steps * self.params["epochs"] // (_accumulation_steps(self.model) or 1)
         if last < self.schedule.begin_step:
-            warnings.warn(
+            notices.warn(
                 f"Prune: this fit ends at update {last} of the optimizer, before begin_step="
-                f"{self.schedule.begin_step}: nothing will be pruned. Lower begin_step or train longer.",
-                stacklevel=2,
+                f"{self.schedule.begin_step}: nothing will be pruned. Lower begin_step or train longer."
             )
 
     def _zeros(self) -> int:

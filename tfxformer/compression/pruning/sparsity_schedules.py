@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING
+
+from tfxformer import notices
+from tfxformer.plain_values import is_finite_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,10 +39,10 @@ class Schedule:
         name = type(self).__name__
         for field in sparsities:
             value = getattr(self, field)
-            if not _is_real(value) or not 0.0 <= value < 1.0:
+            if not is_finite_number(value) or not 0.0 <= value < 1.0:
                 raise ValueError(
                     f"{name}: {field} is the fraction of zeros, 0 <= {field} < 1; got {value!r}."
-                    + (f" For {value} percent write {value / 100}." if _is_real(value) and value >= 1 else "")
+                    + (f" For {value} percent write {value / 100}." if is_finite_number(value) and value >= 1 else "")
                 )
         for field in ("begin_step", "end_step", "frequency"):
             value = getattr(self, field)
@@ -79,7 +80,7 @@ class PolynomialDecay(Schedule):
 
     def __post_init__(self):
         self._check("initial_sparsity", "final_sparsity")
-        if not _is_real(self.power) or self.power <= 0:
+        if not is_finite_number(self.power) or self.power <= 0:
             raise ValueError(f"PolynomialDecay: power must be a number above 0; got {self.power!r}.")
         if self.end_step <= self.begin_step:
             raise ValueError(
@@ -88,11 +89,10 @@ class PolynomialDecay(Schedule):
             )
         if (self.end_step - self.begin_step) % self.frequency:
             last = self.last_acting_step(self.end_step)
-            warnings.warn(
+            notices.warn(
                 f"PolynomialDecay: with frequency={self.frequency} the last mask is chosen at step {last}, "
                 f"so final_sparsity={self.final_sparsity} of step {self.end_step} is not quite reached. "
-                "Choose a frequency that divides end_step - begin_step, or another end_step.",
-                stacklevel=3,
+                "Choose a frequency that divides end_step - begin_step, or another end_step."
             )
 
 
@@ -120,7 +120,3 @@ class ConstantSparsity(Schedule):
                 f"ConstantSparsity: end_step must be begin_step or later, or -1 for ever; got "
                 f"begin_step={self.begin_step}, end_step={self.end_step}."
             )
-
-
-def _is_real(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

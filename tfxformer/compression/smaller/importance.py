@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfxformer.compression.smaller.rebuilding import backbone_of
-from tfxformer.compression.smaller.structures import HEADS, NEURONS, Structure
+from tfxformer.compression.smaller.structures import HEADS, NEURONS, RemovableParts
 
 IMPORTANCES = ("magnitude", "taylor", "activation")
 
@@ -79,7 +79,7 @@ def layer_importance(model, importance="activation", data=None, batch_size=32) -
     return _taylor(model, halves, gate, _labelled_batches(model, data, batch_size))[:, 0]
 
 
-def _importance(model, structure: Structure, importance: str, data, batch_size: int) -> np.ndarray:
+def _importance(model, structure: RemovableParts, importance: str, data, batch_size: int) -> np.ndarray:
     backbone = backbone_of(model)
     _check(importance)
     count, readers = structure.count(backbone), structure.readers(backbone)

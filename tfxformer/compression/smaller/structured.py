@@ -15,7 +15,7 @@ import numpy as np
 
 from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
-from tfxformer.compression.smaller.structures import HEADS, NEURONS, Structure
+from tfxformer.compression.smaller.structures import HEADS, NEURONS, RemovableParts
 
 
 def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):
@@ -159,7 +159,7 @@ def shrink_gradually(
     return model
 
 
-def _keep_best(model, structure: Structure, keep: int, importance, sizes: dict):
+def _keep_best(model, structure: RemovableParts, keep: int, importance, sizes: dict):
     backbone = backbone_of(model)
     count, blocks = structure.count(backbone), len(backbone.blocks)
     kept = np.stack([_best(row, keep) for row in _scores(importance, (blocks, count))])

@@ -12,7 +12,7 @@ from tfxformer.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
-class Structure:
+class RemovableParts:
     """Equal parts of a half of each block, side by side in its weights.
 
     Each part adds its own term to what the half returns, through its rows of the output projection: with these rows
@@ -59,7 +59,7 @@ class Structure:
         return found
 
 
-HEADS = Structure(
+HEADS = RemovableParts(
     "attention heads",
     "self_attention",
     {
@@ -72,7 +72,7 @@ HEADS = Structure(
         "output/kernel": 0,
     },
 )
-NEURONS = Structure(
+NEURONS = RemovableParts(
     "feed-forward neurons",
     "feed_forward",
     {"expand/kernel": 1, "expand/bias": 0, "gate/kernel": 1, "gate/bias": 0, "output/kernel": 0},

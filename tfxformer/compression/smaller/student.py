@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from tfxformer.compression.distillation.losses import even_layers
 from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
+from tfxformer.keywords import checked
 
 
-def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] | None = None):
+@checked
+def student_from(teacher, keep: int | Sequence[int]):
     """A model of fewer layers, its weights copies of the teacher's: embeddings, norms, heads, and some layers.
 
     So DistilBERT was begun (Sanh et al., 2019, arXiv:1910.01108). Tokenizer, labels and all else stay as they are; the
@@ -16,9 +19,8 @@ def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] |
 
     Args:
         teacher: a task, `models.Encoder` or `models.Decoder`; it is left as it is.
-        num_layers: int, layers to keep, evenly spread with the last among them: 3 of 6 are layers 1, 3 and 5.
-        layers: in place of `num_layers`, the numbers of the layers to keep, counted from 0 as `remove_layers` counts
-            them, in ascending order.
+        keep: int, how many layers, evenly spread with the last among them: 3 of 6 are layers 1, 3 and 5; or the numbers
+            of those to keep, counted from 0 as `remove_layers` counts them, in ascending order.
 
     Returns:
         a new model of the teacher's class.
@@ -30,12 +32,10 @@ def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] |
     """
     backbone = backbone_of(teacher)
     stack = backbone.stack
-    if (num_layers is None) == (layers is None):
-        raise ValueError(f"Give num_layers or layers, one of the two; got {num_layers!r} and {layers!r}.")
-    if layers is None:
-        kept = list(even_layers(num_layers, stack.num_layers).values())
+    if isinstance(keep, Integral):
+        kept = list(even_layers(keep, stack.num_layers).values())
     else:
-        kept = named_layers("student_from", "layers", layers, stack.num_layers)
+        kept = named_layers("student_from", "keep", keep, stack.num_layers)
     if (stack.layer_groups or 1) > 1 or stack.layers_per_group > 1:
         raise ValueError(
             f"The teacher's {stack.num_layers} layers share the weights of {stack.layer_groups} groups: which to keep "
@@ -43,4 +43,4 @@ def student_from(teacher, num_layers: int | None = None, layers: Sequence[int] |
         )
     if stack.layer_groups == 1:  # one layer, which runs fewer times
         return rebuild(teacher, stack_changes(backbone, num_layers=len(kept)), {})
-    return keep_layers(teacher, kept, "student_from", "layers")
+    return keep_layers(teacher, kept, "student_from", "keep")

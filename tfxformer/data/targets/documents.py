@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.data.targets.packing import Documents, join
 from tfxformer.text import Tokenizer
 from tfxformer.text.inputs import as_list, as_texts
@@ -100,10 +100,9 @@ def shortened(documents: Documents, limit: int) -> Documents:
     cut = lengths > limit
     if not cut.any():
         return documents
-    warnings.warn(
+    notices.warn(
         f"{cut.sum()} of {len(lengths)} examples were longer than {limit} tokens and lost their end: give a longer "
-        "sequence_length to keep it.",
-        stacklevel=2,
+        "sequence_length to keep it."
     )
     within = np.arange(len(documents.ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     kept = within < limit

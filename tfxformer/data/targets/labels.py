@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.text.inputs import is_missing
 
 
@@ -31,9 +31,8 @@ def check_labels(labels: Sequence[str]) -> list[str]:
             "sees: write them alike, in the data too, or give them other names."
         )
     if alike := _alike(labels, lambda label: _plain(label).casefold()):
-        warnings.warn(
-            f"The labels {alike[0]!r} and {alike[1]!r} differ by upper and lower case only: they are two classes here.",
-            stacklevel=4,
+        notices.warn(
+            f"The labels {alike[0]!r} and {alike[1]!r} differ by upper and lower case only: they are two classes here."
         )
     return labels
 

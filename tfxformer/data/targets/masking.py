@@ -105,12 +105,12 @@ def mask_tokens(
     return MaskedTokens(masked, original, chosen.astype(np.float32))
 
 
-def most_places(sequence_length: int, rate: float) -> int:
+def most_positions(sequence_length: int, rate: float) -> int:
     """The most tokens of a row that `mask_tokens` chooses: P."""
     return min(sequence_length, int(np.ceil(rate * sequence_length + 1e-9)))
 
 
-def by_places(masked: MaskedTokens, count: int) -> MaskedPositions:
+def by_positions(masked: MaskedTokens, count: int) -> MaskedPositions:
     """The hidden places of each row in their order, `count` columns; no row may have more."""
     order = np.argsort(masked.weights == 0, axis=1, kind="stable")[:, :count]
     weights = np.take_along_axis(masked.weights, order, axis=1)

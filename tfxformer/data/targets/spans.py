@@ -56,18 +56,18 @@ def encode_windows(
     contexts: Iterable[str],
     *,
     sequence_length: int,
-    stride: int | None = None,
+    overlap: int | None = None,
     segment_ids: bool = True,
 ) -> Windows:
     """Encodes each question with its context, in as many windows of S tokens as the context needs.
 
     Args:
         sequence_length: S.
-        stride: context tokens two neighbouring windows share; None takes a quarter of S, at most 128.
+        overlap: context tokens two neighbouring windows share; None takes a quarter of S, at most 128.
         segment_ids: whether the model takes them.
 
     Raises:
-        ValueError: a question that leaves its context no more room than the stride.
+        ValueError: a question that leaves its context no more room than the overlap.
     """
     questions, contexts = as_texts(questions, "questions"), as_texts(contexts, "contexts")
     if not questions:
@@ -78,7 +78,7 @@ def encode_windows(
         sequence_length=sequence_length,
         truncation="only_second",
         return_overflow=True,
-        stride=min(sequence_length // 4, 128) if stride is None else stride,
+        overlap=min(sequence_length // 4, 128) if overlap is None else overlap,
         return_offsets=True,
     )
     in_context = encoding.sequence_ids == 1

@@ -5,12 +5,12 @@ Shape letters: B texts, W windows (at least one a text), S tokens of a window, C
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tfxformer import notices
 from tfxformer.data.targets.word_labels import first_pieces
 from tfxformer.text import Tokenizer
 
@@ -43,7 +43,7 @@ def encode_word_windows(
     texts: Sequence[Sequence[str]],
     *,
     sequence_length: int,
-    stride: int | None = None,
+    overlap: int | None = None,
     segment_ids: bool = True,
 ) -> WordWindows:
     """Encodes lists of words, each in as many windows of S tokens as it needs.
@@ -51,7 +51,7 @@ def encode_word_windows(
     Args:
         texts: B lists of words.
         sequence_length: S.
-        stride: tokens that two neighbouring windows share; None for a quarter of S, at most 128.
+        overlap: tokens that two neighbouring windows share; None for a quarter of S, at most 128.
         segment_ids: whether the model takes them.
     """
     options = {"is_split_into_words": True, "return_offsets": True}
@@ -67,10 +67,10 @@ def encode_word_windows(
         "room": np.zeros_like(word_ids),  # read where windows overlap; a short text has only one
     }
     parts, examples = [{name: array[~long] for name, array in columns.items()}], [np.flatnonzero(~long)]
-    stride = min(sequence_length // 4, 128) if stride is None else stride
+    overlap = min(sequence_length // 4, 128) if overlap is None else overlap
     for index in np.flatnonzero(long):
         whole = tokenizer.encode([texts[index]], sequence_length=_longest(tokenizer, texts[index]), **options)
-        windows = _windows(whole, sequence_length, stride, tokenizer.padding_id or 0)
+        windows = _windows(whole, sequence_length, overlap, tokenizer.padding_id or 0)
         parts.append(windows)
         examples.append(np.full(len(windows["token_ids"]), index))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in columns}
@@ -89,8 +89,8 @@ def _longest(tokenizer: Tokenizer, words) -> int:
     return int(tokenizer.token_counts([words], is_split_into_words=True)[0])
 
 
-def _windows(whole, length: int, stride: int, padding_id: int) -> dict[str, np.ndarray]:
-    """Cuts a text encoded whole, [1, T], into windows that share `stride` tokens, each with the special tokens.
+def _windows(whole, length: int, overlap: int, padding_id: int) -> dict[str, np.ndarray]:
+    """Cuts a text encoded whole, [1, T], into windows that share `overlap` tokens, each with the special tokens.
 
     The windows are those of `Tokenizer.encode(..., return_overflow=True)`; cut here, since a piece knows in the whole
     text alone whether its word begins with it.
@@ -98,10 +98,10 @@ def _windows(whole, length: int, stride: int, padding_id: int) -> dict[str, np.n
     body = np.flatnonzero(whole.word_ids[0] >= 0)
     before, after = np.arange(body[0]), np.arange(body[-1] + 1, whole.token_ids.shape[1])
     size = length - len(before) - len(after)  # tokens of the text in one window
-    if not 0 <= stride < size:
-        raise ValueError(f"stride={stride} must be 0 to {size - 1}: a window of {length} has {size} of the text.")
+    if not 0 <= overlap < size:
+        raise ValueError(f"overlap={overlap} must be 0 to {size - 1}: a window of {length} has {size} of the text.")
     count = body[-1] + 1 - body[0]
-    starts = np.arange(0, max(1, count - stride), size - stride)
+    starts = np.arange(0, max(1, count - overlap), size - overlap)
     shape = (len(starts), length)
     ids, mask, segments, room = (np.zeros(shape, np.int32) for _ in range(4))
     ids[:], words, first = padding_id, np.full(shape, -1, np.int32), np.zeros(shape, bool)
@@ -156,9 +156,8 @@ def named_labels(ids: Sequence[np.ndarray], labels: Sequence[str]) -> list[list[
     outside = OUTSIDE if OUTSIDE in labels else None
     lost = sum(int((row < 0).sum()) for row in ids)
     if lost:
-        warnings.warn(
+        notices.warn(
             f"{lost} of {sum(map(len, ids))} words make no piece (the tokenizer drops all their characters), so the "
-            f"model cannot see them: they get the label {outside!r}.",
-            stacklevel=3,
+            f"model cannot see them: they get the label {outside!r}."
         )
     return [[labels[i] if i >= 0 else outside for i in row.tolist()] for row in ids]

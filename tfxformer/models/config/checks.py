@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from numbers import Integral, Real
 
 from tfxformer.keywords import nearest
+from tfxformer.plain_values import is_finite_number, is_whole_number
 
 
 def require(condition: bool, message: str) -> None:
@@ -47,9 +47,9 @@ def check_choice(name: str, value, known) -> None:
 
 # What a field of these annotations holds, in words. Booleans are no numbers here: JSON tells them apart.
 _KINDS = {
-    "int": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "an int"),
+    "int": (is_whole_number, "an int"),
     "float": (
-        lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
+        is_finite_number,
         "a number",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),

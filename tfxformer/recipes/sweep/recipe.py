@@ -141,12 +141,12 @@ class Choose(_Checked):
     """Which point is exported.
 
     Attributes:
-        within_points: float, the most that its score on the held-out texts may lie below the baseline's, in hundredths
-            of the score; see `results.choose`.
+        most_points_lost: float, the most that its score on the held-out texts may lie below the baseline's, in
+            hundredths of the score; see `results.choose`.
         smallest: "bytes", "zipped_bytes" or "median_ms": of those, the one with the least.
     """
 
-    within_points: float = _number(1.0, zero=True)
+    most_points_lost: float = _number(1.0, zero=True)
     smallest: str = _one_of("bytes", SIZES)
 
 

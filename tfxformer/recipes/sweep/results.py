@@ -48,15 +48,15 @@ def measure(point: dict, size: str) -> float:
 def choose(points: list[dict], wanted: Choose) -> int | None:
     """The place of the smallest point that is good enough on the held-out texts; None if none is.
 
-    Good enough is what loses at most `within_points` there, less one standard error of the loss where it is known: of
-    models that chance might have ordered otherwise the simplest (Breiman et al., 1984, section 3.4.3).
+    Good enough is what loses at most `most_points_lost` there, less one standard error of the loss where it is known:
+    of models that chance might have ordered otherwise the simplest (Breiman et al., 1984, section 3.4.3).
     """
 
     def surely_lost(point) -> float:
         return point["lost"]["validation"] - point.get("standard_errors", {}).get("validation", 0.0)
 
     able = [
-        i for i, point in enumerate(points) if "refused" not in point and surely_lost(point) <= wanted.within_points
+        i for i, point in enumerate(points) if "refused" not in point and surely_lost(point) <= wanted.most_points_lost
     ]
     return min(able, key=lambda i: measure(points[i], wanted.smallest), default=None)
 
@@ -109,7 +109,7 @@ def _loss(point: dict, part: str) -> str:
 def conclusion(found: dict) -> str:
     """The choice in a sentence."""
     wanted = found["recipe"]["choose"]
-    limit = f"{wanted['within_points']:g} points of the baseline (and a standard error) on held-out texts"
+    limit = f"{wanted['most_points_lost']:g} points of the baseline (and a standard error) on held-out texts"
     rule = f"smallest in {wanted['smallest']} within {limit}"
     if found["chosen"] is None:
         return f"No point is the {rule}."
@@ -158,7 +158,7 @@ def plot(found: dict, size: str, path: Path) -> None:
             panel.annotate(str(index), place, xytext=(5, 5), textcoords="offset points")
     front = pareto(points, size)
     panel.plot([scale * measure(points[i], size) for i in front], [points[i]["test"] for i in front], color="tab:gray")
-    limit = points[0]["test"] - found["recipe"]["choose"]["within_points"] / 100.0
+    limit = points[0]["test"] - found["recipe"]["choose"]["most_points_lost"] / 100.0
     panel.axhline(limit, color="tab:gray", linestyle=":")
     panel.set(xlabel=LABELS[size], ylabel=found["main_score"].replace("_", " "), xscale="log")
     save_figure(drawn, path)

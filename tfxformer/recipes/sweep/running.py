@@ -33,7 +33,7 @@ MODEL_AXES = AXES[:-1]  # those that change the model; the last says how its fil
 REPRESENTATIVE = 200  # texts that calibrate static quantization
 
 
-def run_recipe(path, output, verbose="auto", say=print) -> dict:
+def run_recipe(path, output, verbose="auto", progress=print) -> dict:
     """Reads the recipe of a YAML file, opens what it names, and goes through its points; see `run`.
 
     Raises:
@@ -41,10 +41,10 @@ def run_recipe(path, output, verbose="auto", say=print) -> dict:
     """
     recipe = read_recipe(path)
     split = read_split(recipe)
-    return run(recipe, split, model_opener(recipe, split), output, verbose, say)
+    return run(recipe, split, model_opener(recipe, split), output, verbose, progress)
 
 
-def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="auto", say=print) -> dict:
+def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="auto", progress=print) -> dict:
     """Makes, exports and measures every point of a recipe, and exports the chosen one.
 
     Each model and each file is kept under `output`, named by the settings, the data and the seed it came of: a sweep
@@ -57,7 +57,7 @@ def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="aut
         output: folder; gets stages/ and points/, and, when all is measured, results.json, RESULTS.md, two plots, and
             the chosen model as NAME.tflite and NAME.keras.
         verbose: Keras' progress of `fit`.
-        say: called with a line before each step.
+        progress: called with a line before each step.
 
     Returns:
         dict ready for JSON: "points" in the order of the recipe, the baseline first, "chosen" (its place among them,
@@ -67,7 +67,7 @@ def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="aut
         ValueError: for data that cannot be split; what the stages raise for settings that the model does not allow.
     """
     output, start = Path(output), time.perf_counter()
-    sweep = Sweep(recipe, split, open_model, output, verbose, say)
+    sweep = Sweep(recipe, split, open_model, output, verbose, progress)
     with warnings.catch_warnings():
         # That texts are longer than `sequence_length` is meant here: the recipe says so.
         warnings.filterwarnings("ignore", message=r".*texts (were|are) longer than")
@@ -106,8 +106,8 @@ def _write(found: dict, sweep: Sweep, output: Path) -> None:
 class Sweep:
     """The state of a sweep: its data, and the files of what is done already."""
 
-    def __init__(self, recipe: Recipe, split: Split, open_model: Callable, output: Path, verbose, say):
-        self.recipe, self.output, self.verbose, self.say = recipe, output, verbose, say
+    def __init__(self, recipe: Recipe, split: Split, open_model: Callable, output: Path, verbose, progress):
+        self.recipe, self.output, self.verbose, self.progress = recipe, output, verbose, progress
         self._open_model = open_model
         self.train, self.held_out, self.test = _parts(recipe, split)
         # What all stages depend on: other texts or another seed make other models.
@@ -135,7 +135,7 @@ class Sweep:
             return path
         before = None if last == MODEL_AXES[0] else self.make(point, MODEL_AXES[MODEL_AXES.index(last) - 1])
         teacher = self.make(point, "vocabulary") if last in ("distil", "prune") else None
-        self.say(f"{last}: {getattr(point, last)}")
+        self.progress(f"{last}: {getattr(point, last)}")
         start = time.perf_counter()
         keras.utils.set_random_seed(self.recipe.seed)
         context = Context(self.recipe, *self.train, self._open_model, lambda: _load(teacher), self.verbose)
@@ -171,7 +171,7 @@ class Sweep:
             _check_kept(file, "refused" in found or (file.is_file() and file.stat().st_size == found.get("bytes")))
             return found
         path = self.make(point, MODEL_AXES[-1])
-        self.say(f"exporting and measuring: {point}")
+        self.progress(f"exporting and measuring: {point}")
         model = _load(path)
         found = {"name": str(point), "settings": dataclasses.asdict(point), "parameters": model.count_params()}
         found["main_score"] = main_score(model)
@@ -212,7 +212,7 @@ class Sweep:
         """Adds the time of one text to each point that has a file; they are timed in turn."""
         points = zip(self.recipe.points, measured, strict=True)
         files = {str(i): self.file(point) for i, (point, found) in enumerate(points) if "refused" not in found}
-        self.say(f"timing {len(files)} files in turn")
+        self.progress(f"timing {len(files)} files in turn")
         for row in file_costs(files, rounds=self.recipe.latency_rounds).rows:
             quartiles = {"low_quartile_ms": row.low_quartile_ms, "high_quartile_ms": row.high_quartile_ms}
             measured[int(row.name)]["latency"] = {"median_ms": row.median_ms, **quartiles}

@@ -60,7 +60,7 @@ def trim(model, _, context: Context):
 def restructure(model, setting: Structure, context: Context):
     """Fewer layers, then fewer heads and neurons of those left."""
     if setting.layers is not None:
-        model = compression.student_from(model, num_layers=setting.layers)
+        model = compression.student_from(model, keep=setting.layers)
     if setting.heads is None and setting.neurons is None:
         return model
     model.compile()

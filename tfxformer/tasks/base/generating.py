@@ -149,5 +149,5 @@ def stream(model, request: Request) -> Iterator[str]:
     tokenizer = model._tokenizer()
     check_one_prompt(request.prompts)
     rows, new, stops, options = read_request(model, request._replace(prompts=[request.prompts]))
-    pieces = generation.stream(model, rows, new, **{"stride": PIECE, **options})
+    pieces = generation.stream(model, rows, new, **{"piece_length": PIECE, **options})
     return Writer(tokenizer, rows[0], stops).written(row for (row,) in pieces)

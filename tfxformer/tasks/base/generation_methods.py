@@ -121,7 +121,7 @@ class GenerationMethods:
 
         Args:
             prompt: a text, or a list of ids.
-            others: as `generate` has them; `stride`, the tokens between two pieces.
+            others: as `generate` has them; `piece_length`, the tokens of a piece.
 
         Returns:
             an iterator of str; what is wrong with the arguments is said at once, not at the first piece.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
+from tfxformer import notices
 from tfxformer.checkpoints.files.gguf import GGUFFile, is_gguf
 from tfxformer.text import Tokenizer
 from tfxformer.text.files import lowercased
@@ -39,10 +39,9 @@ def find_tokenizer(path) -> Tokenizer | None:
     """
     if has_tokenizer(path):
         return open_tokenizer(path)
-    warnings.warn(
+    notices.warn(
         f"{path} has no tokenizer files: the model takes arrays (token_ids, padding_mask) and no texts. For texts pass "
-        "tokenizer=text.Tokenizer.from_pretrained(folder), of the model that this one was made from.",
-        stacklevel=4,
+        "tokenizer=text.Tokenizer.from_pretrained(folder), of the model that this one was made from."
     )
     return None
 

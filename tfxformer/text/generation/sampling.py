@@ -6,12 +6,12 @@ compiled loop. Shape letters: B rows, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from tfxformer.plain_values import is_finite_number
 from tfxformer.ranking import keep_best
 
 LEAST = np.float32(1e-9)  # of a sum of probabilities: the best token is always kept
@@ -75,7 +75,6 @@ def check(name: str, value, called: str | None = None) -> None:
     Raises:
         ValueError: naming the value and what was wanted.
     """
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
     wanted, fits = {
         "temperature": ("above 0 (leave it out for the most probable token, or take Greedy())", lambda: value > 0),
         "top_k": ("a whole number of at least 1", lambda: value >= 1 and int(value) == value),
@@ -83,7 +82,7 @@ def check(name: str, value, called: str | None = None) -> None:
         "min_p": ("from 0, which keeps all tokens, to 1", lambda: 0 <= value <= 1),
         "typical_p": ("above 0 and at most 1, which keeps all tokens", lambda: 0 < value <= 1),
     }[name]
-    if not (number and fits()):
+    if not (is_finite_number(value) and fits()):
         raise ValueError(f"{called or name} must be {wanted}, not {value!r}.")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfxformer import notices
 from tfxformer.text.generation.sampling import that_count
 from tfxformer.text.generation.token_rules import TokenRules
 
@@ -177,10 +177,9 @@ class GenerationConfig(TokenRules):
             if self.stated.get(name) is not None and changes(self.stated[name])
         ]
         if said:
-            warnings.warn(
+            notices.warn(
                 f"{source} says {', '.join(said)}, which tfxformer does not do: transformers would generate other "
-                "texts. It is kept, and written when the model is saved.",
-                stacklevel=2,
+                "texts. It is kept, and written when the model is saved."
             )
 
     def sampling(self) -> dict[str, float | int]:

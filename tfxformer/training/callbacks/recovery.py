@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
+from tfxformer import notices
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.resume.state import State, value_of
@@ -212,7 +212,7 @@ class Recover(keras.callbacks.Callback):
             )
         self._set_rate(optimizer, rate)
         after = f" and rates times {factor:.4g}" if self.factor < 1 else ""
-        warnings.warn(f"Recover: {said}; back to the state after {kept.step} updates{after}.", stacklevel=2)
+        notices.warn(f"Recover: {said}; back to the state after {kept.step} updates{after}.")
 
     def _set_rate(self, optimizer, rate) -> None:
         """The rate of before, lowered."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfxformer import notices
 from tfxformer.training.callbacks.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
 from tfxformer.training.step.hooks import on_batches
 from tfxformer.training.step.replica_step import batch_size
@@ -109,7 +109,7 @@ class Throughput(keras.callbacks.Callback):
         try:
             return training_flops(self.model, self._data)
         except UncountableError as error:
-            warnings.warn(f"Throughput shows no mfu: {error}", stacklevel=2)
+            notices.warn(f"Throughput shows no mfu: {error}")
             return None
 
     def on_epoch_end(self, epoch, logs=None):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import keras
 from keras import ops
 
 from tfxformer.keywords import keywords_of, refuse_unknown
+from tfxformer.plain_values import is_finite_number
 
 
 def _count(name, value, total_steps):
@@ -19,7 +19,7 @@ def _count(name, value, total_steps):
 
 
 def _check_peak(peak):
-    if isinstance(peak, bool) or not isinstance(peak, Real) or not math.isfinite(peak) or peak < 0:
+    if not is_finite_number(peak) or peak < 0:
         raise ValueError(f"peak must be a finite rate of 0 or more, got {peak!r}.")
     return float(peak)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import keras
 import numpy as np
 
-from tfxformer import __version__
+from tfxformer import __version__, notices
 from tfxformer.training.devices.workers import local_rows, of_all_replicas, optimizer_config, plain_path
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
@@ -255,8 +253,7 @@ def warn_of_replicas(manifest: dict, model) -> None:
     """Says that a training goes on with another number of replicas."""
     here = model.distribute_strategy.num_replicas_in_sync
     if manifest["replicas"] != here:
-        warnings.warn(
+        notices.warn(
             f"The training goes on with {here} replica(s); it had {manifest['replicas']}. Other replicas draw other "
-            "dropout and sum in another order: the result is not bit for bit that of the uninterrupted run.",
-            stacklevel=2,
+            "dropout and sum in another order: the result is not bit for bit that of the uninterrupted run."
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
+from tfxformer import notices
 from tfxformer.files import remove_leftovers
 from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
 from tfxformer.training.resume.checkpoint_files import (
@@ -117,7 +117,7 @@ class Resume(keras.callbacks.Callback):
                 damaged.append(str(error))
                 continue
             if damaged:
-                warnings.warn(f"{' '.join(damaged)} Going back to {path.name}.", stacklevel=2)
+                notices.warn(f"{' '.join(damaged)} Going back to {path.name}.")
             return Checkpoint(path, arrays, manifest)
         if damaged:
             raise ResumeError(f"No checkpoint in {self.folder} is whole: {' '.join(damaged)} Give another folder.")
@@ -180,9 +180,8 @@ class Resume(keras.callbacks.Callback):
     def _compare(self, epoch):
         values = self._history.history.get(self.monitor, ())
         if not values:
-            warnings.warn(
-                f"Resume: monitor={self.monitor!r} is not among the logs ({', '.join(self._history.history)}).",
-                stacklevel=2,
+            notices.warn(
+                f"Resume: monitor={self.monitor!r} is not among the logs ({', '.join(self._history.history)})."
             )
             return
         value = float(values[-1])
