@@ -106,7 +106,9 @@ def test_other_tasks(signature, output, shape):
     [("multi_label_classification", {"probabilities"}), ("regression", {"logits"})],
 )
 def test_problem_types(tokenizer, tmp_path, problem_type, outputs):
-    task = tasks.TextClassifier(backbone(), ["a", "b"], problem_type=problem_type, tokenizer=tokenizer)
+    task = tasks.TextClassifier(
+        backbone(encoder__num_layers=1), ["a", "b"], problem_type=problem_type, tokenizer=tokenizer
+    )
     export.export_litert(perturb(task), tmp_path / "model.tflite", "float32", sequence_length=32)
     batch = batch_of(task, TEXTS[0], 32)
     got = run(tmp_path / "model.tflite", "classify", batch)
@@ -126,14 +128,14 @@ def test_problem_types(tokenizer, tmp_path, problem_type, outputs):
     ],
 )
 def test_other_families(tokenizer, tmp_path, preset):
-    model = backbone(preset, encoder__max_positions=66, padding_id=0)
+    model = backbone(preset, encoder__max_positions=66, encoder__num_layers=1, padding_id=0)
     task = perturb(tasks.TokenClassifier(model, ["O", "X"], tokenizer=tokenizer))
     report = export.export_litert(task, tmp_path / "model.tflite", "dynamic_int8", sequence_length=32)
     assert report.error <= report.tolerance
 
 
 def test_mixed_precision_model_exports_in_float32(tokenizer, tmp_path):
-    model = backbone(dtype="mixed_bfloat16")
+    model = backbone(dtype="mixed_bfloat16", encoder__num_layers=1)
     task = perturb(tasks.TextClassifier(model, ["a", "b"], tokenizer=tokenizer))
     report = export.export_litert(task, tmp_path / "model.tflite", "float32", sequence_length=32)
     assert report.error < 1e-5

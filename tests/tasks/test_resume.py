@@ -47,20 +47,20 @@ def test_a_task_on_texts_goes_on_with_its_default_schedule(make, labels, tiny_to
         model = make(tiny_tokenizer)
         model.compile(learning_rate=0.01, jit_compile=False)
         callbacks = [training.Resume(folder, save_freq=2), *callbacks]
-        history = model.fit(tiny.TEXTS, labels, 5, 2, validation_data=(tiny.TEXTS[:6], labels and labels[:6]),
+        history = model.fit(tiny.TEXTS, labels, 8, 2, validation_data=(tiny.TEXTS[:6], labels and labels[:6]),
                             callbacks=callbacks, verbose=0)  # fmt: skip
         return model, history.history
 
     whole, history = fit(tmp_path / "whole")
     with pytest.raises(Interruption):
-        fit(tmp_path / "run", Interrupt(1, 3))
+        fit(tmp_path / "run", Interrupt(1, 1))
     model, resumed = fit(tmp_path / "run")
     assert resumed == history
-    assert int(model.optimizer.iterations) == int(whole.optimizer.iterations) == 10
+    assert int(model.optimizer.iterations) == int(whole.optimizer.iterations) == 6
     assert float(model.optimizer.learning_rate) == float(whole.optimizer.learning_rate) == 0.0
     for one, other in zip(whole.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     longer = make(tiny_tokenizer)
     longer.compile(learning_rate=0.01, jit_compile=False)
-    with pytest.raises(training.ResumeError, match="total_steps 10 in the checkpoint, 15 here"):
-        longer.fit(tiny.TEXTS, labels, 5, 3, callbacks=[training.Resume(tmp_path / "run")], verbose=0)
+    with pytest.raises(training.ResumeError, match="total_steps 6 in the checkpoint, 9 here"):
+        longer.fit(tiny.TEXTS, labels, 8, 3, callbacks=[training.Resume(tmp_path / "run")], verbose=0)

@@ -149,7 +149,8 @@ def test_battery_with_texts(tiny_tokenizer, tmp_path):
 
 
 def test_remembers_and_learns_with_checkpointing_and_pre_norm(tiny_tokenizer, traced):
-    backbone = tiny.backbone("bert", gradient_checkpointing=True, encoder__norm__placement="pre", encoder__dropout=0.1)
+    switches = {"encoder__norm__placement": "pre", "encoder__dropout": 0.1, "encoder__num_layers": 1}
+    backbone = tiny.backbone("bert", gradient_checkpointing=True, **switches)
     model = tasks.PermutationLM(backbone, masking_rate=0.3, tokenizer=tiny_tokenizer)
     model.compile(learning_rate=1e-2)
     losses = model.fit(tiny.TEXTS, epochs=6, batch_size=8, verbose=0).history["loss"]
