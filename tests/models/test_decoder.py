@@ -23,6 +23,7 @@ POSITIONS = {
     "learned": {},
     "learned with offset": {"decoder__position_offset": 2},
     "alibi": {"decoder__attention__scores": Scores("alibi")},
+    "relative": {"decoder__attention__scores": Scores("relative", 8, 10)},
     "default": Rotary(),
     "partial": Rotary(fraction=0.5),
     "linear": Rotary(kind="linear", factor=4.0),
@@ -41,6 +42,9 @@ SWITCHES = {
     "sliding": SLIDING,
     "all sliding": {"decoder__attention__window": 3},
     "parallel": {"decoder__norm__placement": "parallel", "decoder__attention__width": 12},
+    "sandwich, capped": {"decoder__norm__placement": "sandwich", "decoder__attention__soft_cap": 2.0},
+    "output, normed heads": {"decoder__norm__placement": "output", "decoder__attention__query_key_norm": "whole"},
+    "shared, normed heads": {"decoder__norm__placement": "shared", "decoder__attention__query_key_norm": "head"},
     "post": {"decoder__norm__placement": "post", "decoder__norm__final": False, "decoder__norm__embedding": True},
 }
 

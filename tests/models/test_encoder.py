@@ -10,6 +10,7 @@ import tensorflow as tf
 import tiny
 
 import tfxformer
+from tfxformer.layers import Rotary, Scores
 from tfxformer.models import Encoder, encoder
 
 SWITCHES = {
@@ -28,6 +29,18 @@ SWITCHES = {
         "encoder__attention__bias": False,
         "encoder__feed_forward__bias": False,
         "encoder__attention__width": 6,
+    },
+    "rotary, local, normed heads, output norms": {
+        "encoder__attention__rotary": Rotary(fraction=0.5),
+        "encoder__attention__window": 3,
+        "encoder__attention__query_key_norm": "head",
+        "encoder__norm__placement": "output",
+    },
+    "relative scores, sandwich, causal": {
+        "encoder__attention__scores": Scores("relative", 8, 10),
+        "encoder__attention__causal": True,
+        "encoder__norm__placement": "sandwich",
+        "encoder__embedding_scale": 2.0,
     },
 }
 
@@ -63,6 +76,42 @@ def test_shapes_and_names():
         "encoder_block_1",
         "pooler",
     }
+
+
+@pytest.mark.parametrize("name", [name for name in SWITCHES if not name.isalpha()])
+def test_the_first_token_alone_and_training_are_the_same(name, plain_kernels):
+    model = tiny.backbone("bert", **SWITCHES[name])
+    inputs = tiny.inputs_for(model)
+    whole = np.asarray(model.forward(inputs)["sequence_output"])
+    first = np.asarray(model.forward(inputs, first_only=True)["sequence_output"])
+    np.testing.assert_allclose(first[:, 0], whole[:, 0], atol=1e-5)
+    real = inputs["padding_mask"] == 1
+    trained = np.asarray(model(inputs, training=True)["sequence_output"])
+    np.testing.assert_allclose(trained[real], whole[real], atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_learned_scores_get_their_gradient(checkpointing, plain_kernels):
+    """Recomputed or not, by what the loss does when the table moves a little."""
+    scores = {"encoder__attention__scores": Scores("relative", 8, 10), "encoder__dropout": 0.0}
+    model = tiny.backbone(gradient_checkpointing=checkpointing, **scores)
+    inputs = {name: tf.constant(array) for name, array in tiny.inputs_for(model).items()}
+    (table,) = [v for v in model.trainable_variables if "position_scores" in v.path]
+
+    def loss():
+        return tf.reduce_sum(model(inputs, training=True)["pooled_output"] ** 2)
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    gradient = tf.convert_to_tensor(tape.gradient(value, table.value))
+    direction = np.random.default_rng(0).normal(size=table.shape).astype("float32")
+    before, step = np.asarray(table), 1e-2
+    table.assign(before + step * direction)
+    after = loss()
+    table.assign(before - step * direction)
+    wanted = float(after - loss()) / (2 * step)
+    assert abs(wanted) > 1e-3
+    assert float(tf.reduce_sum(gradient * direction)) == pytest.approx(wanted, rel=2e-2)
 
 
 def test_shared_layers_have_one_set_of_weights():
