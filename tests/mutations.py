@@ -168,7 +168,7 @@ FAULTS = (
     ),
     Fault(
         "checkpoints/layout.py",
-        "groups=heads if module.by_head else 1",
+        "groups=1 if module.by is None else _number(module.by, stack)",
         "groups=1",
         "a dropped case",
         "checkpoints",

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from tfxformer.checkpoints.layout import LEAVES, Module, place, tensors_of
+from tfxformer.models import AttentionConfig, StackConfig
 
 HEADS, WIDTH, D = 3, 2, 5
 OUT = HEADS * WIDTH
+STACK = StackConfig(1, OUT, HEADS, 8)
 
 
 def fused(transposed, by_head):
-    return [Module("qkv", transposed=transposed, part=part, by_head=by_head) for part in range(3)]
+    return [Module("qkv", transposed=transposed, part=part, by="heads" if by_head else None) for part in range(3)]
 
 
 def number(part, head, channel, column):
@@ -41,7 +43,7 @@ def test_parts_of_a_fused_tensor(transposed, by_head, leaf):
     tensor = fused_tensor(transposed, by_head, leaf == "bias")
     arrays, places = {}, {}
     for part, module in enumerate(fused(transposed, by_head)):
-        where = place(module, leaf, HEADS, {})
+        where = place(module, leaf, STACK, {})
         array = where.read(tensor)
         array = array.T if where.transposed else array
         shape = (OUT,) if leaf == "bias" else (D, OUT)
@@ -59,21 +61,65 @@ def test_parts_of_a_fused_tensor(transposed, by_head, leaf):
 def test_a_part_is_read_without_a_copy():
     """Of a mapped file only the part in hand is in memory."""
     tensor = fused_tensor(False, False)
-    assert np.shares_memory(place(fused(False, False)[1], "kernel", HEADS, {}).read(tensor), tensor)
-    whole = place(Module("dense"), "kernel", HEADS, {})
+    assert np.shares_memory(place(fused(False, False)[1], "kernel", STACK, {}).read(tensor), tensor)
+    whole = place(Module("dense"), "kernel", STACK, {})
     assert whole.read(tensor) is tensor and whole.transposed
 
 
 def test_whole_tensors():
     torch_like, conv = Module("dense"), Module("dense", transposed=False)
-    assert place(torch_like, "kernel", 3, {}).tensor_shape((5, 6)) == (6, 5)
-    assert place(conv, "kernel", 3, {}).tensor_shape((5, 6)) == (5, 6)
+    assert place(torch_like, "kernel", STACK, {}).tensor_shape((5, 6)) == (6, 5)
+    assert place(conv, "kernel", STACK, {}).tensor_shape((5, 6)) == (5, 6)
     for leaf in ("bias", "embeddings", "gamma", "beta"):
-        assert not place(torch_like, leaf, 3, {}).transposed
+        assert not place(torch_like, leaf, STACK, {}).transposed
 
 
 def test_names_in_order_of_preference():
     module = Module("embed_out", also=("lm_head",))
-    assert place(module, "kernel", 1, {}).names == ("embed_out.weight", "lm_head.weight")
-    assert place(Module("norm"), "gamma", 1, {}).names == ("norm.weight", "norm.gamma")
-    assert place(Module("cls"), "bias", 1, {"decoder.bias": "cls.bias"}).names == ("cls.bias", "decoder.bias")
+    assert place(module, "kernel", STACK, {}).names == ("embed_out.weight", "lm_head.weight")
+    assert place(Module("norm"), "gamma", STACK, {}).names == ("norm.weight", "norm.gamma")
+    assert place(Module("cls"), "bias", STACK, {"decoder.bias": "cls.bias"}).names == ("cls.bias", "decoder.bias")
+
+
+GROUPED = StackConfig(1, 24, AttentionConfig(6, 2), 8)  # 3 query heads to one of keys and values, of width 4
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "by"), [(("heads", "groups", "groups"), None), (("heads_per_group", 1, 1), "groups"), ((1, 1), None)]
+)
+def test_parts_of_unequal_size(sizes, by, transposed):
+    """Phi-3's rows [N*H, G*H, G*H], Falcon's [G, N/G + 2, H], and a gate beside what it gates."""
+    widths = (24, 8, 8) if len(sizes) == 3 else (7, 7)
+    arrays = {f"{part}/kernel": np.random.default_rng(part).normal(size=(D, w)) for part, w in enumerate(widths)}
+    places = {
+        f"{part}/kernel": place(
+            Module("fused", part=part, sizes=sizes, by=by, transposed=transposed), "kernel", GROUPED, {}
+        )
+        for part in range(len(sizes))
+    }
+    (tensor,) = tensors_of(arrays, places).values()
+    rows = []  # of the reference, one after another
+    if by is None:
+        rows = [row for array in arrays.values() for row in array.T]
+    else:
+        for group in range(2):
+            rows += [arrays["0/kernel"][:, group * 12 + row] for row in range(12)]
+            rows += [arrays[f"{part}/kernel"][:, group * 4 + row] for part in (1, 2) for row in range(4)]
+    np.testing.assert_array_equal(tensor, np.array(rows) if transposed else np.array(rows).T)
+    for path, array in arrays.items():
+        where = places[path]
+        assert where.tensor_shape(array.shape) == tensor.shape
+        found = where.read(tensor)
+        np.testing.assert_array_equal(found.T if transposed else found, array)
+
+
+def test_a_gamma_that_is_stored_less_by_one():
+    """Gemma's norms multiply by 1 + what the file holds; its other tensors are as they are."""
+    module = Module("norm", offset=1.0)
+    where = place(module, "gamma", STACK, {})
+    stored = np.array([-0.5, 0.0, 0.25], "float16")
+    np.testing.assert_array_equal(where.read(stored), np.array([0.5, 1.0, 1.25], "float32"))
+    (written,) = tensors_of({"norm/gamma": np.array([0.5, 1.0, 1.25], "float32")}, {"norm/gamma": where}).values()
+    np.testing.assert_array_equal(written, stored.astype("float32"))
+    assert place(module, "beta", STACK, {}).read(stored) is stored

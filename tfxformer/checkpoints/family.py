@@ -235,7 +235,7 @@ class Family:
             layer, _, leaf = path.rpartition("/")
             if layer not in modules:
                 raise CheckpointError(f"The {self.name!r} page names no tensor for {path!r}.")
-            found[path] = place(modules[layer], leaf, stack_of(path, config).heads, self.tied)
+            found[path] = place(modules[layer], leaf, stack_of(path, config), self.tied)
         return found
 
     def own_head(self, names) -> str | None:

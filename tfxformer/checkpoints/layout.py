@@ -1,4 +1,7 @@
-"""Where our variables lie in the reference's tensors: as they are or transposed, whole or a third of a fused one."""
+"""Where our variables lie in the reference's tensors, what is only a way of storing them.
+
+As they are or transposed, whole or a part of a fused tensor, or less by a number.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ LEAVES = {
     "gamma": ("weight", "gamma"),
     "beta": ("bias", "beta"),
 }
-FUSED = 3  # query, key and value in one tensor
+THIRDS = (1, 1, 1)  # query, key and value, as wide as each other
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,22 @@ class Module:
         name: its name, without the family's prefix.
         also: other names that files have for it.
         transposed: whether its kernel is [out, in] (torch's Linear); GPT-2's Conv1D has our own [in, out].
-        part: None, or which of query, key and value (0, 1, 2) our layer is, where the module projects to all three.
-        by_head: whether the three alternate head by head, outputs being [heads, 3, head width] (GPT-NeoX, Bloom);
-            else each is whole, one after another (GPT-2).
+        part: None, or which of the layers that the module holds ours is: 0, 1, 2 of query, key and value.
+        sizes: how wide the outputs of these layers are to each other, numbers, or "heads", "groups" (heads of keys and
+            values) and "heads_per_group" for those of the stack: ("heads", "groups", "groups") in Phi-3, (1, 1) of
+            gate and expand.
+        by: None where each part is whole, one after another (GPT-2); "heads" where they alternate head by head, outputs
+            being [heads, 3, head width] (GPT-NeoX, Bloom), "groups" by heads of keys and values (Falcon).
+        offset: what the reference adds to a norm's gamma (1 in Gemma): ours holds the sum.
     """
 
     name: str
     also: tuple[str, ...] = ()
     transposed: bool = True
     part: int | None = None
-    by_head: bool = False
+    sizes: tuple[int | str, ...] = THIRDS
+    by: str | None = None
+    offset: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,47 +59,56 @@ class Place:
     Attributes:
         names: the names that its tensor may have, without the family's prefix, preferred first.
         transposed: whether the tensor is our variable transposed.
-        part: None, or which third of the tensor's outputs is ours.
-        groups: into how many groups of three the outputs fall.
+        part: None, or which part of the tensor's outputs is ours.
+        sizes: how wide the parts are to each other.
+        groups: into how many groups of all parts the outputs fall.
         axis: the tensor's axis of outputs.
+        offset: what our variable is more than the tensor.
     """
 
     names: tuple[str, ...]
     transposed: bool = False
     part: int | None = None
+    sizes: tuple[int, ...] = THIRDS
     groups: int = 1
     axis: int = 0
+    offset: float = 0.0
 
     def tensor_shape(self, shape) -> tuple[int, ...]:
         """The shape of the tensor of a variable of this shape."""
         shape = list(shape[::-1] if self.transposed else shape)
         if self.part is not None:
-            shape[self.axis] *= FUSED
+            shape[self.axis] = shape[self.axis] * sum(self.sizes) // self.sizes[self.part]
         return tuple(shape)
 
     def read(self, array: np.ndarray) -> np.ndarray:
         """The variable's part of the tensor, not yet transposed; a view where numpy can make one."""
+        if self.offset:
+            array = array.astype("float32") + np.float32(self.offset)
         if self.part is None:
             return array
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
-        parts = array.reshape(*outer, self.groups, FUSED, -1, *inner)
-        ours = (slice(None),) * (self.axis + 1) + (self.part,)
+        parts = array.reshape(*outer, self.groups, sum(self.sizes), -1, *inner)
+        begin = sum(self.sizes[: self.part])
+        ours = (slice(None),) * (self.axis + 1) + (slice(begin, begin + self.sizes[self.part]),)
         return parts[ours].reshape(*outer, -1, *inner)
 
     def join(self, parts: list[np.ndarray]) -> np.ndarray:
-        """The inverse of `read`: one tensor of all three parts, each already transposed where it must be."""
+        """The inverse of `read` for a fused tensor: one of all parts, each already transposed where it must be."""
         outer, inner = parts[0].shape[: self.axis], parts[0].shape[self.axis + 1 :]
-        groups = [part.reshape(*outer, self.groups, -1, *inner) for part in parts]
-        return np.stack(groups, axis=self.axis + 1).reshape(*outer, -1, *inner)
+        grouped = [
+            part.reshape(*outer, self.groups, size, -1, *inner) for part, size in zip(parts, self.sizes, strict=True)
+        ]
+        return np.concatenate(grouped, axis=self.axis + 1).reshape(*outer, -1, *inner)
 
 
-def place(module: Module, leaf: str, heads: int, aliases: Mapping[str, str]) -> Place:
+def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place:
     """The place of a variable.
 
     Args:
         module: the module of its layer.
         leaf: the variable's last name, a key of `LEAVES`.
-        heads: int N, query heads of the stack.
+        stack: StackConfig of the stack that the layer is part of.
         aliases: other names of whole tensors -> the name they stand for.
     """
     names = [f"{name}.{end}" for name in module.names for end in LEAVES[leaf]]
@@ -100,9 +118,19 @@ def place(module: Module, leaf: str, heads: int, aliases: Mapping[str, str]) -> 
         tuple(names),
         transposed=is_kernel and module.transposed,
         part=module.part,
-        groups=heads if module.by_head else 1,
+        sizes=tuple(_number(size, stack) for size in module.sizes),
+        groups=1 if module.by is None else _number(module.by, stack),
         axis=1 if is_kernel and not module.transposed else 0,
+        offset=module.offset if leaf == "gamma" else 0.0,
     )
+
+
+def _number(said: int | str, stack) -> int:
+    """What a module's size says of a stack."""
+    if isinstance(said, int):
+        return said
+    heads, groups = stack.heads, stack.key_value_heads
+    return {"heads": heads, "groups": groups, "heads_per_group": heads // groups}[said]
 
 
 def tensors_of(arrays: Mapping[str, np.ndarray], places: Mapping[str, Place]) -> dict[str, np.ndarray]:
@@ -115,9 +143,12 @@ def tensors_of(arrays: Mapping[str, np.ndarray], places: Mapping[str, Place]) ->
     parts: dict[str, dict[int | None, np.ndarray]] = {}
     for path, where in places.items():
         array = arrays[path].T if where.transposed else arrays[path]
+        array = array - np.asarray(where.offset, array.dtype) if where.offset else array
         parts.setdefault(where.names[0], {})[where.part] = array
     joiners = {where.names[0]: where for where in places.values()}
     return {
-        name: found[None] if None in found else joiners[name].join([found[part] for part in range(FUSED)])
+        name: found[None]
+        if None in found
+        else joiners[name].join([found[part] for part in range(len(joiners[name].sizes))])
         for name, found in parts.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.family import stack_of
 from tfxformer.checkpoints.files.safetensors import CheckpointError
-from tfxformer.checkpoints.layout import FUSED, Module, Place, tensors_of
+from tfxformer.checkpoints.layout import Module, Place, place, tensors_of
 from tfxformer.checkpoints.loading import weights
 from tfxformer.models.backbone import Backbone
 
@@ -89,9 +90,9 @@ class ModuleNames:
         (stack,) = self._config.stacks.values()
         return stack
 
-    def heads(self, path: str) -> int:
-        """N, query heads of the stack that a variable is part of."""
-        return stack_of(path, self._config).heads if self._family is not None else 1
+    def stack_of(self, path: str):
+        """The `StackConfig` that a variable is part of."""
+        return stack_of(path, self._config)
 
     # ---- layers that are trained whole ------------------------------------------------------------------------
 
@@ -168,8 +169,7 @@ def _chosen(names: Iterable[str], end: str) -> set[str]:
 
 def _place(names: ModuleNames, path: str) -> Place:
     """Where a layer's columns of b [r, out] lie in its module's; transposed, they are the first axis."""
-    module = names[path]
-    return Place((), part=module.part, groups=names.heads(path) if module.by_head else 1, axis=0)
+    return place(dataclasses.replace(names[path], transposed=True), "kernel", names.stack_of(path), {})
 
 
 def join_outputs(names: ModuleNames, parts: Mapping[str, np.ndarray], missing: float) -> np.ndarray:
@@ -183,7 +183,7 @@ def join_outputs(names: ModuleNames, parts: Mapping[str, np.ndarray], missing: f
     paths = list(parts)
     if names[paths[0]].part is None:
         return parts[paths[0]]
-    found: list = [np.full_like(parts[paths[0]], missing) for _ in range(FUSED)]
+    found: list = [np.full_like(parts[paths[0]], missing) for _ in names[paths[0]].sizes]
     for path, part in parts.items():
         found[names[path].part] = part
     return _place(names, paths[0]).join(found)
@@ -202,7 +202,7 @@ def join_factors(names: ModuleNames, adapters: Mapping) -> tuple[dict[str, np.nd
     scale = next(iter(adapters.values())).scale
     if names[next(iter(adapters))].part is None:
         return first, scale
-    share = len(adapters) == FUSED and all(
+    share = len(adapters) == len(names[next(iter(adapters))].sizes) and all(
         np.array_equal(one[x], first[x]) for one in factors.values() for x in letters if x != "b"
     )
     rank = first["a"].shape[1] if share else sum(one["a"].shape[1] for one in factors.values())

@@ -52,6 +52,6 @@ def fused_attention(module: str) -> dict[str, str | Module]:
     fused = f"{module}.query_key_value"
     parts = {f"self_attention/{name}": i for i, name in enumerate(("query", "key", "value"))}
     return {
-        **{path: Module(fused, part=part, by_head=True) for path, part in parts.items()},
+        **{path: Module(fused, part=part, by="heads") for path, part in parts.items()},
         "self_attention/output": f"{module}.dense",
     }
