@@ -253,7 +253,7 @@ def test_families_are_found_by_model_type(tmp_path):
 def test_built_model_is_saved_and_read_again(family, tmp_path):
     """A model that came from no file, with an activation (where the family has a choice) and depth of its own."""
     stack = "decoder" if family in make_fixtures.decoder_cases.CLASSES else "encoder"
-    changes = {} if family == "bloom" else {f"{stack}__activation": "relu"}
+    changes = {} if family == "bloom" else {f"{stack}__feed_forward__activation": "relu"}
     model = tiny.backbone(family, **changes, **{f"{stack}__stochastic_depth": 0.2})
     saved = save(model, tmp_path / "saved")
     again = tfxformer.from_pretrained(saved)
