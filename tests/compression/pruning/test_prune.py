@@ -213,7 +213,7 @@ def test_an_interrupted_fit_leaves_nothing_to_the_next(prune_again):
 
 
 def test_resuming_a_saved_model_changes_no_bit(tmp_path):
-    through = compiled(small_transformer())
+    through = compiled(small_dense())
     checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "at_{epoch}.keras"))
     fit(through, checkpoint, Prune(SCHEDULE))  # saves while the constraints are in place
     resumed = keras.models.load_model(tmp_path / "at_2.keras")  # no custom objects
