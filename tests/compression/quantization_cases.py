@@ -19,7 +19,7 @@ def planted(model):
     return model
 
 
-def trained(scope, aware=True):
+def trained(scope, aware=True, eager=False):
     """Weights after an epoch of 17 rows, 4 a batch, an update every other one."""
     import keras
 
@@ -30,7 +30,7 @@ def trained(scope, aware=True):
     with scope():
         model = planted(classifier(layers=1))
         optimizer = keras.optimizers.SGD(0.2, global_clipnorm=1.0, gradient_accumulation_steps=2)
-        model.compile(optimizer)
+        model.compile(optimizer, run_eagerly=eager)
     callbacks = [compression.QuantizationAware(batch)] if aware else []
     model.fit(batch, labels, batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
     return tiny.weights(model)
@@ -42,7 +42,7 @@ def distance(one, other) -> float:
 
 def two_replicas_and_one_device(strategy):
     """The distance of the weights of both, and that of training without rounding."""
-    alone = trained(contextlib.nullcontext)
+    alone = trained(contextlib.nullcontext, eager=True)
     ours = trained(strategy.scope)
-    plain = trained(contextlib.nullcontext, aware=False)
+    plain = trained(contextlib.nullcontext, aware=False, eager=True)
     return {"difference": distance(ours, alone), "rounding_matters": distance(plain, alone)}

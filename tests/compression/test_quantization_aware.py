@@ -157,7 +157,7 @@ def test_the_student_rounds_and_the_teacher_does_not(tiny_tokenizer, monkeypatch
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_beside_pruning(model, order, traced):
+def test_beside_pruning(model, order):
     callbacks = [compression.Prune(compression.ConstantSparsity(0.5, 0, frequency=1)), QuantizationAware(tiny.TEXTS)]
     history = fit(model, *callbacks[::order], epochs=2)
     assert history["sparsity"][-1] == 0.5

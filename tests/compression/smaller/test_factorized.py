@@ -70,7 +70,8 @@ def test_it_fits_saves_shrinks_further_and_is_exported(mode, tiny_tokenizer, tmp
 
 
 def test_a_language_model_is_exported_with_one_table(tiny_tokenizer, tmp_path):
-    big = tiny.perturb(tasks.CausalLM(model("llama", vocabulary_size=600), tokenizer=tiny_tokenizer))
+    backbone = tiny.backbone("llama", decoder__num_layers=1, vocabulary_size=600)
+    big = tiny.perturb(tasks.CausalLM(backbone, tokenizer=tiny_tokenizer))
     sizes = {}
     for name, lm in (("big", big), ("small", compression.factorize_embeddings(big, 8))):
         report = export.export_litert(lm, tmp_path / f"{name}.tflite", cache_length=32, prefill_lengths=(8,))
