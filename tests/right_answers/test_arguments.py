@@ -8,7 +8,7 @@ import tiny
 from typer.testing import CliRunner
 
 import tfxformer
-from tfxformer import compression, export, models, tasks, training
+from tfxformer import compression, export, generation, models, tasks, training
 from tfxformer.cli.main import app
 from tfxformer.data.tables import read_rows
 from tfxformer.recipes.sweep import read_recipe
@@ -160,7 +160,9 @@ def test_our_words_are_named_wherever_transformers_users_bring_theirs():
     lm = tasks.CausalLM(tiny.backbone("gpt2"))
     for call, said, ours in (
         (lambda **words: tfxformer.from_pretrained("no-folder", **words), "torch_dtype", "dtype"),
-        (lambda **words: lm.generate(["good"], **words), "top_p", r"sampler=generation.TopP\(0.9\)"),
+        (lambda **words: generation.generate(lm, [[1]], 2, **words), "top_p", r"sampler=generation.TopP\(0.9\)"),
+        (lambda **words: lm.generate(["good"], **words), "do_sample", "temperature=1.0"),
+        (lambda **words: generation.stream(lm, [[1]], 2, **words), "stride", "piece_length"),
         (lambda **words: lm.generate(["good"], **words), "max_length", "max_new_tokens"),
         (lambda **words: lm.stream("good", **words), "eos_token_id", "stop"),
         (compression.LoRA, "lora_alpha", "alpha"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfxformer.checkpoints.files.errors import CheckpointError, read_json
 from tfxformer.checkpoints.files.gguf import is_gguf
-from tfxformer.checkpoints.files.hub import read_json
-from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.text.generation.settings import OLDER_KEYS, GenerationConfig
 
 GENERATION_FILE = "generation_config.json"

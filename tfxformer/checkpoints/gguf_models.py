@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import GGUFFile
-from tfxformer.checkpoints.files.safetensors import CheckpointError
 
 _ABSENT = object()
 

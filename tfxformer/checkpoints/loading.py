@@ -11,7 +11,7 @@ import numpy as np
 
 from tfxformer import notices
 from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Place
 from tfxformer.checkpoints.variables import initialize
 from tfxformer.models import TransformerConfig

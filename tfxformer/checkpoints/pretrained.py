@@ -10,10 +10,11 @@ import numpy as np
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
+from tfxformer.checkpoints.files.errors import CheckpointError, read_json
 from tfxformer.checkpoints.files.gguf import is_gguf
-from tfxformer.checkpoints.files.hub import read_json, resolve
+from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.files.refusals import check_adapter_only, check_quantized
-from tfxformer.checkpoints.files.safetensors import CheckpointError, open_folder, write_folder
+from tfxformer.checkpoints.files.safetensors import open_folder, write_folder
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights

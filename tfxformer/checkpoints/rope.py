@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Rule
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.layers.attention.rotary import ROTARY_KINDS, Rotary
 from tfxformer.models import TransformerConfig
 

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfxformer.checkpoints.files import safetensors
-from tfxformer.checkpoints.files.hub import read_json
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError, read_json
 from tfxformer.checkpoints.loading import unwrapped
 from tfxformer.files import write_json
 

@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from tfxformer.checkpoints import sentence_transformers
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.hub import resolve
-from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.checkpoints.pretrained import check_no_adapters
 from tfxformer.checkpoints.variables import initialize
 from tfxformer.data.batches import Examples, read_examples

@@ -8,7 +8,7 @@ from structured_cases import DECODERS, ENCODERS, best, copied, made_task, mask_r
 
 import tfxformer
 from tfxformer import compression, export, tasks
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 FAMILIES = (*ENCODERS, *DECODERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfxformer.checkpoints.families.decoders import bloom, gpt2, gpt_neox, llama, opt, qwen2
 from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, roberta
 from tfxformer.checkpoints.family import Family
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
     family.name: family

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Family
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.models import TransformerConfig
 
 MOST_SHARED_LAYERS = 1000  # layers that share weights cost no bytes; the deepest model in use has some hundred

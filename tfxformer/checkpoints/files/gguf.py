@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.extras import needs
 
 SUFFIX = ".gguf"

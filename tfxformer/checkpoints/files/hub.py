@@ -7,9 +7,8 @@ import re
 import zipfile
 from pathlib import Path
 
-from tfxformer import json_files
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import is_gguf
-from tfxformer.checkpoints.files.safetensors import CheckpointError
 from tfxformer.files import recover
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -97,17 +96,3 @@ def _instead_of_file(path: Path) -> str:
     if path.suffix in (".safetensors", ".json") and (path.parent / "config.json").is_file():
         return f"give its folder, {path.parent}"
     return "give the folder that holds config.json and model.safetensors, or a GGUF file"
-
-
-def read_json(path: Path, kind: type = dict):
-    """A JSON object (or, with `kind=list`, an array) from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: where the file is missing, or `json_files.read_json` refuses it.
-    """
-    try:
-        return json_files.read_json(path, kind)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}: it is not a checkpoint folder.") from error
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from tfxformer.checkpoints.files.hub import read_json
-from tfxformer.checkpoints.files.safetensors import INDEX_FILE, SINGLE_FILE, CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.safetensors import INDEX_FILE, SINGLE_FILE
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Keys of config.json under which quantized weights are described: transformers' two, and MLX's.

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from tfxformer import json_files
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.files import replacing, replacing_folder, write_json
 
 SINGLE_FILE = "model.safetensors"
@@ -39,10 +40,6 @@ DTYPES = {
 # Dtypes of quantized checkpoints: numbers that mean nothing without scales, some of them several to a byte.
 QUANTIZED = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "U16", "U32")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or does not fit the model."""
 
 
 def _fail(path: Path, what: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.compression.adapters.peft_names import TABLE, ModuleNames, join_factors, join_outputs, split_outputs
 
 RANK_MARGIN = 1e-5  # that peft adds to the rank which it divides AdaLoRA's products by

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from tfxformer.checkpoints.files import safetensors
-from tfxformer.checkpoints.files.hub import read_json
-from tfxformer.checkpoints.files.safetensors import CheckpointError, SafetensorsFile
+from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.safetensors import SafetensorsFile
 from tfxformer.compression.adapters.formats import FORMATS, Format, format_of
 from tfxformer.compression.adapters.keras_layers import matrix_shape
 from tfxformer.compression.adapters.peft_names import ModuleNames

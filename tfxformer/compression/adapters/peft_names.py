@@ -10,7 +10,7 @@ import numpy as np
 
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.family import stack_of
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module, Place, place, tensors_of
 from tfxformer.checkpoints.loading import weights
 from tfxformer.models.backbone import Backbone

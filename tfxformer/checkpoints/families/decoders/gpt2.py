@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module
 
 EMBEDDINGS = Key("embd_pdrop", 0.1)

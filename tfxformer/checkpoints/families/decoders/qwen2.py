@@ -6,7 +6,7 @@ from dataclasses import replace
 from tfxformer.checkpoints.families.decoders import llama
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Key, Rule
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tfxformer.checkpoints.family import Key, Rule
-from tfxformer.checkpoints.files.safetensors import CheckpointError
+from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module
 
 HEADS_KEYS = {"heads.classifier_dropout": Key("classifier_dropout", 0.1)}
