@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 import tfxformer
-from tfxformer import tasks
+from tfxformer import compression, export, tasks
 from tfxformer.layers import Rotary
 from tfxformer.models import AttentionConfig, FeedForwardConfig, NormConfig, StackConfig, TransformerConfig
 
@@ -71,6 +71,23 @@ def test_a_task_learns_on_it(tiny_tokenizer, plain_kernels):
     task = tasks.MaskedLM(backbone(), tokenizer=tiny_tokenizer, sequence_length=8)
     history = task.fit(tiny.TEXTS, epochs=1, batch_size=8, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
+
+
+def test_fewer_layers_keep_their_kinds_and_the_first_its_place():
+    small = compression.remove_layers(backbone(), (0, 2))
+    assert small.stack.kinds == ("full", "local")
+    with pytest.raises(ValueError, match=r"layer 1 cannot be the first\. Keep layer 0"):
+        compression.remove_layers(backbone(), (1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["float32", "int8"])
+def test_files_answer_as_keras_does(mode, tiny_tokenizer, tmp_path):
+    """Within the tolerance of the mode, or the export would refuse."""
+    task = tasks.TextEmbedder(backbone(), tokenizer=tiny_tokenizer, sequence_length=16)
+    representative = {"representative": tiny.TEXTS} if mode == "int8" else {}
+    report = export.export_litert(task, tmp_path / "m.tflite", quantization=mode, sequence_length=16, **representative)
+    assert report.error <= report.tolerance
 
 
 @pytest.mark.reference
