@@ -79,11 +79,11 @@ FAULTS = (
         "layers/adapters compression/adapters",
     ),
     Fault(
-        "generation/samplers.py",
-        'keepdims=True) + ops.log(values["p"])',
-        'keepdims=True) - ops.log(values["p"])',
+        "text/generation/sampling.py",
+        "keepdims=True) + ops.log(p)",
+        "keepdims=True) - ops.log(p)",
         "a sign",
-        "generation",
+        "text/generation generation",
     ),
     Fault(
         "generation/beams.py",
