@@ -24,7 +24,7 @@ from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
-from tfxformer.models.parts import PositionLayers, Sight, initializer, whole_sequence
+from tfxformer.models.parts import PositionLayers, Visibility, initializer, whole_sequence
 from tfxformer.models.pooling import chosen_token
 
 
@@ -100,22 +100,24 @@ def embed(config, layers: DecoderLayers, token_ids, positions, graph_form: Graph
     return layers.embedding_dropout(x)
 
 
-def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | None, graph_form: GraphForm) -> dict:
+def run(
+    config, layers: DecoderLayers, token_ids, visibility: Visibility, cache: Cache | None, graph_form: GraphForm
+) -> dict:
     """The graph from ids to outputs, of a whole sequence or of new tokens on a cache.
 
     Returns:
         dict: sequence_output [B, S, table width], hidden_states (tuple: the embeddings, then each block's output),
         and with a cache the new `cache`.
     """
-    stack, x = config.decoder, embed(config, layers, token_ids, sight.positions, graph_form)
-    seen = parts.sights(stack, layers.positions, sight, True, graph_form, layers.blocks[0].compute_dtype)
+    stack, x = config.decoder, embed(config, layers, token_ids, visibility.positions, graph_form)
+    seen = parts.visibilities(stack, layers.positions, visibility, True, graph_form, layers.blocks[0].compute_dtype)
     hidden_states, pairs = [x], []
     for index, block in enumerate(layers.blocks):
         arguments = {**seen[stack.kind_of(index)].arguments(), "graph_form": graph_form}
         if cache is None:
             x = block(x, **arguments)
         else:
-            pair, position = cache.self_attention[index], sight.query_slots[0]
+            pair, position = cache.self_attention[index], visibility.query_slots[0]
             x, pair = block(x, cache=pair, position=position, **arguments)
             pairs.append(pair)
         hidden_states.append(x)
@@ -127,8 +129,8 @@ def run(config, layers: DecoderLayers, token_ids, sight: Sight, cache: Cache | N
     return outputs if cache is None else {**outputs, "cache": Cache(tuple(pairs))}
 
 
-def new_tokens(inputs: dict, cache_length: int) -> Sight:
-    """The sight of new tokens on the first slots of a cache; `inputs` as `Decoder.step` takes them."""
+def new_tokens(inputs: dict, cache_length: int) -> Visibility:
+    """What new tokens see on the first slots of a cache; `inputs` as `Decoder.step` takes them."""
     slots, mask = inputs["cache_positions"], inputs.get("cache_mask")
     mask = None if mask is None else mask[:, :cache_length]
     key_slots = ops.arange(cache_length)
@@ -139,7 +141,7 @@ def new_tokens(inputs: dict, cache_length: int) -> Sight:
         query_counts = ops.take(key_counts, slots, axis=1)
     positions = inputs.get("positions")
     visible = cached_visibility(slots, cache_length, mask)
-    return Sight(
+    return Visibility(
         query_counts if positions is None else positions, None, visible, slots, key_slots, query_counts, key_counts
     )
 
@@ -170,8 +172,8 @@ class Decoder(Backbone):
 
         # === Functional model ===
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
-        sight = whole_sequence(inputs["padding_mask"])
-        outputs = run(config, layers, inputs["token_ids"], sight, None, DEFAULT)
+        visibility = whole_sequence(inputs["padding_mask"])
+        outputs = run(config, layers, inputs["token_ids"], visibility, None, DEFAULT)
         super().__init__(inputs=inputs, outputs={"sequence_output": outputs["sequence_output"]}, **kwargs)
 
         # === Config ===
@@ -182,8 +184,8 @@ class Decoder(Backbone):
 
         `first_only` is an encoder's shortcut for those who read the first token alone; a decoder has none.
         """
-        sight = whole_sequence(inputs["padding_mask"])
-        return run(self.config, self._parts, inputs["token_ids"], sight, None, graph_form)
+        visibility = whole_sequence(inputs["padding_mask"])
+        return run(self.config, self._parts, inputs["token_ids"], visibility, None, graph_form)
 
     def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
         """What a classifier reads of a text: the last real token, [B, D]."""

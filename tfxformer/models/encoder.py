@@ -131,8 +131,8 @@ def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = 
         each block's output) and, where there is a pooler, pooled_output [B, D].
     """
     stack, x = config.encoder, embed(config, layers, inputs, graph_form)
-    sight = parts.unpacked_sequence(inputs["padding_mask"], any(kind.causal for kind in stack.attention.values()))
-    seen = parts.sights(stack, layers.positions, sight, False, graph_form, layers.blocks[0].compute_dtype)
+    visibility = parts.unpacked_sequence(inputs["padding_mask"], any(kind.causal for kind in stack.attention.values()))
+    seen = parts.visibilities(stack, layers.positions, visibility, False, graph_form, layers.blocks[0].compute_dtype)
     hidden_states, order = [x], stack.block_order
     for step, index in enumerate(order):
         last = step == len(order) - 1

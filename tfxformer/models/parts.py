@@ -147,7 +147,7 @@ def _by_value(stack: StackConfig, value_of, make, name: str) -> dict:
 # ---- what tokens see -----------------------------------------------------------------------------------------------
 
 
-class Sight(NamedTuple):
+class Visibility(NamedTuple):
     """What the tokens of a call are, and what they see.
 
     Attributes:
@@ -168,22 +168,22 @@ class Sight(NamedTuple):
     key_counts: object
 
 
-def whole_sequence(padding_mask) -> Sight:
-    """The sight of whole rows that may be packed: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
+def whole_sequence(padding_mask) -> Visibility:
+    """What whole rows see that may be packed: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
     visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
     positions = positions_seen(visible)
-    return Sight(positions, padding_mask, visible, slots, slots, positions, positions)
+    return Visibility(positions, padding_mask, visible, slots, slots, positions, positions)
 
 
-def unpacked_sequence(padding_mask, causal: bool) -> Sight:
-    """The sight of whole rows of one document each, whose positions are its slots: padding_mask int32 [B, S]."""
+def unpacked_sequence(padding_mask, causal: bool) -> Visibility:
+    """What whole rows of one document each see, whose positions are its slots: padding_mask int32 [B, S]."""
     slots = row_slots(padding_mask)
     row = ops.expand_dims(slots, 0)
     visible = causal_visibility(padding_mask) if causal else None
-    return Sight(row, padding_mask, visible, slots, slots, row, row)
+    return Visibility(row, padding_mask, visible, slots, slots, row, row)
 
 
-class KindSight(NamedTuple):
+class KindVisibility(NamedTuple):
     """What one kind of attention is called with; see `layers.TransformerBlock`."""
 
     bias: object
@@ -195,9 +195,9 @@ class KindSight(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def sights(
-    stack: StackConfig, layers: PositionLayers, sight: Sight, packed: bool, graph_form: GraphForm, dtype
-) -> dict[str, KindSight]:
+def visibilities(
+    stack: StackConfig, layers: PositionLayers, visibility: Visibility, packed: bool, graph_form: GraphForm, dtype
+) -> dict[str, KindVisibility]:
     """What each kind of attention of a stack is called with; kinds that see the same share one bias.
 
     Args:
@@ -212,29 +212,29 @@ def sights(
 
     def bias_of(kind: AttentionConfig):
         if kind.window is None and not kind.causal and not packed:
-            return padding_bias(sight.padding_mask, graph_form.mask_value, dtype)
+            return padding_bias(visibility.padding_mask, graph_form.mask_value, dtype)
         if kind.causal:
-            visible = sight.visible
+            visible = visibility.visible
         elif packed:
-            visible = document_visibility(sight.padding_mask)
+            visible = document_visibility(visibility.padding_mask)
         else:
-            visible = ops.expand_dims(ops.not_equal(sight.padding_mask, 0), 1)  # [B, 1, T]
+            visible = ops.expand_dims(ops.not_equal(visibility.padding_mask, 0), 1)  # [B, 1, T]
         if kind.window is not None:
-            visible = windowed(visible, sight.query_slots, sight.key_slots, kind.window, kind.causal)
+            visible = windowed(visible, visibility.query_slots, visibility.key_slots, kind.window, kind.causal)
         return hidden_bias(visible, graph_form.mask_value, dtype)
 
     def scores_of(layer: PositionScores):
-        return layer(None, None, sight.query_counts, sight.key_counts)
+        return layer(None, None, visibility.query_counts, visibility.key_counts)
 
     found = {}
     for name, kind in stack.attention.items():
         rotary, layer = layers.rotary[name], layers.scores[name]
-        angles = None if rotary is None else once(id(rotary), lambda rotary=rotary: rotary(sight.positions))
+        angles = None if rotary is None else once(id(rotary), lambda rotary=rotary: rotary(visibility.positions))
         seen = (kind.window, kind.causal)
         bias = once(seen, lambda kind=kind: bias_of(kind))
         scores = None if layer is None else once(id(layer), lambda layer=layer: scores_of(layer))
         if layer is not None and not layer.learned:  # a part of the bias, summed once for all layers
             total = lambda bias=bias, scores=scores: bias + ops.cast(scores, dtype)  # noqa: E731
             bias, scores = once((seen, id(layer)), total), None
-        found[name] = KindSight(bias, angles, scores)
+        found[name] = KindVisibility(bias, angles, scores)
     return found
