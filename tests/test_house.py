@@ -36,8 +36,7 @@ MAY_IMPORT = {
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = (
-    *("registered", "extras", "notices", "plain_values", "other_names", "keywords", "json_files", "files", "figures"),
-    *("keras_files", "numpy_ops", "ranking"),
+    *("registered", "extras", "arguments", "json_files", "files", "figures", "keras_files", "numpy_ops", "ranking"),
 )
 ENGINE = "compression/pruning/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (
@@ -82,8 +81,8 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the whole name"
             found.append((node.module, node.lineno, id(node) in top))
-            if node.module == "tfxformer":
-                found += [(f"tfxformer.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
+            if node.module.split(".")[0] == "tfxformer":
+                found += [(f"{node.module}.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
     return found
 
 
@@ -110,6 +109,41 @@ def upward(path: Path):
 
 def test_imports_go_downward_only():
     none_of(finding for path in FILES if path != PACKAGE / "__init__.py" for finding in upward(path))
+
+
+def needed(path: Path, modules) -> set[str]:
+    """The modules of ours whose code must have run before that of a file; a package is its `__init__`."""
+    found = set()
+    for node in tree(path).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {one if one in modules else node.module for one in inner}
+    return found & set(modules)
+
+
+def circles():
+    """Modules that reach themselves by imports at the top level, as one line each."""
+    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES]
+    modules = {module.removesuffix(".__init__"): path for module, path in zip(names, FILES, strict=True)}
+    reached = {module: needed(path, modules) - {module} for module, path in modules.items()}
+    for _ in range(len(modules)):  # modules that import none of those that are left are in no circle
+        reached = {module: there & set(reached) for module, there in reached.items() if there & set(reached)}
+    return [f"{module} imports {', '.join(sorted(there))}" for module, there in sorted(reached.items())]
+
+
+def test_no_imports_run_in_a_circle():
+    none_of(circles())
+
+
+def test_folders_have_room():
+    """At most 12 entries at a folder's own level; the package's own folder has the rooms besides."""
+    for folder in sorted({path.parent for path in FILES}):
+        entries = list(folder.glob("*.py"))
+        if folder != PACKAGE:
+            entries += [inner for inner in folder.iterdir() if list(inner.glob("*.py"))]
+        assert len(entries) <= 12, f"{name(folder)} has {len(entries)} entries"
 
 
 def too_early(path: Path):

@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 from keras.src.backend.common import global_state
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.files import replacing, replacing_folder
-from tfxformer.keywords import checked
 
 _KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
 _LEGACY = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Place

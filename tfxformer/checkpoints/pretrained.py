@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
@@ -20,7 +21,6 @@ from tfxformer.checkpoints.layout import tensors_of
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
-from tfxformer.keywords import checked
 from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone

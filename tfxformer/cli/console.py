@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from tfxformer.notices import TfxformerWarning
+from tfxformer.arguments.notices import TfxformerWarning
 
 
 @contextlib.contextmanager

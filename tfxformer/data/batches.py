@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.text import Encoding
 from tfxformer.text.inputs import as_list, as_texts, as_words
 

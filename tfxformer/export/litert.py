@@ -11,13 +11,13 @@ from pathlib import Path
 import keras
 
 import tfxformer
+from tfxformer.arguments.keywords import checked
 from tfxformer.export import convert, plan, verify
 from tfxformer.export import language_model as decoder
 from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.export.quantization import calibration, quantize
 from tfxformer.export.quantization.accuracy_gate import AccuracyGate
 from tfxformer.files import check_writable, write_bytes
-from tfxformer.keywords import checked
 from tfxformer.runtime.format import flatbuffer, metadata
 
 MOST_SAMPLES = 24  # of the representative data; the check runs each on Keras

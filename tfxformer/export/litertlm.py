@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import tfxformer
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_bytes
 from tfxformer.runtime import decoding

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.generation.beams import Beams, beam_search
 from tfxformer.generation.engine import Engine, Request, has_penalty
 from tfxformer.generation.processors import check_processors, static_part, values_of
 from tfxformer.generation.prompts import check_count, read_prompts, read_stop_ids, slots_for, until_stop
 from tfxformer.generation.samplers import Greedy, Sampler
 from tfxformer.generation.speculative import DraftModel, PromptLookup, speculate
-from tfxformer.keywords import checked
 from tfxformer.text.generation.token_rules import TokenRules, require_finite
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfxformer.arguments.plain_values import is_whole_number
 from tfxformer.layers.adapters.prompt import placeholders
-from tfxformer.plain_values import is_whole_number
 
 STOP_SLOTS = 8  # stop ids are filled up to a multiple, so that their number traces nothing anew
 

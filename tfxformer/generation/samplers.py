@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.kernels.random_bits import random_bits
 from tfxformer.text.generation import sampling
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters.base import adapted_layers, adapter_seed
 from tfxformer.layers.attention.attention import Attention, cache_spec
 from tfxformer.layers.feed_forward import FeedForward

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounded_kernel, rounds

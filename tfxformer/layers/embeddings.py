@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.quantization.equalization import scaled
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.activations import activation
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.quantization.equalization import equalized, equalized_product, sum_of_parts

@@ -6,8 +6,8 @@ import os
 
 import keras
 
+from tfxformer.arguments.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.keras_files import SavedModel, refuse_legacy
-from tfxformer.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.layers import TokenEmbedding, TransformerBlock
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
 from tfxformer.layers.quantization.graph_form import writing_in_force

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.keywords import named_inputs, refuse_unknown
+from tfxformer.arguments.keywords import named_inputs, refuse_unknown
 from tfxformer.layers import (
     DEFAULT,
     Cache,

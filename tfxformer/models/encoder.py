@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.keywords import refuse_unknown
+from tfxformer.arguments.keywords import refuse_unknown
 from tfxformer.layers import (
     DEFAULT,
     ConstantSegmentEmbedding,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers import DEFAULT, Dense, Dropout, GraphForm, LayerNormalization
 from tfxformer.layers.activations import activation
 

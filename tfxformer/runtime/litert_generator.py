@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.keywords import checked
-from tfxformer.plain_values import is_whole_number
+from tfxformer.arguments.keywords import checked
+from tfxformer.arguments.plain_values import is_whole_number
 from tfxformer.runtime import decoding
 from tfxformer.runtime.interpreters import of_this_process, thread_count
 from tfxformer.runtime.model_file import Place, open_file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer import keywords
+from tfxformer.arguments import keywords
 from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
 from tfxformer.data.targets.masking import best_fillings

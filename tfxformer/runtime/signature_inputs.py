@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfxformer import keywords
+from tfxformer.arguments import keywords
 from tfxformer.runtime.format.flatbuffer import SignatureInfo, TensorInfo
 
 _KINDS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets import documents as language
 from tfxformer.data.targets.packing import Blocks, Documents, join, pack, random_windows, strided
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Cache, Dense, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import checked, our_inputs
 from tfxformer.data.batches import is_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_raw
 from tfxformer.data.targets.masking import (
@@ -18,7 +19,6 @@ from tfxformer.data.targets.masking import (
     mask_tokens,
     most_positions,
 )
-from tfxformer.keywords import checked, our_inputs
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.gathering import gather_positions

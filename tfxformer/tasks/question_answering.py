@@ -5,12 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.targets.labels import label_keys
 from tfxformer.data.targets.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.data.targets.weights import example_weights
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.checkpoints import sentence_transformers
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.hub import resolve
@@ -21,7 +22,6 @@ from tfxformer.data.prompts import POOLED_MASK, UNSTATED, Prompts, in_front
 from tfxformer.data.targets.labels import cosine_targets
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of

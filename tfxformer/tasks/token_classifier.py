@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.lengths import round_length
 from tfxformer.data.targets.labels import check_labels, encode_word_labels, label_keys, stated_labels
 from tfxformer.data.targets.weights import on_first_pieces, word_weights
 from tfxformer.data.targets.word_labels import entity_scores, piece_targets
 from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead

@@ -10,7 +10,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from tfxformer import json_files, notices
+from tfxformer import json_files
+from tfxformer.arguments import notices
 from tfxformer.files import recover, write_text
 from tfxformer.text.chat import templates as chat
 

@@ -14,8 +14,8 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.files import replacing_folder, write_json, write_text
-from tfxformer.keywords import checked
 from tfxformer.text import files, gguf
 from tfxformer.text.chat import templates as chat
 from tfxformer.text.encoding import Encoding, Run, check_lengths

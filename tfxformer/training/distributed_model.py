@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from tfxformer.arguments.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.keras_files import SavedModel
-from tfxformer.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers.chosen import check_rate_callbacks

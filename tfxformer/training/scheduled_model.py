@@ -7,7 +7,7 @@ import math
 import keras
 from keras import tree
 
-from tfxformer.keywords import checked
+from tfxformer.arguments.keywords import checked
 from tfxformer.training.compiling.losses_and_metrics import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.inputs.array_checks import check_loss

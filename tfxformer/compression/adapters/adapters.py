@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.layer_choice import AdapterKind

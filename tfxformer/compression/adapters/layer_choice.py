@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import keras
 
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.compression.weights.matrices import Kernel, all_kernels
-from tfxformer.keywords import KnownKeywords
 from tfxformer.models.heads import ClassificationHead
 
 Choice = str | tuple[str, ...] | Callable[[keras.layers.Layer], bool]

@@ -8,9 +8,9 @@ from numbers import Integral
 
 import keras
 
+from tfxformer.arguments.plain_values import is_finite_number
 from tfxformer.compression.adapters.layer_choice import AdapterKind, Choice
 from tfxformer.compression.weights.matrices import Kernel, output_layers
-from tfxformer.plain_values import is_finite_number
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import keras
 from keras import ops, tree
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.compression.distillation.checks import check_losses, check_models
 from tfxformer.compression.distillation.losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.distillation.taps import OUTPUT, Taps, token_mask
 from tfxformer.compression.distillation.teacher import TeacherAnswers, batch_of, has_answers
-from tfxformer.keywords import checked
 from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import AUTO, ScheduledModel
 from tfxformer.training.step.loss_terms import Objective, compiled_objectives

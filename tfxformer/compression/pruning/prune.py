@@ -8,7 +8,7 @@ from numbers import Integral
 import keras
 import tensorflow as tf
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.sparsity import count_zeros

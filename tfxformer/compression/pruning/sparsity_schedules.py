@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from tfxformer import notices
-from tfxformer.plain_values import is_finite_number
+from tfxformer.arguments import notices
+from tfxformer.arguments.plain_values import is_finite_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self

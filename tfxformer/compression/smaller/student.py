@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.compression.distillation.losses import even_layers
 from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
-from tfxformer.keywords import checked
 
 
 @checked

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.data.targets.packing import Documents, join
 from tfxformer.text import Tokenizer
 from tfxformer.text.inputs import as_list, as_texts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.text.inputs import is_missing
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.data.targets.word_labels import first_pieces
 from tfxformer.text import Tokenizer
 

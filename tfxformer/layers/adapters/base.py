@@ -8,7 +8,7 @@ import contextvars
 import keras
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 
 _seed = contextvars.ContextVar("adapter_seed", default=None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.attention.masks import cached_visibility, hidden_bias, keras_mask, own_bias
 from tfxformer.layers.attention.rotary import rotate

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 
 SCORE_KINDS = ("alibi", "relative")
 

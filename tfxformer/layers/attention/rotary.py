@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 
 ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 

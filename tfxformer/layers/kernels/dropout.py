@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels import random_bits
 

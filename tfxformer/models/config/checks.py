@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tfxformer.keywords import nearest
-from tfxformer.plain_values import is_finite_number, is_whole_number
+from tfxformer.arguments.keywords import nearest
+from tfxformer.arguments.plain_values import is_finite_number, is_whole_number
 
 
 def require(condition: bool, message: str) -> None:

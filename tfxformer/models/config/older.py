@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfxformer.keywords import nearest
+from tfxformer.arguments.keywords import nearest
 
 # Older switch -> its part of a stack and its name there.
 _SWITCHES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.attention.positions import POSITION_MODES
 from tfxformer.models.config.checks import (
     check_choice,

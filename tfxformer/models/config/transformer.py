@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from tfxformer.keywords import KnownKeywords, refuse_unknown
+from tfxformer.arguments.keywords import KnownKeywords, refuse_unknown
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.models.config.checks import (
     check_kinds,

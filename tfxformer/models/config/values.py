@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.layers.attention.attention import QUERY_KEY_NORMS
 from tfxformer.layers.attention.position_scores import Scores

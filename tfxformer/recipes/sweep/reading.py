@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from tfxformer import samples
-from tfxformer.keywords import nearest
+from tfxformer.arguments.keywords import nearest
 from tfxformer.recipes.sweep.recipe import AXES, MOST_POINTS, Choose, Point, Recipe, broken_rule
 
 MOST_BYTES = 1 << 20

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfxformer import generation
+from tfxformer.arguments.keywords import checked
 from tfxformer.checkpoints.generation_settings import (
     GENERATION_FILE,
     older_generation_config,
@@ -15,7 +16,6 @@ from tfxformer.files import replacing_folder, write_json
 from tfxformer.generation import Beams, Sampler
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
 from tfxformer.generation.samplers import read_sampler
-from tfxformer.keywords import checked
 from tfxformer.tasks.base import generating
 
 DEFAULT_TEXT, DEFAULT_ANSWER = 128, 256  # new tokens, where neither caller nor checkpoint says how many

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, read_examples, to_batch
@@ -16,7 +17,6 @@ from tfxformer.data.targets.labels import check_read_labels
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.files import replacing_folder
 from tfxformer.keras_files import refuse_legacy
-from tfxformer.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.checkpoints.files.gguf import GGUFFile, is_gguf
 from tfxformer.text import Tokenizer
 from tfxformer.text.files import lowercased

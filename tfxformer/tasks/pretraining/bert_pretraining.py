@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.gathering import gather_positions

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.files import replacing_folder
-from tfxformer.keywords import checked
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models import Encoder
 from tfxformer.models.gathering import scatter_positions

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from tfxformer.keywords import refuse_unknown
+from tfxformer.arguments.keywords import refuse_unknown
 from tfxformer.text.inputs import check_unicode
 
 # For models that learned turns without any role, as DialoGPT did (Zhang et al. 2019, arXiv:1911.00536): every message

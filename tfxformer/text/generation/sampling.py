@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.plain_values import is_finite_number
+from tfxformer.arguments.plain_values import is_finite_number
 from tfxformer.ranking import keep_best
 
 LEAST = np.float32(1e-9)  # of a sum of probabilities: the best token is always kept

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.text.generation.sampling import that_count
 from tfxformer.text.generation.token_rules import TokenRules
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import keras
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.resume.state import State, value_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 import numpy as np
 
+from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.extras import needs
-from tfxformer.keywords import KnownKeywords
 from tfxformer.training.callbacks.gradient_norms import GradientNorms, weight_norms
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import value_of

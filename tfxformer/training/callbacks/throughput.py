@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.training.callbacks.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
 from tfxformer.training.step.hooks import on_batches
 from tfxformer.training.step.replica_step import batch_size

@@ -9,7 +9,7 @@ from numbers import Real
 import keras
 from keras import tree
 
-from tfxformer.keywords import keywords_of, refuse_unknown
+from tfxformer.arguments.keywords import keywords_of, refuse_unknown
 from tfxformer.training.optimizers.optimizers import OPTIMIZERS, AdamW, updating_optimizer
 from tfxformer.training.optimizers.schedules import WarmupLinear
 from tfxformer.training.optimizers.variable_rules import WAY_OUT

@@ -7,8 +7,8 @@ import math
 import keras
 from keras import ops
 
-from tfxformer.keywords import keywords_of, refuse_unknown
-from tfxformer.plain_values import is_finite_number
+from tfxformer.arguments.keywords import keywords_of, refuse_unknown
+from tfxformer.arguments.plain_values import is_finite_number
 
 
 def _count(name, value, total_steps):

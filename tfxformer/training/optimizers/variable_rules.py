@@ -7,7 +7,7 @@ import re
 import keras
 from keras import ops
 
-from tfxformer.keywords import KnownKeywords
+from tfxformer.arguments.keywords import KnownKeywords
 
 # Leaf names of variables that keep their scale: biases, and the gains and shifts of norms.
 NO_DECAY = ("bias", "beta", "gamma", "scale")

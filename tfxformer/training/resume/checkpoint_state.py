@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfxformer import __version__, notices
+from tfxformer import __version__
+from tfxformer.arguments import notices
 from tfxformer.training.devices.workers import local_rows, of_all_replicas, optimizer_config, plain_path
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import keras
 
-from tfxformer import notices
+from tfxformer.arguments import notices
 from tfxformer.files import remove_leftovers
 from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
 from tfxformer.training.resume.checkpoint_files import (

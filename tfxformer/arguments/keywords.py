@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, overload
 
-from tfxformer.other_names import INPUT_NAMES, OUR_WORDS
+from tfxformer.arguments.other_names import INPUT_NAMES, OUR_WORDS
 
 # What a functional keras.Model reads of its keywords beside inputs and outputs, and what any other reads.
 FUNCTIONAL = ("name", "trainable")

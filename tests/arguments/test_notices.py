@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from tfxformer import tasks
-from tfxformer.notices import TfxformerWarning
+from tfxformer.arguments.notices import TfxformerWarning
 from tfxformer.text import Tokenizer
 
 
