@@ -177,5 +177,5 @@ def test_all_padding_is_finite_in_half_precision():
 
 
 def test_unknown_norm_placement():
-    with pytest.raises(ValueError, match="Unknown norm position 'sandwich'; known: post, pre"):
-        make("sandwich")
+    with pytest.raises(ValueError, match="Unknown norm placement 'middle'; known: post, pre"):
+        make("middle")

@@ -108,7 +108,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
     Args:
         module: the module of its layer.
         leaf: the variable's last name, a key of `LEAVES`.
-        stack: StackConfig of the stack that the layer is part of.
+        stack: StackConfig of the stack that the layer is part of; None where the module is no part of a fused one.
         aliases: other names of whole tensors -> the name they stand for.
     """
     names = [f"{name}.{end}" for name in module.names for end in LEAVES[leaf]]

@@ -30,7 +30,7 @@ class ModuleNames:
         self.model = model
         self.task = getattr(model, "head_name", "") or getattr(model, "task_name", None)
         if not isinstance(backbone, Backbone):
-            self._family, self._modules = None, None
+            self._config = self._family = self._modules = None
             return
         self._config = backbone.config
         self._family = family_of(self._config.family)
@@ -91,8 +91,8 @@ class ModuleNames:
         return stack
 
     def stack_of(self, path: str):
-        """The `StackConfig` that a variable is part of."""
-        return stack_of(path, self._config)
+        """The `StackConfig` that a variable is part of; None of a model without a family."""
+        return None if self._config is None else stack_of(path, self._config)
 
     # ---- layers that are trained whole ------------------------------------------------------------------------
 

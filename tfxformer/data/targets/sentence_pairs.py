@@ -79,14 +79,14 @@ def sentence_pairs(
     return _rows(rows, sequence_length, cls_id, sep_id, padding_id)
 
 
-def _gathered(document, begin: int, room: int, generator) -> tuple[list[Segment], int]:
-    """Sentences from `begin` on that fill a row, and how many tokens the row is to have."""
+def _gathered(document, begin: int, room: int, generator, least: int = 1) -> tuple[list[Segment], int]:
+    """Sentences from `begin` on that fill a row, `least` of them at least, and how many tokens the row is to have."""
     target = int(generator.integers(2, room + 1)) if generator.random() < _SHORT_SHARE else room
     chunk, size = [], 0
     for sentence in document[begin:]:
         chunk.append(sentence)
         size += len(sentence)
-        if size >= target:
+        if size >= target and len(chunk) >= least:
             break
     return chunk, target
 
@@ -121,7 +121,7 @@ def _elsewhere(documents, index: int, room: int, generator) -> Segment:
 def _order_pairs(documents, index: int, room: int, generator):
     document, begin = documents[index], 0
     while begin < len(document):
-        chunk, _ = _gathered(document, begin, room, generator)
+        chunk, _ = _gathered(document, begin, room, generator, least=2)
         begin += len(chunk)
         if len(chunk) > 1:
             border = int(generator.integers(1, len(chunk)))
