@@ -25,7 +25,7 @@ pytestmark = [
 ]
 SCRIPT = """
 import json, pathlib, sys
-from tfxformer.data import beam, preparing
+from tfxformer.data.records import beam, preparing
 from tfxformer.text import Tokenizer
 
 tokenizer = Tokenizer.from_pretrained(sys.argv[1])

@@ -1,6 +1,6 @@
 """The pipeline of `preparing` as an Apache Beam job: on Dataflow, Flink or Spark, the same bytes as on one machine.
 
-    from tfxformer.data import beam
+    from tfxformer.data.records import beam
     beam.prepare_records("gs://bucket/*.txt", "gs://bucket/train", tokenizer, options=["--runner=DataflowRunner"])
 
 Groups of documents are tokenized and packed anywhere, in any order; the numbers of their rows, summed up, tell where
