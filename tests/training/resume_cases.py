@@ -191,12 +191,13 @@ def differences_of_two_replicas(strategy, folder):
             if self.seen == 9:
                 raise Interruption
 
-    options = case(accumulation=4, data="shuffled")
+    options, interrupted = case(accumulation=4, data="shuffled"), False
     try:
         fit(options, Path(folder) / "run", False, strategy.scope, [Interrupt()])
-        return ["it was not interrupted"]
     except Interruption:
-        pass
+        interrupted = True
+    if not interrupted:
+        return ["it was not interrupted"]
     resumed, whole = (fit(options, Path(folder) / name, False, strategy.scope) for name in ("run", "whole"))
     return [name for name, value in whole.items() if not np.array_equal(value, resumed[name])]
 
