@@ -137,10 +137,11 @@ class _Sweep(keras.callbacks.Callback):
 
     def _diverged(self) -> bool:
         """Whether the mean of a few steps is three times as far above its lowest as the first steps were."""
-        reach = max(3, self.steps // 20)
-        mean, highest = float(np.mean(self.losses[-reach:])), max(self.losses[:reach])
+        reach, first = max(3, self.steps // 20), max(8, self.steps // 10)
+        mean, highest = float(np.mean(self.losses[-reach:])), max(self.losses[:first])
         self._lowest = min(self._lowest, mean)
-        return mean - self._lowest > 3 * max(highest - self._lowest, 0.1 * abs(highest))
+        # Before the first steps are seen, it is unknown how far batches differ: three easy ones may come first.
+        return len(self.losses) > first and mean - self._lowest > 3 * max(highest - self._lowest, 0.1 * abs(highest))
 
 
 def _smooth(losses) -> np.ndarray:
