@@ -50,6 +50,11 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: files.setdefault(item.path, len(files)))
 
 
+def pytest_collection_finish(session):
+    """What importing Keras and TensorFlow has made is off the collector's list for the first file too."""
+    _freeze()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Between two files, what the first left is collected, and what lives on is taken off the collector's list.
@@ -59,8 +64,12 @@ def pytest_runtest_protocol(item, nextitem):
     """
     yield
     if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+        _freeze()
+
+
+def _freeze():
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -77,12 +77,13 @@ def backbone(family="bert", seed=0, dtype=None, gradient_checkpointing=False, **
     return perturb(model, seed)
 
 
-def checkpoint(folder, words, num_layers=2, max_positions=32):
+def checkpoint(folder, words, num_layers=2, max_positions=32, dropout=0.1):
     """A BERT checkpoint folder, 32 wide, whose tokens are the special ones and whole words; returns the folder."""
     folder = Path(folder)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in [*SPECIAL, *words]), encoding="utf-8")
     # 4 heads: with 2, libtpu takes hours over a batch that is far too large.
-    stack = StackConfig(num_layers, 32, 4, 64, max_positions=max_positions)
+    rates = {"dropout": dropout, "attention_dropout": dropout}
+    stack = StackConfig(num_layers, 32, 4, 64, max_positions=max_positions, **rates)
     made = TransformerConfig(
         family="bert",
         vocabulary_size=len(SPECIAL) + len(words),

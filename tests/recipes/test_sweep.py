@@ -23,11 +23,11 @@ RECIPE = {
     "data": "films",
     "sequence_length": 8,
     "validation": 0.25,
-    "batch_size": 8,
-    "latency_rounds": 3,
+    "batch_size": 12,
+    "latency_rounds": 2,
     "sweep": [
         {
-            "tune": [{"epochs": 2, "learning_rate": 1e-2}],
+            "tune": [{"epochs": 1, "learning_rate": 1e-2}],
             "vocabulary": ["trimmed"],
             "structure": [{"layers": 1, "heads": 2, "neurons": 32}],
             "distil": [{"epochs": 1, "learning_rate": 5e-3, "hidden_states": True}],
@@ -40,7 +40,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def open_model(tmp_path_factory):
-    folder = tiny.checkpoint(tmp_path_factory.mktemp("tiny"), WORDS, max_positions=16)
+    folder = tiny.checkpoint(tmp_path_factory.mktemp("tiny"), WORDS, max_positions=16, dropout=0.0)
     return lambda: tasks.TextClassifier.from_pretrained(folder, labels=["neg", "pos"], sequence_length=8)
 
 
