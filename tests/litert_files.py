@@ -9,7 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "export"))
 
-from export_cases import WORDS, backbone, perturb, vocabulary
+from export_cases import TEXTS, WORDS, backbone, perturb, vocabulary
 from language_cases import causal_lm, chat_tokenizer
 
 from tfxformer import export, tasks
@@ -27,18 +27,21 @@ def _folder() -> tempfile.TemporaryDirectory:
 
 @functools.cache
 def task() -> tasks.TextClassifier:
-    """A text classifier with random values in every variable."""
+    """A text classifier of one block with random values in every variable."""
     path = Path(_folder().name, "vocab.txt")
     path.write_text("\n".join(vocabulary()), encoding="utf-8")
     tokenizer = Tokenizer.from_vocabulary(path, lowercase=True)
-    return perturb(tasks.TextClassifier(backbone(), ["negative", "neutral", "positive"], tokenizer=tokenizer))
+    labels = ["negative", "neutral", "positive"]
+    return perturb(tasks.TextClassifier(backbone(encoder__num_layers=1), labels, tokenizer=tokenizer))
 
 
 @functools.cache
-def exported(quantization: str, *lengths: int):
-    """(path, report) of the file of `task()` with a signature a length."""
-    path = Path(_folder().name, f"{quantization}-{'-'.join(map(str, lengths))}.tflite")
+def exported(quantization: str, *lengths: int, calibration: str | None = None):
+    """(path, report) of the file of `task()` with a signature a length; int8 is calibrated on `TEXTS`."""
+    path = Path(_folder().name, f"{quantization}-{calibration}-{'-'.join(map(str, lengths))}.tflite")
     how = {"sequence_lengths": lengths} if len(lengths) > 1 else {"sequence_length": lengths[0]}
+    how |= {"representative": TEXTS} if quantization == "int8" else {}
+    how |= {"calibration": calibration} if calibration else {}
     return path, export.export_litert(task(), path, quantization, **how)
 
 
@@ -49,7 +52,7 @@ def classifier(quantization: str) -> Path:
 
 @functools.cache
 def other(signature: str):
-    """(task, path, report) of another task by its signature, for 24 and 48 tokens, in float32."""
+    """(task, path, report) of another task by its signature, for 48 tokens, in float32."""
     make = {
         "embed": lambda *model: tasks.TextEmbedder(*model, tokenizer=task().tokenizer),
         "tag": lambda *model: tasks.TokenClassifier(*model, ["O", "B-X", "I-X"], tokenizer=task().tokenizer),
@@ -58,7 +61,7 @@ def other(signature: str):
     }[signature]
     made, path = perturb(make(backbone(encoder__num_layers=1))), Path(_folder().name, f"{signature}.tflite")
     made.sequence_length = 48
-    return made, path, export.export_litert(made, path, "float32", sequence_lengths=(24, 48))
+    return made, path, export.export_litert(made, path, "float32")
 
 
 @functools.cache

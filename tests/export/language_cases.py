@@ -63,9 +63,22 @@ def greedy(model, prompt, count):
     """The most likely continuation by Keras without a cache: list of ids."""
     ids = list(prompt)
     for _ in range(count):
-        batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
-        ids.append(int(np.asarray(model(batch))[0, -1].argmax()))
+        ids.append(_likeliest(model, ids)[-1])
     return ids[len(prompt) :]
+
+
+def confirmed(model, prompt, ids):
+    """What Keras, without a cache and in one call, finds most likely at the place of each of `ids` behind a prompt.
+
+    They are `ids` themselves where those are its greedy continuation: the first follows from the prompt, the second
+    from the prompt and the first, and so on.
+    """
+    return _likeliest(model, [*prompt, *ids])[len(prompt) - 1 : -1]
+
+
+def _likeliest(model, ids):
+    batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
+    return np.asarray(model(batch))[0].argmax(axis=-1).tolist()
 
 
 def chat_tokenizer():

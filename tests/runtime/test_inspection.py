@@ -21,11 +21,11 @@ def test_inspection(classifier):
     assert "tokenizer.json" in found.files
     assert not found.mediapipe
     assert found.bytes_by_type["int8"] > found.bytes_by_type["float32"]
-    # Two blocks of q, k, v, output, expand, output; pooler and classifier; two signatures.
-    assert found.operators["FULLY_CONNECTED"] == 2 * (2 * 6 + 2)
+    # A block of q, k, v, output, expand, output; pooler and classifier; two signatures.
+    assert found.operators["FULLY_CONNECTED"] == 2 * (6 + 2)
     assert all(1 <= count <= 3 for count in found.partitions.values())
     assert json.loads(json.dumps(found.to_dict()))["partitions"] == found.partitions
-    for text in ("classify_16", "token_ids int32 [1, 16]", "dynamic_int8", "GELU 4"):
+    for text in ("classify_16", "token_ids int32 [1, 16]", "dynamic_int8", "GELU 2"):
         assert text in str(found)
 
 

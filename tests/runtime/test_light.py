@@ -32,7 +32,7 @@ def test_the_base_install_runs_and_reads_files():
     text = "good film"
     wanted = keras_probabilities(litert_files.task(), [text], litert_files.LENGTH)
     np.testing.assert_allclose(found["probabilities"], wanted, atol=0.03)  # int8
-    assert found["operators"]["FULLY_CONNECTED"] == 14  # of two blocks, pooler and classifier
+    assert found["operators"]["FULLY_CONNECTED"] == 8  # of a block, pooler and classifier
     model = litert_files.language_model()
     ids = greedy(model, model.tokenizer.ids([text])[0], 8)
     assert model.tokenizer.eos_id not in ids

@@ -134,6 +134,9 @@ def export_litert(
 def _export(model, path, mode, prepare, accuracy_gate, progress) -> ExportReport:
     """Converts, verifies and writes what was checked."""
     start, scores = time.perf_counter(), ()
+    if accuracy_gate is not None:  # first: a score that there is not is told before the long work
+        progress(f"scoring Keras on {len(accuracy_gate.texts)} texts")
+        scores = (accuracy_gate.keras_score(model),)
     with plan.float32_layers(model), merged_adapters(model):
         job = prepare()
         mode = job.mode or mode
@@ -144,8 +147,8 @@ def _export(model, path, mode, prepare, accuracy_gate, progress) -> ExportReport
     content, reason = finish(model, converted.content, job, mode)
     verify.check_unchanged(content, converted.content, job.plans)
     if accuracy_gate is not None:
-        progress(f"scoring it and Keras on {len(accuracy_gate.texts)} texts")
-        scores = accuracy_gate.check(model, content, mode)
+        progress(f"scoring the file on {len(accuracy_gate.texts)} texts")
+        scores += (accuracy_gate.check(model, content, mode, *scores),)
     progress(f"writing {path}")
     write_bytes(path, content)
     return make_report(path, content, mode, measured, reason, time.perf_counter() - start, *scores)

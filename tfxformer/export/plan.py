@@ -35,6 +35,7 @@ CAUSAL_LM = "causal-lm"  # its signatures are those of `export.decoder`
 PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
 DEFAULT_LENGTH = 128
 
+TOGETHER = 16  # rows that a task reads in one call
 MOST_ROWS = 32  # of the representative data; each layer's sensitivity is measured on all of them
 
 # Of several lengths, with the things real texts have: the default texts a file is verified on.
@@ -62,6 +63,7 @@ class Plan:
         samples: batches of one, the inputs it is checked on.
         reference: one batch -> {output name: array}, what Keras says.
         per_token: bool, whether padded positions of the outputs mean nothing.
+        together: int, how many samples one call of Keras may read.
     """
 
     signature: Signature
@@ -69,6 +71,7 @@ class Plan:
     samples: list[dict]
     reference: Callable[[dict], dict]
     per_token: bool = False
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,8 @@ def _task_plan(task, mode: Mode, length: int, several: bool, samples) -> Plan:
 
     inputs = dict.fromkeys(names, ((1, length), "int32"))
     signature = Signature(_name(base, length, several), inputs, function)
-    return Plan(signature, length, _task_samples(task, length, samples), reference, per_token)
+    together = 1 if per_token else TOGETHER  # a token's logits may be as many as the vocabulary
+    return Plan(signature, length, _task_samples(task, length, samples), reference, per_token, together)
 
 
 def _task_samples(task, length: int, samples) -> list[dict]:
@@ -233,8 +237,15 @@ def with_outliers_apart(model, mode: Mode, length: int | None, data) -> Mode:
     """The mode with the outlier channels that representative data, run in Keras, asks to be computed apart."""
     if not has_backbone(model) or _has_twins(model):
         return mode
-    rows = _rows_as_called(model, encode_batches(model, length, data))
+    rows = encode_batches(model, length, data)
+    rows = _rows_as_called(model, in_groups(rows, TOGETHER) if is_task(model) else rows)
     return replace(mode, graph_form=observing.with_outliers_apart(model, rows, mode.graph_form))
+
+
+def in_groups(rows: list[dict], size: int) -> list[dict]:
+    """Batches of one as batches of up to `size`, in their order: Keras reads them in fewer calls."""
+    groups = (rows[start : start + size] for start in range(0, len(rows), size))
+    return [{name: np.concatenate([row[name] for row in group]) for name in group[0]} for group in groups]
 
 
 def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfxformer.export.convert import Converted
 from tfxformer.export.errors import ExportError
-from tfxformer.export.plan import Plan
+from tfxformer.export.plan import Plan, in_groups
 from tfxformer.export.quantization.quantize import Mode
 from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.quiet import quiet
@@ -125,8 +126,8 @@ def check_outputs(plan: Plan, runner, mode: Mode) -> float:
     if not plan.samples:
         raise ValueError("There is no sample to verify the file on: pass at least one text in samples=.")
     name, difference, size = plan.signature.name, {}, {}
-    for batch in plan.samples:
-        outputs, reference = runner(**batch), plan.reference(batch)
+    for batch, reference in zip(plan.samples, _references(plan), strict=True):
+        outputs = runner(**batch)
         valid = batch["padding_mask"][0].astype(bool) if plan.per_token else slice(None)
         for key, wanted in reference.items():
             wanted = np.asarray(wanted, np.float64)
@@ -138,6 +139,14 @@ def check_outputs(plan: Plan, runner, mode: Mode) -> float:
             size[key] = size.get(key, 0.0) + float(np.square(wanted).sum())
     worst = max(difference, key=lambda key: relative(difference[key], size[key]))
     return check_error(name, worst, difference[worst], size[worst], len(plan.samples), mode)
+
+
+def _references(plan: Plan) -> Iterator[dict]:
+    """What Keras says of each sample."""
+    for group in in_groups(plan.samples, plan.together):
+        found = plan.reference(group)
+        count = len(next(iter(group.values())))
+        yield from [found] if count == 1 else ({name: x[i : i + 1] for name, x in found.items()} for i in range(count))
 
 
 def check_error(name: str, key: str, difference: float, size: float, samples: int, mode: Mode) -> float:

