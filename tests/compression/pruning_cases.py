@@ -2,7 +2,9 @@
 
 import numpy as np
 
-STEPS = 24  # 3 epochs of 8 batches of 8 rows
+from tfxformer.compression import PolynomialDecay
+
+SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)  # of the 24 updates of `fit`
 _rng = np.random.default_rng(7)
 TOKENS = _rng.integers(0, 50, (64, 6)).astype("int32")
 LABELS = _rng.integers(0, 3, 64).astype("int32")
@@ -37,11 +39,16 @@ def small_dense(dtype=None, constraint=None):
 
 
 def compiled(model, optimizer=None, **options):
-    """The model with a loss, and AdamW where no optimizer is given."""
+    """The model with a loss, and `descent()` where no optimizer is given."""
+    model.compile(optimizer or descent(), "sparse_categorical_crossentropy", **options)
+    return model
+
+
+def descent(**options):
+    """An optimizer with a state, whose graph is a third of AdamW's: tracing it is most of what a small `fit` costs."""
     import keras
 
-    model.compile(optimizer or keras.optimizers.AdamW(0.01), "sparse_categorical_crossentropy", **options)
-    return model
+    return keras.optimizers.SGD(0.1, momentum=0.9, **options)
 
 
 def fit(model, *callbacks, epochs=3, **options):
@@ -79,6 +86,11 @@ def polynomial(step, initial, final, begin, end, power=3, frequency=100):
         return np.float32(0)
     progress = np.float32(np.clip(np.float32(step - begin) / np.float32(end - begin), 0, 1))
     return np.float32(initial - final) * np.power(np.float32(1) - progress, np.float32(power)) + np.float32(final)
+
+
+def expected_zeros(update, size):
+    """Of a kernel of so many weights, after an update under `SCHEDULE`."""
+    return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
 
 
 def zeros_at(sparsity, size):
@@ -127,7 +139,7 @@ def mirrored_case(strategy, base=None, accumulate=None, jit_compile=False, metho
     """Stock `fit` under two replicas."""
     import keras
 
-    from tfxformer.compression import PolynomialDecay, Prune
+    from tfxformer.compression import Prune
 
     with strategy.scope():
         model = small_transformer("mixed_bfloat16", base=base)

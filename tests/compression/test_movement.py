@@ -7,27 +7,23 @@ import numpy as np
 import pytest
 import replicas
 from pruning_cases import (
+    SCHEDULE,
     TOKENS,
     assert_nothing_left,
     compiled,
+    descent,
     distributed_case,
+    expected_zeros,
     fit,
     kernels,
     largest,
-    polynomial,
     small_dense,
     watcher,
     zeros_at,
 )
 
 from tfxformer import training
-from tfxformer.compression import ConstantSparsity, Distiller, LogitsLoss, PolynomialDecay, Prune
-
-SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
-
-
-def expected_zeros(update, size):
-    return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
+from tfxformer.compression import ConstantSparsity, Distiller, LogitsLoss, Prune
 
 
 @pytest.mark.parametrize(
@@ -91,7 +87,7 @@ def test_scores_and_masks_computed_by_hand(block, options):
     ],
 )
 def test_zeros_are_exact_after_every_update(dtype, optimizer, epochs):
-    model, watch = compiled(small_dense(dtype), keras.optimizers.AdamW(0.01, **optimizer)), watcher(expected_zeros)
+    model, watch = compiled(small_dense(dtype), descent(**optimizer)), watcher(expected_zeros)
     for weight in model.trainable_weights:
         weight.assign(keras.ops.where(weight == 0, 0.01, weight))
     fit(model, watch, Prune(SCHEDULE, method="movement"), epochs=epochs)
@@ -160,7 +156,7 @@ def test_what_distillation_teaches_moves_the_student():
     for model in (teacher, student):
         model.get_layer("head").activation = keras.activations.linear
     distiller = Distiller(student, teacher, [LogitsLoss(temperature=2.0)])
-    distiller.compile(keras.optimizers.AdamW(0.01))
+    distiller.compile(descent())
     watch = watcher(expected_zeros, of=student)
     prune = Prune(SCHEDULE, method="movement")
     distiller.fit(TOKENS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, prune])

@@ -13,6 +13,7 @@ from pruning_cases import (
     clustering_cases,
     clustering_mirrored_case,
     compiled,
+    descent,
     fit,
     kernels,
     small_dense,
@@ -36,7 +37,7 @@ from tfxformer.compression import Cluster, ConstantSparsity, Distiller, LogitsLo
     ],
 )
 def test_few_values_after_every_update(make, dtype, optimizer, options):
-    model = compiled(make(dtype), keras.optimizers.AdamW(0.01, **optimizer), **options)
+    model = compiled(make(dtype), descent(**optimizer), **options)
     before, watch = kernels(model), value_watcher(8)
     history = fit(model, watch, Cluster(8)).history
     assert watch.checked and not watch.off
@@ -170,7 +171,7 @@ def test_a_student_is_clustered_while_it_learns():
     for model in (teacher, student):
         model.get_layer("head").activation = keras.activations.linear
     distiller = Distiller(student, tiny.perturb(teacher), [LogitsLoss()])
-    distiller.compile(keras.optimizers.AdamW(0.01))
+    distiller.compile(descent())
     history = distiller.fit(TOKENS, batch_size=8, epochs=3, verbose=0, callbacks=[Cluster(8)]).history
     assert history["loss"][-1] < history["loss"][0]
     assert all(len(np.unique(values)) <= 8 for values in kernels(student).values())

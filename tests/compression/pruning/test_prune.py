@@ -7,10 +7,13 @@ import pytest
 import replicas
 from pruning_cases import (
     LABELS,
+    SCHEDULE,
     TOKENS,
     assert_nothing_left,
     compiled,
+    descent,
     distributed_case,
+    expected_zeros,
     fit,
     kernels,
     largest,
@@ -24,12 +27,6 @@ from pruning_cases import (
 )
 
 from tfxformer.compression import ConstantSparsity, PolynomialDecay, Prune, sparsity_report
-
-SCHEDULE = PolynomialDecay(0.0, 0.8, begin_step=2, end_step=20, frequency=3)
-
-
-def expected_zeros(update, size):
-    return zeros_at(polynomial(update, 0.0, 0.8, 2, 20, 3, 3), size)
 
 
 def assert_sparsity(model, sparsity):
@@ -64,7 +61,7 @@ def assert_sparsity(model, sparsity):
     ],
 )
 def test_zeros_are_exact_after_every_update(make, dtype, optimizer, options):
-    model = compiled(make(dtype), keras.optimizers.AdamW(0.01, **optimizer), **options)
+    model = compiled(make(dtype), descent(**optimizer), **options)
     if dtype == "bfloat16":  # so coarse that some of the initial weights are zero
         for weight in model.trainable_weights:
             weight.assign(keras.ops.where(weight == 0, 0.01, weight))
@@ -80,7 +77,7 @@ def test_zeros_are_exact_after_every_update(make, dtype, optimizer, options):
 
 @pytest.mark.parametrize("dtype", [None, "mixed_float16"])
 def test_gradient_accumulation_counts_updates_not_batches(dtype):
-    optimizer = keras.optimizers.AdamW(0.01, gradient_accumulation_steps=2)
+    optimizer = descent(gradient_accumulation_steps=2)
     model, watch = compiled(small_dense(dtype), optimizer), watcher(expected_zeros)
     fit(model, watch, Prune(SCHEDULE), epochs=6)
     assert watch.checked == 48 * 2 and not watch.off
