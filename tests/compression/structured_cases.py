@@ -1,5 +1,7 @@
 """What the tests of structured pruning share: models, tasks, and the masked big model, written down here anew."""
 
+import functools
+
 import keras
 import numpy as np
 import tiny
@@ -16,15 +18,25 @@ def model(family="bert", **changes):
     return tiny.backbone(family, **({} if family == "albert" else {f"{kind}__num_layers": 3}), **changes)
 
 
-def copied(model):
-    """The same model again, to be masked."""
-    again = type(model).from_config(model.get_config())
-    again.set_weights(model.get_weights())
-    return again
+@functools.cache
+def shared(family="bert"):
+    """`model(family)`, made once for all tests that leave it as it is."""
+    return model(family)
+
+
+def masked_outputs(model, *masks):
+    """The `outputs` of a model while the rows of `mask_rows` are zeros; it is left as it was."""
+    before = model.get_weights()
+    try:
+        for mask in masks:
+            mask_rows(model, *mask)
+        return outputs(model)
+    finally:
+        model.set_weights(before)
 
 
 def mask_rows(model, half, kept, count):
-    """Sets the output rows of all but some parts of each block to zero: the big model with these parts masked.
+    """Sets the output rows of all but some parts of each block to zero.
 
     Args:
         half: "self_attention" or "feed_forward".
@@ -39,7 +51,6 @@ def mask_rows(model, half, kept, count):
         removed = [part for part in range(count) if part not in kept[int(place.rpartition("_")[2])]]
         rows[removed] = 0.0
         variable.assign(rows.reshape(variable.shape))
-    return model
 
 
 def best(importance, keep):
@@ -56,7 +67,7 @@ def outputs(model, seed=0):
 
 
 def made_task(name, tokenizer):
-    """(a task on a random model, what its `evaluate` takes)."""
+    """(a task on a random model of two layers, what its `evaluate` takes)."""
     words = [text.split() for text in tiny.TEXTS]
     tags = words, [["long" if len(word) > 3 else "short" for word in row] for row in words]
     pairs = list(zip(tiny.TEXTS, reversed(tiny.TEXTS), strict=True))
@@ -66,7 +77,7 @@ def made_task(name, tokenizer):
         "TextEmbedder": (pairs, np.linspace(-1, 1, len(pairs))),
         "MultiTask": {"topics": (tiny.TEXTS, tiny.LABELS), "tags": tags},
     }
-    task, backbone = getattr(tasks, name), model("llama" if name == "CausalLM" else "bert")
+    task, backbone = getattr(tasks, name), tiny.backbone("llama" if name == "CausalLM" else "bert")
     labels = {"TextClassifier": ["negative", "positive"], "TokenClassifier": ["short", "long"]}
     if name == "MultiTask":
         made = task(
