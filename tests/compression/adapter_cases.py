@@ -21,17 +21,16 @@ def language_model(family="llama", tokenizer=None, **arguments):
     return tiny.perturb(tasks.CausalLM(tiny.backbone(family, **arguments), tokenizer=tokenizer))
 
 
-def hub_models():
-    """KerasHub's BERT with a head and its GPT-2, tiny."""
+def hub_model(name):
+    """KerasHub's BERT with a head ("bert") or its GPT-2 ("gpt2"), tiny."""
     import pytest
 
     hub = pytest.importorskip("keras_hub")
     sizes = {"vocabulary_size": 60, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
+    if name == "gpt2":
+        return hub.models.GPT2Backbone(**sizes, dropout=0.0, max_sequence_length=16)
     bert = hub.models.BertBackbone(**sizes, dropout=0.0, max_sequence_length=16)
-    return {
-        "bert": hub.models.BertTextClassifier(bert, num_classes=2, dropout=0.0),
-        "gpt2": hub.models.GPT2Backbone(**sizes, dropout=0.0, max_sequence_length=16),
-    }
+    return hub.models.BertTextClassifier(bert, num_classes=2, dropout=0.0)
 
 
 def everything(layer):

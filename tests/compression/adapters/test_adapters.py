@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def fit(model, epochs=2, optimizer=None, **arguments):
-    x, y = rows(model)
+    x, y = rows(model, 8)
     if optimizer is not None:
         model.compile(optimizer)
     return model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **arguments)
@@ -97,7 +97,7 @@ def test_equals_training_written_by_hand(plain_kernels):
 
 
 def after_one_epoch(batch_size, jit_compile=False, **optimizer):
-    model = classifier()
+    model = classifier(encoder__num_layers=1)
     adapted(model)
     model.compile(keras.optimizers.SGD(0.1, **optimizer), jit_compile=jit_compile)
     x, y = rows(model)
@@ -179,7 +179,7 @@ def test_generation_and_scores_follow_the_switch(tiny_tokenizer):
     adapters = adapted(model, targets=everything)
 
     def results():
-        return model.generate([[5, 6, 7]], max_new_tokens=8, jit_compile=False), model.score(["good film"])[0]
+        return model.generate([[5, 6, 7]], max_new_tokens=4, jit_compile=False), model.score(["good film"])[0]
 
     text, score = results()
     adapters.activate(None)

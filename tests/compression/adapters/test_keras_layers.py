@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from adapter_cases import adapted, hub_models, randomize
+from adapter_cases import adapted, hub_model, randomize
 
 from tfxformer.compression import Adapters, LoRA
 from tfxformer.compression.weights.matrices import all_kernels
@@ -68,7 +68,7 @@ def test_what_such_layers_cannot_do(tmp_path):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_keras_hub(name, tmp_path):
-    model = tiny.perturb(hub_models()[name])
+    model = tiny.perturb(hub_model(name))
     x = {"token_ids": RANDOM.integers(1, 60, (8, 6)).astype("int32"), "padding_mask": np.ones((8, 6), "int32")}
     if name == "bert":
         x["segment_ids"] = np.zeros((8, 6), "int32")

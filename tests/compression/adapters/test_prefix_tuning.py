@@ -14,7 +14,6 @@ from tfxformer.compression import Adapters, PrefixTuning
 
 pytestmark = pytest.mark.usefixtures("eager")
 LENGTH = 3
-FAMILIES = ["gpt2", "llama", "gpt_neox", "opt"]
 
 
 def prefixed(model, seed=1):
@@ -39,9 +38,8 @@ def of_text(model, adapters, ids):
         part.values.assign(np.swapaxes(values[0], 1, 2))  # [1, G, H, T] -> [G, P, H]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("training", [False, True])
-def test_equals_a_text_in_front(family, training):
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+def test_equals_a_text_in_front(family):
     """Keys and values of a text's own tokens: what follows is then as if the text were there."""
     model = language_model(family)
     plain = outputs(model)
@@ -51,7 +49,8 @@ def test_equals_a_text_in_front(family, training):
     adapters = prefixed(model)
     of_text(model, adapters, front)
     inputs = {"token_ids": np.array(ids, "int32"), "padding_mask": np.ones((2, 4), "int32")}
-    np.testing.assert_allclose(model(inputs, training=training), wanted, atol=1e-5)
+    for training in (False, True):
+        np.testing.assert_allclose(model(inputs, training=training), wanted, atol=1e-5)
     adapters.activate(None)
     np.testing.assert_array_equal(outputs(model), plain)
 
@@ -61,8 +60,8 @@ def test_fit_trains_it_alone(plain_kernels):
     before = tiny.weights(model)
     Adapters(model).add("films", PrefixTuning(LENGTH))
     model.compile(keras.optimizers.Adam(0.01))
-    x, _ = rows(model)
-    history = model.fit(x, x["token_ids"], batch_size=8, epochs=3, shuffle=False, verbose=0).history
+    x, _ = rows(model, 8)
+    history = model.fit(x, x["token_ids"], batch_size=8, epochs=2, shuffle=False, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     after = tiny.weights(model)
     moved = {path for path, value in after.items() if path not in before or (value != before[path]).any()}
@@ -78,14 +77,14 @@ def test_generation_on_a_cache(family, plain_kernels):
     wanted = []
     for prompt in ([5, 6, 7], [9]):
         ids = list(prompt)
-        for _ in range(6):
+        for _ in range(4):
             batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
             ids.append(int(np.argmax(model(batch)[0, -1])))
         wanted.append(ids[len(prompt) :])
-    found = generation.generate(model, [[5, 6, 7], [9]], max_new_tokens=6, jit_compile=False)
+    found = generation.generate(model, [[5, 6, 7], [9]], max_new_tokens=4, jit_compile=False)
     assert [list(row) for row in found] == wanted
     drafted = generation.generate(
-        model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False, speculation=generation.PromptLookup()
+        model, [[5, 6, 7]], max_new_tokens=4, jit_compile=False, speculation=generation.PromptLookup()
     )
     assert list(drafted[0]) == wanted[0]
     with pytest.raises(ValueError, match="context is 61"):
