@@ -102,11 +102,12 @@ def tiny_news() -> samples.Split:
 
 def tiny_samples(folder, monkeypatch):
     """Puts tiny models and texts in the place of the samples that the snippets name."""
-    sizes = {"attention__heads": 12, "hidden_size": 48, "feed_forward__size": 800, "max_positions": 64}
+    sizes = {"num_layers": 1, "attention__heads": 12, "hidden_size": 48, "feed_forward__size": 800, "max_positions": 64}
     encoder = tiny.backbone(**{f"encoder__{name}": value for name, value in sizes.items()})
     written = tasks.MaskedLM(encoder, tokenizer=tiny.tokenizer(folder)).save_pretrained(folder / "minilm")
     decoder = tasks.CausalLM(
-        tiny.backbone("llama", vocabulary_size=400, decoder__max_positions=160), tokenizer=chat_tokenizer()
+        tiny.backbone("llama", vocabulary_size=400, decoder__num_layers=1, decoder__max_positions=160),
+        tokenizer=chat_tokenizer(),
     ).save_pretrained(folder / "smollm2")
     stand_ins = {"minilm": lambda: written, "smollm2": lambda: decoder, "bbc_topics": tiny_news}
     for name, stand_in in stand_ins.items():

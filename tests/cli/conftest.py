@@ -16,5 +16,5 @@ def steps():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A BERT checkpoint folder of 2 layers with a vocabulary of a few words."""
-    return tiny_models.checkpoint(tmp_path_factory.mktemp("tiny"), WORDS)
+    """A BERT checkpoint folder of one layer with a vocabulary of a few words."""
+    return tiny_models.checkpoint(tmp_path_factory.mktemp("tiny"), WORDS, num_layers=1, dropout=0.0)

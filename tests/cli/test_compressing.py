@@ -13,7 +13,7 @@ model: {model}
 data: {{train: train.csv, test: test.csv}}
 sequence_length: 8
 validation: 0.25
-latency_rounds: 3
+latency_rounds: 2
 sweep: {{tune: [{{epochs: 1}}], quantize: [dynamic_int8]}}
 choose: {{most_points_lost: 100}}
 """

@@ -114,7 +114,7 @@ def test_prune_leaves_the_zeros_it_promises(tuned, data, tmp_path):
     assert result["sparsity"] == pytest.approx(0.5, abs=1e-3)
     inspected = run_json("inspect", tmp_path / "pruned")
     assert inspected["sparsity"]["kernels"]["sparsity"] == result["sparsity"]
-    assert inspected["config"]["encoder"]["num_layers"] == 2
+    assert inspected["config"]["encoder"]["num_layers"] == 1
 
 
 def test_words_are_tagged(tiny, tmp_path):
@@ -132,7 +132,7 @@ def test_words_are_tagged(tiny, tmp_path):
 def test_results_for_people_are_tables(tuned, tiny):
     shown = run("predict", tuned[0], "the film was [bold]good[/bold]")
     assert "[bold]good[/bold]" in shown.stdout
-    assert "encoder_block_1/feed_forward/expand/kernel" in run("inspect", tuned[0]).stdout
+    assert "encoder_block_0/feed_forward/expand/kernel" in run("inspect", tuned[0]).stdout
     assert len(run_json("predict", tiny, "good")["predictions"][0]["embedding"]) == 32
 
 

@@ -4,6 +4,7 @@ import json
 import zlib
 
 import keras
+import litert_files
 import numpy as np
 import pytest
 import tiny
@@ -39,18 +40,13 @@ def test_sizes_and_times_of_files(tmp_path):
     assert json.loads(json.dumps(costs.to_dict()))["files"][1]["zipped_bytes"] == pruned.zipped_bytes
 
 
-def test_a_task_is_run_on_full_rows_or_on_a_batch_given(tiny_tokenizer, tmp_path):
-    from tfxformer import tasks
-
-    task = tasks.TextClassifier(tiny.backbone(encoder__num_layers=1), ["a", "b"], tokenizer=tiny_tokenizer)
-    export.export_litert(task, tmp_path / "task.tflite", sequence_length=8)
-    export.export_litert(task, tmp_path / "several.tflite", sequence_lengths=(8, 16))
-    batch = {name: array[:, :8] for name, array in tiny.batch(1, 8).items()}
-    for given in (None, batch):
-        (row,) = file_costs({"task": tmp_path / "task.tflite"}, given, rounds=2).rows
+def test_a_task_is_run_on_full_rows_or_on_a_batch_given():
+    for given in (None, tiny.batch(1, litert_files.LENGTH)):
+        (row,) = file_costs({"task": litert_files.classifier("dynamic_int8")}, given, rounds=2).rows
         assert row.median_ms > 0
-    with pytest.raises(ValueError, match=r"several\.tflite has 2 signatures \(classify_\d+, classify_\d+\)"):
-        file_costs({"several": tmp_path / "several.tflite"})
+    several, _ = litert_files.exported("dynamic_int8", 16, 48)
+    with pytest.raises(ValueError, match=r"\.tflite has 2 signatures \(classify_\d+, classify_\d+\)"):
+        file_costs({"several": several})
 
 
 def test_the_table_compares_with_the_first():
