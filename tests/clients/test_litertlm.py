@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from language_cases import causal_lm, chat_tokenizer, greedy
+from language_cases import causal_lm, chat_tokenizer, greedy_rows
 
 from tfxformer import export
 from tfxformer.export import language_model as decoder
@@ -37,11 +37,11 @@ def litertlm(bundle, folder, prompts, messages=()):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def keras_text(model, ids):
-    """Keras' greedy continuation as text, up to the end token."""
-    found = greedy(model, ids, TOKENS)
+def keras_texts(model, prompts):
+    """Keras' greedy continuation of each prompt as text, up to the end token."""
     end = model.tokenizer.eos_id
-    return model.tokenizer.decode([found[: found.index(end)] if end in found else found])[0]
+    rows = greedy_rows(model, prompts, TOKENS)
+    return model.tokenizer.decode([row[: row.index(end)] if end in row else row for row in rows])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -55,10 +55,9 @@ def test_text_equals_greedy_keras(tmp_path, monkeypatch, kind):
     found = litertlm(tmp_path / "m.litertlm", tmp_path, PROMPTS, PROMPTS[1:3])
     ids = model.tokenizer.ids(PROMPTS)
     assert found["ids"] == ids
-    assert found["texts"] == [keras_text(model, prompt) for prompt in ids]
-    for prompt, answer in zip(PROMPTS[1:3], found["answers"], strict=True):
-        text = model.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
-        assert answer == keras_text(model, model.tokenizer.ids([text], special_tokens=False)[0])
+    texts = [model.tokenizer.apply_chat_template([{"role": "user", "content": text}]) for text in PROMPTS[1:3]]
+    chats = model.tokenizer.ids(texts, special_tokens=False)
+    assert [*found["texts"], *found["answers"]] == keras_texts(model, [*ids, *chats])
 
 
 def test_quantized_bundle_gives_the_text_of_our_own_runner(tmp_path):

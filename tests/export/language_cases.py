@@ -61,10 +61,16 @@ def causal_lm(kind="llama", tokenizer=None, seed=0, **changes):
 
 def greedy(model, prompt, count):
     """The most likely continuation by Keras without a cache: list of ids."""
-    ids = list(prompt)
+    return greedy_rows(model, [prompt], count)[0]
+
+
+def greedy_rows(model, prompts, count):
+    """The most likely continuation of each prompt by Keras without a cache, all of them in one batch."""
+    rows = [list(prompt) for prompt in prompts]
     for _ in range(count):
-        ids.append(_likeliest(model, ids)[-1])
-    return ids[len(prompt) :]
+        for row, found in zip(rows, _likeliest(model, rows), strict=True):
+            row.append(int(found[len(row) - 1]))
+    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def confirmed(model, prompt, ids):
@@ -73,12 +79,15 @@ def confirmed(model, prompt, ids):
     They are `ids` themselves where those are its greedy continuation: the first follows from the prompt, the second
     from the prompt and the first, and so on.
     """
-    return _likeliest(model, [*prompt, *ids])[len(prompt) - 1 : -1]
+    return _likeliest(model, [[*prompt, *ids]])[0, len(prompt) - 1 : -1].tolist()
 
 
-def _likeliest(model, ids):
-    batch = {"token_ids": np.array([ids], "int32"), "padding_mask": np.ones((1, len(ids)), "int32")}
-    return np.asarray(model(batch))[0].argmax(axis=-1).tolist()
+def _likeliest(model, rows):
+    """The likeliest next token at each place of each row, which are padded at the right: [rows, longest]."""
+    batch = {name: np.zeros((len(rows), max(map(len, rows))), "int32") for name in ("token_ids", "padding_mask")}
+    for index, row in enumerate(rows):
+        batch["token_ids"][index, : len(row)], batch["padding_mask"][index, : len(row)] = row, 1
+    return np.asarray(model(batch)).argmax(axis=-1)
 
 
 def chat_tokenizer():

@@ -123,7 +123,7 @@ def test_a_column_near_to_a_known_one_is_not_left_out(tmp_path):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return tiny.backbone("bert")
+    return tiny.backbone("bert", encoder__num_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_from_pretrained_names_our_word_before_it_opens_anything(task, said, our
 
 
 def test_our_words_are_named_wherever_transformers_users_bring_theirs():
-    lm = tasks.CausalLM(tiny.backbone("gpt2"))
+    lm = tasks.CausalLM(tiny.backbone("gpt2", decoder__num_layers=1))
     for call, said, ours in (
         (lambda **words: tfxformer.from_pretrained("no-folder", **words), "torch_dtype", "dtype"),
         (lambda **words: generation.generate(lm, [[1]], 2, **words), "top_p", r"sampler=generation.TopP\(0.9\)"),
@@ -204,7 +204,7 @@ def test_optimizer_arguments_beside_a_name_are_used(classifier):
     assert classifier.optimizer.layer_decay == 0.5
 
 
-def test_warmup_beside_a_name_is_a_schedule_of_the_fit(classifier, plain_kernels, tmp_path):
+def test_warmup_beside_a_name_is_a_schedule_of_the_fit(classifier, plain_kernels, tmp_path, eager):
     classifier.compile("adam", learning_rate=2e-3, warmup=0.5, jit_compile=False)
     classifier.fit(tiny.TEXTS, tiny.LABELS, batch_size=12, epochs=2, verbose=0)
     # 24 texts, 12 a batch, 2 epochs: 4 updates. transformers' linear schedule with 2 of them rising, at update 3: 1/2.
@@ -302,7 +302,7 @@ def test_batch_by_transformers_names_is_the_same_batch(encoder, classifier, batc
     np.testing.assert_array_equal(classifier.predict(of_transformers, verbose=0), classifier.predict(batch, verbose=0))
     dataset = tf.data.Dataset.from_tensor_slices((of_transformers, labels)).batch(3)
     assert classifier.evaluate(dataset, verbose=0) == classifier.evaluate(batch, labels, verbose=0)
-    lm = tasks.CausalLM(tiny.backbone("gpt2"))
+    lm = tasks.CausalLM(tiny.backbone("gpt2", decoder__num_layers=1))
     ours = {name: batch[name] for name in ("token_ids", "padding_mask")}
     theirs = {OF_TRANSFORMERS[name]: array for name, array in ours.items()}
     np.testing.assert_array_equal(lm(theirs), lm(ours))
@@ -326,10 +326,10 @@ def test_unknown_or_missing_key_of_a_batch_is_named(encoder, classifier, batch):
     with pytest.raises(ValueError, match="has speaker, which"):
         classifier.predict({**batch, "speaker": labels})
     with pytest.raises(ValueError, match="has segment_ids, which it does not read"):
-        tiny.backbone("gpt2")(batch)
+        tiny.backbone("gpt2", decoder__num_layers=1)(batch)
     with pytest.raises(ValueError, match="'token_ids' twice"):
         encoder({**batch, "input_ids": batch["token_ids"]})
     with pytest.raises(ValueError, match=r"Decoder\.step has padding_mask, which it does not read"):
-        decoder = tiny.backbone("gpt2")
+        decoder = tiny.backbone("gpt2", decoder__num_layers=1)
         inputs = {"token_ids": batch["token_ids"], "cache_positions": np.arange(12), "padding_mask": labels}
         decoder.step(inputs, decoder.new_cache(3, 16))

@@ -206,7 +206,7 @@ def dense_vectors(folder, texts):
     return np.stack(rows) / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def test_dense_modules_prompts_and_default_prompt_name(dense_folder, tmp_path):
+def test_dense_modules_prompts_and_default_prompt_name(dense_folder, tmp_path, eager):
     model = tasks.TextEmbedder.from_pretrained(dense_folder)
     for options, prompt in (
         ({}, "good cat "),

@@ -106,7 +106,10 @@ def test_is_causal_false_is_exported(task, tmp_path, tiny_tokenizer, plain_kerne
     texts = ["good film", "a very good cat sat on the mat"]
     export.export_litert(made, tmp_path / "model.tflite", quantization="float32", sequence_length=16)
     got = export.LiteRTModel(tmp_path / "model.tflite").predict(texts)
-    np.testing.assert_allclose(got, made.predict(texts), atol=1e-5)
+    wanted = np.asarray(made(made.encode(texts)))
+    if task == "classifier":
+        wanted = np.exp(wanted) / np.exp(wanted).sum(-1, keepdims=True)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 # ---- generation_config.json ------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ def folder(tmp_path):
     return make
 
 
-def test_generation_config_json_is_written_as_it_was_read(folder, tmp_path, number_tokenizer):
+def test_generation_config_json_is_written_as_it_was_read(folder, tmp_path, number_tokenizer, eager):
     """Right: the file itself; greedy ids of the plain model, [45, 28, 33, ...], are those of transformers above."""
     stated = {"eos_token_id": [1, 33], "max_new_tokens": 5, "temperature": 0.6, "x": {"y": 1}, "top_p": None}
     model = tasks.CausalLM.from_pretrained(folder(stated), tokenizer=number_tokenizer)
@@ -290,7 +293,7 @@ def test_generation_settings_of_a_wrong_kind_are_refused(stated, message, tmp_pa
         generation_settings.read_generation_config(tmp_path)
 
 
-def test_generation_settings_that_do_not_fit_or_are_not_done(lm):
+def test_generation_settings_that_do_not_fit_or_are_not_done(lm, eager):
     options = {"max_new_tokens": 2, "jit_compile": False}
     with pytest.raises(ValueError, match="bad_words_ids with the id 96; the vocabulary has ids 0 to 95"):
         lm.generate(PROMPTS, generation_config={"bad_words_ids": [[3], [5, 96]]}, **options)
@@ -307,7 +310,7 @@ def test_generation_settings_that_do_not_fit_or_are_not_done(lm):
     assert ids_of(text) == [45, 28]
 
 
-def test_stops_and_penalties_of_the_caller(lm):
+def test_stops_and_penalties_of_the_caller(lm, eager):
     """The caller's stops come on top of the checkpoint's; a penalty of the caller's is in place of its own."""
     options = {"max_new_tokens": 6, "jit_compile": False}
     texts = [
@@ -362,7 +365,7 @@ def test_generation_settings_travel_in_tflite(tflite, lm):
     """Right: what Keras generates, which `test_generation_config_json` compares with transformers."""
     generator = export.LiteRTGenerator(tflite)
     assert generator.generation_config == generation.GenerationConfig.from_dict(SETTINGS["together"])
-    for name in ("together", "eos list", "forced ends", "least length", "decay"):
+    for name in ("together", "forced ends", "least length", "decay"):
         settings = generation.GenerationConfig.from_dict(SETTINGS[name])
         generator.generation_config = settings
         options = {"generation_config": settings, "jit_compile": False}
@@ -389,9 +392,10 @@ def test_generation_settings_travel_in_litertlm(tflite, tmp_path):
     assert re.findall(r"stop_tokens \{\s+token_ids \{\s+ids: (\d+)", said.getvalue()) == ["3", "4", "9"]
 
 
-def test_nan_weights_are_refused(number_tokenizer, tflite, monkeypatch):
+def test_nan_weights_are_refused(number_tokenizer, tflite, monkeypatch, eager):
     """Right: no answer; `generate` gave the first token of the vocabulary, `score` gave nan."""
-    model = tasks.CausalLM(tiny.backbone("llama", vocabulary_size=96), tokenizer=number_tokenizer)
+    backbone = tiny.backbone("llama", vocabulary_size=96, decoder__num_layers=1)
+    model = tasks.CausalLM(backbone, tokenizer=number_tokenizer)
     variable = model.backbone.get_layer("final_norm").gamma
     variable.assign(np.full(variable.shape, np.nan, "float32"))
     drafts = {"speculation": generation.PromptLookup()}
@@ -543,7 +547,7 @@ def test_template_variables(bpe, tmp_path):
         assert ours.apply_chat_template(asked, **given) == expected
 
 
-def test_template_variables_reach_chat(lm, bpe, monkeypatch):
+def test_template_variables_reach_chat(lm, bpe, monkeypatch, eager):
     template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if not enable_thinking %} 9{% endif %}"
     ended = Tokenizer(lm.tokenizer.tokenizer_json(), {"eos_token": "28", "chat_template": template})
     monkeypatch.setattr(lm, "tokenizer", ended)

@@ -34,9 +34,33 @@ def kernels_of_module():
 
 
 @pytest.fixture(scope="module")
-def classifier(tiny_tokenizer, kernels_of_module):
-    """One compiled classifier; tests that need its weights as they were make their own."""
+def compiled(tiny_tokenizer, kernels_of_module):
+    """One compiled classifier."""
     return make(tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def beginning(compiled):
+    """Its weights before any test."""
+    return [weight.numpy() for weight in compiled.weights]
+
+
+@pytest.fixture
+def classifier(compiled, beginning):
+    """The compiled classifier with its first weights, whatever an earlier test has made of them."""
+    put_back(compiled, beginning)
+    return compiled
+
+
+def put_back(model, values):
+    for weight, value in zip(model.weights, values, strict=True):
+        weight.assign(value)
+
+
+@pytest.fixture(scope="module")
+def backbone(kernels_of_module):
+    """The encoder below tasks that nothing trains."""
+    return tiny.backbone(encoder__num_layers=1)
 
 
 def make(tokenizer, **arguments):
@@ -47,6 +71,11 @@ def make(tokenizer, **arguments):
     tiny.perturb(model)
     model.compile(optimizer=keras.optimizers.SGD(0.01), run_eagerly=True)  # cheap; traced where it says so
     return model
+
+
+def assert_alike(values, model):
+    for value, weight in zip(values, model.weights, strict=True):
+        np.testing.assert_allclose(value, weight.numpy(), atol=1e-6, err_msg=weight.path)
 
 
 def updates(model) -> int:
@@ -79,14 +108,14 @@ class Batches(keras.utils.PyDataset):
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 
-def test_dataset_of_texts_keeps_its_batches(tiny_tokenizer):
+def test_dataset_of_texts_keeps_its_batches(classifier, beginning):
     """24 texts in batches of 4 are 6 updates, in their order: as a plain keras.Model on the same arrays."""
-    dataset = tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4)
-    model, plain = make(tiny_tokenizer), make(tiny_tokenizer)
+    dataset, model = tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4), classifier
     assert fitted(model, dataset) == 6
-    keras.Model.fit(plain, plain.encode(tiny.TEXTS), IDS, batch_size=4, shuffle=False, verbose=0)
-    for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    ours = [weight.numpy() for weight in model.weights]
+    put_back(model, beginning)
+    keras.Model.fit(model, model.encode(tiny.TEXTS), IDS, batch_size=4, shuffle=False, verbose=0)
+    assert_alike(ours, model)
     with pytest.raises(ValueError, match=r"batch_size=8 beside a .*whose own size counts"):
         model.fit(dataset, batch_size=8)
     assert fitted(model, dataset.unbatch(), batch_size=8) == 3
@@ -96,24 +125,24 @@ def test_dataset_of_texts_keeps_its_batches(tiny_tokenizer):
 def test_epochs_are_batches_and_no_texts(tiny_tokenizer, eager):
     """`training.Epochs` in a task, as the same batches in a dataset: class weights, taggers' padding, hidden tokens."""
 
-    def losses(make, *batch, **options):
+    def losses(model, *batch, **options):
         dataset, found = tf.data.Dataset.from_tensors(batch).repeat(2), []
+        model.compile(keras.optimizers.SGD(0.01))
         for x in (dataset, training.Epochs(lambda epoch, first: dataset.skip(first), 2)):
-            model = tiny.perturb(make(tiny.backbone(encoder__num_layers=1)))
-            model.compile(keras.optimizers.SGD(0.01))
+            tiny.perturb(model)
             found.append(model.fit(x, verbose=0, **options).history["loss"])
         np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
-    batch = tiny.batch(4)
-    losses(lambda backbone: tasks.TextClassifier(backbone, ["a", "b"]), batch, IDS[:4], class_weight={"a": 3.0})
-    losses(lambda backbone: tasks.TokenClassifier(backbone, ["a", "b"]), batch, batch["token_ids"] % 2)
-    hidden = tasks.MaskedLM(tiny.backbone(), tokenizer=tiny_tokenizer).hidden_batch(batch, np.random.default_rng(0))
-    losses(lambda backbone: tasks.MaskedLM(backbone, tokenizer=tiny_tokenizer), *hidden)
+    batch, backbone = tiny.batch(4), tiny.backbone(encoder__num_layers=1)
+    classifier, masked = tasks.TextClassifier(backbone, ["a", "b"]), tasks.MaskedLM(backbone, tokenizer=tiny_tokenizer)
+    losses(classifier, batch, IDS[:4], class_weight={"a": 3.0})
+    losses(tasks.TokenClassifier(backbone, ["a", "b"]), batch, batch["token_ids"] % 2)
+    losses(masked, *masked.hidden_batch(batch, np.random.default_rng(0)))
     with pytest.raises(ValueError, match="y: wanted 0 to 1, ids of the labels"):
-        losses(lambda backbone: tasks.TextClassifier(backbone, ["a", "b"]), batch, IDS[:4] + 6)
+        losses(classifier, batch, IDS[:4] + 6)
 
 
-def test_infinite_generator_of_batches_with_steps(tiny_tokenizer):
+def test_infinite_generator_of_batches_with_steps(classifier, beginning):
     """Two steps, and the weights of keras.Model.fit on the same generator."""
 
     def batches(encode):
@@ -121,12 +150,13 @@ def test_infinite_generator_of_batches_with_steps(tiny_tokenizer):
         while True:
             yield x, IDS[:8]
 
-    model, plain = make(tiny_tokenizer), make(tiny_tokenizer)
-    model.fit(batches(model.encode), steps_per_epoch=2, verbose=0)
-    keras.Model.fit(plain, batches(plain.encode), steps_per_epoch=2, verbose=0)
-    assert updates(model) == updates(plain) == 2
-    for ours, theirs in zip(model.trainable_variables, plain.trainable_variables, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    model = classifier
+    assert fitted(model, batches(model.encode), steps_per_epoch=2) == 2
+    ours, before = [weight.numpy() for weight in model.weights], updates(model)
+    put_back(model, beginning)
+    keras.Model.fit(model, batches(model.encode), steps_per_epoch=2, verbose=0)
+    assert updates(model) - before == 2
+    assert_alike(ours, model)
     found = model.evaluate(batches(model.encode), steps=2, verbose=0)
     np.testing.assert_allclose(found, model.evaluate(tiny.TEXTS[:8], IDS[:8], verbose=0), rtol=1e-5)
     assert model.predict(batches(model.encode), steps=3, verbose=0).shape == (24, 2)
@@ -159,7 +189,8 @@ def test_py_datasets_of_texts_and_of_batches(classifier):
     for dataset in (texts, arrays):
         np.testing.assert_allclose(classifier.evaluate(dataset, verbose=0), wanted, rtol=1e-5)
         assert classifier.predict(dataset, verbose=0).shape == (24, 2)
-        assert fitted(make(classifier.tokenizer), dataset, epochs=2) == 6
+    for dataset in (texts, arrays):
+        assert fitted(classifier, dataset, epochs=2) == 6
 
 
 def test_weights_come_with_streams_and_as_lists(classifier):
@@ -181,42 +212,45 @@ def test_weights_come_with_streams_and_as_lists(classifier):
 # ---- every task -------------------------------------------------------------------------------------------------
 
 
-def every_task(tokenizer):
-    """(name, task, x, y) of each task on texts."""
-    encoder = {"encoder__num_layers": 1}
-    shared = {"tokenizer": tokenizer, "sequence_length": 16}
+@pytest.fixture(scope="module")
+def every_task(tiny_tokenizer, backbone):
+    """(name, task, x, y) of each task on texts, compiled so that nothing trains."""
+    shared = {"tokenizer": tiny_tokenizer, "sequence_length": 16}
     pairs = [(text, text) for text in tiny.TEXTS]
     documents = [["good film", "bad plot", "a cat"], ["the dog sat", "good code", "ada wrote it"]] * 6
-    spans = [(0, 3)] * 24
-    yield "qa", tasks.QuestionAnswering(tiny.backbone(**encoder), **shared), pairs, spans
-    yield "tagger", tasks.TokenClassifier(tiny.backbone(**encoder), ["O", "B"], **shared), SENTENCES, TAGS
-    yield "embedder", tasks.TextEmbedder(tiny.backbone(**encoder), **shared), pairs, [0.5] * 24
-    yield "contrastive", tasks.ContrastiveEmbedder(tiny.backbone(**encoder), **shared), pairs, None
-    yield "masked", tasks.MaskedLM(tiny.backbone(**encoder), **shared), tiny.TEXTS, None
-    yield "permutation", tasks.PermutationLM(tiny.backbone(**encoder), **shared), tiny.TEXTS, None
-    yield "replaced", tasks.ReplacedTokenDetection(tiny.backbone("electra", **encoder), **shared), tiny.TEXTS, None
-    yield "pretraining", tasks.BertPretraining(tiny.backbone(**encoder), **shared), documents, None
-    yield "causal", tasks.CausalLM(tiny.backbone("llama", decoder__num_layers=1), **shared), tiny.TEXTS, None
+    electra, llama = tiny.backbone("electra", encoder__num_layers=1), tiny.backbone("llama", decoder__num_layers=1)
+    found = [
+        ("qa", tasks.QuestionAnswering(backbone, **shared), pairs, [(0, 3)] * 24),
+        ("tagger", tasks.TokenClassifier(backbone, ["O", "B"], **shared), SENTENCES, TAGS),
+        ("embedder", tasks.TextEmbedder(backbone, **shared), pairs, [0.5] * 24),
+        ("contrastive", tasks.ContrastiveEmbedder(backbone, **shared), pairs, None),
+        ("masked", tasks.MaskedLM(backbone, **shared), tiny.TEXTS, None),
+        ("permutation", tasks.PermutationLM(backbone, **shared), tiny.TEXTS, None),
+        ("replaced", tasks.ReplacedTokenDetection(electra, **shared), tiny.TEXTS, None),
+        ("pretraining", tasks.BertPretraining(backbone, **shared), documents, None),
+        ("causal", tasks.CausalLM(llama, **shared), tiny.TEXTS, None),
+    ]
+    for _, model, _, _ in found:
+        tiny.perturb(model)
+        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+    return found
 
 
 def rows_of(x, y, part):
     return (x[part],) if y is None else (x[part], y[part])
 
 
-def test_validation_split_in_every_task(tiny_tokenizer):
+def test_validation_split_in_every_task(every_task):
     """The last examples validate, as Keras has it: the loss of `evaluate` on them, where nothing trains."""
-    for name, model, x, y in every_task(tiny_tokenizer):
-        tiny.perturb(model)
-        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+    for name, model, x, y in every_task:
         history = model.fit(x, y, validation_split=0.5, verbose=0).history
         wanted = model.evaluate(*rows_of(x, y, slice(len(x) // 2, None)), verbose=0, return_dict=True)
         tolerance = 0.1 if name == "replaced" else 1e-4  # its generator draws
         np.testing.assert_allclose(history["val_loss"][0], wanted["loss"], rtol=tolerance, err_msg=name)
 
 
-def test_endless_generators_in_every_task(tiny_tokenizer):
-    for name, model, x, y in every_task(tiny_tokenizer):
-        model.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
+def test_endless_generators_in_every_task(every_task):
+    for name, model, x, y in every_task:
 
         def batches(x=x, y=y):
             while True:
@@ -226,11 +260,10 @@ def test_endless_generators_in_every_task(tiny_tokenizer):
         assert np.isfinite(model.evaluate(batches(), steps=2, verbose=0, return_dict=True)["loss"]), name
 
 
-def test_streams_of_mixtures_and_of_distillers(tiny_tokenizer):
-    encoder = tiny.backbone(encoder__num_layers=1)
-    classifier = tasks.TextClassifier(encoder, ["negative", "positive"], tokenizer=tiny_tokenizer)
-    tagger = tasks.TokenClassifier(encoder, ["O", "B"], tokenizer=tiny_tokenizer)
-    both = tasks.MultiTask({"topics": classifier, "tags": tagger}, sequence_length=16)
+def test_streams_of_mixtures_and_of_distillers(backbone, classifier, tiny_tokenizer):
+    topics = tasks.TextClassifier(backbone, ["negative", "positive"], tokenizer=tiny_tokenizer)
+    tagger = tasks.TokenClassifier(backbone, ["O", "B"], tokenizer=tiny_tokenizer)
+    both = tasks.MultiTask({"topics": topics, "tags": tagger}, sequence_length=16)
     both.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
     lists = {"topics": (tiny.TEXTS, tiny.LABELS), "tags": (SENTENCES, TAGS)}
     streams = {
@@ -249,7 +282,7 @@ def test_streams_of_mixtures_and_of_distillers(tiny_tokenizer):
     last = {name: (x[18:], y[18:]) for name, (x, y) in lists.items()}
     np.testing.assert_allclose(history["val_loss"][0], both.evaluate(last, verbose=0)[0], rtol=1e-4)
 
-    student, teacher = make(tiny_tokenizer), make(tiny_tokenizer)
+    student, teacher = make(tiny_tokenizer), classifier
     distiller = compression.Distiller(student, teacher)
     distiller.compile(optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
     assert fitted(distiller, tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS)).batch(4)) == 6
@@ -297,8 +330,8 @@ def test_labels_as_keras_users_have_them(classifier):
         np.testing.assert_allclose(classifier.evaluate(encoded, labels, verbose=0), wanted, rtol=1e-5)
 
 
-def test_no_labels_are_said(tiny_tokenizer):
-    for name, model, x, y in every_task(tiny_tokenizer):
+def test_no_labels_are_said(every_task):
+    for name, model, x, y in every_task:
         if y is not None:
             with pytest.raises(ValueError, match="learns from labels, and none came"):
                 model.fit(x)
@@ -311,8 +344,8 @@ def test_no_labels_are_said(tiny_tokenizer):
                 model.fit([("a", "b", "c")] * 4)
 
 
-def test_labels_of_words_are_as_many_as_words(tiny_tokenizer):
-    model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), ["O", "B"], tokenizer=tiny_tokenizer)
+def test_labels_of_words_are_as_many_as_words(backbone, tiny_tokenizer):
+    model = tasks.TokenClassifier(backbone, ["O", "B"], tokenizer=tiny_tokenizer)
     for labels in (["O"], ["O"] * 3):
         with pytest.raises(ValueError, match=r"Example 1 has 2 words but . labels"):
             model.fit([["good"], ["bad", "film"]], [["O"], labels])
@@ -414,11 +447,17 @@ def test_ids_outside_of_the_tables_are_refused(name, value, classifier):
     assert updates(classifier) == before
 
 
-@pytest.mark.parametrize("value", [7, -1, 0.5, math.nan])
-def test_label_ids_outside_of_the_labels_are_refused(value, tiny_tokenizer):
-    """As arrays, under XLA too, whose gather would make the weights NaN."""
+@pytest.fixture(scope="module")
+def compiled_by_xla(tiny_tokenizer, kernels_of_module):
     model = make(tiny_tokenizer)
     model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=True)
+    return model
+
+
+@pytest.mark.parametrize("value", [7, -1, 0.5, math.nan])
+def test_label_ids_outside_of_the_labels_are_refused(value, compiled_by_xla):
+    """As arrays, under XLA too, whose gather would make the weights NaN."""
+    model = compiled_by_xla
     labels = np.where(np.arange(24) == 5, value, IDS)
     with pytest.raises(ValueError, match=r"y\[5\] is"):
         model.fit(model.encode(tiny.TEXTS), labels, verbose=0)
@@ -428,8 +467,9 @@ def test_label_ids_outside_of_the_labels_are_refused(value, tiny_tokenizer):
     assert all(np.isfinite(variable.numpy()).all() for variable in model.trainable_variables)
 
 
-def test_scores_and_targets_that_are_not_finite(tiny_tokenizer):
-    scores = make(tiny_tokenizer, problem_type="regression")
+def test_scores_and_targets_that_are_not_finite(backbone, tiny_tokenizer):
+    options = {"tokenizer": tiny_tokenizer, "sequence_length": 16}
+    scores = tasks.TextClassifier(backbone, ["a", "b"], "regression", **options)
     with pytest.raises(ValueError, match=r"y\[3, 0\] is nan, which is not finite"):
         scores.fit(scores.encode(tiny.TEXTS), np.where(np.arange(48).reshape(24, 2) == 6, np.nan, 1.0), verbose=0)
     with pytest.raises(ValueError, match="Target 1 is not a finite number"):
@@ -466,9 +506,9 @@ def test_values_are_named_by_place():
     check_values(np.zeros((0, 3)), limit, "y")
 
 
-def test_nan_weight_is_said(tiny_tokenizer):
+def test_nan_weight_is_said(classifier, tiny_tokenizer):
     """evaluate, predict and generate: never an accuracy of 0.3229, never another text."""
-    model = make(tiny_tokenizer)
+    model = classifier
     kernel = next(v for v in model.trainable_variables if v.path.endswith("kernel"))
     kernel.assign(np.where(np.arange(kernel.shape[1]) == 3, np.nan, kernel.numpy()))
     for call in (
@@ -486,22 +526,20 @@ def test_nan_weight_is_said(tiny_tokenizer):
 # ---- words ------------------------------------------------------------------------------------------------------
 
 
-def test_words_without_pieces_get_the_outside_label(tiny_tokenizer):
+def test_words_without_pieces_get_the_outside_label(backbone, tiny_tokenizer, eager):
     """A zero-width space makes no piece: "O" where there is one, else None; never labels[0]. Said once."""
     words = [["good", "\u200b", "film"]]
     for labels, wanted in ((["B-PER", "O"], "O"), (["NOUN", "VERB"], None)):
-        model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), labels, tokenizer=tiny_tokenizer)
+        model = tasks.TokenClassifier(backbone, labels, tokenizer=tiny_tokenizer)
         with pytest.warns(UserWarning, match="1 of 3 words make no piece") as seen:
             (found,) = model.predict(words, verbose=0)
         assert found[1] == wanted and found[0] in labels and found[2] in labels
         assert len([one for one in seen if "no piece" in str(one.message)]) == 1
 
 
-def test_long_texts_are_read_in_windows(tiny_tokenizer):
+def test_long_texts_are_read_in_windows(backbone, tiny_tokenizer, eager):
     """Every word's label by plain numpy: each window alone through the model, the most context on the poorer side."""
-    model = tiny.perturb(
-        tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), ["B-PER", "B-LOC", "O"], tokenizer=tiny_tokenizer)
-    )
+    model = tiny.perturb(tasks.TokenClassifier(backbone, ["B-PER", "B-LOC", "O"], tokenizer=tiny_tokenizer))
     generator = np.random.default_rng(0)
     words = [tiny.WORDS[i] for i in generator.integers(0, len(tiny.WORDS), 150)]  # a piece each
     (found,) = model.predict([words, ["good", "film"]], verbose=0)[:1]
@@ -517,13 +555,12 @@ def test_long_texts_are_read_in_windows(tiny_tokenizer):
     assert found == [best[place][1] for place in range(150)] and len(set(found)) > 1
 
 
-def test_files_tag_as_the_task_does(tiny_tokenizer):
+def test_files_tag_as_the_task_does(backbone, tiny_tokenizer, eager):
     """LiteRTModel names words by the same code: here on the logits of the Keras task, at the length of its file."""
     from tfxformer.export import LiteRTModel
 
     labels = ["B-PER", "B-LOC", "O"]
-    model = tasks.TokenClassifier(tiny.backbone(encoder__num_layers=1), labels, tokenizer=tiny_tokenizer)
-    tiny.perturb(model)
+    model = tiny.perturb(tasks.TokenClassifier(backbone, labels, tokenizer=tiny_tokenizer))
 
     class File(LiteRTModel):
         sequence_length, _has_segments, task = 64, True, "token-classification"

@@ -47,6 +47,7 @@ def made(backbone, tiny_tokenizer):
     }
     generator = np.random.default_rng(1)
     for task in found.values():
+        task.run_eagerly = True  # `predict` of a task that is not compiled, too
         for layer in task.heads.values():
             for variable in layer.weights:
                 variable.assign(generator.normal(0, 0.3, variable.shape))
@@ -333,7 +334,8 @@ def test_metrics_of_taggers_count_real_words_only(made):
 
 
 def test_metrics_of_language_models_count_real_tokens_only(made, tiny_tokenizer):
-    causal = tasks.CausalLM(tiny.backbone("gpt2"))
+    causal = tasks.CausalLM(tiny.backbone("gpt2", decoder__num_layers=1))
+    causal.run_eagerly = True
     for task, inputs in ((made["masked"], tiny.batch()), (causal, tiny.batch(token_types=1))):
         ids = np.random.default_rng(0).integers(0, 90, inputs["token_ids"].shape)
         ids[:, 1] = -100
@@ -528,6 +530,7 @@ def test_several_tasks_at_once(backbone, tiny_tokenizer):
     """Metrics of MultiTask count the rows of their own task; class_weight is refused, weights of examples count."""
     topics = tasks.TextClassifier(backbone, TWO, tokenizer=tiny_tokenizer)
     tags = tasks.TokenClassifier(backbone, ["O", "P", "Q"], tokenizer=tiny_tokenizer)
+    topics.run_eagerly = tags.run_eagerly = True
     both = tasks.MultiTask({"topics": topics, "tags": tags})
     metrics = {"topics": ["accuracy", keras.metrics.AUC(name="auc")], "tags": ["accuracy"]}
     both.compile("sgd", metrics=metrics, run_eagerly=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from export_cases import keras_probabilities
-from language_cases import greedy
+from language_cases import greedy_rows
 
 from tfxformer import export
 from tfxformer.runtime import interpreters, litert_model
@@ -36,9 +36,8 @@ def in_threads(work, count=THREADS):
 def wanted_texts():
     """Keras' greedy continuations, without a cache, by prompt."""
     model = litert_files.language_model()
-    texts = []
-    for ids in model.tokenizer.ids(PROMPTS):
-        found, end = greedy(model, ids, TOKENS), model.tokenizer.eos_id
+    texts, end = [], model.tokenizer.eos_id
+    for found in greedy_rows(model, model.tokenizer.ids(PROMPTS), TOKENS):
         texts.append(model.tokenizer.decode([found[: found.index(end)] if end in found else found])[0])
     return texts
 

@@ -20,9 +20,11 @@ from roads import ROADS, Killed, States, contents, faults, leftovers
 
 from tfxformer import files
 
-# Of what takes long to write, every so manieth step is tried; of the others, every one.
+# Of what takes long to write, every so manieth step is tried, and the last two, which change the place; of the
+# others, every one.
 SLOW = {
-    "export_litert": 7,
+    "bundle_litertlm": 3,
+    "save(zipped=False)": 4,
     "the result of a recipe": 25,
     "save_pretrained of a discriminator and its generator": 7,
     "save_pretrained of a classifier over an embedder": 5,
@@ -50,6 +52,11 @@ def road(request, states):
     return states(request.param)
 
 
+def tried(name: str, count: int, stride: int = 1) -> list[int]:
+    """The steps of a road that are tried, of so many."""
+    return sorted({*range(1, count + 1, SLOW.get(name, stride)), max(1, count - 1), count})
+
+
 def steps(road: States, place) -> int:
     """How many there are; at each of them a reader finds the old state or the new one."""
     road.begin(place)
@@ -69,7 +76,7 @@ def test_each_state_opens_and_answers_as_its_model(states, name):
 
 def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
     place, seen = tmp_path / "at" / road.road.file, set()
-    for at in range(1, steps(road, place) + 1, SLOW.get(road.road.name, 1)):
+    for at in tried(road.road.name, steps(road, place)):
         road.begin(place)
         with pytest.raises(Killed), faults(place.parent, at, "kill"):
             road.road.write("new", place)
@@ -81,7 +88,7 @@ def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
 
 def test_a_full_disk_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
     place = tmp_path / "at" / road.road.file
-    for at in range(1, steps(road, place) + 1, SLOW.get(road.road.name, 1)):
+    for at in tried(road.road.name, steps(road, place)):
         road.begin(place)
         try:
             with faults(place.parent, at, "full"):
@@ -149,7 +156,7 @@ def test_where_folders_cannot_be_exchanged_a_kill_is_repaired_by_the_next_reader
     with faults(place.parent) as calls:
         road.road.write("new", place)
     assert road.now(place) == "new" and leftovers(place.parent) == []
-    for at in range(1, len(calls) + 1, SLOW.get(name, 2)):
+    for at in tried(name, len(calls), stride=2):
         road.begin(place)
         with pytest.raises(Killed), faults(place.parent, at, "kill"):
             road.road.write("new", place)
