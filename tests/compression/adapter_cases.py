@@ -26,7 +26,7 @@ def hub_model(name):
     import pytest
 
     hub = pytest.importorskip("keras_hub")
-    sizes = {"vocabulary_size": 60, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
+    sizes = {"vocabulary_size": 60, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
     if name == "gpt2":
         return hub.models.GPT2Backbone(**sizes, dropout=0.0, max_sequence_length=16)
     bert = hub.models.BertBackbone(**sizes, dropout=0.0, max_sequence_length=16)

@@ -118,10 +118,9 @@ def test_gradient_checkpointing_trains_the_same(plain_kernels):
     results = []
     for checkpointing in (False, True):
         keras.utils.set_random_seed(0)
-        model = classifier(gradient_checkpointing=checkpointing)
+        model = classifier(encoder__num_layers=1, gradient_checkpointing=checkpointing)
         adapted(model, dropout=0.3)
-        for block in (model.get_layer(f"encoder_block_{index}") for index in (0, 1)):
-            block.seed_generator.state.assign([1, 2])
+        model.get_layer("encoder_block_0").seed_generator.state.assign([1, 2])
         fit(model, optimizer=keras.optimizers.SGD(0.1))
         results.append(tiny.weights(model))
     for path, value in results[0].items():
@@ -136,23 +135,22 @@ def test_two_replicas_train_as_one_device():
 
 def test_prune_takes_what_is_trained(plain_kernels):
     """Beside frozen kernels and factors, layers that are trained whole are pruned as ever."""
-    model = classifier()
+    model = classifier(encoder__num_layers=1)
     before = tiny.weights(model)
     Adapters(model).add("films", LoRA(also_train=("feed_forward/output", "classifier")))
     fit(model, callbacks=[compression.Prune(compression.ConstantSparsity(0.5, begin_step=0))])
     after = tiny.weights(model)
-    for index in (0, 1):
-        assert (after[f"encoder_block_{index}/feed_forward/output/kernel"] == 0).mean() == 0.5
-        frozen = f"encoder_block_{index}/feed_forward/expand/kernel"
-        np.testing.assert_array_equal(after[frozen], before[frozen])
+    assert (after["encoder_block_0/feed_forward/output/kernel"] == 0).mean() == 0.5
+    frozen = "encoder_block_0/feed_forward/expand/kernel"
+    np.testing.assert_array_equal(after[frozen], before[frozen])
 
 
 # ---- several --------------------------------------------------------------------------------------------------
 
 
 def test_switching_gives_each_its_own_outputs_and_head(tmp_path, plain_kernels):
-    model = classifier()
-    base, weights = outputs(model), tiny.weights(model)
+    model = classifier(encoder__num_layers=1)
+    base, weights, whole = outputs(model), tiny.weights(model), len(model.trainable_variables)
     adapters = Adapters(model)
     wanted = {None: base}
     for seed, name in enumerate(("films", "books")):
@@ -169,13 +167,13 @@ def test_switching_gives_each_its_own_outputs_and_head(tmp_path, plain_kernels):
         predicted = model.logits(tiny.inputs_for(model), verbose=0)
         np.testing.assert_allclose(predicted, wanted[name], atol=1e-5)
     assert not moved(weights, model) and tiny.weights(model).keys() == weights.keys()
-    assert len(model.trainable_variables) == len(classifier().trainable_variables)
+    assert len(model.trainable_variables) == whole
     adapters.remove("books")
     assert adapters.names == ["films"]
 
 
 def test_generation_and_scores_follow_the_switch(tiny_tokenizer):
-    model = language_model(tokenizer=tiny_tokenizer)
+    model = language_model(tokenizer=tiny_tokenizer, decoder__num_layers=1)
     adapters = adapted(model, targets=everything)
 
     def results():
@@ -224,7 +222,7 @@ def test_a_refused_adapter_leaves_everything():
 @pytest.mark.parametrize("dtype", [None, "mixed_bfloat16"])
 def test_merge_and_unmerge(dtype):
     model = classifier(dtype=dtype)
-    plain = tiny.weights(model)
+    plain, whole = tiny.weights(model), len(model.trainable_variables)
     adapters = adapted(model, targets=everything)
     weights, wanted = tiny.weights(model), outputs(model)
     adapters.merge()
@@ -236,7 +234,7 @@ def test_merge_and_unmerge(dtype):
         if path.endswith("/kernel") and not path.startswith("classifier"):
             factors = [weights[path.replace("kernel", f"films/{name}")] for name in ("lora_a", "lora_b")]
             np.testing.assert_allclose(merged[path], plain[path] + 2.0 * factors[0] @ factors[1], atol=1e-6)
-    assert len(model.trainable_variables) == len(classifier().trainable_variables)
+    assert len(model.trainable_variables) == whole
     adapters.unmerge()
     assert not moved(weights, model)
     np.testing.assert_array_equal(outputs(model), wanted)
@@ -267,7 +265,8 @@ def test_merging_what_cannot_be():
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_keras_file_brings_adapter_optimizer_and_frozen_base(tmp_path, dropout, plain_kernels):
-    model = classifier()
+    model = classifier(encoder__num_layers=1)
+    whole = len(model.trainable_variables)
     adapted(model, dropout=dropout)
     fit(model, optimizer=keras.optimizers.Adam(0.01))
     model.save(tmp_path / "model.keras")
@@ -278,12 +277,12 @@ def test_keras_file_brings_adapter_optimizer_and_frozen_base(tmp_path, dropout, 
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
     before = tiny.weights(again)
     fit(again)
-    assert len(moved(before, again)) == 4 * 2 + 2
+    assert len(moved(before, again)) == 2 * 2 + 2
     adapters = Adapters(again)
     assert adapters.active == "films"
     adapters.save(tmp_path / "films")
     adapters.activate(None)
-    assert len(again.trainable_variables) == len(classifier().trainable_variables)
+    assert len(again.trainable_variables) == whole
 
 
 def test_keras_file_of_a_backbone(tmp_path):
@@ -312,7 +311,7 @@ def test_keras_file_of_several_tasks(tmp_path):
 
 
 def test_checkpoint_of_the_merged_model(tiny_tokenizer, tmp_path):
-    model = classifier(tiny_tokenizer)
+    model = classifier(tiny_tokenizer, encoder__num_layers=1)
     adapters = adapted(model)
     wanted = outputs(model)
     with pytest.raises(CheckpointError, match="has the adapter films"):
@@ -327,7 +326,7 @@ def test_checkpoint_of_the_merged_model(tiny_tokenizer, tmp_path):
 
 
 def test_export_of_the_merged_model(tiny_tokenizer, tmp_path):
-    model = classifier(tiny_tokenizer)
+    model = classifier(tiny_tokenizer, encoder__num_layers=1)
     adapters = adapted(model)
     wanted = model.predict(tiny.TEXTS[:3], verbose=0)
     adapters.merge()

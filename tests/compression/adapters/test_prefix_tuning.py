@@ -115,14 +115,14 @@ def test_files(make, tmp_path):
 
 
 def test_export_of_a_decoder(tiny_tokenizer, tmp_path):
-    model = language_model("llama", tokenizer=tiny_tokenizer)
-    plain = generation.generate(model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False)[0]
+    model = language_model("llama", tokenizer=tiny_tokenizer, decoder__num_layers=1)
+    plain = generation.generate(model, [[5, 6, 7]], max_new_tokens=4, jit_compile=False)[0]
     prefixed(model)
-    wanted = generation.generate(model, [[5, 6, 7]], max_new_tokens=6, jit_compile=False)[0]
+    wanted = generation.generate(model, [[5, 6, 7]], max_new_tokens=4, jit_compile=False)[0]
     assert list(wanted) != list(plain)
     path = tmp_path / "model.tflite"
     export.export_litert(model, path, "float32", cache_length=32, prefill_lengths=(4,))
-    assert export.LiteRTGenerator(path).generate_ids([5, 6, 7], max_new_tokens=6) == list(wanted)
+    assert export.LiteRTGenerator(path).generate_ids([5, 6, 7], max_new_tokens=4) == list(wanted)
     with pytest.raises(ValueError, match="the model has 61 positions"):
         export.export_litert(model, path, "float32", cache_length=64)
 

@@ -54,12 +54,13 @@ def longer(inputs):
     }
 
 
+ENCODER, DECODER = {"encoder__num_layers": 1}, {"decoder__num_layers": 1}
 CASES = {
-    "encoder": lambda **changes: tiny.backbone("bert", **changes),
-    "classifier": classifier,
-    "gpt2": lambda **changes: language_model("gpt2", **changes),
-    "llama": lambda **changes: language_model("llama", **changes),
-    "bloom": lambda **changes: language_model("bloom", **changes),  # ALiBi
+    "encoder": lambda **changes: tiny.backbone("bert", **ENCODER, **changes),
+    "classifier": lambda **changes: classifier(**ENCODER, **changes),
+    "gpt2": lambda **changes: language_model("gpt2", **DECODER, **changes),
+    "llama": lambda **changes: language_model("llama", **DECODER, **changes),
+    "bloom": lambda **changes: language_model("bloom", **DECODER, **changes),  # ALiBi
 }
 
 
@@ -87,7 +88,7 @@ def test_equals_tokens_of_the_same_embeddings(name):
 
 
 def test_documents_of_a_packed_row_all_see_it():
-    model = language_model("gpt2")
+    model = language_model("gpt2", **DECODER)
     prompted(model)
     ids = np.arange(5, 13, dtype="int32")
     packed = model({"token_ids": ids[None], "padding_mask": np.array([[1, 1, 1, 2, 2, 2, 2, 2]], "int32")})
@@ -118,7 +119,7 @@ def test_fit_trains_it_and_the_head_alone(make, plain_kernels):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_generation_on_a_cache(family, tiny_tokenizer, plain_kernels):
     """Prompts of two lengths, greedily, beside the argmax of whole sequences; and texts."""
-    model = language_model(family, tokenizer=tiny_tokenizer)
+    model = language_model(family, tokenizer=tiny_tokenizer, **DECODER)
     plain = generation.generate(model, [[5, 6, 7]], max_new_tokens=3, jit_compile=False)
     prompted(model)
     wanted = []
@@ -160,7 +161,7 @@ def test_files(name, tmp_path):
 
 @pytest.mark.parametrize("quantization", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
 def test_export_of_a_classifier(quantization, tiny_tokenizer, tmp_path):
-    model = classifier(tiny_tokenizer)
+    model = classifier(tiny_tokenizer, **ENCODER)
     plain = model.predict(tiny.TEXTS[:3], verbose=0)
     prompted(model)
     wanted = model.predict(tiny.TEXTS[:3], verbose=0)
@@ -171,7 +172,7 @@ def test_export_of_a_classifier(quantization, tiny_tokenizer, tmp_path):
 
 
 def test_what_cannot_be(tmp_path):
-    model = language_model("gpt2")
+    model = language_model("gpt2", **DECODER)
     adapters = prompted(model)
     with pytest.raises(ValueError, match=r"beside its layers \(token_embedding, ...\): no kernel can hold it"):
         adapters.merge()
@@ -181,9 +182,9 @@ def test_what_cannot_be(tmp_path):
         with pytest.raises(ValueError, match="length counts embeddings"):
             PromptTuning(wrong)
     with pytest.raises(ValueError, match="is a MaskedLM; wanted"):
-        Adapters(tasks.MaskedLM(tiny.backbone("bert"))).add("films", PromptTuning())
+        Adapters(tasks.MaskedLM(tiny.backbone("bert", **ENCODER))).add("films", PromptTuning())
     with pytest.raises(ValueError, match="length=64 leaves 0 of the model's positions"):
-        Adapters(classifier()).add("films", PromptTuning(64))
+        Adapters(classifier(**ENCODER)).add("films", PromptTuning(64))
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="is a Sequential; wanted an encoder or decoder of tfxformer"):
         Adapters(plain).add("films", PromptTuning())

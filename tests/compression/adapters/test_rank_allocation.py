@@ -12,9 +12,9 @@ pytestmark = pytest.mark.usefixtures("eager")
 BATCH, UPDATES = 8, 6
 
 
-def prepared(**arguments):
+def prepared(num_layers=2, **arguments):
     keras.utils.set_random_seed(0)  # of new factors
-    model = classifier()
+    model = classifier(encoder__num_layers=num_layers)
     adapters = Adapters(model)
     adapters.add("films", AdaLoRA(rank=4, targets=("query", "feed_forward/output"), **arguments))
     for index, part in enumerate(adapters.layers.values()):
@@ -36,7 +36,7 @@ def ranks(adapters):
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_importance_is_that_of_the_paper(jit_compile, plain_kernels, traced):
     """By plain SGD a gradient is (before - after) / rate: the sums again, from the weights between the updates."""
-    model, adapters = prepared()
+    model, adapters = prepared(num_layers=1)
     callback = AllocateRanks(adapters, rank=2, begin_step=UPDATES, end_step=UPDATES + 1)
     parts = list(adapters.layers.values())
     seen = []
@@ -107,7 +107,7 @@ def test_the_factors_become_more_orthogonal(plain_kernels):
     results = {}
     for orthogonality in (0.0, 5.0):
         keras.utils.set_random_seed(0)
-        model, adapters = prepared(orthogonality=orthogonality)
+        model, adapters = prepared(num_layers=1, orthogonality=orthogonality)
         start = distance(adapters)
         fit(model, keras.callbacks.Callback(), optimizer=keras.optimizers.Adam(0.02))
         results[orthogonality] = distance(adapters) / start

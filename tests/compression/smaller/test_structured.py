@@ -13,12 +13,11 @@ from tfxformer.checkpoints.files.errors import CheckpointError
 pytestmark = pytest.mark.usefixtures("plain_kernels", "eager")
 NAMES = (
     "TextClassifier",
-    "TokenClassifier",
     "TextEmbedder",
     "ContrastiveEmbedder",
     "MaskedLM",
     "CausalLM",
-    "MultiTask",
+    "MultiTask",  # of a text and a token classifier
 )
 
 
