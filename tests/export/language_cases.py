@@ -31,8 +31,12 @@ KINDS = {
         "decoder__attention__bias": True,
         "decoder__feed_forward__bias": True,
     },
-    "partial": {"decoder__attention__rotary": Rotary(fraction=0.5), "decoder__norm__placement": "parallel"},
-    "window": {"decoder__attention": {"sliding": {"window": 9}, "full": {}}, "decoder__pattern": ("sliding", "full")},
+    "partial, parallel and windows": {
+        "decoder__attention__rotary": Rotary(fraction=0.5),
+        "decoder__norm__placement": "parallel",
+        "decoder__attention": {"sliding": {"window": 9}, "full": {}},
+        "decoder__pattern": ("sliding", "full"),
+    },
     "alibi": {
         "decoder__attention__scores": Scores("alibi"),
         "decoder__attention__rotary": None,

@@ -1,5 +1,7 @@
 """What verification catches, each trap on a file that has it."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +91,16 @@ def test_edited_numbers_are_caught(plain_model):
     largest.data = changed.view(np.uint8)
     with pytest.raises(export.ExportError, match="changed output"):
         verify.check_unchanged(flatbuffer.write(model), converted.content, plans)
+
+
+def test_samples_that_keras_reads_together_are_those_that_it_reads_alone(classifier):
+    (made,) = plan.plan_signatures(classifier, quantize.mode("float32"), [24])
+    together = dataclasses.replace(made, together=3)
+    found = list(verify._references(together))
+    assert len(made.samples) == len(found) == 8
+    for batch, reference in zip(made.samples, found, strict=True):
+        np.testing.assert_allclose(reference["logits"], made.reference(batch)["logits"], rtol=1e-5)
+    assert [len(group["token_ids"]) for group in plan.in_groups(made.samples, 3)] == [3, 3, 2]
 
 
 def test_relative_error():

@@ -6,6 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export_cases import TEXTS
 
 from tfxformer import export
+from tfxformer.export import convert
 
 TEXTS_OF_GATE = [*TEXTS, "what a good film", "the office said nothing", "lost", "players walked on"] * 3
 
@@ -42,7 +43,8 @@ def test_a_file_that_loses_too_much_is_not_written(classifier, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_what_it_refuses(classifier, plain_model, tmp_path):
+def test_what_it_refuses(classifier, plain_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted before it was refused"))
     with pytest.raises(ValueError, match="as many labels, got 0 and 0"):
         export.AccuracyGate([], [])
     with pytest.raises(ValueError, match="as many labels, got 4 and 1"):
