@@ -44,13 +44,9 @@ def trained(scope, jit, steps, eager=False):
     from tfxformer import compression
 
     with scope():
-        teacher, inputs, targets, weights = language_model(layers=2)
-        student = compression.student_from(teacher, keep=1)
-        losses = [
-            compression.LogitsLoss(),
-            compression.HiddenStateLoss(projection=True),
-            compression.RelationLoss(weight=0.5),
-        ]
+        teacher, inputs, targets, weights = language_model(layers=1)
+        student = tiny.perturb(compression.student_from(teacher, keep=1), 3)
+        losses = [compression.LogitsLoss(), compression.HiddenStateLoss(projection=True, weight=0.5)]
         distiller = compression.Distiller(student, teacher, losses, label_weight=0.5)
         for number, layer in enumerate(distiller.learned):
             tiny.perturb(layer, number)

@@ -10,8 +10,8 @@ TOKENS = _rng.integers(0, 50, (64, 6)).astype("int32")
 LABELS = _rng.integers(0, 3, 64).astype("int32")
 
 
-def small_transformer(dtype=None, constraint=None, base=None):
-    """Attention (rank-3 kernels), Dense, EinsumDense, and a head behind a softmax; `base` is its class."""
+def small_transformer(dtype=None):
+    """Attention (rank-3 kernels), Dense, EinsumDense, and a head behind a softmax."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -19,15 +19,15 @@ def small_transformer(dtype=None, constraint=None, base=None):
     x = keras.layers.Embedding(50, 8, dtype=dtype)(tokens)
     x = x + keras.layers.MultiHeadAttention(2, 4, dtype=dtype)(x, x)
     x = keras.layers.LayerNormalization(dtype=dtype)(x)
-    y = keras.layers.Dense(16, "gelu", kernel_constraint=constraint, name="dense", dtype=dtype)(x)
+    y = keras.layers.Dense(16, "gelu", name="dense", dtype=dtype)(x)
     x = x + keras.layers.EinsumDense("abc,cd->abd", (6, 8), dtype=dtype)(y)
     x = keras.layers.GlobalAveragePooling1D(dtype=dtype)(x)
     x = keras.layers.Dense(3, name="head", dtype=dtype)(x)
-    return (base or keras.Model)(tokens, keras.layers.Softmax(dtype="float32")(x))
+    return keras.Model(tokens, keras.layers.Softmax(dtype="float32")(x))
 
 
-def small_dense(dtype=None, constraint=None):
-    """Two kernels, [24, 16] and [16, 8], and a head: compiles in a moment."""
+def small_dense(dtype=None, constraint=None, base=None):
+    """Two kernels, [24, 16] and [16, 8], and a head: compiles in a moment. `base` is its class."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -35,7 +35,8 @@ def small_dense(dtype=None, constraint=None):
     x = keras.layers.Flatten()(keras.layers.Embedding(50, 4, dtype=dtype)(tokens))
     x = keras.layers.Dense(16, activation="tanh", name="dense", kernel_constraint=constraint, dtype=dtype)(x)
     x = keras.layers.Dense(8, activation="tanh", name="second", dtype=dtype)(x)
-    return keras.Model(tokens, keras.layers.Dense(3, activation="softmax", name="head", dtype=dtype)(x))
+    x = keras.layers.Dense(3, activation="softmax", name="head", dtype=dtype)(x)
+    return (base or keras.Model)(tokens, x)
 
 
 def compiled(model, optimizer=None, **options):
@@ -137,16 +138,12 @@ def watcher(expected_zeros, replicas=1, of=None):
 
 def mirrored_case(strategy, base=None, accumulate=None, jit_compile=False, method="magnitude"):
     """Stock `fit` under two replicas."""
-    import keras
-
     from tfxformer.compression import Prune
 
     with strategy.scope():
-        model = small_transformer("mixed_bfloat16", base=base)
-        optimizer = keras.optimizers.AdamW(
-            0.01, use_ema=True, global_clipnorm=1.0, gradient_accumulation_steps=accumulate
-        )
-        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        model = small_dense("mixed_bfloat16", base=base)
+        optimizer = descent(use_ema=True, global_clipnorm=1.0, gradient_accumulation_steps=accumulate)
+        compiled(model, optimizer, jit_compile=jit_compile)
     end = 11 if accumulate else 20  # an update at which the schedule acts
     watch = watcher(lambda s, n: zeros_at(polynomial(s, 0.0, 0.8, 2, end, 3, 3), n), replicas=2)
     prune = Prune(PolynomialDecay(0.0, 0.8, 2, end, frequency=3), method=method)
@@ -277,16 +274,13 @@ def clustering_cases():
 
 def clustering_mirrored_case(strategy, jit_compile=False):
     """Two replicas, an update every other batch: the same few values on both, after each batch."""
-    import keras
-
-    from tfxformer import training
     from tfxformer.compression import Cluster
+    from tfxformer.training import DistributedModel
 
     with strategy.scope():
-        plain = small_dense("mixed_bfloat16")
-        model = training.DistributedModel(plain.input, plain.output)
-        optimizer = keras.optimizers.AdamW(0.01, global_clipnorm=1.0, gradient_accumulation_steps=2)
-        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        model = small_dense("mixed_bfloat16", base=DistributedModel)
+        optimizer = descent(global_clipnorm=1.0, gradient_accumulation_steps=2)
+        compiled(model, optimizer, jit_compile=jit_compile)
     watch = value_watcher(8, replicas=2)
     before = kernels(model)
     model.fit(TOKENS, LABELS, batch_size=8, epochs=2, verbose=0, callbacks=[watch, Cluster(8)])

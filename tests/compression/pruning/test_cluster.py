@@ -129,8 +129,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, update):
                 raise KeyboardInterrupt
 
     def distributed():
-        plain = small_dense()
-        return compiled(training.DistributedModel(plain.input, plain.output))
+        return compiled(small_dense(base=training.DistributedModel))
 
     through, stopped, resumed = distributed(), distributed(), distributed()
     fit(through, Cluster(8), training.Resume(tmp_path / "whole"), shuffle=True)

@@ -95,8 +95,8 @@ def test_gradient_accumulation_counts_updates_not_batches(dtype):
 )
 def test_two_replicas_hold_the_same_exact_zeros(case, options):
     result = replicas.run(case, *options)
-    assert (result["checked"], result["off"], result["end"]) == (24 * 6 * 2, [], True)
-    assert result["sparsity"][-1] == (4 * zeros_at(0.8, 64) + 2 * zeros_at(0.8, 128)) / 512
+    assert (result["checked"], result["off"], result["end"]) == (24 * 2 * 2, [], True)
+    assert result["sparsity"][-1] == (zeros_at(0.8, 384) + zeros_at(0.8, 128)) / 512
 
 
 def test_weights_are_bit_equal_to_tfmots():
