@@ -4,15 +4,27 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from distillation_cases import divergence
+from pruning_cases import polynomial, watcher, zeros_at
 
 from tfxformer import export
-from tfxformer.compression import Adapters, ConstantSparsity, Distiller, LogitsLoss, LoRA, PolynomialDecay, Prune
+from tfxformer.compression import (
+    Adapters,
+    ConstantSparsity,
+    Distiller,
+    HiddenStateLoss,
+    LogitsLoss,
+    LoRA,
+    PolynomialDecay,
+    Prune,
+)
 
 hub = pytest.importorskip("keras_hub")
 
 LENGTH, VOCABULARY = 8, 60
 # Query, key, value, output and two of feed-forward; BERT's pooler is the seventh.
 KERNELS = {"bert": 7, "gpt2": 6}
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def model(family, layers):
@@ -49,18 +61,43 @@ def exported(of, path, mode, tolerance):
     return report
 
 
-@pytest.mark.usefixtures("eager")
+def expected_zeros(update, size):
+    """Under a schedule from 0 to 3/4 that acts at updates 2, 4, 6."""
+    return zeros_at(polynomial(update, 0.0, 0.75, 2, 6, 3, 2), size)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_student_learns_by_the_names_of_layers_while_it_is_pruned(family):
+    teacher, student = model(family, 2), model(family, 1)
+    x = batch(student.input, 8)
+    losses = [LogitsLoss(), HiddenStateLoss(layers={"transformer_layer_0": "transformer_layer_1"})]
+    distiller = Distiller(student, teacher, losses)
+    found = distiller.evaluate(x, verbose=0, return_dict=True)
+    each = divergence(student.predict(x, verbose=0), teacher.predict(x, verbose=0))
+    assert found["logits_loss"] == pytest.approx(each.mean(), rel=1e-4)
+    distiller.compile(keras.optimizers.SGD(0.05))
+    watch = watcher(expected_zeros, of=student)
+    prune = Prune(PolynomialDecay(0.0, 0.75, begin_step=2, end_step=6, frequency=2))
+    history = distiller.fit(x, batch_size=8, epochs=8, verbose=0, callbacks=[watch, prune]).history
+    assert watch.checked == 8 * KERNELS[family] and not watch.off
+    assert history["loss"][1] < history["loss"][0] and history["loss"][-1] < history["loss"][-2]
+    with pytest.raises(ValueError, match="There are targets, but no loss for them"):
+        distiller.fit(x, np.zeros(8, "int32"), verbose=0)
+    with pytest.raises(ValueError, match="no Transformer block of tfxformer"):
+        Distiller(student, teacher, [HiddenStateLoss()])
+
+
 @pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_the_whole_road(family, tmp_path):
     teacher, student = model(family, 2), model(family, 1)
     dense = exported(student, tmp_path / "dense.tflite", "float32", 1e-5)
 
-    # Distilled and pruned in one fit: 12 updates, the last mask at update 10.
-    x = batch(student.input, 32)
+    # Distilled and pruned in one fit: 8 updates, the last mask at update 6.
+    x = batch(student.input, 16)
     distiller = Distiller(student, teacher, [LogitsLoss(temperature=2.0)])
     distiller.compile(keras.optimizers.AdamW(0.01))
-    prune = Prune(PolynomialDecay(0.0, 0.75, begin_step=2, end_step=10, frequency=2))
-    history = distiller.fit(x, batch_size=8, epochs=3, verbose=0, callbacks=[prune]).history
+    prune = Prune(PolynomialDecay(0.0, 0.75, begin_step=2, end_step=6, frequency=2))
+    history = distiller.fit(x, batch_size=8, epochs=4, verbose=0, callbacks=[prune]).history
     assert history["logits_loss"][-1] < history["logits_loss"][0]
     pruned = kernels(student)
     assert len(pruned) == KERNELS[family]
@@ -76,7 +113,7 @@ def test_the_whole_road(family, tmp_path):
     adapters = Adapters(student)
     adapters.add("films", LoRA(rank=2, targets=("query", "value"), also_train="head"))
     student.compile(keras.optimizers.Adam(0.02), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = student.fit(x, np.arange(32) % 3, batch_size=8, epochs=3, verbose=0).history
+    history = student.fit(x, np.arange(16) % 3, batch_size=8, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     adapters.merge()
     exported(student, tmp_path / "adapted.tflite", "dynamic_int8", 5e-2)
@@ -86,6 +123,6 @@ def test_the_whole_road(family, tmp_path):
     # And pruned anew, whatever came before.
     student.trainable = True
     student.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    student.fit(x, np.arange(32) % 3, batch_size=8, verbose=0, callbacks=[Prune(ConstantSparsity(0.5, 0))])
+    student.fit(x, np.arange(16) % 3, batch_size=8, verbose=0, callbacks=[Prune(ConstantSparsity(0.5, 0))])
     for path, values in kernels(student).items():
         assert np.sum(values == 0) >= values.size // 2, path

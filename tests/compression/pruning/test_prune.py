@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import replicas
 from pruning_cases import (
-    LABELS,
     SCHEDULE,
     TOKENS,
     assert_nothing_left,
@@ -274,25 +273,6 @@ def test_an_exported_and_reopened_model_keeps_the_zeros(tmp_path):
     np.testing.assert_allclose(served(TOKENS), model.predict(TOKENS, verbose=0), atol=1e-6)
     zeros = sum(int(np.sum(weight.numpy() == 0)) for weight in served.weights if len(weight.shape) > 1)
     assert zeros == sparsity_report(model, lambda layer: True).kernels.zeros
-
-
-@pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_kerashub_models(family):
-    hub = pytest.importorskip("keras_hub")
-    sizes = {"vocabulary_size": 50, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
-    make = {"bert": hub.models.BertBackbone, "gpt2": hub.models.GPT2Backbone}[family]
-    backbone = make(**sizes, max_sequence_length=6)
-    outputs = backbone.output["pooled_output"] if family == "bert" else backbone.output[:, -1]
-    model = keras.Model(backbone.input, keras.layers.Dense(3, activation="softmax", name="head")(outputs))
-    compiled(model)
-    batch = {"token_ids": TOKENS, "padding_mask": np.ones_like(TOKENS), "segment_ids": np.zeros_like(TOKENS)}
-    batch = {name: batch[name] for name in backbone.input}
-    watch = watcher(expected_zeros)
-    model.fit(batch, LABELS, batch_size=8, epochs=3, verbose=0, callbacks=[watch, Prune(SCHEDULE)])
-    kernel_count = 7 if family == "bert" else 6  # query, key, value, output, two of feed-forward; BERT's pooler
-    assert len(sparsity_report(model).rows) == kernel_count
-    assert watch.checked == 24 * kernel_count and not watch.off
 
 
 @pytest.mark.parametrize(
