@@ -57,7 +57,7 @@ def test_look_up():
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_real_decoders(family):
     """Prompts one after the other, an attention that would see stale slots if any were visible."""
-    model = tasks.CausalLM(tiny.backbone(family))
+    model = tasks.CausalLM(tiny.backbone(family, decoder__num_layers=1))
     small = tasks.CausalLM(tiny.backbone(family, seed=1, decoder__num_layers=1))
     rows = [[5, 6, 7, 5, 6], [9]]
     wanted = generate(model, rows, 24, jit_compile=False)

@@ -197,7 +197,7 @@ def test_forms_compute_the_same():
 
 @pytest.mark.parametrize("cross_attention", [False, True])
 def test_gradient_checkpointing_is_exact(cross_attention, plain_kernels):
-    """The backward pass drops the same units as the forward pass did."""
+    """The backward pass drops the same units as the forward pass did; in a graph in test_block.py."""
 
     def gradients(flag):
         layer = make(
@@ -205,15 +205,10 @@ def test_gradient_checkpointing_is_exact(cross_attention, plain_kernels):
             cross_attention=cross_attention,
         )  # fmt: skip
         layer.seed_generator.state.assign([7, 1])
-
-        @tf.function
-        def run(x):
-            source = SOURCE if cross_attention else None
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(layer(x, bias=BIAS, rotary=TURNS, source=source, training=True) ** 2)
-            return tape.gradient(loss, [v.value for v in layer.trainable_variables])
-
-        return run(tf.constant(INPUTS))
+        source = SOURCE if cross_attention else None
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(INPUTS, bias=BIAS, rotary=TURNS, source=source, training=True) ** 2)
+        return tape.gradient(loss, [v.value for v in layer.trainable_variables])
 
     for ours, theirs in zip(gradients(True), gradients(False), strict=True):
         np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=2e-5)

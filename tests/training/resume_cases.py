@@ -191,7 +191,7 @@ def differences_of_two_replicas(strategy, folder):
             if self.seen == 9:
                 raise Interruption
 
-    options, interrupted = case(accumulation=4, data="shuffled"), False
+    options, interrupted = case(accumulation=4, data="shuffled", epochs=2), False
     try:
         fit(options, Path(folder) / "run", False, strategy.scope, [Interrupt()])
     except Interruption:

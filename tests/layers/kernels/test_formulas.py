@@ -1,5 +1,6 @@
 """Kernels against numpy in float64 and against plain Keras, wherever a training step may run them."""
 
+import functools
 import math
 
 import keras
@@ -20,6 +21,7 @@ def normal(*shape):
     return RANDOM.standard_normal(shape).astype("float32")
 
 
+@functools.cache
 def mask_of(shape, rate):
     """The dropout multipliers that the seed means, read off the public function."""
     return np.asarray(kernels.dropout(tf.ones(shape), rate, SEED), "float64")

@@ -26,8 +26,7 @@ def gradients(model, inputs, jit):
     return run([tf.identity(variable.value) for variable in variables])
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("family", "jit"), [("bert", False), ("gpt2", True)])
 def test_values_in_place_of_weights_get_their_gradients(family, jit):
     kept, again = (
         gradients(model, tiny.inputs_for(model), jit)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 def make(tokenizer=None, dtype=None, generator_size=0.5, family="electra", **arguments):
-    backbone = tiny.backbone(family, dtype=dtype)
+    backbone = tiny.backbone(family, dtype=dtype, encoder__num_layers=1)
     arguments = {"generator_size": generator_size, "tokenizer": tokenizer, **arguments}
     return tiny.perturb(tasks.ReplacedTokenDetection(backbone, **arguments))
 

