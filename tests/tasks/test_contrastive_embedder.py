@@ -35,7 +35,7 @@ def by_hand(vectors, temperature):
 
 
 def test_battery_of_the_model(tmp_path):
-    batteries.check_model(lambda dtype=None: make(dtype=dtype), tmp_path)
+    batteries.check_model(lambda dtype=None: make(dtype=dtype), tmp_path, half=False)
 
 
 def test_battery_with_pairs(tiny_tokenizer, tmp_path):
@@ -54,7 +54,7 @@ def test_loss_and_accuracy_are_written_out(columns):
     np.testing.assert_allclose(found["in_batch_accuracy"], accuracy, rtol=1e-6)
 
 
-def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer, traced):
+def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer):
     texts = [one for pair in PAIRS[:3] for one in pair]
     model = tiny.perturb(
         tasks.ContrastiveEmbedder(
@@ -67,9 +67,9 @@ def test_texts_are_paired_with_themselves_through_another_dropout(tiny_tokenizer
     assert np.abs(read[:, 0] - read[:, 1]).max() > 1e-3
     still = np.asarray(model(inputs, training=False))
     np.testing.assert_allclose(still[:, 0], still[:, 1], atol=1e-6)
-    model.compile(learning_rate=3e-3)
-    losses = model.fit(texts * 4, epochs=5, batch_size=6, verbose=0, validation_data=PAIRS).history
-    assert losses["loss"][-1] < losses["loss"][0] and len(losses["val_in_batch_accuracy"]) == 5
+    model.compile(learning_rate=1e-2, warmup=0.0)
+    losses = model.fit(texts * 2, epochs=3, batch_size=6, verbose=0, validation_data=PAIRS).history
+    assert losses["loss"][-1] < losses["loss"][0] and len(losses["val_in_batch_accuracy"]) == 3
 
 
 def test_is_saved_as_an_embedder(tiny_tokenizer, tmp_path):

@@ -13,10 +13,9 @@ from tfxformer.text import Tokenizer
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
-def make(tokenizer=None, dtype=None, family="bert", **arguments):
-    return tiny.perturb(
-        tasks.MaskedLM(tiny.backbone(family, dtype=dtype, encoder__num_layers=1), tokenizer=tokenizer, **arguments)
-    )
+def make(tokenizer=None, dtype=None, family="bert", backbone=None, **arguments):
+    backbone = backbone or tiny.backbone(family, dtype=dtype, encoder__num_layers=1)
+    return tiny.perturb(tasks.MaskedLM(backbone, tokenizer=tokenizer, **arguments))
 
 
 def test_battery_with_texts(tiny_tokenizer, tmp_path):
@@ -86,16 +85,17 @@ def epochs_seen(model):
 
 @pytest.mark.parametrize("masking", ["tokens", "words", "spans"])
 def test_every_epoch_hides_others_of_the_same_texts(tiny_tokenizer, masking):
-    seen = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking))
+    options = {"masking_rate": 0.3, "masking": masking, "backbone": tiny.backbone(encoder__num_layers=1)}
+    seen = epochs_seen(make(tiny_tokenizer, **options))
     ids, originals, hidden = zip(*seen, strict=True)
     assert all(sorted(map(tuple, one)) == sorted(map(tuple, originals[0])) for one in originals)
     assert (ids[0] != ids[1]).any() and (originals[0] != originals[1]).any()  # shuffled too
     assert ((ids[0] == originals[0]) | (hidden[0] == 1)).all()
     special = np.isin(originals[0], list(tiny_tokenizer.special_ids))
     assert not hidden[0][special].any() and 0.1 < hidden[0][~special].mean() < 0.5
-    again = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking))
+    again = epochs_seen(make(tiny_tokenizer, **options))
     assert all((one[0] == other[0]).all() for one, other in zip(seen, again, strict=True))
-    other = epochs_seen(make(tiny_tokenizer, masking_rate=0.3, masking=masking, seed=1))
+    other = epochs_seen(make(tiny_tokenizer, **options, seed=1))
     assert (other[0][0] != ids[0]).any()
 
 

@@ -33,7 +33,7 @@ def test_battery_with_pairs(tiny_tokenizer, tmp_path):
 
 
 def test_battery_of_the_model(tmp_path):
-    batteries.check_model(lambda dtype=None: make(dtype=dtype), tmp_path)
+    batteries.check_model(lambda dtype=None: make(dtype=dtype), tmp_path, xla=False)
 
 
 def logits_of(model, tokenizer, question, context):

@@ -31,7 +31,7 @@ def test_battery_with_pairs(tiny_tokenizer, tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_battery_of_the_model(pooling, tmp_path):
-    batteries.check_model(lambda dtype=None: make(dtype=dtype, pooling=pooling), tmp_path)
+    batteries.check_model(lambda dtype=None: make(dtype=dtype, pooling=pooling), tmp_path, xla=pooling == "mean")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -61,11 +61,11 @@ def test_pairs_give_cosines(tiny_tokenizer):
 
 def test_fit_brings_cosines_to_their_scores(tiny_tokenizer):
     model = make(tiny_tokenizer, sequence_length=16)
-    model.compile(learning_rate=3e-3)
+    model.compile(learning_rate=1e-2, warmup=0.0)
     dataset = tf.data.Dataset.from_tensor_slices((tuple(map(list, zip(*PAIRS, strict=True))), SCORES))
     before = model.evaluate(PAIRS, SCORES, verbose=0)[0]
-    model.fit(dataset, epochs=10, batch_size=8, verbose=0)
-    assert model.evaluate(PAIRS, SCORES, verbose=0)[0] < before / 4
+    model.fit(dataset, epochs=4, batch_size=8, verbose=0)
+    assert model.evaluate(PAIRS, SCORES, verbose=0)[0] < before / 2
 
 
 def test_files_after_a_fit_on_pairs_still_embed_texts(tiny_tokenizer, tmp_path):

@@ -66,7 +66,8 @@ def language_model(scope):
         model = tasks.CausalLM(
             tiny.backbone("gpt2", vocabulary_size=290, decoder__num_layers=1), tokenizer=tokenizer, sequence_length=16
         )
-        model.compile(keras.optimizers.SGD(0.5, global_clipnorm=0.1, gradient_accumulation_steps=2))
+        optimizer = keras.optimizers.SGD(0.5, global_clipnorm=0.1, gradient_accumulation_steps=2)
+        model.compile(optimizer, run_eagerly=scope is contextlib.nullcontext)
     blocks, targets, weights = model._examples(tiny.TEXTS)
     rows = slice(0, 9)  # batches of 4, 4 and 1: one replica gets nothing
     blocks = {name: value[rows] for name, value in blocks.items()}

@@ -75,7 +75,7 @@ def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, cells
     for options, result in zip(cells, run or run_cells(strategy, cells, tmp_path), strict=True):
         assert largest_difference(result, options) <= TOLERANCE, options
         if not alone and not options["fit_only"]:
-            wanted = cases.run({**options, "jit": False}, cases.scope_of("none"))
+            wanted = cases.run({**options, "jit": False, "eager": True}, cases.scope_of("none"))
             assert set(result) == set(wanted)
             for name, value in wanted.items():
                 np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of {options}")
@@ -203,7 +203,7 @@ def test_an_accumulation_goes_on_in_the_next_fit():
 def test_another_fit_may_have_another_batch_size(steps_per_execution):
     """Batches of 32 and 16 accumulated to 64 and 32; validation with batches of 64, then one of 8 by hand."""
     model = small(steps=2, steps_per_execution=steps_per_execution)
-    whole = small()
+    whole = small(run_eagerly=True)
     for batch_size in (32, 16):
         fits = {"shuffle": False, "verbose": 0, "validation_data": (X, Y), "validation_batch_size": 64}
         found = model.fit(X, Y, batch_size=batch_size, **fits).history
