@@ -115,12 +115,14 @@ CASES = {
 }
 
 
-def weighed(function, tensors):
-    """Results, and gradients of their sum under fixed uneven weights."""
+def weighed(function, tensors, shapes=None):
+    """Results, and gradients of their sum under fixed uneven weights; `shapes` where the results' own are unknown."""
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         results = tf.nest.flatten(function(*tensors))
-        loss = tf.add_n([tf.reduce_sum(tf.cast(result, "float32") * weights(result.shape)) for result in results])
+        shapes = shapes or [result.shape for result in results]
+        terms = [tf.cast(result, "float32") * weights(shape) for result, shape in zip(results, shapes, strict=True)]
+        loss = tf.add_n([tf.reduce_sum(term) for term in terms])
     return results, tape.gradient(loss, tensors)
 
 
@@ -161,39 +163,40 @@ def test_result_and_gradient_are_those_of_the_formula(name):
         np.testing.assert_allclose(gradient, value, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+TENSORS = {name: [tf.constant(array) for array in arrays] for name, (_, _, arrays) in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def eager_results():
+    return {name: weighed(CASES[name][0], tensors) for name, tensors in TENSORS.items()}
+
+
 @pytest.mark.parametrize("place", ["plain", "graph", "xla", "recomputed", "unknown_batch"])
-def test_everywhere_the_same(name, place, monkeypatch):
+def test_everywhere_the_same(place, eager_results, monkeypatch):
     """Plain `keras.ops` (as on a GPU), in a graph, in a step compiled whole, under gradient checkpointing."""
-    function, _, arrays = CASES[name]
-    tensors = [tf.constant(array) for array in arrays]
-    expected = tf.nest.flatten(weighed(function, tensors))
+    shapes = {name: [result.shape for result in results] for name, (results, _) in eager_results.items()}
+
+    def everything(tensors):
+        found = {}
+        for name, (function, *_) in CASES.items():
+            function = tf.recompute_grad(function) if place == "recomputed" else function
+            found[name] = weighed(function, tensors[name], shapes[name])
+        return found
+
     if place == "plain":
         monkeypatch.setattr(kernels, "use_clusters", lambda: False)
-        found = weighed(function, tensors)
-    elif place == "recomputed":
-        found = tf.function(lambda *x: weighed(tf.recompute_grad(function), list(x)), autograph=False)(*tensors)
-    elif place == "unknown_batch":
-        signature = [tf.TensorSpec([None, *array.shape[1:]] if array.ndim > 1 else array.shape) for array in arrays]
-
-        def sums(*x):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                results = tf.nest.flatten(function(*x))
-                loss = tf.add_n(
-                    [
-                        tf.reduce_sum(result * weights(e.shape))
-                        for result, e in zip(results, expected[: len(results)], strict=True)
-                    ]
-                )
-            return results, tape.gradient(loss, x)
-
-        found = tf.function(sums, autograph=False, input_signature=signature)(*tensors)
     else:
-        whole = place == "xla"
-        found = tf.function(lambda *x: weighed(function, list(x)), autograph=False, jit_compile=whole)(*tensors)
-    for value, other in zip(expected, tf.nest.flatten(found), strict=True):
-        np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-5)
+        unknown = tf.nest.map_structure(
+            lambda x: tf.TensorSpec([None, *x.shape[1:]] if len(x.shape) > 1 else x.shape), TENSORS
+        )
+        signature = [unknown] if place == "unknown_batch" else None
+        everything = tf.function(
+            everything, autograph=False, jit_compile=place == "xla" or None, input_signature=signature
+        )
+    found = everything(TENSORS)
+    for name, wanted in eager_results.items():
+        for other, value in zip(tf.nest.flatten(found[name]), tf.nest.flatten(wanted), strict=True):
+            np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -59,25 +59,26 @@ def fit(model, x, y=None, **arguments):
 
 def test_every_kind_of_input_trains_alike(make):
     """Texts, a dataset of texts (single or batched), arrays, and a dataset of batches: one and the same loss."""
-    encoded = make(sequence_length=16).encode(tiny.TEXTS)
-    texts = tf.data.Dataset.from_tensor_slices((tiny.TEXTS, tiny.LABELS))
-    batches = tf.data.Dataset.from_tensor_slices((encoded, np.array(IDS))).batch(8)
+    examples, labels, ids = tiny.TEXTS[:12], tiny.LABELS[:12], np.array(IDS[:12])  # a batch and a half
+    encoded = make(sequence_length=16).encode(examples)
+    texts = tf.data.Dataset.from_tensor_slices((examples, labels))
+    batches = tf.data.Dataset.from_tensor_slices((encoded, ids)).batch(8)
     kinds = {
-        "texts": (tiny.TEXTS, tiny.LABELS),
+        "texts": (examples, labels),
         "dataset of texts": (texts,),
-        "arrays": (encoded, np.array(IDS)),
+        "arrays": (encoded, ids),
         "dataset of batches": (batches,),
     }
     losses = {}
-    for kind, examples in kinds.items():
+    for kind, given in kinds.items():
         model = make(sequence_length=16)
-        losses[kind] = fit(model, *examples)[0]
+        losses[kind] = fit(model, *given)[0]
         if kind == "texts":
-            evaluated = model.evaluate(*examples, verbose=0, return_dict=True)
-            for other in (*kinds.values(), (np.array(tiny.TEXTS), np.array(IDS)), (texts.batch(5),)):
+            evaluated = model.evaluate(*given, verbose=0, return_dict=True)
+            for other in (*kinds.values(), (np.array(examples), ids), (texts.batch(5),)):
                 again = model.evaluate(*other, verbose=0, return_dict=True)
                 np.testing.assert_allclose(list(again.values()), list(evaluated.values()), rtol=1e-4)
-            wanted = model.predict(tiny.TEXTS, verbose=0)
+            wanted = model.predict(examples, verbose=0)
             np.testing.assert_allclose(model.predict(texts, verbose=0), wanted, atol=1e-6)
             np.testing.assert_allclose(model.predict(encoded, verbose=0), wanted, atol=1e-6)
             np.testing.assert_allclose(model.predict(batches, verbose=0), wanted, atol=1e-6)
@@ -280,12 +281,12 @@ def test_unsaved_and_uncompiled_files(make, tmp_path):
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_fit(dtype, make, tmp_path):
     model = make(dtype=dtype, sequence_length=16)
-    losses = fit(model, tiny.TEXTS, tiny.LABELS)
+    losses = fit(model, tiny.TEXTS[:16], tiny.LABELS[:16])
     assert np.isfinite(losses).all()
     assert {v.dtype for v in model.trainable_variables} == {"float32"}
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
     plain = make(sequence_length=16)
-    np.testing.assert_allclose(losses, fit(plain, tiny.TEXTS, tiny.LABELS), rtol=3e-2)
+    np.testing.assert_allclose(losses, fit(plain, tiny.TEXTS[:16], tiny.LABELS[:16]), rtol=3e-2)
     model.save(tmp_path / "model.keras")
     opened = keras.saving.load_model(tmp_path / "model.keras")
     assert opened.dtype_policy.name == dtype

@@ -98,7 +98,7 @@ def test_repeated_rows_of_an_embedding_are_summed_before_the_norm(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_and_goes_on_from_a_file(name, tmp_path, eager):
+def test_trains_and_goes_on_from_a_file(name, tmp_path):
     """A model of our layers' names is fitted, saved, loaded and fitted: as without the file."""
 
     def made():
@@ -119,8 +119,8 @@ def test_trains_and_goes_on_from_a_file(name, tmp_path, eager):
     labels = (ids[:, 0] > ids[:, 1]).astype("int32")
     fit = {"batch_size": 16, "shuffle": False, "verbose": 0}
     model = made()
-    losses = model.fit(ids, labels, epochs=6, **fit).history["loss"]
-    assert losses[-1] < 0.9 * losses[0]
+    losses = model.fit(ids, labels, epochs=10, **fit).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert again.optimizer.get_config() == model.optimizer.get_config()

@@ -78,7 +78,7 @@ def test_every_position_is_where_reading_comes_to(kind, tmp_path):
         assert again.signature == source.signature
         assert_same(listed(again.first_epoch(epoch, first)), epochs[epoch][first:])
         again.end_epoch()
-        if epoch == 1:
+        if (epoch, first) == (1, 1):
             assert_same(listed(again.next_epoch(2)), epochs[2])
 
 
