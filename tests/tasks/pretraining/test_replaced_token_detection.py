@@ -63,7 +63,7 @@ def test_only_hidden_places_change_and_follow_the_generator(tiny_tokenizer):
     shares = keras.ops.softmax(outputs["generator"]).numpy()[inputs["masked_positions"] >= 0]
     wanted, found = shares.mean(0), np.bincount(np.array(drawn, int), minlength=shares.shape[1]) / len(drawn)
     likely = wanted > 0.02
-    assert likely.sum() > 3
+    assert likely.sum() >= 3
     assert np.abs(found - wanted)[likely].max() < 4 * np.sqrt(wanted.max() / len(drawn))
     other = np.asarray(model(inputs)["discriminator"])[..., 1]
     assert (other != seen).any()  # another call draws anew
