@@ -49,6 +49,7 @@ def test_few_values_after_every_update(make, dtype, optimizer, options):
     assert_nothing_left(model)
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_are_those_of_tfmot():
     result = clustering_cases()
     assert result["difference"] < 2e-6 and result["moved"] > 0.01
@@ -97,12 +98,13 @@ def test_training_computed_by_hand(jit):
     assert not np.asarray(dense.kernel)[~present].any()
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("keep", [True, False])
 def test_zeros_of_pruning_stay(keep):
     model = compiled(small_dense())
     fit(model, Prune(ConstantSparsity(0.5, 0)), epochs=1)
     zeros = {path: values == 0 for path, values in kernels(model).items()}
-    fit(model, Cluster(4, keep_zeros=keep))
+    fit(model, Cluster(4, keep_zeros=keep), epochs=1)
     for path, values in kernels(model).items():
         assert len(np.unique(values)) <= 4
         assert (values[zeros[path]] == 0).all() == keep

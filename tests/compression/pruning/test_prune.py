@@ -98,6 +98,7 @@ def test_two_replicas_hold_the_same_exact_zeros(case, options):
     assert result["sparsity"][-1] == (zeros_at(0.8, 384) + zeros_at(0.8, 128)) / 512
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_are_bit_equal_to_tfmots():
     results = tfmot_cases()
     assert {name: case["difference"] for name, case in results.items()} == {

@@ -28,6 +28,7 @@ _OPS = SimpleNamespace(
 )
 
 
+@tf.function(autograph=False, reduce_retracing=True)  # traced once for kernels of a size, not for each of them
 def keep_largest(values: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The `kept`-th largest of floats [n], and a bool mask [n] of exactly `kept` True; among equals the first are kept.
 
