@@ -191,7 +191,7 @@ def check_same_bits(case, folder, saved):
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", ["bert-silu-one-type", "roberta-masked-lm", "albert-tagger", "electra-answers"])
-def test_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels):
+def test_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels, eager):
     folder, inputs, _ = live(name)
     case = make_fixtures.CASES[name]
     model = open_case(name, folder, tiny_tokenizer)
@@ -312,7 +312,7 @@ def test_what_a_family_cannot_say_is_refused(family, changes, message, tmp_path)
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore:Heads")
 @pytest.mark.parametrize("name", ["gpt2-lm", "neox-shards", "bloom-classifier"])
-def test_decoder_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels):
+def test_decoder_opens_in_transformers_after_fit(name, live, tiny_tokenizer, tmp_path, plain_kernels, eager):
     folder, inputs, _ = live(name)
     case = make_fixtures.CASES[name]
     model = open_case(name, folder, tiny_tokenizer)
