@@ -243,8 +243,9 @@ def rows_of(x, y, part):
 def test_validation_split_in_every_task(every_task):
     """The last examples validate, as Keras has it: the loss of `evaluate` on them, where nothing trains."""
     for name, model, x, y in every_task:
+        x, y = x[:10], y and y[:10]  # whose halves differ
         history = model.fit(x, y, validation_split=0.5, verbose=0).history
-        wanted = model.evaluate(*rows_of(x, y, slice(len(x) // 2, None)), verbose=0, return_dict=True)
+        wanted = model.evaluate(*rows_of(x, y, slice(5, None)), verbose=0, return_dict=True)
         tolerance = 0.1 if name == "replaced" else 1e-4  # its generator draws
         np.testing.assert_allclose(history["val_loss"][0], wanted["loss"], rtol=tolerance, err_msg=name)
 
