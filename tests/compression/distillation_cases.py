@@ -37,21 +37,38 @@ def language_model(family="gpt2", layers=2):
     return model, inputs, targets, weights
 
 
-def trained(scope, jit, steps, eager=False):
-    """(weights, history) of a student of a language model after two epochs; the last batch is of one row."""
+def tagger(width):
+    """Keras' own layers with a label for each token: its step is traced in a moment."""
+    import keras
+
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+    x = keras.layers.Embedding(tiny.VOCABULARY_SIZE, width)(inputs["token_ids"])
+    x = keras.layers.Dense(width, activation="tanh", name="inner")(x)
+    return tiny.perturb(keras.Model(inputs, keras.layers.Dense(tiny.VOCABULARY_SIZE)(x)), width)
+
+
+def trained(scope, jit, steps, small, eager=False):
+    """(weights, history) of a student after two epochs; the last batch is of one row.
+
+    It is of a language model, or a `small` one of Keras' layers.
+    """
     import keras
 
     from tfxformer import compression
 
     with scope():
-        teacher, inputs, targets, weights = language_model(layers=1)
-        student = tiny.perturb(compression.student_from(teacher, keep=1), 3)
-        losses = [compression.LogitsLoss(), compression.HiddenStateLoss(projection=True, weight=0.5)]
+        teacher, inputs, targets, weights = language_model(layers=2)
+        if small:
+            teacher, student, options = tagger(16), tagger(8), {"layers": {"inner": "inner"}}
+        else:
+            student, options = compression.student_from(teacher, keep=1), {}
+        losses = [compression.LogitsLoss(), compression.HiddenStateLoss(projection=True, weight=0.5, **options)]
         distiller = compression.Distiller(student, teacher, losses, label_weight=0.5)
         for number, layer in enumerate(distiller.learned):
             tiny.perturb(layer, number)
         optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0, gradient_accumulation_steps=steps)
-        distiller.compile(optimizer, jit_compile=jit, run_eagerly=eager)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if small else "auto"
+        distiller.compile(optimizer, loss, jit_compile=jit, run_eagerly=eager)
     history = distiller.fit(
         inputs, targets, sample_weight=weights, batch_size=4, epochs=2, shuffle=False, verbose=0
     ).history
@@ -62,10 +79,10 @@ def trained(scope, jit, steps, eager=False):
     }
 
 
-def two_replicas_and_one_device(strategy, jit, steps):
+def two_replicas_and_one_device(strategy, jit, steps, small):
     """The largest difference of any weight, and each figure of both."""
-    alone, alone_history = trained(contextlib.nullcontext, False, steps, eager=True)
-    ours, ours_history = trained(strategy.scope, jit, steps)
+    alone, alone_history = trained(contextlib.nullcontext, False, steps, small, eager=True)
+    ours, ours_history = trained(strategy.scope, jit, steps, small)
     return {
         "weights": max(float(np.abs(a - b).max()) for a, b in zip(ours, alone, strict=True)),
         "history": {key: [ours_history[key], alone_history[key]] for key in alone_history},

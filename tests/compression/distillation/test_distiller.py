@@ -287,16 +287,16 @@ def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
 
 
 @pytest.mark.parametrize(
-    ("jit", "steps"),
+    ("jit", "steps", "small"),
     [
-        pytest.param(False, 2, id="accumulated"),
-        pytest.param(False, None, id="plain", marks=pytest.mark.slow),
-        pytest.param(True, 2, id="XLA, accumulated", marks=pytest.mark.slow),
+        pytest.param(False, 2, True, id="accumulated"),
+        pytest.param(False, None, False, id="language model", marks=pytest.mark.slow),
+        pytest.param(True, 2, False, id="XLA, accumulated", marks=pytest.mark.slow),
     ],
 )
-def test_two_replicas_are_one_device(jit, steps):
+def test_two_replicas_are_one_device(jit, steps, small):
     """Tokens of other numbers on each, a last batch of one row; with XLA, and an update every other batch."""
-    result = replicas.run(two_replicas_and_one_device, jit, steps, timeout=600)
+    result = replicas.run(two_replicas_and_one_device, jit, steps, small, timeout=600)
     assert result["weights"] < 2e-6
     assert {"loss", "logits_loss", "hidden_state_loss", "evaluated_loss"} <= set(result["history"])
     for key, (ours, alone) in result["history"].items():
