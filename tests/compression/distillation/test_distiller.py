@@ -50,7 +50,8 @@ def fit(distiller, *data, rate=0.05, **options):
 
 
 def test_fit_on_texts_brings_the_student_to_its_teacher(teacher, traced):
-    student = student_from(teacher, keep=1)
+    keras.utils.set_random_seed(0)  # of the order of the texts
+    student = student_from(teacher, keep=2)
     before = divergence(logits(student, tiny.TEXTS), logits(teacher, tiny.TEXTS)).mean()
     distiller = Distiller(student, teacher, label_weight=0)
     distiller.compile(learning_rate=5e-3)
