@@ -66,26 +66,30 @@ def _hint(name: str, accepted: list[str]) -> str:
     return f" (did you mean {found}?)" if found else ""
 
 
-def our_inputs(batch: Mapping) -> Mapping:
+def our_inputs(batch: Mapping, names: Mapping[str, str] = INPUT_NAMES) -> Mapping:
     """A batch by our names, of one by ours or by transformers'; the same object where nothing is to be renamed.
+
+    `names` are transformers' names and ours of them.
 
     Raises:
         ValueError: for two names of one array, and for what is no mapping.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(f"A batch is a dict of arrays by name (token_ids, padding_mask, ...), not {batch!r:.80}.")
-    if not any(name in INPUT_NAMES for name in batch):
+    if not any(name in names for name in batch):
         return batch
     named = {}
     for name, value in batch.items():
-        ours = INPUT_NAMES.get(name, name)
+        ours = names.get(name, name)
         if ours in named:
             raise ValueError(f"The batch has {ours!r} twice, once by transformers' name: {', '.join(batch)}. Give one.")
         named[ours] = value
     return named
 
 
-def named_inputs(batch, wanted: Iterable[str], further: Iterable[str], owner: str) -> dict:
+def named_inputs(
+    batch, wanted: Iterable[str], further: Iterable[str], owner: str, names: Mapping[str, str] = INPUT_NAMES
+) -> dict:
     """What a model reads, by our names, of a batch by ours or by transformers'.
 
     Args:
@@ -93,6 +97,7 @@ def named_inputs(batch, wanted: Iterable[str], further: Iterable[str], owner: st
         wanted: the names that must be there.
         further: those that may.
         owner: the model, for the message.
+        names: transformers' names and ours of them.
 
     Raises:
         ValueError: naming what is missing, and what the model does not read; Keras would pair arrays and inputs by
@@ -104,7 +109,7 @@ def named_inputs(batch, wanted: Iterable[str], further: Iterable[str], owner: st
             f"{owner} takes a batch as a dict of {', '.join(wanted)}; got a {type(batch).__name__}. A task's encode "
             "makes one of texts, and its fit, evaluate and predict read texts themselves."
         )
-    batch = our_inputs(batch)
+    batch = our_inputs(batch, names)
     missing = [name for name in wanted if name not in batch]
     unknown = [name for name in batch if name not in wanted and name not in further]
     if missing or unknown:

@@ -24,7 +24,6 @@ from tfxformer.models import (
     TransformerConfig,
 )
 
-CAUSAL_LM = "causal-lm"
 OWN_HEAD = "language_model_head"
 # Switches that config.json may not have: they change nothing outside training, or the file's tensors tell them.
 UNSTATED = ("stochastic_depth", "dropout", "attention_dropout", "embedding_dropout", "classifier_dropout", "pooler")
@@ -106,11 +105,12 @@ class Blocks:
 
     Attributes:
         name: (config, i) -> the reference's module of block i.
-        modules: our path within a block -> the reference's within its (a name, or `Module`).
+        modules: our path within a block -> the reference's within its (a name, or `Module`); a function of the config
+            where names depend on it.
     """
 
     name: Callable[[TransformerConfig, int], str]
-    modules: Mapping[str, str | Module]
+    modules: Mapping[str, str | Module] | Callable[[TransformerConfig], Mapping[str, str | Module]]
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,11 @@ class Family:
         """Our layer path -> the reference's module, for a model of `config` with the head of `task`."""
         names = dict(self.modules)
         for stack, described in config.stacks.items():
+            blocks = self.blocks[stack]
+            modules = blocks.modules(config) if callable(blocks.modules) else blocks.modules
             for index in range(described.num_blocks):
-                block = self.blocks[stack].name(config, index)
-                for ours, theirs in self.blocks[stack].modules.items():
+                block = blocks.name(config, index)
+                for ours, theirs in modules.items():
                     names[f"{stack}_block_{index}/{ours}"] = _within(block, theirs)
         if self.pooler:
             names["pooler"] = self.pooler
@@ -240,9 +242,10 @@ class Family:
 
     def own_head(self, names) -> str | None:
         """The tensor of a language model's own head among `names` (without prefix), or None."""
-        if CAUSAL_LM not in self.heads:
+        modules = [head.modules[OWN_HEAD] for head in self.heads.values() if OWN_HEAD in head.modules]
+        if not modules:
             return None
-        module = as_module(self.heads[CAUSAL_LM].modules[OWN_HEAD])
+        module = as_module(modules[0])
         return next((f"{name}.weight" for name in module.names if f"{name}.weight" in names), None)
 
     def is_head(self, tensor: str) -> bool:

@@ -18,7 +18,7 @@ from tfxformer.models import TransformerConfig
 
 # Buffers that older files carry; they hold no weights.
 _JUNK = re.compile(
-    r"(^|\.)(position_ids|token_type_ids|(attention|attn)\.bias|masked_bias|rotary_emb\.inv_freq|decoder\.version)$"
+    r"(^|\.)(position_ids|EncDecAttention\.relative_attention_bias\.weight|token_type_ids|(attention|attn)\.bias|masked_bias|rotary_emb\.inv_freq|decoder\.version)$"
 )
 _SEED = "seed_generator_state"
 

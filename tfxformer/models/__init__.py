@@ -15,6 +15,7 @@ from tfxformer.models.config import (
 )
 from tfxformer.models.decoder import Decoder
 from tfxformer.models.encoder import Encoder
+from tfxformer.models.encoder_decoder import EncoderDecoder
 from tfxformer.models.presets import PRESETS, preset
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "AttentionConfig",
     "Decoder",
     "Encoder",
+    "EncoderDecoder",
     "FeedForwardConfig",
     "HeadConfig",
     "NormConfig",

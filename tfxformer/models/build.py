@@ -1,17 +1,20 @@
-"""The model of a config: an encoder or a decoder."""
+"""The model of a config: an encoder, a decoder, or both as one."""
 
 from __future__ import annotations
 
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
+from tfxformer.models.config.computed import model_of
 from tfxformer.models.decoder import Decoder
 from tfxformer.models.encoder import Encoder
+from tfxformer.models.encoder_decoder import EncoderDecoder
 from tfxformer.models.presets import preset
 
 
 def make_backbone(config: TransformerConfig, **arguments) -> Backbone:
-    """An `Encoder` or a `Decoder`, whichever the config describes; `arguments` are those of both."""
-    return (Decoder if "decoder" in config.stacks else Encoder)(config, **arguments)
+    """An `Encoder`, a `Decoder` or an `EncoderDecoder`, as the config's stacks say; `arguments` are those of all."""
+    models = {"Encoder": Encoder, "Decoder": Decoder, "EncoderDecoder": EncoderDecoder}
+    return models[model_of(config)](config, **arguments)
 
 
 def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Backbone:

@@ -19,7 +19,7 @@ from tfxformer.layers import (
     TransformerBlock,
     empty_cache,
 )
-from tfxformer.layers.attention.masks import cached_visibility, counted_positions
+from tfxformer.layers.attention.masks import cached_visibility, counted_positions, padding_bias
 from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
@@ -42,15 +42,23 @@ class DecoderLayers(NamedTuple):
     output_projection: Dense | None
 
 
-def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> DecoderLayers:
-    """The layers of `config`; their names are the first part of every variable's path."""
+def make_layers(
+    config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None, token_embedding=None
+) -> DecoderLayers:
+    """The layers of `config`; their names are the first part of every variable's path.
+
+    `token_embedding` is the table of an encoder, to read in place of a new one.
+    """
     stack, size = config.decoder, config.table_size
+
+    def named(name):
+        return parts.named(config, "decoder", name)
 
     def dense(name, width):
         bias, kernel = config.embedding_projection_bias, initializer(config)
-        return Dense(width, use_bias=bias, kernel_initializer=kernel, dtype=dtype, name=name)
+        return Dense(width, use_bias=bias, kernel_initializer=kernel, dtype=dtype, name=named(name))
 
-    token, position = parts.token_embedding(config, dtype), None
+    token, position = token_embedding or parts.token_embedding(config, dtype), None
     if stack.has_position_table:
         position = PositionEmbedding(
             stack.max_positions,
@@ -58,19 +66,19 @@ def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False,
             offset=stack.position_offset,
             initializer=initializer(config),
             dtype=dtype,
-            name="position_embedding",
+            name=named("position_embedding"),
         )
     return DecoderLayers(
         token_embedding=token,
         position_embedding=position,
         positions=parts.position_layers(config, "decoder", dtype),
-        embedding_norm=parts.norm(stack, dtype, "embedding_norm") if stack.norm.embedding else None,
-        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
+        embedding_norm=parts.norm(stack, dtype, named("embedding_norm")) if stack.norm.embedding else None,
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name=named("embedding_dropout")),
         embedding_projection=(
             dense("embedding_projection", stack.hidden_size) if config.has_embedding_projection else None
         ),
         blocks=parts.blocks(config, "decoder", gradient_checkpointing, dtype),
-        final_norm=parts.norm(stack, dtype, "final_norm") if stack.norm.final else None,
+        final_norm=parts.norm(stack, dtype, named("final_norm")) if stack.norm.final else None,
         output_projection=dense("output_projection", size) if config.output_projection else None,
     )
 
@@ -100,8 +108,21 @@ def embed(config, layers: DecoderLayers, token_ids, positions, graph_form: Graph
     return layers.embedding_dropout(x)
 
 
+class Source(NamedTuple):
+    """What cross-attention reads: an encoder's output [B, T', D], None on a cache, and its padding_mask [B, T']."""
+
+    output: object
+    padding_mask: object
+
+
 def run(
-    config, layers: DecoderLayers, token_ids, visibility: Visibility, cache: Cache | None, graph_form: GraphForm
+    config,
+    layers: DecoderLayers,
+    token_ids,
+    visibility: Visibility,
+    cache: Cache | None,
+    graph_form: GraphForm,
+    source: Source | None = None,
 ) -> dict:
     """The graph from ids to outputs, of a whole sequence or of new tokens on a cache.
 
@@ -111,9 +132,14 @@ def run(
     """
     stack, x = config.decoder, embed(config, layers, token_ids, visibility.positions, graph_form)
     seen = parts.visibilities(stack, layers.positions, visibility, True, graph_form, layers.blocks[0].compute_dtype)
-    hidden_states, pairs = [x], []
+    common, hidden_states, pairs = {"graph_form": graph_form}, [x], []
+    if source is not None:
+        bias = padding_bias(source.padding_mask, graph_form.mask_value, layers.blocks[0].compute_dtype)
+        common |= {"source": source.output, "source_bias": bias}
     for index, block in enumerate(layers.blocks):
-        arguments = {**seen[stack.kind_of(index)].arguments(), "graph_form": graph_form}
+        arguments = {**seen[stack.kind_of(index)].arguments(), **common}
+        if cache is not None and source is not None:
+            arguments["source_cache"] = cache.cross_attention[index]
         if cache is None:
             x = block(x, **arguments)
         else:
@@ -126,7 +152,23 @@ def run(
     if layers.output_projection is not None:
         x = layers.output_projection(x)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
-    return outputs if cache is None else {**outputs, "cache": Cache(tuple(pairs))}
+    return outputs if cache is None else {**outputs, "cache": cache._replace(self_attention=tuple(pairs))}
+
+
+def step_inputs(inputs: dict, owner: str) -> dict:
+    """What a step takes, by name; ValueError for what is missing or not read."""
+    return named_inputs(inputs, ("token_ids", "cache_positions"), ("cache_mask", "positions"), owner)
+
+
+def checked_slots(inputs: dict, cache: Cache, slots: int | None) -> int:
+    """How many slots of the cache a step reads; ValueError where its new tokens are more."""
+    tokens, slots = inputs["token_ids"].shape[1], cache.length if slots is None else slots
+    if tokens is not None and tokens > slots:
+        raise ValueError(
+            f"{tokens} new tokens do not fit into a cache of {slots} slots: give a longer cache "
+            "(new_cache(batch_size, length)), or fewer tokens."
+        )
+    return slots
 
 
 def new_tokens(inputs: dict, cache_length: int) -> Visibility:
@@ -221,11 +263,5 @@ class Decoder(Backbone):
                 stack that is not causal, and for inputs that are missing or not read, by name.
         """
         check_causal(self.config)
-        inputs = named_inputs(inputs, ("token_ids", "cache_positions"), ("cache_mask", "positions"), "Decoder.step")
-        tokens, slots = inputs["token_ids"].shape[1], cache.length if slots is None else slots
-        if tokens is not None and tokens > slots:
-            raise ValueError(
-                f"{tokens} new tokens do not fit into a cache of {slots} slots: give a longer cache "
-                "(new_cache(batch_size, length)), or fewer tokens."
-            )
+        slots = checked_slots(inputs := step_inputs(inputs, "Decoder.step"), cache, slots)
         return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, graph_form)

@@ -57,8 +57,11 @@ def make_layers(
     """
     stack, size = config.encoder, config.table_size
 
+    def named(name):
+        return parts.named(config, "encoder", name)
+
     def dense(name, width=stack.hidden_size, activation=None, use_bias=True):
-        kernel = initializer(config)
+        kernel, name = initializer(config), named(name)
         return Dense(width, activation=activation, use_bias=use_bias, kernel_initializer=kernel, dtype=dtype, name=name)
 
     segment = position = None
@@ -76,7 +79,7 @@ def make_layers(
             stack.position_offset,
             initializer=initializer(config),
             dtype=dtype,
-            name="position_embedding",
+            name=named("position_embedding"),
         )
     bias = config.embedding_projection_bias
     layers = EncoderLayers(
@@ -84,11 +87,11 @@ def make_layers(
         position_embedding=position,
         positions=parts.position_layers(config, "encoder", dtype),
         segment_embedding=segment,
-        embedding_norm=parts.norm(stack, dtype, "embedding_norm") if stack.norm.embedding else None,
-        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name="embedding_dropout"),
+        embedding_norm=parts.norm(stack, dtype, named("embedding_norm")) if stack.norm.embedding else None,
+        embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name=named("embedding_dropout")),
         embedding_projection=dense("embedding_projection", use_bias=bias) if config.has_embedding_projection else None,
         blocks=parts.blocks(config, "encoder", gradient_checkpointing, dtype),
-        final_norm=parts.norm(stack, dtype, "final_norm") if stack.norm.final else None,
+        final_norm=parts.norm(stack, dtype, named("final_norm")) if stack.norm.final else None,
         output_projection=dense("output_projection", size, use_bias=bias) if config.output_projection else None,
         pooler=dense("pooler", activation="tanh") if config.heads.pooler else None,
     )

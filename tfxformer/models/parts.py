@@ -42,6 +42,11 @@ def token_embedding(config: TransformerConfig, dtype=None) -> TokenEmbedding:
     )
 
 
+def named(config: TransformerConfig, stack: str, layer: str) -> str:
+    """The name of a layer beside the blocks, which is its stack's where the model has two: "encoder_final_norm"."""
+    return f"{stack}_{layer}" if len(config.stacks) > 1 else layer
+
+
 def norm(stack: StackConfig, dtype, name: str):
     """A norm beside the blocks."""
     return make_norm(stack.norm.kind, stack.norm.epsilon, dtype, name, stack.norm.bias)
@@ -57,8 +62,12 @@ def embed_scaled(table: TokenEmbedding, stack: StackConfig, token_ids, graph_for
 
 
 def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, dtype=None) -> tuple:
-    """The blocks of the stack of that name; the first part of their variables' paths is "encoder_block_0", ..."""
+    """The blocks of the stack of that name; the first part of their variables' paths is "encoder_block_0", ...
+
+    Those of a decoder beside an encoder attend to its output, too.
+    """
     stack = config.stacks[name]
+    reads_source = name == "decoder" and "encoder" in config.stacks
     return tuple(
         TransformerBlock(
             _attention_arguments(config, stack, index),
@@ -76,6 +85,7 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
             attention_normed=stack.norm.first or index > 0,
             dropout=stack.dropout,
             stochastic_depth=stack.stochastic_depth * (index + 1) / stack.num_blocks,
+            cross_attention=reads_source,
             gradient_checkpointing=gradient_checkpointing,
             dtype=dtype,
             name=f"{name}_block_{index}",
@@ -127,7 +137,7 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
             kind.scores, kind.heads, kind.causal, initializer=initializer(config), dtype=dtype, name=name
         )
 
-    rotary = _by_value(stack, lambda kind: kind.rotary, make_rotary, "rotary_positions")
+    rotary = _by_value(stack, lambda kind: kind.rotary, make_rotary, named(config, name, "rotary_positions"))
     scores = _by_value(
         stack, lambda kind: kind.scores and (kind.scores, kind.causal), make_of_scores, f"{name}_position_scores"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfxformer.checkpoints.families.decoders import bloom, gpt2, gpt_neox, llama, opt, qwen2
+from tfxformer.checkpoints.families.encoder_decoders import t5
 from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, roberta
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
@@ -26,6 +27,8 @@ FAMILIES: dict[str, Family] = {
         llama.FAMILY,
         llama.MISTRAL,
         qwen2.FAMILY,
+        t5.FAMILY,
+        t5.MT5,
     )
 }
 

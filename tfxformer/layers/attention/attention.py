@@ -243,6 +243,11 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         outputs = self.output_projection(merge_heads(context))
         return outputs if cache is None else (outputs, cache)
 
+    def finished_cache(self, source, graph_form: GraphForm = DEFAULT):
+        """The cache of cross-attention: (keys [B, G, T, H], values [B, G, H, T]) of a source [B, T, D]."""
+        key, value = self._key_value(source, equalized(source, (self.key, self.value), graph_form))
+        return key, ops.transpose(value, (0, 1, 3, 2))
+
     def bias_of(self, inputs, source, cache, position, mask, source_mask, causal, graph_form):
         """The bias of a call that was given none; arguments as `call` has them."""
         if cache is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import keras
 from keras import ops
 
 
@@ -13,10 +14,12 @@ class Cache(NamedTuple):
     Attributes:
         self_attention: for each layer (keys [B, G, T, H], values [B, G, H, T]), T slots.
         cross_attention: for each layer the finished keys and values of the encoder's output; () without an encoder.
+        source_mask: (padding_mask int32 [B, T'],) of the encoder's output; () without an encoder.
     """
 
     self_attention: tuple
     cross_attention: tuple = ()
+    source_mask: tuple = ()
 
     @property
     def length(self) -> int:
@@ -49,4 +52,4 @@ def empty_cache(batch_size: int, length: int, num_layers: int, heads: int, head_
 
 def reordered(cache: Cache, rows) -> Cache:
     """The cache of other rows of its batch, such as those of surviving beams: rows int32 [B']."""
-    return Cache(*(tuple(tuple(ops.take(x, rows, axis=0) for x in pair) for pair in layers) for layers in cache))
+    return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)

@@ -16,6 +16,28 @@ DECODER = {
     "heads.pooler": (False,),
     "heads.masked_lm_activation": (None,),
 }
+ENCODER_DECODER = {
+    "encoder.layer_groups": (None,),
+    "encoder.layers_per_group": (1,),
+    "decoder.position_mode": ("arange",),
+    "decoder.layer_groups": (None,),
+    "decoder.layers_per_group": (1,),
+    "decoder.causal": (True,),
+    "embedding_projection": (None, False),
+    "output_projection": (False,),
+    "token_types": (0,),
+    "heads.pooler": (False,),
+}
+MODELS = {  # the stacks of each model, and what it computes
+    "Encoder": (("encoder",), ENCODER),
+    "Decoder": (("decoder",), DECODER),
+    "EncoderDecoder": (("encoder", "decoder"), ENCODER_DECODER),
+}
+
+
+def model_of(config) -> str:
+    """The model that computes a config: "Encoder", "Decoder" or "EncoderDecoder"."""
+    return next(model for model, (stacks, _) in MODELS.items() if stacks == tuple(config.stacks))
 
 
 def check_switches(config, model: str) -> None:
@@ -23,18 +45,17 @@ def check_switches(config, model: str) -> None:
 
     Args:
         config: TransformerConfig.
-        model: "Encoder" or "Decoder".
+        model: "Encoder", "Decoder" or "EncoderDecoder".
 
     Raises:
         ValueError: naming every such switch, its value, and those that the model computes.
     """
-    stack, computed = {"Encoder": ("encoder", ENCODER), "Decoder": ("decoder", DECODER)}[model]
-    if len(config.stacks) > 1:
-        raise ValueError("This config has an encoder and a decoder: no model computes both together yet.")
-    if stack not in config.stacks:
-        other = "Decoder" if stack == "encoder" else "Encoder"
+    stacks, computed = MODELS[model]
+    if stacks != tuple(config.stacks):
+        other = model_of(config)
         raise ValueError(
-            f"This config has no {stack}, which the {model} is made of: make a {other}, or tfxformer.build."
+            f"This config has {' and '.join(config.stacks)}, the {model} is made of {' and '.join(stacks)}: make "
+            f"{other}, or tfxformer.build, which makes what the config says."
         )
     refused = []
     for path, values in computed.items():

@@ -1,0 +1,1 @@
+"""Pages of families with an encoder and a decoder."""

@@ -1,0 +1,189 @@
+"""T5 (Raffel et al., 2019, arXiv:1910.10683), T5 v1.1, Flan-T5, ByT5 and CodeT5; mT5 (arXiv:2010.11934)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
+from tfxformer.checkpoints.files.errors import CheckpointError
+from tfxformer.layers import Scores
+
+STACKS = ("encoder", "decoder")
+GATED = "gated-"
+# Of "gated-gelu" transformers makes the tanh form; of every other word, and of "gelu" alone, what it says.
+GATED_ACTIVATIONS = {"gelu": "gelu_new"}
+
+
+def both(switches: Mapping) -> dict:
+    """The same switches in each stack."""
+    return {f"{stack}.{path}": value for stack in STACKS for path, value in switches.items()}
+
+
+def _read_scores(reference: Mapping) -> dict:
+    buckets = reference.get("relative_attention_num_buckets") or 32
+    return both({"attention.scores": Scores("relative", buckets, reference.get("relative_attention_max_distance") or 128)})
+
+
+def _write_scores(config) -> dict:
+    scores = config.encoder.attention_of(0).scores
+    if scores is None:
+        return {}
+    return {"relative_attention_num_buckets": scores.buckets, "relative_attention_max_distance": scores.max_distance}
+
+
+def width_rule(heads: int) -> Rule:
+    """The rule of the heads' width, 64 where it is absent; `heads` is what an absent `num_heads` means."""
+
+    def read(reference: Mapping) -> dict:
+        width, size = reference.get("d_kv") or 64, reference.get("d_model") or 512
+        same = width * (reference.get("num_heads") or heads) == size
+        return both({"attention.width": None if same else width})
+
+    return Rule(("d_kv",), read, lambda config: {"d_kv": config.encoder.head_width})
+
+
+def feed_forward_rule(usual: str) -> Rule:
+    """The rule of `feed_forward_proj`, an activation perhaps behind "gated-"; `usual` is what an absent one means."""
+
+    def read(reference: Mapping) -> dict:
+        said = reference.get("feed_forward_proj") or usual
+        if not isinstance(said, str):
+            raise CheckpointError(f"config.json says feed_forward_proj={said!r}; wanted a name such as 'gated-gelu'.")
+        name = said.removeprefix(GATED)
+        gated = name != said
+        return both(
+            {
+                "feed_forward.gated": gated,
+                "feed_forward.activation": GATED_ACTIVATIONS.get(name, name) if gated else name,
+            }
+        )
+
+    def write(config) -> dict:
+        half = config.encoder.feed_forward
+        names = {ours: theirs for theirs, ours in GATED_ACTIVATIONS.items()} if half.gated else {}
+        return {"feed_forward_proj": f"{GATED if half.gated else ''}{names.get(half.activation, half.activation)}"}
+
+    return Rule(("feed_forward_proj",), read, write)
+
+
+def _read_scale(reference: Mapping) -> dict:
+    # transformers 5 writes tie_word_embeddings=true whatever the model is, and beside it whether logits are scaled.
+    scaled = reference.get("scale_decoder_outputs")
+    if scaled is None:
+        scaled = reference.get("tie_word_embeddings") is not False
+    return {"heads.logit_scale": float(reference.get("d_model") or 512) ** -0.5 if scaled else 1.0}
+
+
+def _write_scale(config) -> dict:
+    return {"scale_decoder_outputs": config.heads.logit_scale != 1.0}
+
+
+KEYS = {
+    "vocabulary_size": Key("vocab_size", 32128),
+    "padding_id": Key("pad_token_id", 0),
+    "encoder.num_layers": Key("num_layers", 6),
+    "decoder.num_layers": Key("num_decoder_layers", lambda reference: reference.get("num_layers") or 6),
+    "heads.tied": Key("tie_word_embeddings", True),
+    "heads.classifier_dropout": Key("classifier_dropout", 0.0),
+    **both(
+        {
+            "hidden_size": Key("d_model", 512),
+            "attention.heads": Key("num_heads", 8),
+            "feed_forward.size": Key("d_ff", 2048),
+            "norm.epsilon": Key("layer_norm_epsilon", 1e-6),
+            "max_positions": Key("n_positions", 512),
+            "dropout": Key("dropout_rate", 0.1),
+            "attention_dropout": Key("dropout_rate", 0.1),
+        }
+    ),
+}
+FIXED = both(
+    {
+        "norm.kind": "rms",
+        "norm.placement": "pre",
+        "norm.embedding": False,
+        "norm.final": True,
+        "attention.scale": 1.0,
+        "attention.bias": False,
+        "feed_forward.bias": False,
+    }
+)
+
+
+def _attention(ours: str, theirs: str) -> dict[str, str]:
+    names = {"query": "q", "key": "k", "value": "v", "output": "o"}
+    return {f"{ours}/{name}": f"{theirs}.{letter}" for name, letter in names.items()}
+
+
+def _feed_forward(number: int, gated: bool) -> dict[str, str]:
+    inner = {"gate": "wi_0", "expand": "wi_1"} if gated else {"expand": "wi"}
+    names = {**inner, "output": "wo"}
+    return {
+        "feed_forward_norm": f"{number}.layer_norm",
+        **{f"feed_forward/{ours}": f"{number}.DenseReluDense.{theirs}" for ours, theirs in names.items()},
+    }
+
+
+def _encoder_modules(config) -> dict[str, str]:
+    return {
+        **_attention("self_attention", "0.SelfAttention"),
+        "attention_norm": "0.layer_norm",
+        **_feed_forward(1, config.encoder.feed_forward.gated),
+    }
+
+
+def _decoder_modules(config) -> dict[str, str]:
+    return {
+        **_attention("self_attention", "0.SelfAttention"),
+        "attention_norm": "0.layer_norm",
+        **_attention("cross_attention", "1.EncDecAttention"),
+        "cross_attention_norm": "1.layer_norm",
+        **_feed_forward(2, config.decoder.feed_forward.gated),
+    }
+
+
+FAMILY = Family(
+    name="t5",
+    prefix="",
+    architecture="T5Model",
+    keys=KEYS,
+    fixed=FIXED,
+    rules=(
+        width_rule(8),
+        feed_forward_rule("relu"),
+        Rule(("relative_attention_num_buckets", "relative_attention_max_distance"), _read_scores, _write_scores),
+        Rule(("scale_decoder_outputs",), _read_scale, _write_scale),
+    ),
+    modules={
+        "token_embedding": "shared",
+        **{f"{stack}_final_norm": f"{stack}.final_layer_norm" for stack in STACKS},
+        **{
+            f"{stack}_position_scores": f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+            for stack in STACKS
+        },
+    },
+    blocks={
+        "encoder": Blocks(lambda config, index: f"encoder.block.{index}.layer", _encoder_modules),
+        "decoder": Blocks(lambda config, index: f"decoder.block.{index}.layer", _decoder_modules),
+    },
+    heads={"seq2seq-lm": Head("T5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+    other_heads=("classification_head", "classifier"),
+    # Older files repeat the table for each stack.
+    tied={f"{stack}.embed_tokens.weight": "shared.weight" for stack in STACKS},
+)
+
+# Released files have a head of their own, and its logits are never scaled, whatever config.json says.
+MT5 = replace(
+    FAMILY,
+    name="mt5",
+    architecture="MT5Model",
+    keys={
+        **KEYS,
+        "vocabulary_size": Key("vocab_size", 250112),
+        "encoder.num_layers": Key("num_layers", 8),
+        "decoder.num_layers": Key("num_decoder_layers", lambda reference: reference.get("num_layers") or 8),
+        **both({"attention.heads": Key("num_heads", 6), "feed_forward.size": Key("d_ff", 1024)}),
+    },
+    fixed={**FIXED, "heads.logit_scale": 1.0},
+    rules=(width_rule(6), feed_forward_rule("gated-gelu"), *FAMILY.rules[2:3]),
+    heads={"seq2seq-lm": Head("MT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+)

@@ -1,0 +1,162 @@
+"""The T5-like encoder and decoder as one Keras functional model, and its cached step on the same layers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from tfxformer.arguments.keywords import named_inputs, refuse_unknown
+from tfxformer.layers import DEFAULT, Cache, GraphForm, TokenEmbedding, TransformerBlock, empty_cache
+from tfxformer.models import decoder, encoder
+from tfxformer.models.backbone import Backbone
+from tfxformer.models.config import TransformerConfig
+from tfxformer.models.config.computed import check_switches
+from tfxformer.models.decoder import DecoderLayers, Source, new_tokens
+from tfxformer.models.encoder import EncoderLayers
+from tfxformer.models.parts import whole_sequence
+
+SOURCE_INPUTS = ("encoder_token_ids", "encoder_padding_mask")
+INPUTS = (*SOURCE_INPUTS, "decoder_token_ids", "decoder_padding_mask")
+
+
+class EncoderDecoderLayers(NamedTuple):
+    """The layers of both stacks, which read one token table."""
+
+    encoder: EncoderLayers
+    decoder: DecoderLayers
+
+    @property
+    def token_embedding(self) -> TokenEmbedding:
+        """The table of both."""
+        return self.encoder.token_embedding
+
+    @property
+    def blocks(self) -> tuple[TransformerBlock, ...]:
+        """The encoder's blocks, then the decoder's."""
+        return self.encoder.blocks + self.decoder.blocks
+
+
+def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderDecoderLayers:
+    """The layers of `config`; their names begin with that of their stack."""
+    encoding = encoder.make_layers(config, gradient_checkpointing, dtype)
+    return EncoderDecoderLayers(
+        encoding, decoder.make_layers(config, gradient_checkpointing, dtype, encoding.token_embedding)
+    )
+
+
+def encode(config, layers: EncoderDecoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
+    """The encoder's outputs (`encoder.encode`) for the inputs that are its own, as the whole model names them."""
+    ours = {name: inputs[f"encoder_{name}"] for name in ("token_ids", "padding_mask")}
+    return encoder.encode(config, layers.encoder, ours, graph_form)
+
+
+def run(config, layers: EncoderDecoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
+    """The graph of both stacks, from ids to outputs.
+
+    Returns:
+        dict: sequence_output [B, S, D] and hidden_states of the decoder; encoder_output [B, T', D] and
+        encoder_hidden_states.
+    """
+    encoded = encode(config, layers, inputs, graph_form)
+    source = Source(encoded["sequence_output"], inputs["encoder_padding_mask"])
+    visibility = whole_sequence(inputs["decoder_padding_mask"])
+    outputs = decoder.run(
+        config, layers.decoder, inputs["decoder_token_ids"], visibility, None, graph_form, source=source
+    )
+    return {
+        **outputs,
+        "encoder_output": encoded["sequence_output"],
+        "encoder_hidden_states": encoded["hidden_states"],
+    }
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class EncoderDecoder(Backbone):
+    """A T5-like model, functional, made from a config with both stacks: the decoder attends to the encoder's output.
+
+    Args:
+        config: TransformerConfig or its dict.
+        gradient_checkpointing: bool, recompute blocks in the backward pass: less memory, more time.
+        reference_config: dict or None, the `config.json` it was loaded from, passed through when saved again.
+        dtype: dtype policy of the layers, such as "mixed_bfloat16"; None for Keras' global one.
+
+    Inputs: dict of int32 `encoder_token_ids` and `encoder_padding_mask` [B, T'], the source; `decoder_token_ids` and
+    `decoder_padding_mask` [B, S], what has been written so far, behind a start token. Masks are 0 at padding and 1 at
+    real tokens. transformers' `input_ids`, `attention_mask`, `decoder_input_ids` and `decoder_attention_mask` are
+    understood.
+    Outputs: dict of `sequence_output` [B, S, D], the decoder's, and `encoder_output` [B, T', D].
+    """
+
+    stack_name = "decoder"
+    reference_names = {
+        "input_ids": "encoder_token_ids",
+        "attention_mask": "encoder_padding_mask",
+        "decoder_input_ids": "decoder_token_ids",
+        "decoder_attention_mask": "decoder_padding_mask",
+    }
+
+    def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
+        config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
+        check_switches(config, "EncoderDecoder")
+        refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
+        # === Layers ===
+        layers = make_layers(config, gradient_checkpointing, dtype)
+
+        # === Functional model ===
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
+        outputs = run(config, layers, inputs)
+        outputs = {name: outputs[name] for name in ("sequence_output", "encoder_output")}
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+        # === Config ===
+        self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
+
+    def named_inputs(self, batch) -> dict:
+        """A batch by our names; ValueError names what is missing or not read."""
+        return named_inputs(batch, self.input, (), type(self).__name__, self.reference_names)
+
+    def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
+        """The outputs (and hidden states) of the same layers, written as `graph_form` says; see `run`."""
+        return run(self.config, self._parts, inputs, graph_form)
+
+    def encode(self, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
+        """The encoder alone.
+
+        Args:
+            inputs: dict of int32 [B, T'] `encoder_token_ids` and `encoder_padding_mask`.
+            graph_form: how the graph is written.
+
+        Returns:
+            dict: sequence_output [B, T', D] and hidden_states.
+        """
+        inputs = named_inputs(inputs, SOURCE_INPUTS, (), "EncoderDecoder.encode", self.reference_names)
+        return encode(self.config, self._parts, inputs, graph_form)
+
+    def new_cache(self, batch_size: int, length: int, source: dict, graph_form: GraphForm = DEFAULT) -> Cache:
+        """A cache for `length` tokens in each row, with what every step reads of the source computed once.
+
+        Args:
+            batch_size: int B.
+            length: int, slots of self-attention.
+            source: dict of int32 [B, T'] `encoder_token_ids` and `encoder_padding_mask`.
+            graph_form: how the graph is written.
+        """
+        encoded = self.encode(source, graph_form)["sequence_output"]
+        mask = named_inputs(source, SOURCE_INPUTS, (), "EncoderDecoder.new_cache", self.reference_names)[
+            "encoder_padding_mask"
+        ]
+        stack, dtype = self.config.decoder, self.dtype_policy.compute_dtype
+        cache = empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
+        blocks = self._parts.decoder.blocks
+        finished = tuple(block.cross_attention.finished_cache(encoded, graph_form) for block in blocks)
+        return Cache(cache.self_attention, finished, (ops.convert_to_tensor(mask, "int32"),))
+
+    def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, slots: int | None = None) -> dict:
+        """New tokens of the decoder on a cache; arguments and result as `Decoder.step` has them."""
+        slots = decoder.checked_slots(inputs := decoder.step_inputs(inputs, "EncoderDecoder.step"), cache, slots)
+        visibility, source = new_tokens(inputs, slots), Source(None, cache.source_mask[0])
+        return decoder.run(
+            self.config, self._parts.decoder, inputs["token_ids"], visibility, cache, graph_form, source=source
+        )
