@@ -103,6 +103,7 @@ def beam_search(
     num_return_sequences: int = 1,
     cache_length: int | None = None,
     jit_compile: bool = True,
+    source: dict | None = None,
 ) -> list[Beam]:
     """The best continuations of each prompt, `num_return_sequences` of them, the best first.
 
@@ -141,7 +142,7 @@ def beam_search(
     settings = (beams.num_beams, count, beams.early_stopping is True, never)
     key = ("beams", settings, kinds, len(rows.token_ids), length, len(stops))
     search = engine.function(key, lambda: _loop(engine, kinds, settings))
-    state = engine.start(rows, length, beams.num_beams, has_penalty(kinds))
+    state = engine.start(rows, length, beams.num_beams, has_penalty(kinds), source)
     found = search(_begin(state, len(rows.token_ids), beams.num_beams), limits)
     require_finite(found.state.finite)
     tokens, scores = found.finished.numpy(), found.finished_scores.numpy()

@@ -14,7 +14,7 @@ from keras import ops
 from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
-from tfxformer.layers.attention.cache import reordered
+from tfxformer.layers.attention.cache import repeated
 from tfxformer.text.generation.token_rules import Rows
 
 PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
@@ -103,7 +103,8 @@ class Engine:
     """The compiled functions of a model, kept with it.
 
     Args:
-        model: what has `step(inputs, cache, logits=...)`, `new_cache(batch_size, length)`, a config, and variables.
+        model: what has `step(inputs, cache, logits=...)`, `new_cache(batch_size, length)`, a config, and variables; of
+            one with an encoder new_cache takes a source, too.
         jit_compile: bool, compile the loop with XLA: fastest for each token, seconds to minutes for the first.
     """
 
@@ -137,7 +138,9 @@ class Engine:
 
     # ---- prefill ----------------------------------------------------------------------------------------------
 
-    def start(self, prompts: Prompts, length: int, copies: int = 1, penalized: bool = False) -> State:
+    def start(
+        self, prompts: Prompts, length: int, copies: int = 1, penalized: bool = False, source: dict | None = None
+    ) -> State:
         """The state after all tokens of the prompts but the last one have been read.
 
         Args:
@@ -145,11 +148,12 @@ class Engine:
             length: int T, slots.
             copies: int, rows for each prompt; it is read once.
             penalized: bool, whether to keep the tokens seen.
+            source: what an encoder reads, arrays [B, T'] by name; None for a decoder alone.
         """
-        cache = self.model.new_cache(len(prompts.token_ids), length)
+        cache = self.new_cache(len(prompts.token_ids), length, source)
         cache = self.prefill(prompts.token_ids[:, :-1], 0, prompts.padding, cache)
         if copies > 1:
-            cache = reordered(cache, np.repeat(np.arange(len(prompts.token_ids), dtype="int32"), copies))
+            cache = repeated(cache, copies)
         rows = prompts.repeated(copies)
         tokens = np.zeros((len(rows.token_ids), length), "int32")
         tokens[:, : prompts.length] = rows.token_ids
@@ -159,6 +163,17 @@ class Engine:
                 row[ids[padding:][ids[padding:] >= 0]] = True  # a prompt of embeddings has no tokens
         done = np.zeros(len(tokens), bool)
         return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen, np.bool_(True))), cache)
+
+    def new_cache(self, rows: int, length: int, source: dict | None) -> Cache:
+        """An empty cache of `length` slots; of a source it holds what every step reads, by one graph for all lengths."""
+        if source is None:
+            return self.model.new_cache(rows, length)
+
+        def make():
+            signature = {name: tf.TensorSpec((rows, None), tf.int32, name) for name in source}
+            return tf.function(lambda source: self.model.new_cache(rows, length, source), input_signature=(signature,))
+
+        return self.function(("source", rows, length), make)(source)
 
     def prefill(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
         """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.

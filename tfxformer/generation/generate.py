@@ -31,11 +31,12 @@ def generate(
     speculation: PromptLookup | DraftModel | None = None,
     cache_length: int | None = None,
     jit_compile: bool = True,
+    source: dict | None = None,
 ) -> list[list[int]]:
     """Continues prompts.
 
     Args:
-        model: a `tasks.CausalLM`, or what else has its `step`, `new_cache` and config.
+        model: a `tasks.CausalLM` or `tasks.Seq2SeqLM`, or what else has its `step`, `new_cache` and config.
         prompts: list of lists of ids, of any lengths.
         max_new_tokens: int.
         sampler: `Greedy()` (None), `Random`, `TopK`, `TopP`, `MinP`, `Typical`, or `Beams` for beam search.
@@ -47,6 +48,7 @@ def generate(
         speculation: `PromptLookup` or `DraftModel`: the same greedy tokens in fewer steps, row by row.
         cache_length: int, slots of the cache; None for what is needed. Every length is compiled once.
         jit_compile: bool, compile the loop with XLA: fast for each token, seconds for the first.
+        source: of a model with an encoder, what that reads: int32 [B, T'] `encoder_token_ids`, `encoder_padding_mask`.
 
     Returns:
         list of B * num_return_sequences lists of new ids.
@@ -60,13 +62,15 @@ def generate(
     if speculation is not None:
         rules = check_processors(processors)
         others = [one for one in rules if not isinstance(one, TokenRules)]
+        if source is not None:
+            raise ValueError("Speculation drafts for a decoder alone: leave it out for a model with an encoder.")
         if type(sampler) is not Greedy or others or num_return_sequences != 1:
             raise ValueError(
                 "Speculation gives the greedy tokens of one continuation: leave out sampler, processors (but for "
                 "TokenRules) and num_return_sequences, or speculation."
             )
         return speculate(model, prompts, max_new_tokens, speculation, rules=rules, **shared)
-    shared |= {"processors": processors, "num_return_sequences": num_return_sequences}
+    shared |= {"processors": processors, "num_return_sequences": num_return_sequences, "source": source}
     if isinstance(sampler, Beams):
         return [beam.ids for beam in beam_search(model, prompts, max_new_tokens, beams=sampler, **shared)]
     return next(
@@ -88,6 +92,7 @@ def stream(
     piece_length: int = 4,
     cache_length: int | None = None,
     jit_compile: bool = True,
+    source: dict | None = None,
 ) -> Iterator[list[list[int]]]:
     """Continues prompts piece by piece: the same tokens as `generate`, by the same compiled loop.
 
@@ -122,11 +127,12 @@ def stream(
         processors=values_of(processors),
     )
     length = slots_for(rows.length, new, engine.context, cache_length)
-    return _pieces(engine, rows, request, new, length, copies, piece_length, type(sampler), static_part(processors))
+    kinds = static_part(processors)
+    state = engine.start(rows, length, copies, has_penalty(kinds), source)
+    return _pieces(engine, state, rows, request, new, piece_length, type(sampler), kinds)
 
 
-def _pieces(engine, prompts, request, new, length, copies, piece_length, sampler, kinds):
-    state = engine.start(prompts, length, copies, has_penalty(kinds))
+def _pieces(engine, state, prompts, request, new, piece_length, sampler, kinds):
     shown, end = prompts.length, prompts.length + new
     open_rows = np.ones(len(request.padding), bool)
     while shown < end and open_rows.any():

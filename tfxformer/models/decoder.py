@@ -263,5 +263,6 @@ class Decoder(Backbone):
                 stack that is not causal, and for inputs that are missing or not read, by name.
         """
         check_causal(self.config)
-        slots = checked_slots(inputs := step_inputs(inputs, "Decoder.step"), cache, slots)
+        inputs = step_inputs(inputs, "Decoder.step")
+        slots = checked_slots(inputs, cache, slots)
         return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, graph_form)

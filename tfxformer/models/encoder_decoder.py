@@ -155,7 +155,8 @@ class EncoderDecoder(Backbone):
 
     def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, slots: int | None = None) -> dict:
         """New tokens of the decoder on a cache; arguments and result as `Decoder.step` has them."""
-        slots = decoder.checked_slots(inputs := decoder.step_inputs(inputs, "EncoderDecoder.step"), cache, slots)
+        inputs = decoder.step_inputs(inputs, "EncoderDecoder.step")
+        slots = decoder.checked_slots(inputs, cache, slots)
         visibility, source = new_tokens(inputs, slots), Source(None, cache.source_mask[0])
         return decoder.run(
             self.config, self._parts.decoder, inputs["token_ids"], visibility, cache, graph_form, source=source

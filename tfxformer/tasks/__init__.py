@@ -13,6 +13,7 @@ from tfxformer.tasks.pretraining.bert_pretraining import BertPretraining
 from tfxformer.tasks.pretraining.permutation_lm import PermutationLM
 from tfxformer.tasks.pretraining.replaced_token_detection import ReplacedTokenDetection
 from tfxformer.tasks.question_answering import QuestionAnswering
+from tfxformer.tasks.seq2seq_lm import Seq2SeqLM
 from tfxformer.tasks.text_classifier import TextClassifier
 from tfxformer.tasks.text_embedder import TextEmbedder
 from tfxformer.tasks.token_classifier import TokenClassifier
@@ -26,6 +27,7 @@ __all__ = [
     "PermutationLM",
     "QuestionAnswering",
     "ReplacedTokenDetection",
+    "Seq2SeqLM",
     "Task",
     "TextClassifier",
     "TextEmbedder",

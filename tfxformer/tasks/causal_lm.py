@@ -14,11 +14,12 @@ from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets import documents as language
 from tfxformer.data.targets.packing import Blocks, Documents, join, pack, random_windows, strided
-from tfxformer.layers import DEFAULT, Cache, Dense, GraphForm
+from tfxformer.layers import DEFAULT, Cache, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks.base import generating
-from tfxformer.tasks.base.generation_methods import GenerationMethods
+from tfxformer.tasks.base.generation_methods import ChatMethods
+from tfxformer.tasks.base.language_head import language_heads, language_logits, step_logits
 from tfxformer.tasks.base.record_epochs import record_epochs
 from tfxformer.tasks.base.task import Task
 from tfxformer.text import Encoding
@@ -33,7 +34,7 @@ LONGEST_DEFAULT_WINDOW = 1024
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class CausalLM(GenerationMethods, Task):
+class CausalLM(ChatMethods, Task):
     """Predicts each next token (Radford et al., 2019).
 
     `fit` takes texts; prompts with answers, or conversations (lists of {"role", "content"}), of which only the answers
@@ -63,17 +64,8 @@ class CausalLM(GenerationMethods, Task):
         config = config_of(backbone)
         self.check_backbone(config)
         check_causal(config)
-        heads = {}
-        if not config.heads.tied:
-            heads["head"] = Dense(
-                config.vocabulary_size,
-                use_bias=False,
-                kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
-                dtype=backbone.dtype_policy,
-                name="language_model_head",
-            )
         settings = generating.as_generation_config(generation_config, config.vocabulary_size)
-        super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
+        super().__init__(backbone, language_heads(backbone), tokenizer=tokenizer, **kwargs)
         self.generation_config = settings
 
     @staticmethod
@@ -102,11 +94,7 @@ class CausalLM(GenerationMethods, Task):
             (float32 [B, 1, V], [B, S, V] or None, new cache).
         """
         outputs = self.backbone.step(inputs, cache, graph_form, slots)
-        if logits is None:
-            return None, outputs["cache"]
-        x = outputs["sequence_output"]
-        x = x[:, -1:] if logits == "last" else x
-        return language_logits(self.backbone, self.heads, x, graph_form), outputs["cache"]
+        return step_logits(self.backbone, self.heads, outputs, logits, graph_form)
 
     # ---- texts ------------------------------------------------------------------------------------------------
 
@@ -311,17 +299,6 @@ class CausalLM(GenerationMethods, Task):
             # Not an attribute: Keras would track the task as a part of itself.
             self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
         return self.__dict__["_scoring"]
-
-
-def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
-    """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table, scaled and capped."""
-    own, described = heads.get("head"), backbone.config.heads
-    logits = backbone.token_embedding(x, reverse=True, graph_form=graph_form) if own is None else own(x)
-    logits = ops.cast(logits, "float32")
-    if described.logit_scale != 1.0:
-        logits = logits * described.logit_scale
-    cap = described.logit_soft_cap
-    return logits if cap is None else cap * ops.tanh(logits / cap)
 
 
 def _is_one_text(x) -> bool:

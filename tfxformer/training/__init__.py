@@ -10,6 +10,7 @@ from tfxformer.training.callbacks.rate_finder import LearningRates, find_learnin
 from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingDivergedError
 from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
+from tfxformer.training.compiling.label_smoothing import SmoothedCrossEntropy
 from tfxformer.training.compiling.metrics import Perplexity
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
@@ -50,6 +51,7 @@ __all__ = [
     "Resume",
     "ResumeError",
     "ScheduledModel",
+    "SmoothedCrossEntropy",
     "Step",
     "SwapEMAWeights",
     "TPUReport",

@@ -172,26 +172,28 @@ def token_weights(labels: np.ndarray, padding_mask: np.ndarray | None, sample_we
     return weights
 
 
-def weigh_tokens(x, y, sample_weight) -> tuple:
+def weigh_tokens(x, y, sample_weight, mask_name: str = "padding_mask") -> tuple:
     """(x, y, sample_weight) of ready arrays, or of a dataset of batches, with labels of tokens: see `token_weights`.
+
+    `mask_name` is the input that says which tokens are real.
 
     Other datasets, and labels of several outputs, stay as they are.
     """
     if is_dataset(x):
-        if _has_unweighed_tokens(x.element_spec):
-            x = x.map(lambda inputs, labels: (inputs, labels, _as_float(inputs["padding_mask"] != 0)))
+        if _has_unweighed_tokens(x.element_spec, mask_name):
+            x = x.map(lambda inputs, labels: (inputs, labels, _as_float(inputs[mask_name] != 0)))
         return x, y, sample_weight
     if not isinstance(x, Mapping) or y is None or isinstance(y, Mapping):
         return x, y, sample_weight
-    mask = x.get("padding_mask")
+    mask = x.get(mask_name)
     return x, y, token_weights(np.asarray(y), None if mask is None else np.asarray(mask), sample_weight)
 
 
-def _has_unweighed_tokens(spec) -> bool:
+def _has_unweighed_tokens(spec, mask_name: str) -> bool:
     """Whether a dataset gives (batch, labels of the batch's tokens), without weights."""
     if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[0], Mapping):
         return False
-    shape, mask = getattr(spec[1], "shape", ()), spec[0].get("padding_mask")
+    shape, mask = getattr(spec[1], "shape", ()), spec[0].get(mask_name)
     return mask is not None and len(shape) >= 2 and tuple(shape)[:2] == tuple(mask.shape)
 
 

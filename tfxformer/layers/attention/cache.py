@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -51,5 +52,18 @@ def empty_cache(batch_size: int, length: int, num_layers: int, heads: int, head_
 
 
 def reordered(cache: Cache, rows) -> Cache:
-    """The cache of other rows of its batch, such as those of surviving beams: rows int32 [B']."""
-    return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)
+    """The cache of other rows, such as those of surviving beams: rows int32 [B'], each of the text that stood there.
+
+    What was read of a source stays: all beams of a text read the same.
+    """
+    return cache._replace(self_attention=_taken(cache.self_attention, rows))
+
+
+def repeated(cache: Cache, copies: int) -> Cache:
+    """The cache with every row `copies` times, one after the other."""
+    rows = np.repeat(np.arange(cache.self_attention[0][0].shape[0], dtype="int32"), copies)
+    return _taken(cache, rows)
+
+
+def _taken(tensors, rows):
+    return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), tensors)

@@ -44,7 +44,7 @@ def read_settings(model, given: GenerationConfig | Mapping | None, processors=()
     """How a model generates: its checkpoint's settings, or those given in their place.
 
     Args:
-        model: `CausalLM`.
+        model: `CausalLM` or `Seq2SeqLM`.
         given: None, or what one call wants instead of `model.generation_config`.
         processors: the caller's; a `RepetitionPenalty` among them counts instead of the checkpoint's.
     """
@@ -111,7 +111,7 @@ def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
     options = dict(request.options)
     processors = check_processors(options.pop("processors", ()))
     settings = read_settings(model, request.generation_config, processors)
-    rows = read_prompts(model.tokenizer, request.prompts)
+    rows, read = model.read_prompts(request.prompts)
     new = request.max_new_tokens
     if new is None:
         longest = max((len(row) for row in rows), default=0)
@@ -120,7 +120,7 @@ def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
     given = options.pop("stop_ids", ())
     ends = (*settings.ends_in(model.backbone.config.vocabulary_size), *([given] if isinstance(given, int) else given))
     stops = read_stops(model.tokenizer, request.stop, ends, settings.stop_strings)
-    return rows, new, stops, {**options, "processors": (*rules, *processors), "stop_ids": stops.ids}
+    return rows, new, stops, {**options, **read, "processors": (*rules, *processors), "stop_ids": stops.ids}
 
 
 def generate(model, request: Request, num_return_sequences: int = 1) -> list[str]:

@@ -22,7 +22,7 @@ DEFAULT_TEXT, DEFAULT_ANSWER = 128, 256  # new tokens, where neither caller nor 
 
 
 class GenerationMethods:
-    """A part of `CausalLM`: what has `step`, `new_cache`, a tokenizer and a `generation_config`.
+    """A part of a task that writes: what has `step`, `new_cache`, a tokenizer and a `generation_config`.
 
     Attributes:
         generation_config: `generation.GenerationConfig`; assign another one to change how the model generates.
@@ -49,6 +49,10 @@ class GenerationMethods:
         return {**super().get_config(), "generation_config": self.generation_config.to_dict()}
 
     # ---- generation -------------------------------------------------------------------------------------------
+
+    def read_prompts(self, prompts) -> tuple[list[list[int]], dict]:
+        """What the decoder begins with, lists of ids, and what `generation.generate` is told besides."""
+        return generating.read_prompts(self.tokenizer, prompts), {}
 
     def default_sampler(self) -> Sampler | Beams:
         """How the checkpoint wants tokens drawn: `generate(prompts, sampler=lm.default_sampler())`.
@@ -129,6 +133,10 @@ class GenerationMethods:
         options["sampler"] = read_sampler(sampler, temperature, top_k, top_p, min_p)
         request = generating.Request(prompt, max_new_tokens, DEFAULT_TEXT, stop, generation_config, options)
         return generating.stream(self, request)
+
+
+class ChatMethods(GenerationMethods):
+    """A part of `CausalLM`: `GenerationMethods`, and conversations."""
 
     def chat(self, messages, max_new_tokens: int | None = None, *, stop=None, **options) -> str:
         """The assistant's next message in a conversation; it ends with the tokenizer's end token too.

@@ -47,7 +47,12 @@ WRONG_BACKBONES = {
         "{task} predicts each token from those before it and needs a decoder (GPT-2, Llama, ...); this is an encoder, "
         "whose tokens see the very ones to predict: take MaskedLM, or a decoder's checkpoint."
     ),
+    "encoder-decoder": (
+        "{task} writes a target for a source and needs an encoder with a decoder (T5, ...); this model has one of them: "
+        "take CausalLM for a decoder, MaskedLM for an encoder, or the checkpoint of a T5."
+    ),
 }
+WITH_BOTH = "{task} stands on an encoder or a decoder; this model has both, which Seq2SeqLM is for."
 
 
 class Task(TaskData, NamedInputs, ScheduledModel):
@@ -70,10 +75,11 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     keras_keywords = FUNCTIONAL
     task_name = ""
     head_name = ""  # of its head in checkpoints, where that is another task's
-    backbone_kind = None  # "encoder" or "decoder", where it is right on that alone
+    backbone_kind = None  # "encoder", "decoder" or "encoder-decoder", where it is right on that alone
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
+        self.check_backbone(backbone.config)
         maximum = backbone.config.max_sequence_length
         if sequence_length is not None and not 0 < sequence_length <= maximum:
             raise ValueError(f"sequence_length={sequence_length} must be 1 to {maximum}, the model's positions.")
@@ -134,7 +140,9 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         Raises:
             ValueError: naming the tasks that are.
         """
-        kind = "encoder" if "encoder" in config.stacks else "decoder"
+        kind = "-".join(config.stacks)  # "encoder-decoder" of both
+        if cls.backbone_kind != kind and len(config.stacks) > 1:
+            raise ValueError(WITH_BOTH.format(task=cls.__name__))
         if cls.backbone_kind not in (None, kind):
             raise ValueError(WRONG_BACKBONES[cls.backbone_kind].format(task=cls.__name__))
 

@@ -66,13 +66,14 @@ def check_batch(x, y, sample_weight, limits: Limits) -> None:
 
 def check_length(x, limits: Limits) -> None:
     """Refuses rows longer than the model: past its table of positions XLA reads the last one in silence."""
-    shape = getattr(x.get("token_ids"), "shape", None) if isinstance(x, Mapping) else None
-    length = shape[-1] if shape is not None and len(shape) else None
-    if limits.length is not None and length is not None and length > limits.length:
-        raise ValueError(
-            f"token_ids have {length} tokens a row, the model has positions for {limits.length}: cut them, or give "
-            "texts, which are cut to sequence_length."
-        )
+    for name, ids in x.items() if isinstance(x, Mapping) else ():
+        shape = getattr(ids, "shape", None) if str(name).endswith("token_ids") else None
+        length = shape[-1] if shape is not None and len(shape) else None
+        if limits.length is not None and length is not None and length > limits.length:
+            raise ValueError(
+                f"{name} have {length} tokens a row, the model has positions for {limits.length}: cut them, or give "
+                "texts, which are cut to sequence_length."
+            )
 
 
 def named_arrays(x, y, sample_weight, limits: Limits) -> Iterator[tuple[str, Limit | None, Any]]:

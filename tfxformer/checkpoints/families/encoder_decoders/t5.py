@@ -20,7 +20,9 @@ def both(switches: Mapping) -> dict:
 
 def _read_scores(reference: Mapping) -> dict:
     buckets = reference.get("relative_attention_num_buckets") or 32
-    return both({"attention.scores": Scores("relative", buckets, reference.get("relative_attention_max_distance") or 128)})
+    return both(
+        {"attention.scores": Scores("relative", buckets, reference.get("relative_attention_max_distance") or 128)}
+    )
 
 
 def _write_scores(config) -> dict:

@@ -1,0 +1,45 @@
+"""From what a stack says to logits over the vocabulary: what tasks that write texts have on top."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfxformer.layers import DEFAULT, Dense, GraphForm
+
+
+def language_heads(backbone) -> dict:
+    """The layers of the head: none where the token table is read in reverse, else a Dense layer ("head")."""
+    config = backbone.config
+    if config.heads.tied:
+        return {}
+    kernel = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+    return {
+        "head": Dense(
+            config.vocabulary_size,
+            use_bias=False,
+            kernel_initializer=kernel,
+            dtype=backbone.dtype_policy,
+            name="language_model_head",
+        )
+    }
+
+
+def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
+    """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table, scaled and capped."""
+    own, described = heads.get("head"), backbone.config.heads
+    logits = backbone.token_embedding(x, reverse=True, graph_form=graph_form) if own is None else own(x)
+    logits = ops.cast(logits, "float32")
+    if described.logit_scale != 1.0:
+        logits = logits * described.logit_scale
+    cap = described.logit_soft_cap
+    return logits if cap is None else cap * ops.tanh(logits / cap)
+
+
+def step_logits(backbone, heads: dict, outputs: dict, logits: str | None, graph_form: GraphForm):
+    """(logits, new cache) of a backbone's step: those of the "last" token, of "all", or None."""
+    if logits is None:
+        return None, outputs["cache"]
+    x = outputs["sequence_output"]
+    x = x[:, -1:] if logits == "last" else x
+    return language_logits(backbone, heads, x, graph_form), outputs["cache"]

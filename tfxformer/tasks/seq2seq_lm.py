@@ -1,0 +1,312 @@
+"""From a source text to a target text: translation, summaries, corrections."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfxformer.arguments import notices
+from tfxformer.arguments.keywords import checked
+from tfxformer.data.batches import Examples
+from tfxformer.data.examples import is_raw
+from tfxformer.data.lengths import default_sequence_length, round_length
+from tfxformer.data.targets.weights import example_weights, weigh_tokens
+from tfxformer.layers import DEFAULT, Cache, GraphForm
+from tfxformer.models.backbone import config_of
+from tfxformer.models.encoder_decoder import SOURCE_INPUTS
+from tfxformer.tasks.base import generating
+from tfxformer.tasks.base.generation_methods import GenerationMethods
+from tfxformer.tasks.base.language_head import language_heads, language_logits, step_logits
+from tfxformer.tasks.base.task import SETTINGS_KEY, Task
+from tfxformer.text.generation.token_rules import require_finite
+from tfxformer.text.inputs import as_list, as_texts
+from tfxformer.training import Perplexity, SmoothedCrossEntropy
+from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
+from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
+from tfxformer.training.inputs.array_checks import Limit, Limits
+
+START_KEY = "decoder_start_token_id"
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class Seq2SeqLM(GenerationMethods, Task):
+    """Writes a target for each source (Sutskever et al., 2014; Vaswani et al., 2017, arXiv:1706.03762).
+
+    `fit` takes sources and targets as two lists of texts, a dataset of such pairs, or arrays: a dict of the inputs, the
+    targets at position s being the tokens that the decoder writes behind its s-th.
+
+    Args:
+        backbone: `models.EncoderDecoder`.
+        tokenizer: see `Task`.
+        sequence_length: tokens of a source; None until the first `fit` chooses it from its texts.
+        target_length: tokens of a target, its end among them; None until the first `fit` chooses it.
+        label_smoothing: float, see `training.SmoothedCrossEntropy`.
+        decoder_start_token_id: int, what the decoder begins with; None for what the checkpoint says, else the padding.
+        generation_config: see `CausalLM`.
+
+    Logits: float32 [B, S, V], those of the token behind position s.
+    """
+
+    task_name = "seq2seq-lm"
+    backbone_kind = "encoder-decoder"
+    learns_from_labels = True
+
+    def __init__(
+        self,
+        backbone,
+        tokenizer=None,
+        generation_config=None,
+        target_length=None,
+        label_smoothing=0.0,
+        decoder_start_token_id=None,
+        **kwargs,
+    ):
+        config = config_of(backbone)
+        self.check_backbone(config)
+        settings = generating.as_generation_config(generation_config, config.vocabulary_size)
+        start = settings.stated.get(START_KEY) if decoder_start_token_id is None else decoder_start_token_id
+        start = config.padding_id if start is None else start
+        if not 0 <= start < config.vocabulary_size:
+            raise ValueError(f"{START_KEY}={start} is no id of the vocabulary (0 to {config.vocabulary_size - 1}).")
+        longest = config.max_sequence_length
+        if target_length is not None and not 0 < target_length <= longest:
+            raise ValueError(f"target_length={target_length} must be 1 to {longest}, the model's positions.")
+        SmoothedCrossEntropy(label_smoothing)  # refuses what is no share
+        super().__init__(backbone, language_heads(backbone), tokenizer=tokenizer, **kwargs)
+        self.generation_config = settings
+        self.target_length = target_length
+        self.label_smoothing = label_smoothing
+        self.decoder_start_token_id = start
+
+    @staticmethod
+    def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        return language_logits(backbone, heads, backbone.forward(inputs, graph_form)["sequence_output"], graph_form)
+
+    # ---- one step at a time -----------------------------------------------------------------------------------
+
+    def new_cache(self, batch_size: int, length: int, source: dict) -> Cache:
+        """A cache of `length` slots that has read a source; see `models.EncoderDecoder.new_cache`."""
+        return self.backbone.new_cache(batch_size, length, source)
+
+    def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, logits="last", slots=None):
+        """New tokens of the decoder on a cache; arguments and result as `CausalLM.step` has them."""
+        outputs = self.backbone.step(inputs, cache, graph_form, slots)
+        return step_logits(self.backbone, self.heads, outputs, logits, graph_form)
+
+    # ---- texts ------------------------------------------------------------------------------------------------
+
+    def encode(self, sources, targets=None, *, sequence_length=None, target_length=None, truncation=True) -> dict:
+        """Sources, and targets where they are given, as a batch.
+
+        Args:
+            sources, targets: lists of str of one length.
+            sequence_length, target_length: tokens of each; None for the task's own, or the longest text's.
+            truncation: whether a longer text is cut (said in one warning) or an error.
+
+        Returns:
+            dict of int32: encoder_token_ids and encoder_padding_mask [B, T']; with targets decoder_token_ids and
+            decoder_padding_mask [B, S], the start token in front.
+        """
+        batch = self._sources(as_texts(sources, "sources"), sequence_length, truncation)
+        if targets is None:
+            return batch
+        written, mask = self._targets(as_texts(targets, "targets"), len(batch["encoder_token_ids"]), target_length)
+        return {**batch, **self._decoder_inputs(written, mask)}
+
+    def _sources(self, texts, length=None, truncation=True) -> dict:
+        empty = [index for index, text in enumerate(texts) if not text.strip()]
+        if empty:
+            raise ValueError(f"sources[{empty[0]}] is empty: there is nothing to read in it.")
+        length = (
+            length or self.sequence_length or round_length(max(self._tokenizer().token_counts(texts)), self._maximum)
+        )
+        encoding = self._tokenizer().encode(texts, sequence_length=length, truncation=truncation)
+        if encoding.truncated:
+            notices.warn(
+                f"{encoding.truncated} of {len(texts)} sources were longer than {length} tokens and lost their end: "
+                "give a longer sequence_length to keep it, truncation=False to make it an error."
+            )
+        return dict(zip(SOURCE_INPUTS, (encoding.token_ids, encoding.padding_mask), strict=True))
+
+    def _target_rows(self, texts) -> list[list[int]]:
+        """The ids of targets, each with its end."""
+        tokenizer = self._tokenizer()
+        end = tokenizer.eos_id
+        if end is None:
+            raise ValueError(
+                "The tokenizer has no end token, so no target would ever end: it is none for such a model."
+            )
+        rows = tokenizer.ids(texts, special_tokens=False)
+        return [row if row[-1:] == [end] else [*row, end] for row in rows]
+
+    def _targets(self, texts, count: int, length=None) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens to be written, int32 [B, S], and which of them are real."""
+        if len(texts) != count:
+            raise ValueError(f"{count} sources but {len(texts)} targets: give each source its target.")
+        rows = self._target_rows(texts)
+        length = length or self.target_length or round_length(max(map(len, rows)), self._maximum)
+        longer = sum(len(row) > length for row in rows)
+        if longer:
+            notices.warn(
+                f"{longer} of {len(rows)} targets were longer than {length} tokens and lost their end: give a longer "
+                "target_length to keep it."
+            )
+        ids, mask = (
+            np.full((len(rows), length), self.backbone.config.padding_id, "int32"),
+            np.zeros((len(rows), length), "int32"),
+        )
+        for row, (line, real) in zip(rows, zip(ids, mask, strict=True), strict=True):
+            line[: len(row)], real[: len(row)] = row[:length], 1
+        return ids, mask
+
+    def _decoder_inputs(self, targets, mask) -> dict:
+        shifted = np.concatenate([np.full_like(targets[:, :1], self.decoder_start_token_id), targets[:, :-1]], axis=1)
+        return {"decoder_token_ids": shifted, "decoder_padding_mask": mask}
+
+    def choose_sequence_length(self, examples: Examples) -> None:
+        super().choose_sequence_length(examples)
+        if self.target_length is None and examples.labels is not None:
+            lengths = [len(row) for row in self._target_rows(as_texts(examples.labels, "targets"))]
+            self.target_length = default_sequence_length(lengths, self._maximum)
+
+    def prepare(self, examples: Examples, sample_weight=None):
+        if examples.pairs is not None:
+            raise ValueError("Pairs of texts: give sources and targets as two lists, fit(sources, targets).")
+        batch = self._sources(as_texts(examples.texts, "sources"))
+        if examples.labels is None:
+            return batch, None, sample_weight
+        targets, mask = self._targets(as_texts(examples.labels, "targets"), len(examples.texts))
+        weights = mask.astype("float32")
+        if sample_weight is not None:
+            weights = weights * example_weights(sample_weight, len(targets))[:, None]
+        return {**batch, **self._decoder_inputs(targets, mask)}, targets, weights
+
+    def _of_arrays(self, x, y, sample_weight):
+        return weigh_tokens(self._by_our_names(x), y, sample_weight, "decoder_padding_mask")
+
+    def limits(self) -> Limits:
+        ids = Limit(0, self.backbone.config.vocabulary_size - 1, "ids of the vocabulary")
+        mask = Limit(0, None, "0 at padding and 1 at tokens")
+        inputs = {
+            f"{stack}_{name}": limit
+            for stack in ("encoder", "decoder")
+            for name, limit in (("token_ids", ids), ("padding_mask", mask))
+        }
+        return super().limits()._replace(inputs=inputs)
+
+    def target_limits(self):
+        return Limit(0, self.backbone.config.vocabulary_size - 1, "ids of the vocabulary", IGNORED)
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    @property
+    def output_kinds(self):
+        return OF_TOKENS
+
+    def default_loss(self):
+        if self.label_smoothing:
+            return SmoothedCrossEntropy(self.label_smoothing)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+    def default_weighted_metrics(self):
+        return [Perplexity()]
+
+    @checked
+    def evaluate(self, x=None, y=None, batch_size=None, *, return_dict=False, **kwargs):
+        """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens of the targets."""
+        results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
+        if is_token_cross_entropy(self.loss) and "perplexity" in results:
+            # Keras averages the batches, whose tokens that count may be fewer or more.
+            results["loss"] = math.log(results["perplexity"])
+        return results if return_dict else list(results.values())
+
+    @checked(to="logits")
+    def predict(self, x, batch_size=None, **kwargs):
+        """Keras' `predict`: logits of arrays. Targets are written by `generate` and measured by `score`."""
+        return self.logits(x, batch_size, **kwargs)
+
+    def logits(self, x, batch_size=None, **kwargs):
+        """See `Task.logits`; of arrays, or a stream of batches."""
+        given = self.read_given(x, batch_size=batch_size, steps=kwargs.get("steps"), labelled=False)
+        if is_raw(given.x):
+            raise ValueError(
+                "A model of sources and targets writes: use generate(sources), or score(sources, targets)."
+            )
+        return super().logits(given.x, given.batch_size, **kwargs)
+
+    # ---- writing ----------------------------------------------------------------------------------------------
+
+    def read_prompts(self, prompts) -> tuple[list[list[int]], dict]:
+        """The start token for each source, and the sources as arrays; of texts, or of lists of ids as they are."""
+        sources = as_list(prompts, "sources")
+        if sources and all(isinstance(one, str) for one in sources):
+            # Not cut, and of few lengths: each is compiled once.
+            length = round_length(int(max(self._tokenizer().token_counts(sources))), self._maximum)
+            batch = self._sources(sources, length, truncation=False)
+        else:
+            batch = self._of_ids(sources)
+        return [[self.decoder_start_token_id]] * len(sources), {"source": batch}
+
+    def _of_ids(self, sources) -> dict:
+        if not sources:
+            raise ValueError("There is no source: give at least one text.")
+        rows = [np.asarray(row) for row in sources]
+        for index, row in enumerate(rows):
+            if row.ndim != 1 or not row.size or row.dtype.kind not in "iu":
+                raise TypeError(f"sources[{index}] must be a text or a list of token ids, not {sources[index]!r:.80}.")
+        ids = np.full((len(rows), round_length(max(map(len, rows)), self._maximum)), self.backbone.config.padding_id)
+        mask = np.zeros_like(ids)
+        for row, line, real in zip(rows, ids, mask, strict=True):
+            if len(row) > len(line):
+                raise ValueError(f"A source has {len(row)} tokens, the model has positions for {self._maximum}.")
+            line[: len(row)], real[: len(row)] = row, 1
+        return dict(zip(SOURCE_INPUTS, (ids.astype("int32"), mask.astype("int32")), strict=True))
+
+    def score(self, sources, targets, batch_size: int = 8) -> np.ndarray:
+        """The mean log-likelihood of each target's tokens, its end among them: float64 [texts], in nats a token.
+
+        Args:
+            sources, targets: lists of str of one length.
+            batch_size: int, pairs of a batch.
+        """
+        examples = self.read(sources, targets)
+        batch, wanted, weights = self.prepare(examples)
+        losses = self._scorer().predict({**batch, "targets": wanted}, batch_size, verbose=0)
+        require_finite(np.isfinite(losses[weights > 0]).all())
+        return -(losses * weights).sum(axis=1, dtype="float64") / weights.sum(axis=1, dtype="float64")
+
+    def _scorer(self) -> keras.Model:
+        """A model on the same layers from pairs to the loss of each token [B, S]: logits would be gigabytes."""
+        if "_scoring" not in self.__dict__:
+            inputs, targets = self.backbone.make_inputs(), keras.Input((None,), dtype="int32", name="targets")
+            losses = ops.sparse_categorical_crossentropy(targets, self(inputs), from_logits=True)
+            # Not an attribute: Keras would track the task as a part of itself.
+            self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
+        return self.__dict__["_scoring"]
+
+    # ---- saving -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def arguments_from(cls, reference, arguments):
+        settings, given = reference.get(SETTINGS_KEY) or {}, super().arguments_from(reference, arguments)
+        stated = {"target_length": settings.get("target_length"), START_KEY: reference.get(START_KEY)}
+        file = given["generation_config"]
+        if getattr(file, "stated", {}).get(START_KEY) is not None:  # it counts before config.json
+            stated[START_KEY] = file.stated[START_KEY]
+        return {**stated, **given}
+
+    def reference_changes(self):
+        ours = super().reference_changes()
+        ours[SETTINGS_KEY]["target_length"] = self.target_length
+        return {**ours, START_KEY: self.decoder_start_token_id, "is_encoder_decoder": True}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "target_length": self.target_length,
+            "label_smoothing": self.label_smoothing,
+            START_KEY: self.decoder_start_token_id,
+        }
