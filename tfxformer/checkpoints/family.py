@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module, Place, place
 from tfxformer.models import (
@@ -131,6 +133,8 @@ class Family:
         heads: our task name -> `Head`.
         other_heads: module names of the reference's heads that we have no task for.
         tied: tensors that repeat another one in older files.
+        computed: tensor that some files hold and we compute -> what it must be, of a config.
+        writes_computed: whether the reference wants these tensors in a file.
     """
 
     name: str
@@ -146,6 +150,8 @@ class Family:
     required: Mapping[str, tuple] = field(default_factory=dict)
     other_heads: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[TransformerConfig], np.ndarray]] = field(default_factory=dict)
+    writes_computed: bool = False
 
     def read_config(self, reference: Mapping) -> TransformerConfig:
         """config.json as a TransformerConfig.
@@ -253,7 +259,7 @@ class Family:
         heads = [as_module(module) for head in self.heads.values() for module in head.modules.values()]
         modules = [name for module in heads for name in module.names]
         modules += [*self.other_heads, *([self.pooler] if self.pooler else [])]
-        return any(tensor.startswith(module + ".") for module in modules)
+        return any(tensor == module or tensor.startswith(module + ".") for module in modules)
 
 
 def stack_of(path: str, config: TransformerConfig) -> StackConfig:

@@ -36,6 +36,7 @@ class Module:
         by: None where each part is whole, one after another (GPT-2); "heads" where they alternate head by head, outputs
             being [heads, 3, head width] (GPT-NeoX, Bloom), "groups" by heads of keys and values (Falcon).
         offset: what the reference adds to a norm's gamma (1 in Gemma): ours holds the sum.
+        buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
     """
 
     name: str
@@ -45,6 +46,7 @@ class Module:
     sizes: tuple[int | str, ...] = THIRDS
     by: str | None = None
     offset: float = 0.0
+    buffer: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,6 +66,7 @@ class Place:
         groups: into how many groups of all parts the outputs fall.
         axis: the tensor's axis of outputs.
         offset: what our variable is more than the tensor.
+        row: whether the tensor is our variable as its one row.
     """
 
     names: tuple[str, ...]
@@ -73,10 +76,11 @@ class Place:
     groups: int = 1
     axis: int = 0
     offset: float = 0.0
+    row: bool = False
 
     def tensor_shape(self, shape) -> tuple[int, ...]:
         """The shape of the tensor of a variable of this shape."""
-        shape = list(shape[::-1] if self.transposed else shape)
+        shape = [1, *shape] if self.row else list(shape[::-1] if self.transposed else shape)
         if self.part is not None:
             shape[self.axis] = shape[self.axis] * sum(self.sizes) // self.sizes[self.part]
         return tuple(shape)
@@ -86,7 +90,7 @@ class Place:
         if self.offset:
             array = array.astype("float32") + np.float32(self.offset)
         if self.part is None:
-            return array
+            return array[0] if self.row else array
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
         parts = array.reshape(*outer, self.groups, sum(self.sizes), -1, *inner)
         begin = sum(self.sizes[: self.part])
@@ -112,6 +116,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         aliases: other names of whole tensors -> the name they stand for.
     """
     names = [f"{name}.{end}" for name in module.names for end in LEAVES[leaf]]
+    names = list(module.names) if module.buffer else names
     names += [alias for alias, name in aliases.items() if name in names]
     is_kernel = leaf == "kernel"
     return Place(
@@ -122,6 +127,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         groups=1 if module.by is None else _number(module.by, stack),
         axis=1 if is_kernel and not module.transposed else 0,
         offset=module.offset if leaf == "gamma" else 0.0,
+        row=module.buffer,
     )
 
 
@@ -144,6 +150,7 @@ def tensors_of(arrays: Mapping[str, np.ndarray], places: Mapping[str, Place]) ->
     for path, where in places.items():
         array = arrays[path].T if where.transposed else arrays[path]
         array = array - np.asarray(where.offset, array.dtype) if where.offset else array
+        array = array[None] if where.row else array
         parts.setdefault(where.names[0], {})[where.part] = array
     joiners = {where.names[0]: where for where in places.values()}
     return {

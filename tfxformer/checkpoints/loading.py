@@ -115,6 +115,9 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
     unused = set(available) - set(sources.values())
     if config.heads.tied:
         unused.discard(family.own_head(available))  # equal to the table, says `is_tied`
+    for name in unused & set(family.computed):
+        _check_computed(name, tensors[available[name]], family.computed[name](config))
+    unused -= set(family.computed)
     _check_unused(unused, tensors, available, family, set(sources.values()), report)
     for path, name in sources.items():
         if name is None:
@@ -149,6 +152,16 @@ def _check_missing(places: Mapping[str, Place], sources, family, report) -> None
         if len(absent) < len(parts):
             raise CheckpointError(f"The checkpoint has only a part of the head {head!r}; missing: {names}.")
         report.new.append(head)
+
+
+def _check_computed(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    if found.shape != wanted.shape or not np.allclose(
+        found.astype("float32"), wanted, atol=1e-2 if found.itemsize < 4 else 1e-6
+    ):
+        raise CheckpointError(
+            f"Tensor {name!r} is not what its model computes in its place, a table of sines and cosines: were its "
+            "positions trained?"
+        )
 
 
 def _check_shape(path, wanted, name, shape) -> None:

@@ -159,6 +159,9 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
         is_pooler = family.pooler is not None and name.startswith(f"{family.pooler}.")
         is_backbone = is_pooler or not family.is_head(name)
         tensors[(family.prefix if task in family.heads and is_backbone else "") + name] = array
+    if family.writes_computed:
+        prefix = family.prefix if task in family.heads else ""
+        tensors |= {prefix + name: make(config).astype(to) for name, make in family.computed.items()}
     return tensors
 
 

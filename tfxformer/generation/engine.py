@@ -165,7 +165,7 @@ class Engine:
         return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen, np.bool_(True))), cache)
 
     def new_cache(self, rows: int, length: int, source: dict | None) -> Cache:
-        """An empty cache of `length` slots; of a source it holds what every step reads, by one graph for all lengths."""
+        """An empty cache of `length` slots; of a source it holds what every step reads (one graph for all lengths)."""
         if source is None:
             return self.model.new_cache(rows, length)
 

@@ -63,8 +63,10 @@ def make_layers(
         position = PositionEmbedding(
             stack.max_positions,
             stack.hidden_size,
+            padding_id=config.padding_id,
             offset=stack.position_offset,
             initializer=initializer(config),
+            table=stack.position_table,
             dtype=dtype,
             name=named("position_embedding"),
         )

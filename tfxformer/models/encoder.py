@@ -78,6 +78,7 @@ def make_layers(
             config.padding_id,
             stack.position_offset,
             initializer=initializer(config),
+            table=stack.position_table,
             dtype=dtype,
             name=named("position_embedding"),
         )

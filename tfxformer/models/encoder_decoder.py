@@ -19,6 +19,9 @@ from tfxformer.models.parts import whole_sequence
 
 SOURCE_INPUTS = ("encoder_token_ids", "encoder_padding_mask")
 INPUTS = (*SOURCE_INPUTS, "decoder_token_ids", "decoder_padding_mask")
+REFERENCE_NAMES = dict(
+    zip(("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"), INPUTS, strict=True)
+)
 
 
 class EncoderDecoderLayers(NamedTuple):
@@ -90,12 +93,6 @@ class EncoderDecoder(Backbone):
     """
 
     stack_name = "decoder"
-    reference_names = {
-        "input_ids": "encoder_token_ids",
-        "attention_mask": "encoder_padding_mask",
-        "decoder_input_ids": "decoder_token_ids",
-        "decoder_attention_mask": "decoder_padding_mask",
-    }
 
     def __init__(self, config, gradient_checkpointing=False, reference_config=None, dtype=None, **kwargs):
         config = TransformerConfig.from_dict(config) if isinstance(config, dict) else config
@@ -115,7 +112,7 @@ class EncoderDecoder(Backbone):
 
     def named_inputs(self, batch) -> dict:
         """A batch by our names; ValueError names what is missing or not read."""
-        return named_inputs(batch, self.input, (), type(self).__name__, self.reference_names)
+        return named_inputs(batch, self.input, (), type(self).__name__, REFERENCE_NAMES)
 
     def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
         """The outputs (and hidden states) of the same layers, written as `graph_form` says; see `run`."""
@@ -131,7 +128,7 @@ class EncoderDecoder(Backbone):
         Returns:
             dict: sequence_output [B, T', D] and hidden_states.
         """
-        inputs = named_inputs(inputs, SOURCE_INPUTS, (), "EncoderDecoder.encode", self.reference_names)
+        inputs = named_inputs(inputs, SOURCE_INPUTS, (), "EncoderDecoder.encode", REFERENCE_NAMES)
         return encode(self.config, self._parts, inputs, graph_form)
 
     def new_cache(self, batch_size: int, length: int, source: dict, graph_form: GraphForm = DEFAULT) -> Cache:
@@ -144,7 +141,7 @@ class EncoderDecoder(Backbone):
             graph_form: how the graph is written.
         """
         encoded = self.encode(source, graph_form)["sequence_output"]
-        mask = named_inputs(source, SOURCE_INPUTS, (), "EncoderDecoder.new_cache", self.reference_names)[
+        mask = named_inputs(source, SOURCE_INPUTS, (), "EncoderDecoder.new_cache", REFERENCE_NAMES)[
             "encoder_padding_mask"
         ]
         stack, dtype = self.config.decoder, self.dtype_policy.compute_dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfxformer.checkpoints.families.decoders import bloom, gpt2, gpt_neox, llama, opt, qwen2
-from tfxformer.checkpoints.families.encoder_decoders import t5
+from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, roberta
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
@@ -29,6 +29,13 @@ FAMILIES: dict[str, Family] = {
         qwen2.FAMILY,
         t5.FAMILY,
         t5.MT5,
+        bart.FAMILY,
+        bart.PLBART,
+        bart.MBART,
+        bart.PEGASUS,
+        bart.MARIAN,
+        bart.M2M_100,
+        bart.BLENDERBOT,
     )
 }
 

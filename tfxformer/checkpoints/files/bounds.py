@@ -56,7 +56,7 @@ def check_size(reference: Mapping, config: TransformerConfig, family: Family, te
     parts["token_types"] = config.token_types * config.table_size
     parts["vocabulary_size"] = config.vocabulary_size * config.table_size
     for name, stack in config.stacks.items():
-        if stack.has_position_table:
+        if stack.position_table == "learned":
             parts[f"{name}.max_positions"] = stack.max_positions * config.table_size
     for part, wanted in parts.items():
         if wanted > held:

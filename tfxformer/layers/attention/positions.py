@@ -1,8 +1,9 @@
-"""Learned position embeddings, and which position each token has."""
+"""Position embeddings, learned or sinusoidal, and which position each token has."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
@@ -10,6 +11,27 @@ from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
 POSITION_MODES = ("arange", "nonpad_cumsum")
+TABLES = ("learned", "sinusoidal", "sinusoidal_fairseq")
+
+
+def sinusoids(rows: int, size: int, kind: str = "sinusoidal", padding_id: int = 0) -> np.ndarray:
+    """A table of sines and cosines, the sines in the first half of each row: float32 [rows, size].
+
+    Args:
+        rows: positions, from 0 on.
+        size: int, width of a row.
+        kind: "sinusoidal" (Vaswani et al., 2017; Marian, Pegasus), or "sinusoidal_fairseq", whose wavelengths end a
+            step earlier and whose row `padding_id` is zero (M2M-100).
+    """
+    half = (size + 1) // 2 if kind == "sinusoidal" else size // 2
+    steps = size / 2 if kind == "sinusoidal" else half - 1
+    frequencies = np.exp(np.arange(half) * (-np.log(10000.0) / steps))
+    angles = np.arange(rows)[:, None] * frequencies
+    table = np.zeros((rows, size), "float32")
+    table[:, :half], table[:, half : 2 * half] = np.sin(angles), np.cos(angles)[:, : size - half]
+    if kind == "sinusoidal_fairseq":
+        table[padding_id] = 0
+    return table
 
 
 def nonpad_positions(token_ids, padding_id: int):
@@ -33,7 +55,7 @@ def positions_seen(visible):
 
 @keras.saving.register_keras_serializable("tfxformer")
 class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
-    """Learned absolute position embeddings.
+    """Absolute position embeddings, learned or sines and cosines.
 
     Args:
         max_positions: int, rows of the table (RoBERTa's table counts its unused first rows too).
@@ -42,6 +64,7 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         padding_id: int, used by "nonpad_cumsum".
         offset: int, first rows of the table that are not used (OPT), but by "nonpad_cumsum".
         initializer: initializer of the table.
+        table: "learned", or a kind of `sinusoids`, which is computed and no variable.
 
     Attributes:
         shift: int, 0; what is added to given positions (`prefix.Prefix` stands in front).
@@ -52,8 +75,20 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         ValueError: if the static sequence length exceeds the table.
     """
 
-    def __init__(self, max_positions, size, mode="arange", padding_id=0, offset=0, initializer="uniform", **kwargs):
+    def __init__(
+        self,
+        max_positions,
+        size,
+        mode="arange",
+        padding_id=0,
+        offset=0,
+        initializer="uniform",
+        table="learned",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if table not in TABLES:
+            raise ValueError(f"Unknown table of positions {table!r}; known: {', '.join(TABLES)}.")
         if mode not in POSITION_MODES:
             raise ValueError(f"Unknown position mode {mode!r}; known: {', '.join(POSITION_MODES)}.")
         self.max_positions = max_positions
@@ -62,6 +97,7 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.padding_id = padding_id
         self.offset = offset
         self.initializer = keras.initializers.get(initializer)
+        self.table = table
         self.shift = 0
 
     @property
@@ -71,6 +107,9 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         return self.max_positions - unused
 
     def build(self, input_shape):
+        if self.table != "learned":
+            self.embeddings = sinusoids(self.max_positions, self.size, self.table, self.padding_id)
+            return
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=(self.max_positions, self.size),
@@ -85,14 +124,16 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
                 f"The sequence is {length} tokens long, but the model has {self.usable_positions} positions. "
                 f"Truncate with sequence_length={self.usable_positions} or less."
             )
+        # A computed table is a constant of each graph: of one tensor, made in the first, others could not read.
+        table = self.embeddings if self.table == "learned" else ops.convert_to_tensor(self.embeddings)
         if positions is not None:
             positions = positions + (self.offset + self.shift)
-            rows = embedding_lookup(self.embeddings, positions, chosen(graph_form).embedding)
+            rows = embedding_lookup(table, positions, chosen(graph_form).embedding)
             return ops.cast(rows, self.compute_dtype)
         if self.mode == "arange":
-            rows = self.embeddings[self.offset : self.offset + ops.shape(token_ids)[1]]
+            rows = table[self.offset : self.offset + ops.shape(token_ids)[1]]
             return ops.cast(ops.expand_dims(rows, 0), self.compute_dtype)
-        rows = ops.take(self.embeddings, nonpad_positions(token_ids, self.padding_id), axis=0)
+        rows = ops.take(table, nonpad_positions(token_ids, self.padding_id), axis=0)
         return ops.cast(rows, self.compute_dtype)
 
     def get_config(self):
@@ -104,4 +145,5 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "padding_id": self.padding_id,
             "offset": self.offset,
             "initializer": keras.initializers.serialize(self.initializer),
+            "table": self.table,
         }

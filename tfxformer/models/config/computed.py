@@ -7,6 +7,7 @@ ENCODER = {
     "heads.tied": (True,),  # a masked-language head reads the token table in reverse
     "heads.logit_scale": (1.0,),
     "heads.logit_soft_cap": (None,),
+    "heads.logits_bias": (False,),
 }
 DECODER = {
     "decoder.position_mode": ("arange",),
@@ -15,6 +16,7 @@ DECODER = {
     "token_types": (0,),
     "heads.pooler": (False,),
     "heads.masked_lm_activation": (None,),
+    "heads.logits_bias": (False,),
 }
 ENCODER_DECODER = {
     "encoder.layer_groups": (None,),

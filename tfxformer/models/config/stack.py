@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from tfxformer.arguments.keywords import KnownKeywords
-from tfxformer.layers.attention.positions import POSITION_MODES
+from tfxformer.layers.attention.positions import POSITION_MODES, TABLES
 from tfxformer.models.config.checks import (
     check_choice,
     check_kinds,
@@ -20,7 +20,7 @@ from tfxformer.models.config.checks import (
 )
 from tfxformer.models.config.values import AttentionConfig, FeedForwardConfig, NormConfig
 
-POSITIONS = ("learned", "none")
+POSITIONS = (*TABLES, "none")
 FULL = "full"  # the kind of attention of a stack that names none
 
 
@@ -36,8 +36,9 @@ class StackConfig(KnownKeywords):
         feed_forward: `FeedForwardConfig`, or an int, its size.
         norm: `NormConfig`, or its placement.
         pattern: which kind of attention the layers have, repeated over all of them: ("full", "local", "local").
-        positions: "learned" where a table of positions is added to the embeddings, else "none"; None for "learned"
-            unless attention has rotary positions or scores of them.
+        positions: what is added to the embeddings: rows of a "learned" table, "sinusoidal" or "sinusoidal_fairseq" ones
+            (see `layers.attention.positions.sinusoids`), or "none"; None for "learned" unless attention has rotary
+            positions or scores of them.
         max_positions: rows of the position table; without a table the longest sequence.
         position_mode: "arange" or "nonpad_cumsum", of learned positions in an encoder.
         position_offset: first rows of the table that are not used (OPT).
@@ -155,8 +156,14 @@ class StackConfig(KnownKeywords):
 
     @property
     def has_position_table(self) -> bool:
-        """Whether a learned row of its position is added to each token's embedding."""
-        return (self.positions or self._usual_positions) == "learned"
+        """Whether a row of its position is added to each token's embedding."""
+        return self.position_table is not None
+
+    @property
+    def position_table(self) -> str | None:
+        """The kind of the rows added to tokens' embeddings: "learned", "sinusoidal", ...; None for none."""
+        positions = self.positions or self._usual_positions
+        return None if positions == "none" else positions
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class HeadConfig(KnownKeywords):
         tied: whether a causal language model's logits come from the token table; else from a Dense layer.
         logit_scale: what a causal language model's logits are multiplied by.
         logit_soft_cap: None, or c of c * tanh(logits / c).
+        logits_bias: whether a number for each token is added to the logits of a decoder beside an encoder.
     """
 
     pooler: bool = False
@@ -48,6 +49,7 @@ class HeadConfig(KnownKeywords):
     tied: bool = True
     logit_scale: float = 1.0
     logit_soft_cap: float | None = None
+    logits_bias: bool = False
 
     def __post_init__(self):
         check_kinds(self)

@@ -6,23 +6,23 @@ import keras
 from keras import ops
 
 from tfxformer.layers import DEFAULT, Dense, GraphForm
+from tfxformer.models.heads import LogitsBias
 
 
 def language_heads(backbone) -> dict:
     """The layers of the head: none where the token table is read in reverse, else a Dense layer ("head")."""
-    config = backbone.config
-    if config.heads.tied:
-        return {}
-    kernel = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-    return {
-        "head": Dense(
+    config, heads = backbone.config, {}
+    if not config.heads.tied:
+        heads["head"] = Dense(
             config.vocabulary_size,
             use_bias=False,
-            kernel_initializer=kernel,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
             dtype=backbone.dtype_policy,
             name="language_model_head",
         )
-    }
+    if config.heads.logits_bias:
+        heads["bias"] = LogitsBias(name="final_logits_bias")
+    return heads
 
 
 def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
@@ -32,6 +32,8 @@ def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
     logits = ops.cast(logits, "float32")
     if described.logit_scale != 1.0:
         logits = logits * described.logit_scale
+    if "bias" in heads:
+        logits = heads["bias"](logits)
     cap = described.logit_soft_cap
     return logits if cap is None else cap * ops.tanh(logits / cap)
 

@@ -1,0 +1,235 @@
+"""BART (Lewis et al., 2019, arXiv:1910.13461) and its kin: PLBART, mBART, Pegasus, Marian, M2M-100, Blenderbot."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfxformer.checkpoints.families.encoder_decoders.t5 import STACKS, both
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
+from tfxformer.checkpoints.layout import Module
+from tfxformer.layers.attention.positions import sinusoids
+
+_UNUSED_ROWS = 2  # of the position table
+
+
+def positions_rule(usual: int, unused: int) -> Rule:
+    """The rule of `max_position_embeddings`, `usual` where it is absent; a table has `unused` rows besides."""
+
+    def read(reference: Mapping) -> dict:
+        return both({"max_positions": (reference.get("max_position_embeddings") or usual) + unused})
+
+    def write(config) -> dict:
+        return {"max_position_embeddings": config.encoder.max_positions - unused}
+
+    return Rule(("max_position_embeddings",), read, write)
+
+
+def scale_rule(usual: bool) -> Rule:
+    """The rule of `scale_embedding`, by the root of the width; `usual` is what an absent one means."""
+
+    def read(reference: Mapping) -> dict:
+        scaled, size = reference.get("scale_embedding"), reference.get("d_model") or 1024
+        scaled = usual if scaled is None else scaled
+        return both({"embedding_scale": float(size) ** 0.5 if scaled else 1.0})
+
+    return Rule(("scale_embedding",), read, lambda config: {"scale_embedding": config.encoder.embedding_scale != 1.0})
+
+
+KEYS = {
+    "vocabulary_size": Key("vocab_size", 50265),
+    "padding_id": Key("pad_token_id", 1),
+    "initializer_range": Key("init_std", 0.02),
+    "heads.tied": Key("tie_word_embeddings", True),
+    "heads.classifier_dropout": Key("classifier_dropout", 0.0),
+    **both(
+        {
+            "hidden_size": Key("d_model", 1024),
+            "feed_forward.activation": Key("activation_function", "gelu"),
+            "dropout": Key("dropout", 0.1),
+            "attention_dropout": Key("attention_dropout", 0.0),
+        }
+    ),
+    **{
+        f"{stack}.{ours}": Key(f"{stack}_{theirs}", usual)
+        for stack in STACKS
+        for ours, theirs, usual in (
+            ("num_layers", "layers", 12),
+            ("attention.heads", "attention_heads", 16),
+            ("feed_forward.size", "ffn_dim", 4096),
+        )
+    },
+}
+POST = {"norm.placement": "post", "norm.final": False}
+PRE = {"norm.placement": "pre", "norm.final": True}
+BOTH_FIXED = {"norm.epsilon": 1e-5, "norm.embedding": True, "position_offset": _UNUSED_ROWS}
+BIAS = {"heads.logits_bias": True}
+
+ENCODER_BLOCK = {
+    "self_attention/query": "self_attn.q_proj",
+    "self_attention/key": "self_attn.k_proj",
+    "self_attention/value": "self_attn.v_proj",
+    "self_attention/output": "self_attn.out_proj",
+    "attention_norm": "self_attn_layer_norm",
+    "feed_forward/expand": "fc1",
+    "feed_forward/output": "fc2",
+    "feed_forward_norm": "final_layer_norm",
+}
+DECODER_BLOCK = {
+    **ENCODER_BLOCK,
+    **{
+        ours.replace("self_attention", "cross_attention"): theirs.replace("self_attn", "encoder_attn")
+        for ours, theirs in ENCODER_BLOCK.items()
+        if ours.startswith("self_attention")
+    },
+    "cross_attention_norm": "encoder_attn_layer_norm",
+}
+
+
+def heads(architecture: str, bias: bool = True) -> dict[str, Head]:
+    """The head that writes, of the class of that name; with a bias for each token or without."""
+    modules: dict[str, str | Module] = {"language_model_head": "lm_head"}
+    if bias:
+        modules["final_logits_bias"] = Module("final_logits_bias", buffer=True)
+    return {"seq2seq-lm": Head(architecture, modules)}
+
+
+FAMILY = Family(
+    name="bart",
+    prefix="model.",
+    architecture="BartModel",
+    keys=KEYS,
+    fixed={**both({**BOTH_FIXED, **POST}), **BIAS},
+    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(False)),
+    modules={
+        "token_embedding": "shared",
+        **{f"{stack}_position_embedding": f"{stack}.embed_positions" for stack in STACKS},
+        **{f"{stack}_embedding_norm": f"{stack}.layernorm_embedding" for stack in STACKS},
+        **{f"{stack}_final_norm": f"{stack}.layer_norm" for stack in STACKS},
+    },
+    blocks={
+        "encoder": Blocks(lambda config, index: f"encoder.layers.{index}", ENCODER_BLOCK),
+        "decoder": Blocks(lambda config, index: f"decoder.layers.{index}", DECODER_BLOCK),
+    },
+    heads=heads("BartForConditionalGeneration"),
+    other_heads=("classification_head", "qa_outputs"),
+    # Older files repeat the table for each stack.
+    tied={f"{stack}.embed_tokens.weight": "shared.weight" for stack in STACKS},
+)
+PLBART = replace(
+    FAMILY,
+    name="plbart",
+    architecture="PLBartModel",
+    keys={
+        **KEYS,
+        "vocabulary_size": Key("vocab_size", 50005),
+        **both({"hidden_size": Key("d_model", 768), "attention_dropout": Key("attention_dropout", 0.1)}),
+        **{f"{stack}.num_layers": Key(f"{stack}_layers", 6) for stack in STACKS},
+        **{f"{stack}.attention.heads": Key(f"{stack}_attention_heads", 12) for stack in STACKS},
+        **{f"{stack}.feed_forward.size": Key(f"{stack}_ffn_dim", 3072) for stack in STACKS},
+    },
+    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(True)),
+    heads=heads("PLBartForConditionalGeneration"),
+)
+MBART = replace(
+    FAMILY,
+    name="mbart",
+    architecture="MBartModel",
+    fixed={**both({**BOTH_FIXED, **PRE}), **BIAS},
+    heads=heads("MBartForConditionalGeneration"),
+)
+
+
+def computed_positions(kind: str) -> dict:
+    """The tables of positions that files may hold and the model computes."""
+    return {
+        f"{stack}.embed_positions.weight": lambda config, stack=stack: sinusoids(
+            config.stacks[stack].max_positions, config.hidden_size, kind, config.padding_id
+        )
+        for stack in STACKS
+    }
+
+
+SINUSOIDAL = {"norm.epsilon": 1e-5, "norm.embedding": False, "positions": "sinusoidal"}
+PEGASUS = replace(
+    FAMILY,
+    name="pegasus",
+    architecture="PegasusModel",
+    keys={**KEYS, "padding_id": Key("pad_token_id", 0)},
+    fixed={**both({**SINUSOIDAL, **PRE}), **BIAS},
+    rules=(positions_rule(1024, 0), scale_rule(False)),
+    heads=heads("PegasusForConditionalGeneration"),
+    computed=computed_positions("sinusoidal"),
+    writes_computed=True,
+)
+MARIAN = replace(
+    FAMILY,
+    name="marian",
+    architecture="MarianModel",
+    keys={**KEYS, "vocabulary_size": Key("vocab_size", 58101), "padding_id": Key("pad_token_id", 58100)},
+    fixed={**both({**SINUSOIDAL, **POST}), **BIAS},
+    rules=(positions_rule(1024, 0), scale_rule(False)),
+    required={"share_encoder_decoder_embeddings": (True, None)},
+    heads=heads("MarianMTModel"),
+    computed=computed_positions("sinusoidal"),
+)
+
+
+def _fairseq_positions(reference: Mapping) -> dict:
+    # Positions begin behind the padding's id, and the decoder counts them by slots.
+    padding = reference.get("pad_token_id")
+    first = (1 if padding is None else padding) + 1
+    rows = (reference.get("max_position_embeddings") or 1024) + first
+    return {"padding_id": first - 1, "decoder.position_offset": first, **both({"max_positions": rows})}
+
+
+M2M_100 = replace(
+    FAMILY,
+    name="m2m_100",
+    architecture="M2M100Model",
+    keys={
+        **KEYS,
+        "vocabulary_size": Key("vocab_size", 128112),
+        **both(
+            {
+                "feed_forward.activation": Key("activation_function", "relu"),
+                "attention_dropout": Key("attention_dropout", 0.1),
+            }
+        ),
+    },
+    fixed={
+        **both({**SINUSOIDAL, "positions": "sinusoidal_fairseq", **PRE}),
+        "encoder.position_mode": "nonpad_cumsum",
+    },
+    rules=(
+        Rule(
+            ("max_position_embeddings", "pad_token_id"),
+            _fairseq_positions,
+            lambda config: {
+                "max_position_embeddings": config.decoder.max_positions - config.decoder.position_offset,
+                "pad_token_id": config.padding_id,
+            },
+        ),
+        scale_rule(True),
+    ),
+    heads=heads("M2M100ForConditionalGeneration", bias=False),
+    computed=computed_positions("sinusoidal_fairseq"),
+)
+
+
+BLENDERBOT = replace(
+    FAMILY,
+    name="blenderbot",
+    architecture="BlenderbotModel",
+    keys={
+        **KEYS,
+        "vocabulary_size": Key("vocab_size", 8008),
+        "padding_id": Key("pad_token_id", 0),
+        **both({"hidden_size": Key("d_model", 2560)}),
+        "encoder.num_layers": Key("encoder_layers", 2),
+        "decoder.num_layers": Key("decoder_layers", 24),
+        **{f"{stack}.attention.heads": Key(f"{stack}_attention_heads", 32) for stack in STACKS},
+        **{f"{stack}.feed_forward.size": Key(f"{stack}_ffn_dim", 10240) for stack in STACKS},
+    },
+    fixed={**both({"norm.epsilon": 1e-5, "norm.embedding": False, **PRE}), **BIAS},
+    rules=(positions_rule(128, 0), scale_rule(False)),
+    heads=heads("BlenderbotForConditionalGeneration"),
+)
