@@ -145,14 +145,16 @@ def steps(eager: bool):
         tf.config.run_functions_eagerly(before)
 
 
-def check_task(task, x, y, tmp_path, *, same=None):
+def check_task(task, x, y, tmp_path, *, same=None, predict=None):
     """What every task holds with texts: a traced `fit`, `.keras` files with tokenizer and state, checkpoint folders.
 
     Args:
         task: with a tokenizer, not yet fitted.
         x, y: raw examples and targets (or None).
         same: (predictions, predictions) -> None, asserts that two predictions are equal; None compares arrays.
+        predict: (task, examples) -> predictions; None for those of the task's `predict`.
     """
+    predict = predict or (lambda task, asked: task.predict(asked, verbose=0))
     same = same or (lambda a, b: np.testing.assert_array_equal(a, b))
     before = tiny.weights(task)
     with steps(eager=False):
@@ -164,10 +166,10 @@ def check_task(task, x, y, tmp_path, *, same=None):
     assert any((before[name] != after[name]).any() for name in before)
 
     asked = x[:3]
-    predicted = task.predict(asked, verbose=0)
+    predicted = predict(task, asked)
     task.save(tmp_path / "task.keras")
     opened = keras.saving.load_model(tmp_path / "task.keras")
-    same(opened.predict(asked, verbose=0), predicted)
+    same(predict(opened, asked), predicted)
     assert opened.tokenizer == task.tokenizer
     assert opened.sequence_length == task.sequence_length
     assert getattr(opened, "labels", None) == getattr(task, "labels", None)
@@ -180,7 +182,7 @@ def check_task(task, x, y, tmp_path, *, same=None):
         warnings.simplefilter("error")  # a head that is new or unused would be said
         reopened = type(task).from_pretrained(folder)
     check_same_weights(reopened, task)
-    same(reopened.predict(asked, verbose=0), predicted)
+    same(predict(reopened, asked), predicted)
     assert reopened.sequence_length == task.sequence_length
     return opened
 

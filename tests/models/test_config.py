@@ -21,7 +21,7 @@ from tfxformer.models import (
     TransformerConfig,
     preset,
 )
-from tfxformer.models.config.computed import check_switches
+from tfxformer.models.config.computed import check_switches, model_of
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -185,6 +185,7 @@ WHOLE = {
     "heads__tied": {"heads__tied": False},
     "heads__logit_scale": {"heads__logit_scale": 2.0},
     "heads__logit_soft_cap": {"heads__logit_soft_cap": 2.0},
+    "heads__logits_bias": {"heads__logits_bias": True},
 }
 # Seen in training, when weights are made, in tasks' heads, or by who reads a checkpoint.
 NOT_OF_THE_GRAPH = {
@@ -249,7 +250,7 @@ def test_every_switch_changes_the_model_or_is_refused_by_it(family):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_is_computed_by_its_model(name):
     config = preset(name)
-    check_switches(config, "Encoder" if "encoder" in config.stacks else "Decoder")
+    check_switches(config, model_of(config))
 
 
 def test_a_model_names_the_switches_that_it_does_not_compute():
@@ -257,5 +258,7 @@ def test_a_model_names_the_switches_that_it_does_not_compute():
         tiny.backbone("bert", heads__tied=False, heads__logit_scale=2.0)
     with pytest.raises(ValueError, match=r"Decoder does not compute token_types=2 \(it computes 0\)"):
         tiny.backbone("gpt2", token_types=2)
-    with pytest.raises(ValueError, match="no encoder, which the Encoder is made of"):
+    with pytest.raises(
+        ValueError, match="has a decoder, which the Decoder computes; the Encoder is made of an encoder"
+    ):
         tfxformer.models.Encoder(tiny.config("gpt2"))

@@ -193,7 +193,7 @@ def _check_unused(unused, tensors, available, family, used, report) -> None:
                     f"Tensor {name!r} differs from {twin!r}, but a {family.name!r} model has them as one."
                 )
         elif family.is_head(name) and name.rpartition(".")[0] not in modules:
-            report.unused.append(name.rpartition(".")[0])
+            report.unused.append(name.rpartition(".")[0] or name)  # a buffer has no module
         else:
             unknown.append(name)
     report.unused = sorted(set(report.unused))

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tfxformer.layers import Rotary, Scores
-from tfxformer.models.config import HeadConfig, NormConfig, StackConfig, TransformerConfig
+from tfxformer.models.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    NormConfig,
+    StackConfig,
+    TransformerConfig,
+)
 
 
 def _bert(num_layers: int, hidden_size: int, num_heads: int, **changes) -> TransformerConfig:
@@ -159,6 +166,67 @@ _QWEN2 = {
     "decoder__max_positions": 32768,
 }
 
+
+def _both(stack: StackConfig, **changes) -> TransformerConfig:
+    """An encoder and a decoder of one shape."""
+    return TransformerConfig(encoder=stack, decoder=stack, **changes)
+
+
+def _t5(num_layers: int, hidden_size: int, heads: int, inner: int, gated: bool) -> TransformerConfig:
+    """T5's shape, of version 1.0, or gated and with a head of its own, of version 1.1."""
+    return _both(
+        StackConfig(
+            num_layers,
+            hidden_size,
+            AttentionConfig(heads, width=64, scale=1.0, scores=Scores("relative"), bias=False),
+            FeedForwardConfig(inner, "gelu_new" if gated else "relu", gated, bias=False),
+            NormConfig("pre", "rms", 1e-6, embedding=False, final=True),
+        ),
+        family="t5",
+        vocabulary_size=32128,
+        heads=HeadConfig(classifier_dropout=0.0, tied=not gated, logit_scale=1.0 if gated else hidden_size**-0.5),
+    )
+
+
+def _bart(num_layers: int, hidden_size: int, heads: int) -> TransformerConfig:
+    return _both(
+        StackConfig(
+            num_layers,
+            hidden_size,
+            heads,
+            4 * hidden_size,
+            NormConfig("post", epsilon=1e-5),
+            max_positions=1026,
+            position_offset=2,
+            attention_dropout=0.0,
+        ),
+        family="bart",
+        vocabulary_size=50265,
+        padding_id=1,
+        heads=HeadConfig(classifier_dropout=0.0, logits_bias=True),
+    )
+
+
+def _original(num_layers: int, hidden_size: int, heads: int, dropout: float = 0.1) -> TransformerConfig:
+    """The Transformer of 2017, tables shared; a Marian to transformers."""
+    return _both(
+        StackConfig(
+            num_layers,
+            hidden_size,
+            heads,
+            FeedForwardConfig(4 * hidden_size, "relu"),
+            NormConfig("post", epsilon=1e-5, embedding=False),
+            positions="sinusoidal",
+            embedding_scale=hidden_size**0.5,
+            dropout=dropout,
+            attention_dropout=0.0,
+        ),
+        family="marian",
+        vocabulary_size=37000,
+        heads=HeadConfig(classifier_dropout=0.0, logits_bias=True),
+    )
+
+
 # Name -> config of an architecture, for `build(name)`.
 PRESETS: dict[str, TransformerConfig] = {
     # Turc et al., 2019, arXiv:1908.08962
@@ -209,6 +277,18 @@ PRESETS: dict[str, TransformerConfig] = {
     "mistral-7b": _llama(32, 4096, 32, 8, 14336, 10000.0, **_MISTRAL),
     # Yang et al., 2024, arXiv:2412.15115
     "qwen2.5-0.5b": _llama(24, 896, 14, 2, 4864, 1000000.0, **_QWEN2),
+    # Vaswani et al., 2017, arXiv:1706.03762; "transformer-mini" to be trained on a CPU
+    "transformer-mini": _original(3, 256, 4),
+    "transformer-base": _original(6, 512, 8),
+    "transformer-big": _original(6, 1024, 16, dropout=0.3),
+    # Raffel et al., 2019, arXiv:1910.10683; Shazeer, 2020, arXiv:2002.05202
+    "t5-small": _t5(6, 512, 8, 2048, gated=False),
+    "t5-base": _t5(12, 768, 12, 3072, gated=False),
+    "flan-t5-small": _t5(8, 512, 6, 1024, gated=True),
+    "flan-t5-base": _t5(12, 768, 12, 2048, gated=True),
+    # Lewis et al., 2019, arXiv:1910.13461
+    "bart-base": _bart(6, 768, 12),
+    "bart-large": _bart(12, 1024, 16),
 }
 
 

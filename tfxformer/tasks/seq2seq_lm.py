@@ -184,6 +184,9 @@ class Seq2SeqLM(GenerationMethods, Task):
             weights = weights * example_weights(sample_weight, len(targets))[:, None]
         return {**batch, **self._decoder_inputs(targets, mask)}, targets, weights
 
+    def named_inputs(self, batch):
+        return self.backbone.named_inputs(batch)
+
     def _of_arrays(self, x, y, sample_weight):
         return weigh_tokens(self._by_our_names(x), y, sample_weight, "decoder_padding_mask")
 

@@ -42,6 +42,10 @@ def model_of(config) -> str:
     return next(model for model, (stacks, _) in MODELS.items() if stacks == tuple(config.stacks))
 
 
+def _named(stacks) -> str:
+    return " and ".join({"encoder": "an encoder", "decoder": "a decoder"}[stack] for stack in stacks)
+
+
 def check_switches(config, model: str) -> None:
     """Refuses a config that says what a model does not compute.
 
@@ -54,10 +58,9 @@ def check_switches(config, model: str) -> None:
     """
     stacks, computed = MODELS[model]
     if stacks != tuple(config.stacks):
-        other = model_of(config)
         raise ValueError(
-            f"This config has {' and '.join(config.stacks)}, the {model} is made of {' and '.join(stacks)}: make "
-            f"{other}, or tfxformer.build, which makes what the config says."
+            f"This config has {_named(config.stacks)}, which the {model_of(config)} computes; the {model} is made of "
+            f"{_named(stacks)}. tfxformer.build makes the model that a config describes."
         )
     refused = []
     for path, values in computed.items():

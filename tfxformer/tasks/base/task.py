@@ -48,8 +48,8 @@ WRONG_BACKBONES = {
         "whose tokens see the very ones to predict: take MaskedLM, or a decoder's checkpoint."
     ),
     "encoder-decoder": (
-        "{task} writes a target for a source and needs an encoder with a decoder (T5, BART, ...); this model has one of "
-        "them: take CausalLM for a decoder, MaskedLM for an encoder, or the checkpoint of a T5."
+        "{task} writes a target for a source and needs an encoder with a decoder (T5, BART, ...); this model has one "
+        "of them: take CausalLM for a decoder, MaskedLM for an encoder, or the checkpoint of a T5."
     ),
 }
 WITH_BOTH = "{task} stands on an encoder or a decoder; this model has both, which Seq2SeqLM is for."

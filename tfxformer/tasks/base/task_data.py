@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tfxformer.arguments.keywords import our_inputs
 from tfxformer.data.batches import Examples, first_of, is_dataset, read_examples
 from tfxformer.data.examples import is_py_dataset, is_raw
 from tfxformer.data.targets.weights import example_weights, weigh_tokens
@@ -73,7 +72,7 @@ class TaskData:
         first = first_of(x.element_spec) if is_dataset(x) else None
         if not isinstance(first, Mapping) or self.named_inputs(first).keys() == first.keys():
             return x
-        return x.map(lambda batch, *others: (our_inputs(batch), *others) if others else our_inputs(batch))
+        return x.map(lambda batch, *others: (self.named_inputs(batch), *others) if others else self.named_inputs(batch))
 
     def arrays(self, given: Given, *, fitting=False) -> Given:
         """Arrays of what `read_given` gave, ready for Keras and checked; batches stay as they are.
