@@ -8,7 +8,7 @@ import seq2seq_cases as cases
 from safetensors.numpy import load_file, save_file
 
 import tfxformer
-from tfxformer import tasks
+from tfxformer import samples, tasks
 from tfxformer.checkpoints import CheckpointError
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:.*has no tokenizer files")]
@@ -121,3 +121,26 @@ def test_what_would_answer_wrongly_is_refused(live, tmp_path):
         tasks.Seq2SeqLM.from_pretrained(rewritten(folder, tmp_path, separate))
     with pytest.raises(ValueError, match="CausalLM stands on an encoder or a decoder"):
         tasks.CausalLM.from_pretrained(live("bart")[0])
+
+
+@pytest.mark.samples
+def test_flan_t5_small():
+    """A real checkpoint, rebuilt from its package: logits of range 94, and what it answers."""
+    import torch
+    import transformers
+
+    folder = samples.flan_t5_small()
+    lm, model = tasks.Seq2SeqLM.from_pretrained(folder), transformers.T5ForConditionalGeneration.from_pretrained(folder)
+    review = "Is the review positive or negative? A {} film."
+    sources = [review.format("dull, lifeless and boring"), review.format("cheerful, moving and brilliant")]
+    assert lm.generate(sources, 8) == ["negative", "positive"]
+    inputs = lm.encode(sources, ["negative", "positive"])
+    wanted = cases.results(model.eval(), inputs)["logits"]
+    real = inputs["decoder_padding_mask"] == 1
+    assert np.abs(wanted).max() > 50
+    np.testing.assert_allclose(np.asarray(lm(inputs))[real], wanted[real], atol=1e-4)
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(sources)["input_ids"]
+    assert lm.tokenizer.ids(sources) == ids
+    with torch.inference_mode():
+        found = model.generate(**cases.tensors(lm.encode(sources)), max_new_tokens=8)
+    assert lm.tokenizer.decode(found.tolist()) == ["negative", "positive"]

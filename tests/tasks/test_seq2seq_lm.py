@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 import tfxformer
-from tfxformer import tasks
+from tfxformer import compression, export, tasks
 from tfxformer.models import preset
 from tfxformer.text import Tokenizer
 from tfxformer.training import SmoothedCrossEntropy
@@ -127,3 +127,42 @@ def test_bad_input():
     batch["encoder_token_ids"][0, 0] = 290
     with pytest.raises(ValueError, match=r"encoder_token_ids.* is 290"):
         model.fit(batch, batch["decoder_token_ids"], verbose=0)
+
+
+def test_what_no_road_leads_to_yet_is_said(tmp_path):
+    model = make()
+    with pytest.raises(ValueError, match="an encoder with a decoder, for which no file is written yet"):
+        export.export_litert(model, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match="neither can be made smaller by itself yet"):
+        compression.remove_layers(model, (0,))
+    with pytest.raises(ValueError, match=r"PrefixTuning: .* is a Seq2SeqLM; wanted a decoder"):
+        compression.Adapters(model).add("prefix", compression.PrefixTuning(3))
+
+
+def test_pruning_and_lora_reach_both_stacks_and_what_stands_between():
+    kernels = [
+        f"{block}/{kernel}/kernel"
+        for block, kernel in (
+            ("encoder_block_0", "self_attention/query"),
+            ("decoder_block_0", "self_attention/value"),
+            ("decoder_block_0", "cross_attention/key"),
+            ("decoder_block_0", "feed_forward/expand"),
+        )
+    ]
+    model = make()
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit(SOURCES, TARGETS, verbose=0, callbacks=[compression.Prune(compression.ConstantSparsity(0.5, 0))])
+    held = tiny.weights(model)
+    assert [float(np.mean(held[path] == 0)) for path in kernels] == [0.5] * len(kernels)
+
+    adapted = make()
+    compression.Adapters(adapted).add(
+        "lora", compression.LoRA(rank=2, targets=("query", "cross_attention/value", "expand"))
+    )
+    adapted.compile(keras.optimizers.SGD(0.1))
+    before = tiny.weights(adapted)
+    adapted.fit(SOURCES, TARGETS, verbose=0)
+    changed = {path for path, value in tiny.weights(adapted).items() if (value != before[path]).any()}
+    assert all("lora" in path for path in changed)
+    assert {"encoder_block_0", "decoder_block_0"} == {path.split("/")[0] for path in changed}
+    assert any("cross_attention" in path for path in changed)

@@ -22,6 +22,7 @@ from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.equalization import Observer
 from tfxformer.layers.quantization.graph_form import written
 from tfxformer.models.backbone import Backbone
+from tfxformer.models.encoder_decoder import EncoderDecoder
 
 # task name -> (signature, whether every token has outputs of its own)
 TASK_SIGNATURES = {
@@ -120,6 +121,11 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
         lengths: sequence lengths; None leaves a plain model's static shapes as they are.
         samples: texts, (text, pair) tuples, or batches; None for ours.
     """
+    if any(isinstance(layer, EncoderDecoder) for layer in model._flatten_layers()):
+        raise ValueError(
+            f"{type(model).__name__} stands on an encoder with a decoder, for which no file is written yet: it would "
+            "need a signature for each and a cache between them. Encoders, decoders and tasks on them are exported."
+        )
     make = _task_plan if is_task(model) else _plain_plan
     if mode.equalized and has_backbone(model) and not _has_twins(model):  # once: signatures share the weights
         rows = make(model, mode, lengths[-1], False, samples).samples

@@ -207,7 +207,8 @@ class PrefixTuning(AdapterKind):
 
     def kernels(self, model: keras.Model) -> list[Kernel]:
         backbone = getattr(model, "backbone", model)
-        stack = backbone.config.decoder if isinstance(backbone, Backbone) else None
+        alone = isinstance(backbone, Backbone) and len(backbone.config.stacks) == 1  # a source has no prefix yet
+        stack = backbone.config.decoder if alone else None
         kinds = [] if stack is None else stack.attention.values()
         if stack is None or any(kind.scores is not None or kind.window is not None for kind in kinds):
             raise ValueError(

@@ -12,6 +12,7 @@ from keras import ops
 from tfxformer.checkpoints.generation_settings import renumbered
 from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone
+from tfxformer.models.encoder_decoder import EncoderDecoder
 
 
 def backbone_of(model) -> Backbone:
@@ -26,6 +27,11 @@ def backbone_of(model) -> Backbone:
             "Heads, neurons, layers and tokens are removed from tfxformer's models: an Encoder, a Decoder, or a task "
             f"on one; got {type(model).__module__}.{type(model).__name__}. Load the checkpoint by "
             "tfxformer.from_pretrained or a task's from_pretrained. compression.Prune takes any Keras model."
+        )
+    if isinstance(backbone, EncoderDecoder):
+        raise ValueError(
+            f"{type(model).__name__} stands on an encoder with a decoder: neither can be made smaller by itself yet. "
+            "Prune, quantize or distil the model as it is, or build a smaller one and distil this one into it."
         )
     others = [layer for layer in model._flatten_layers() if isinstance(layer, Backbone) and layer is not backbone]
     if others:
