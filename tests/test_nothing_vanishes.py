@@ -125,6 +125,7 @@ CONSTRUCTORS = {
     importlib.import_module("tfxformer.models.build").make_backbone: lambda world: ((tiny.config(),), {}),
     models.Encoder: lambda world: ((tiny.config(),), {}),
     models.Decoder: lambda world: ((tiny.config("gpt2"),), {}),
+    models.EncoderDecoder: lambda world: ((tiny.config("t5"),), {}),
     layers.Attention: lambda world: ((), ATTENTION),
     layers.ConstantSegmentEmbedding: lambda world: ((), {}),
     layers.TransformerBlock: lambda world: ((ATTENTION, {"size": 4}), {}),
@@ -159,6 +160,7 @@ CONSTRUCTORS = {
     tasks.ReplacedTokenDetection: lambda world: ((world["encoder"], None), {}),
     tasks.BertPretraining: lambda world: ((world["encoder"],), {}),
     tasks.CausalLM: lambda world: ((world["decoder"], world["tokenizer"]), {}),
+    tasks.Seq2SeqLM: lambda world: ((tiny.backbone("t5"), world["tokenizer"]), {}),
     tasks.MultiTask: lambda world: ((world["tasks"],), {}),
 }
 MESSAGES = [{"role": "user", "content": "good"}]

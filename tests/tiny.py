@@ -40,13 +40,29 @@ PRESETS = {
     "llama": "smollm2-135m",
     "mistral": "mistral-7b",
     "qwen2": "qwen2.5-0.5b",
+    "t5": "t5-small",
+    "bart": "bart-base",
+    "marian": "transformer-base",
 }
 
 
 def config(family="bert", **changes):
     """A two-layer configuration of a family, 32 wide, without dropout."""
     preset = tfxformer.models.preset(PRESETS.get(family, f"{family}-base"))
-    ((kind, stack),) = preset.stacks.items()
+    values = {}
+    for kind, stack in preset.stacks.items():
+        values |= {f"{kind}__{name}": value for name, value in _sizes(family, stack).items()}
+    values |= {
+        "family": family,
+        "vocabulary_size": VOCABULARY_SIZE,
+        "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
+        "heads__classifier_dropout": 0.0,
+        **({"embedding_size": 16} if family in ("albert", "electra") else {}),
+    }
+    return preset.replace(**{**values, **changes})
+
+
+def _sizes(family, stack):
     sizes = {
         "num_layers": 2,
         "hidden_size": 32,
@@ -60,15 +76,7 @@ def config(family="bert", **changes):
         sizes["attention__key_value_heads"] = 2
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
-    values = {
-        "family": family,
-        "vocabulary_size": VOCABULARY_SIZE,
-        "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
-        "heads__classifier_dropout": 0.0,
-        **{f"{kind}__{name}": value for name, value in sizes.items()},
-        **({"embedding_size": 16} if family in ("albert", "electra") else {}),
-    }
-    return preset.replace(**{**values, **changes})
+    return sizes
 
 
 def backbone(family="bert", seed=0, dtype=None, gradient_checkpointing=False, **changes):
@@ -126,6 +134,11 @@ def batch(rows=3, length=12, token_types=2, seed=0):
 def inputs_for(model, **arguments):
     """A random batch with the inputs that a model (a task or an encoder) takes."""
     described = getattr(model, "backbone", model).config
+    if len(described.stacks) > 1:
+        parts = {
+            stack: batch(token_types=0, **{**arguments, "seed": seed}) for seed, stack in enumerate(described.stacks)
+        }
+        return {f"{stack}_{name}": array for stack, inputs in parts.items() for name, array in inputs.items()}
     inputs = batch(token_types=described.token_types, **arguments)
     if described.padding_id:  # RoBERTa counts positions by this id
         inputs["token_ids"] = np.where(inputs["padding_mask"] == 1, inputs["token_ids"], described.padding_id)

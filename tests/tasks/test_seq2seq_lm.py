@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-import tfxformer
 from tfxformer import compression, export, tasks
-from tfxformer.models import preset
 from tfxformer.text import Tokenizer
 from tfxformer.training import SmoothedCrossEntropy
 
@@ -18,11 +16,10 @@ SOURCES, TARGETS = tiny.TEXTS[:12], [text.split()[-1] for text in tiny.TEXTS[:12
 
 
 def make(tokenizer=BPE, dtype=None, **arguments):
-    sizes = {"num_layers": 1, "hidden_size": 16, "attention__heads": 2, "feed_forward__size": 24}
-    sizes |= {"max_positions": 48, "dropout": 0.0, "embedding_scale": 4.0}
+    sizes = {"num_layers": 1, "max_positions": 48, "embedding_scale": 32**0.5}
     stacks = {f"{stack}__{name}": value for stack in ("encoder", "decoder") for name, value in sizes.items()}
-    config = preset("transformer-base").replace(vocabulary_size=290, **stacks)
-    return tiny.perturb(tasks.Seq2SeqLM(tfxformer.build(config, dtype=dtype), tokenizer=tokenizer, **arguments))
+    backbone = tiny.backbone("marian", dtype=dtype, vocabulary_size=290, **stacks)
+    return tiny.perturb(tasks.Seq2SeqLM(backbone, tokenizer=tokenizer, **arguments))
 
 
 def losses_of(model, source, target, smoothing=0.0):

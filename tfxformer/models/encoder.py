@@ -25,8 +25,8 @@ from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
-from tfxformer.models.gathering import gather_positions, scatter_positions
 from tfxformer.models.parts import PositionLayers, initializer
+from tfxformer.models.pooling import gather_positions, scatter_positions
 
 
 class EncoderLayers(NamedTuple):

@@ -21,8 +21,8 @@ from tfxformer.data.targets.masking import (
 )
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.gathering import gather_positions
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
+from tfxformer.models.pooling import gather_positions
 from tfxformer.tasks.base.record_epochs import record_epochs
 from tfxformer.tasks.base.streams import read_given
 from tfxformer.tasks.base.task import Task

@@ -9,8 +9,8 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.gathering import gather_positions
 from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.pooling import gather_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 from tfxformer.training.inputs.array_checks import Limit

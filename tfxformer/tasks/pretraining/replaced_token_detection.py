@@ -12,8 +12,8 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.files import replacing_folder
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models import Encoder
-from tfxformer.models.gathering import scatter_positions
 from tfxformer.models.heads import ReplacedTokenHead
+from tfxformer.models.pooling import scatter_positions
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
