@@ -8,7 +8,7 @@ import seq2seq_cases as cases
 from safetensors.numpy import load_file, save_file
 
 import tfxformer
-from tfxformer import samples, tasks
+from tfxformer import checkpoints, models, samples, tasks
 from tfxformer.checkpoints import CheckpointError
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:.*has no tokenizer files")]
@@ -65,6 +65,31 @@ def test_a_bare_model(name, live, tmp_path):
     opened, inputs = tfxformer.from_pretrained(tmp_path), cases.batch(1 if name != "t5" else 0)
     lm = tasks.Seq2SeqLM.from_pretrained(folder)
     np.testing.assert_array_equal(opened(inputs)["sequence_output"], lm.backbone(inputs)["sequence_output"])
+
+
+@pytest.mark.parametrize("name", ["t5", "t5-gated", "mt5"])
+def test_an_encoder_alone(name, live, tmp_path):
+    """T5EncoderModel, of which sentence-t5 is made: opened as an encoder, and saved as one."""
+    import transformers
+
+    folder, _ = live(name)
+    architecture = getattr(transformers, cases.CASES[name][0] + "EncoderModel")
+    model = architecture.from_pretrained(folder).eval()
+    model.save_pretrained(tmp_path / "theirs")
+    encoder, inputs = tfxformer.from_pretrained(tmp_path / "theirs"), cases.batch(0)
+    assert isinstance(encoder, models.Encoder)
+    ours = {"token_ids": inputs["encoder_token_ids"], "padding_mask": inputs["encoder_padding_mask"]}
+    source = {key: inputs[key] for key in ("encoder_token_ids", "encoder_padding_mask")}
+    wanted = model(**cases.tensors(source)).last_hidden_state.detach().numpy()
+    real = ours["padding_mask"] == 1
+    np.testing.assert_allclose(np.asarray(encoder(ours)["sequence_output"])[real], wanted[real], atol=2e-5)
+    saved = checkpoints.save_pretrained(tmp_path / "ours", encoder, encoder.config)
+    again = architecture.from_pretrained(saved)
+    for tensor, value in model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[tensor].numpy(), value.numpy(), err_msg=tensor)
+    np.testing.assert_array_equal(
+        tfxformer.from_pretrained(saved)(ours)["sequence_output"], encoder(ours)["sequence_output"]
+    )
 
 
 def rewritten(folder, target, config=lambda read: None, tensors=lambda read: None):

@@ -122,7 +122,8 @@ class Family:
     Attributes:
         name: `TransformerConfig.family` and `model_type` in config.json.
         prefix: what stands before backbone tensors in checkpoints with a head ("bert."), absent in bare ones.
-        architecture: the reference's class of the bare encoder or decoder.
+        architecture: the reference's class of the bare encoder, decoder, or both.
+        encoder_architecture: that of the encoder alone, where the family has a decoder, too.
         keys: our switch ("encoder.num_layers") -> `Key`.
         fixed: our switch -> the one value that the family has.
         rules: `Rule`s, for switches that are not one key each.
@@ -146,6 +147,7 @@ class Family:
     blocks: Mapping[str, Blocks]
     heads: Mapping[str, Head]
     rules: tuple[Rule, ...] = ()
+    encoder_architecture: str | None = None
     pooler: str | None = None
     required: Mapping[str, tuple] = field(default_factory=dict)
     other_heads: tuple[str, ...] = ()
@@ -205,7 +207,8 @@ class Family:
         written = {**(reference or {}), "model_type": self.name}
         for _ in range(2):  # a key's default may depend on a key that comes later
             for path, key in self.keys.items():
-                key.write(written, _get(config, path))
+                if getattr(config, path.partition(".")[0]) is not None:  # of an encoder alone the decoder's keys stay
+                    key.write(written, _get(config, path))
         for rule in self.rules:
             rule.apply(written, config)
         for path, theirs, ours in _differences(self.read_config(written), config):
@@ -253,6 +256,12 @@ class Family:
             return None
         module = as_module(modules[0])
         return next((f"{name}.weight" for name in module.names if f"{name}.weight" in names), None)
+
+    def architecture_of(self, config: TransformerConfig, task: str | None) -> str:
+        """The reference's class of a model with the head of `task`."""
+        if task in self.heads:
+            return self.heads[task].architecture
+        return self.architecture if config.decoder or not self.encoder_architecture else self.encoder_architecture
 
     def is_head(self, tensor: str) -> bool:
         """Whether a tensor (without prefix) belongs to a known head or the pooler, which may go unused."""

@@ -195,8 +195,7 @@ def save_pretrained(
     family = family_of(config.family)
     written = {**family.write_config(config, reference_config), **(changes or {}), "dtype": dtype}
     written.pop("torch_dtype", None)  # the old spelling of dtype would contradict it
-    head = family.heads.get(task)
-    written["architectures"] = [head.architecture if head else family.architecture]
+    written["architectures"] = [family.architecture_of(config, task)]
     tensors = reference_tensors(model, config, task, dtype)
     with replacing_folder(folder, HEAD_FILES) as new:
         write_folder(new, tensors, max_shard_bytes)

@@ -79,6 +79,20 @@ def _write_scale(config) -> dict:
     return {"scale_decoder_outputs": config.heads.logit_scale != 1.0}
 
 
+def _read_stacks(reference: Mapping) -> dict:
+    alone = reference.get("is_encoder_decoder") is False or any(
+        name.endswith("EncoderModel") for name in reference.get("architectures") or ()
+    )
+    return {"decoder": None, "heads.tied": True, "heads.logit_scale": 1.0} if alone else {}  # it has no logits
+
+
+# An encoder alone (sentence-t5): transformers says it by the class, and not in every version by the flag.
+ENCODER_ALONE = Rule(
+    ("is_encoder_decoder", "architectures"),
+    _read_stacks,
+    lambda config: {"is_encoder_decoder": config.decoder is not None},
+)
+
 KEYS = {
     "vocabulary_size": Key("vocab_size", 32128),
     "padding_id": Key("pad_token_id", 0),
@@ -154,9 +168,12 @@ FAMILY = Family(
         feed_forward_rule("relu"),
         Rule(("relative_attention_num_buckets", "relative_attention_max_distance"), _read_scores, _write_scores),
         Rule(("scale_decoder_outputs",), _read_scale, _write_scale),
+        ENCODER_ALONE,
     ),
+    encoder_architecture="T5EncoderModel",
     modules={
         "token_embedding": "shared",
+        "final_norm": "encoder.final_layer_norm",
         **{f"{stack}_final_norm": f"{stack}.final_layer_norm" for stack in STACKS},
         **{
             f"{stack}_position_scores": f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
@@ -186,6 +203,7 @@ MT5 = replace(
         **both({"attention.heads": Key("num_heads", 6), "feed_forward.size": Key("d_ff", 1024)}),
     },
     fixed={**FIXED, "heads.logit_scale": 1.0},
-    rules=(width_rule(6), feed_forward_rule("gated-gelu"), *FAMILY.rules[2:3]),
+    rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE),
+    encoder_architecture="MT5EncoderModel",
     heads={"seq2seq-lm": Head("MT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
 )
