@@ -109,7 +109,16 @@ def tiny_samples(folder, monkeypatch):
         tiny.backbone("llama", vocabulary_size=400, decoder__num_layers=1, decoder__max_positions=160),
         tokenizer=chat_tokenizer(),
     ).save_pretrained(folder / "smollm2")
-    stand_ins = {"minilm": lambda: written, "smollm2": lambda: decoder, "bbc_topics": tiny_news}
+    both = tasks.Seq2SeqLM(
+        tiny.backbone("t5", vocabulary_size=400, encoder__num_layers=1, decoder__num_layers=1),
+        tokenizer=chat_tokenizer(),
+    ).save_pretrained(folder / "flan-t5-small")
+    stand_ins = {
+        "minilm": lambda: written,
+        "smollm2": lambda: decoder,
+        "flan_t5_small": lambda: both,
+        "bbc_topics": tiny_news,
+    }
     for name, stand_in in stand_ins.items():
         assert (
             inspect.signature(getattr(samples, name)).parameters.keys() == inspect.signature(stand_in).parameters.keys()

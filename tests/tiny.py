@@ -58,6 +58,7 @@ def config(family="bert", **changes):
         "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
         "heads__classifier_dropout": 0.0,
         **({"embedding_size": 16} if family in ("albert", "electra") else {}),
+        **({"heads__logit_scale": 32**-0.5} if family == "t5" else {}),
     }
     return preset.replace(**{**values, **changes})
 
@@ -76,6 +77,8 @@ def _sizes(family, stack):
         sizes["attention__key_value_heads"] = 2
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
+    if family == "marian":
+        sizes["embedding_scale"] = 32**0.5
     return sizes
 
 

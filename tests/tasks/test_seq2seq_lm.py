@@ -16,7 +16,7 @@ SOURCES, TARGETS = tiny.TEXTS[:12], [text.split()[-1] for text in tiny.TEXTS[:12
 
 
 def make(tokenizer=BPE, dtype=None, **arguments):
-    sizes = {"num_layers": 1, "max_positions": 48, "embedding_scale": 32**0.5}
+    sizes = {"num_layers": 1, "max_positions": 48}
     stacks = {f"{stack}__{name}": value for stack in ("encoder", "decoder") for name, value in sizes.items()}
     backbone = tiny.backbone("marian", dtype=dtype, vocabulary_size=290, **stacks)
     return tiny.perturb(tasks.Seq2SeqLM(backbone, tokenizer=tokenizer, **arguments))

@@ -48,6 +48,9 @@ class Seq2SeqLM(GenerationMethods, Task):
         generation_config: see `CausalLM`.
 
     Logits: float32 [B, S, V], those of the token behind position s.
+
+    Raises ValueError for an encoder or a decoder alone, a start token that the vocabulary has not, and a target_length
+    beyond the model's.
     """
 
     task_name = "seq2seq-lm"

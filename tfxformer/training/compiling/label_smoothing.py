@@ -17,6 +17,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         label_smoothing: float of 0 to 1 (exclusive).
 
     Call: ids int [B, S], logits float [B, S, V] -> [B, S].
+
+    Raises ValueError for a share that is none.
     """
 
     from_logits = True
