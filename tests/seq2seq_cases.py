@@ -26,6 +26,7 @@ CASES = {
     "t5-gated": ("T5", "T5ForConditionalGeneration", {**_T5, **_GATED}),
     "t5-silu": ("T5", "T5ForConditionalGeneration", {**_T5, "feed_forward_proj": "gated-silu"}),
     "mt5": ("MT5", "MT5ForConditionalGeneration", {**_T5, **_GATED}),
+    "umt5": ("UMT5", "UMT5ForConditionalGeneration", {**_T5, **_GATED}),
     "bart": ("Bart", "BartForConditionalGeneration", _BART),
     "bart-scaled": (
         *("Bart", "BartForConditionalGeneration"),

@@ -67,7 +67,7 @@ def test_a_bare_model(name, live, tmp_path):
     np.testing.assert_array_equal(opened(inputs)["sequence_output"], lm.backbone(inputs)["sequence_output"])
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-gated", "mt5"])
+@pytest.mark.parametrize("name", ["t5", "t5-gated", "mt5", "umt5"])
 def test_an_encoder_alone(name, live, tmp_path):
     """T5EncoderModel, of which sentence-t5 is made: opened as an encoder, and saved as one."""
     import transformers

@@ -129,6 +129,7 @@ class Family:
         rules: `Rule`s, for switches that are not one key each.
         required: config.json key -> the values that we implement; another one is an error.
         modules: our layer path -> the reference's module (a name, or `Module`), for everything outside the blocks.
+        numbered: our layer path -> the reference's module, each with a "{}" for the number of a block.
         blocks: our stack's name -> `Blocks`.
         pooler: the reference's pooler module, or None.
         heads: our task name -> `Head`.
@@ -148,6 +149,7 @@ class Family:
     heads: Mapping[str, Head]
     rules: tuple[Rule, ...] = ()
     encoder_architecture: str | None = None
+    numbered: Mapping[str, str] = field(default_factory=dict)
     pooler: str | None = None
     required: Mapping[str, tuple] = field(default_factory=dict)
     other_heads: tuple[str, ...] = ()
@@ -228,6 +230,9 @@ class Family:
                 block = blocks.name(config, index)
                 for ours, theirs in modules.items():
                     names[f"{stack}_block_{index}/{ours}"] = _within(block, theirs)
+        for ours, theirs in self.numbered.items():
+            longest = max(described.num_blocks for described in config.stacks.values())
+            names |= {ours.format(index): theirs.format(index) for index in range(longest)}
         if self.pooler:
             names["pooler"] = self.pooler
         if task in self.heads:

@@ -139,7 +139,8 @@ def run(
         bias = padding_bias(source.padding_mask, graph_form.mask_value, layers.blocks[0].compute_dtype)
         common |= {"source": source.output, "source_bias": bias}
     for index, block in enumerate(layers.blocks):
-        arguments = {**seen[stack.kind_of(index)].arguments(), **common}
+        own = layers.positions.of_block(index, visibility)
+        arguments = {**seen[stack.kind_of(index)].arguments(), **own, **common}
         if cache is not None and source is not None:
             arguments["source_cache"] = cache.cross_attention[index]
         if cache is None:

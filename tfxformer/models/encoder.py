@@ -140,7 +140,7 @@ def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = 
     hidden_states, order = [x], stack.block_order
     for step, index in enumerate(order):
         last = step == len(order) - 1
-        arguments = seen[stack.kind_of(index)].arguments()
+        arguments = {**seen[stack.kind_of(index)].arguments(), **layers.positions.of_block(index, visibility)}
         x = layers.blocks[index](x, first_only=first_only and last, graph_form=graph_form, **arguments)
         hidden_states.append(x)
     if layers.final_norm is not None:

@@ -118,11 +118,17 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: i
 class PositionLayers(NamedTuple):
     """What the kinds of attention of a stack know of positions, by kind; None where a kind knows nothing of it.
 
-    Kinds of one value share one layer.
+    Kinds of one value share one layer. `own_scores` has a layer for each block where blocks share none, else nothing.
     """
 
     rotary: dict[str, RotaryPositions | None]
     scores: dict[str, PositionScores | None]
+    own_scores: tuple[PositionScores | None, ...] = ()
+
+    def of_block(self, index: int, visibility: Visibility) -> dict:
+        """The scores that a block alone has, as an argument of its call; nothing where it has none."""
+        layer = self.own_scores[index] if self.own_scores else None
+        return {} if layer is None else {"scores": layer(None, None, visibility.query_counts, visibility.key_counts)}
 
 
 def position_layers(config: TransformerConfig, name: str, dtype=None) -> PositionLayers:
@@ -138,10 +144,19 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
         )
 
     rotary = _by_value(stack, lambda kind: kind.rotary, make_rotary, named(config, name, "rotary_positions"))
-    scores = _by_value(
-        stack, lambda kind: kind.scores and (kind.scores, kind.causal), make_of_scores, f"{name}_position_scores"
+
+    def shared(kind: AttentionConfig):
+        return (kind.scores, kind.causal) if kind.scores is not None and kind.scores.shared else None
+
+    scores = _by_value(stack, shared, make_of_scores, f"{name}_position_scores")
+    kinds = [stack.attention_of(index) for index in range(stack.num_blocks)]
+    if all(kind.scores is None or kind.scores.shared for kind in kinds):
+        return PositionLayers(rotary, scores)
+    own = (
+        make_of_scores(kind, f"{name}_position_scores_{index}") if kind.scores and not kind.scores.shared else None
+        for index, kind in enumerate(kinds)
     )
-    return PositionLayers(rotary, scores)
+    return PositionLayers(rotary, scores, tuple(own))
 
 
 def _by_value(stack: StackConfig, value_of, make, name: str) -> dict:

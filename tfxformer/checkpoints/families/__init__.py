@@ -29,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         qwen2.FAMILY,
         t5.FAMILY,
         t5.MT5,
+        t5.UMT5,
         bart.FAMILY,
         bart.PLBART,
         bart.MBART,

@@ -27,6 +27,7 @@ class Scores:
             al., 2019, arXiv:1910.10683).
         buckets: of "relative", rows of the table.
         max_distance: of "relative", the distance from which on all share the last bucket.
+        shared: whether the layers of a stack have one table (T5), or each its own (UMT5).
 
     Raises ValueError for an unknown kind, and for buckets that are no multiple of 4.
     """
@@ -34,10 +35,15 @@ class Scores:
     kind: str
     buckets: int = 32
     max_distance: int = 128
+    shared: bool = True
 
     def __post_init__(self):
         if self.kind not in SCORE_KINDS:
             raise ValueError(f"Unknown kind of scores {self.kind!r}; known: {', '.join(SCORE_KINDS)}.")
+        if not self.shared and self.kind == "alibi":
+            raise ValueError(
+                "Scores of the kind 'alibi' learn nothing that layers could have of their own: shared=True."
+            )
         if self.buckets < 4 or self.buckets % 4 or self.max_distance <= self.buckets:
             raise ValueError(
                 f"Scores have a multiple of 4 buckets and a larger max_distance; got {self.buckets} and "

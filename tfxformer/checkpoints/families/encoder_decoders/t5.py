@@ -1,4 +1,4 @@
-"""T5 (Raffel et al., 2019, arXiv:1910.10683), T5 v1.1, Flan-T5, ByT5 and CodeT5; mT5 (arXiv:2010.11934)."""
+"""T5 (Raffel et al., 2019, arXiv:1910.10683) with Flan-T5 and others; mT5 (arXiv:2010.11934); UMT5 (arXiv:2304.09151)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.layers import Scores
 
 STACKS = ("encoder", "decoder")
+_TABLE = "{}.block.{}.layer.0.SelfAttention.relative_attention_bias"
 GATED = "gated-"
 # Of "gated-gelu" transformers makes the tanh form; of every other word, and of "gelu" alone, what it says.
 GATED_ACTIVATIONS = {"gelu": "gelu_new"}
@@ -18,18 +19,24 @@ def both(switches: Mapping) -> dict:
     return {f"{stack}.{path}": value for stack in STACKS for path, value in switches.items()}
 
 
-def _read_scores(reference: Mapping) -> dict:
-    buckets = reference.get("relative_attention_num_buckets") or 32
-    return both(
-        {"attention.scores": Scores("relative", buckets, reference.get("relative_attention_max_distance") or 128)}
-    )
+def scores_rule(shared: bool) -> Rule:
+    """The rule of relative scores, of a table for each stack or for each layer."""
 
+    def read(reference: Mapping) -> dict:
+        buckets = reference.get("relative_attention_num_buckets") or 32
+        distance = reference.get("relative_attention_max_distance") or 128
+        return both({"attention.scores": Scores("relative", buckets, distance, shared)})
 
-def _write_scores(config) -> dict:
-    scores = config.encoder.attention_of(0).scores
-    if scores is None:
-        return {}
-    return {"relative_attention_num_buckets": scores.buckets, "relative_attention_max_distance": scores.max_distance}
+    def write(config) -> dict:
+        scores = config.encoder.attention_of(0).scores
+        if scores is None:
+            return {}
+        return {
+            "relative_attention_num_buckets": scores.buckets,
+            "relative_attention_max_distance": scores.max_distance,
+        }
+
+    return Rule(("relative_attention_num_buckets", "relative_attention_max_distance"), read, write)
 
 
 def width_rule(heads: int) -> Rule:
@@ -166,7 +173,7 @@ FAMILY = Family(
     rules=(
         width_rule(8),
         feed_forward_rule("relu"),
-        Rule(("relative_attention_num_buckets", "relative_attention_max_distance"), _read_scores, _write_scores),
+        scores_rule(shared=True),
         Rule(("scale_decoder_outputs",), _read_scale, _write_scale),
         ENCODER_ALONE,
     ),
@@ -175,10 +182,7 @@ FAMILY = Family(
         "token_embedding": "shared",
         "final_norm": "encoder.final_layer_norm",
         **{f"{stack}_final_norm": f"{stack}.final_layer_norm" for stack in STACKS},
-        **{
-            f"{stack}_position_scores": f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
-            for stack in STACKS
-        },
+        **{f"{stack}_position_scores": _TABLE.format(stack, 0) for stack in STACKS},
     },
     blocks={
         "encoder": Blocks(lambda config, index: f"encoder.block.{index}.layer", _encoder_modules),
@@ -206,4 +210,17 @@ MT5 = replace(
     rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE),
     encoder_architecture="MT5EncoderModel",
     heads={"seq2seq-lm": Head("MT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+)
+
+# As T5 v1.1, but each layer has a table of its own.
+UMT5 = replace(
+    MT5,
+    name="umt5",
+    architecture="UMT5Model",
+    encoder_architecture="UMT5EncoderModel",
+    fixed=FIXED,
+    rules=(width_rule(6), feed_forward_rule("gated-gelu"), scores_rule(shared=False), *FAMILY.rules[3:]),
+    modules={name: module for name, module in FAMILY.modules.items() if "scores" not in name},
+    numbered={f"{stack}_position_scores_{{}}": _TABLE.format(stack, "{}") for stack in STACKS},
+    heads={"seq2seq-lm": Head("UMT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
 )
