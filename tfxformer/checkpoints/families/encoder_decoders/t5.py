@@ -1,4 +1,4 @@
-"""T5 (Raffel et al., 2019, arXiv:1910.10683) with Flan-T5 and others; mT5 (arXiv:2010.11934); UMT5 (arXiv:2304.09151)."""
+"""T5 (Raffel et al., 2019, arXiv:1910.10683) and its kin: mT5 (arXiv:2010.11934), UMT5 (arXiv:2304.09151)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
