@@ -156,7 +156,7 @@ def test_the_command_lists_licences_and_unknown_names_are_told(capsys):
         assert name in said
         assert sample.licence in said
         assert sample.requirement in said
-    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, bbc-topics"):
+    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, flan-t5-small, bbc-topics"):
         samples.fetch("nothing")
 
 

@@ -16,12 +16,13 @@ PACKAGE = "tfxformer"
 CLASSES = (
     "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
     "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "Dense", "DistributedModel", "Dropout", "Encoder",
-    "FeedForward", "GraphForm", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric",
-    "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling",
+    "EncoderDecoder", "FeedForward", "GraphForm", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss",
+    "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling",
     "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "RelativeScores", "ReplacedTokenAccuracy",
     "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled",
-    "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding", "TransformerBlock",
-    "UnitLength", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
+    "Seq2SeqLM", "SmoothedCrossEntropy", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier",
+    "TokenEmbedding", "TransformerBlock", "UnitLength", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear",
+    "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip
 # Names of earlier versions -> what reads their files.
 RENAMED = {"DecoderBlock": "TransformerBlock", "EncoderBlock": "TransformerBlock", "Numerics": "GraphForm"}

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import seq2seq_cases as cases
-from safetensors.numpy import load_file, save_file
 
 import tfxformer
 from tfxformer import checkpoints, models, samples, tasks
@@ -27,6 +26,12 @@ def live(tmp_path_factory):
         return made[name]
 
     return get
+
+
+def load_file(path):
+    from safetensors.numpy import load_file  # an extra, as transformers is
+
+    return load_file(path)
 
 
 def check(lm, model):
@@ -97,6 +102,8 @@ def rewritten(folder, target, config=lambda read: None, tensors=lambda read: Non
     stated, held = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
     config(stated)
     tensors(held)
+    from safetensors.numpy import save_file
+
     (target / "config.json").write_text(json.dumps(stated))
     save_file(held, target / "model.safetensors")
     return target

@@ -120,6 +120,10 @@ def test_bad_input():
         model.predict(SOURCES)
     with pytest.raises(TypeError, match="takes no 'sequence_lenght'"):
         make(sequence_lenght=3)
+    with pytest.raises(ValueError, match=r"sources\[1\] has the id 290; the vocabulary has ids 0 to 289"):
+        model.generate([[5, 6], [7, 290]])
+    with pytest.raises(ValueError, match=r"targets\[0\] has .* more than 48"):
+        model.score(SOURCES[:1], [" ".join(tiny.TEXTS)])
     batch = model.encode(SOURCES[:2], TARGETS[:2])
     batch["encoder_token_ids"][0, 0] = 290
     with pytest.raises(ValueError, match=r"encoder_token_ids.* is 290"):

@@ -238,12 +238,13 @@ def _keywords(target, cls: type | None) -> tuple[str, ...]:
     return (*names, *(_keywords(further, cls) if more and further is not None else ()))
 
 
-def _parameters(function) -> tuple[list[str], bool]:
+@functools.lru_cache(maxsize=1024)  # asked for at every layer that is made, of few functions
+def _parameters(function) -> tuple[tuple[str, ...], bool]:
     """The names that a function can be given by keyword, and whether it takes any others."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C: object.__init__
-        return [], False
+        return (), False
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [one.name for one in parameters if one.kind in by_name and not one.name.startswith("_")]
+    names = tuple(one.name for one in parameters if one.kind in by_name and not one.name.startswith("_"))
     return names, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)

@@ -14,6 +14,7 @@ from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets.weights import example_weights, weigh_tokens
+from tfxformer.generation.prompts import check_ids
 from tfxformer.layers import DEFAULT, Cache, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.encoder_decoder import SOURCE_INPUTS
@@ -113,19 +114,20 @@ class Seq2SeqLM(GenerationMethods, Task):
             dict of int32: encoder_token_ids and encoder_padding_mask [B, T']; with targets decoder_token_ids and
             decoder_padding_mask [B, S], the start token in front.
         """
-        batch = self._sources(as_texts(sources, "sources"), sequence_length, truncation)
+        batch = self._sources(as_texts(sources, "sources"), sequence_length or self.sequence_length, truncation)
         if targets is None:
             return batch
-        written, mask = self._targets(as_texts(targets, "targets"), len(batch["encoder_token_ids"]), target_length)
+        rows = self._target_rows(as_texts(targets, "targets"), len(batch["encoder_token_ids"]))
+        written, mask = self._targets(rows, target_length or self.target_length, truncation)
         return {**batch, **self._decoder_inputs(written, mask)}
 
     def _sources(self, texts, length=None, truncation=True) -> dict:
+        """Sources as arrays of `length` tokens; None for the longest, whole."""
         empty = [index for index, text in enumerate(texts) if not text.strip()]
         if empty:
             raise ValueError(f"sources[{empty[0]}] is empty: there is nothing to read in it.")
-        length = (
-            length or self.sequence_length or round_length(max(self._tokenizer().token_counts(texts)), self._maximum)
-        )
+        if length is None:  # few lengths: each is compiled once
+            length = round_length(int(max(self._tokenizer().token_counts(texts))), self._maximum)
         encoding = self._tokenizer().encode(texts, sequence_length=length, truncation=truncation)
         if encoding.truncated:
             notices.warn(
@@ -134,8 +136,10 @@ class Seq2SeqLM(GenerationMethods, Task):
             )
         return dict(zip(SOURCE_INPUTS, (encoding.token_ids, encoding.padding_mask), strict=True))
 
-    def _target_rows(self, texts) -> list[list[int]]:
-        """The ids of targets, each with its end."""
+    def _target_rows(self, texts, count: int) -> list[list[int]]:
+        """The ids of the targets of `count` sources, each with its end."""
+        if len(texts) != count:
+            raise ValueError(f"{count} sources but {len(texts)} targets: give each source its target.")
         tokenizer = self._tokenizer()
         end = tokenizer.eos_id
         if end is None:
@@ -145,24 +149,28 @@ class Seq2SeqLM(GenerationMethods, Task):
         rows = tokenizer.ids(texts, special_tokens=False)
         return [row if row[-1:] == [end] else [*row, end] for row in rows]
 
-    def _targets(self, texts, count: int, length=None) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens to be written, int32 [B, S], and which of them are real."""
-        if len(texts) != count:
-            raise ValueError(f"{count} sources but {len(texts)} targets: give each source its target.")
-        rows = self._target_rows(texts)
-        length = length or self.target_length or round_length(max(map(len, rows)), self._maximum)
-        longer = sum(len(row) > length for row in rows)
+    def _targets(self, rows, length=None, truncation=True) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens to be written, int32 [B, S], and which of them are real; `length` None for the longest, whole."""
+        length = length or round_length(max(map(len, rows)), self._maximum)
+        longer = [index for index, row in enumerate(rows) if len(row) > length]
+        if longer and not truncation:
+            raise ValueError(
+                f"targets[{longer[0]}] has {len(rows[longer[0]])} tokens with its end, more than {length}: give a "
+                "longer target_length, or shorten it."
+            )
         if longer:
             notices.warn(
-                f"{longer} of {len(rows)} targets were longer than {length} tokens and lost their end: give a longer "
-                "target_length to keep it."
+                f"{len(longer)} of {len(rows)} targets were longer than {length} tokens and lost their end: give a "
+                "longer target_length to keep it."
             )
-        ids, mask = (
-            np.full((len(rows), length), self.backbone.config.padding_id, "int32"),
-            np.zeros((len(rows), length), "int32"),
-        )
-        for row, (line, real) in zip(rows, zip(ids, mask, strict=True), strict=True):
-            line[: len(row)], real[: len(row)] = row[:length], 1
+        return self._padded(rows, length)
+
+    def _padded(self, rows, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lists of ids as arrays, int32 [B, length], and which of them are real; what is longer is cut."""
+        ids = np.full((len(rows), length), self.backbone.config.padding_id, "int32")
+        mask = np.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)], mask[index, : len(row)] = row[:length], 1
         return ids, mask
 
     def _decoder_inputs(self, targets, mask) -> dict:
@@ -172,16 +180,18 @@ class Seq2SeqLM(GenerationMethods, Task):
     def choose_sequence_length(self, examples: Examples) -> None:
         super().choose_sequence_length(examples)
         if self.target_length is None and examples.labels is not None:
-            lengths = [len(row) for row in self._target_rows(as_texts(examples.labels, "targets"))]
+            rows = self._target_rows(as_texts(examples.labels, "targets"), len(examples.texts))
+            lengths = [len(row) for row in rows]
             self.target_length = default_sequence_length(lengths, self._maximum)
 
     def prepare(self, examples: Examples, sample_weight=None):
         if examples.pairs is not None:
             raise ValueError("Pairs of texts: give sources and targets as two lists, fit(sources, targets).")
-        batch = self._sources(as_texts(examples.texts, "sources"))
+        batch = self._sources(as_texts(examples.texts, "sources"), self.sequence_length)
         if examples.labels is None:
             return batch, None, sample_weight
-        targets, mask = self._targets(as_texts(examples.labels, "targets"), len(examples.texts))
+        rows = self._target_rows(as_texts(examples.labels, "targets"), len(examples.texts))
+        targets, mask = self._targets(rows, self.target_length)
         weights = mask.astype("float32")
         if sample_weight is not None:
             weights = weights * example_weights(sample_weight, len(targets))[:, None]
@@ -248,12 +258,8 @@ class Seq2SeqLM(GenerationMethods, Task):
     def read_prompts(self, prompts) -> tuple[list[list[int]], dict]:
         """The start token for each source, and the sources as arrays; of texts, or of lists of ids as they are."""
         sources = as_list(prompts, "sources")
-        if sources and all(isinstance(one, str) for one in sources):
-            # Not cut, and of few lengths: each is compiled once.
-            length = round_length(int(max(self._tokenizer().token_counts(sources))), self._maximum)
-            batch = self._sources(sources, length, truncation=False)
-        else:
-            batch = self._of_ids(sources)
+        of_texts = sources and all(isinstance(one, str) for one in sources)
+        batch = self._sources(sources, truncation=False) if of_texts else self._of_ids(sources)
         return [[self.decoder_start_token_id]] * len(sources), {"source": batch}
 
     def _of_ids(self, sources) -> dict:
@@ -263,23 +269,25 @@ class Seq2SeqLM(GenerationMethods, Task):
         for index, row in enumerate(rows):
             if row.ndim != 1 or not row.size or row.dtype.kind not in "iu":
                 raise TypeError(f"sources[{index}] must be a text or a list of token ids, not {sources[index]!r:.80}.")
-        ids = np.full((len(rows), round_length(max(map(len, rows)), self._maximum)), self.backbone.config.padding_id)
-        mask = np.zeros_like(ids)
-        for row, line, real in zip(rows, ids, mask, strict=True):
-            if len(row) > len(line):
-                raise ValueError(f"A source has {len(row)} tokens, the model has positions for {self._maximum}.")
-            line[: len(row)], real[: len(row)] = row, 1
-        return dict(zip(SOURCE_INPUTS, (ids.astype("int32"), mask.astype("int32")), strict=True))
+            if len(row) > self._maximum:
+                raise ValueError(
+                    f"sources[{index}] has {len(row)} tokens, the model has positions for {self._maximum}: shorten it."
+                )
+            check_ids(row, self.backbone.config.vocabulary_size, f"sources[{index}]")
+        length = round_length(max(map(len, rows)), self._maximum)
+        return dict(zip(SOURCE_INPUTS, self._padded(rows, length), strict=True))
 
     def score(self, sources, targets, batch_size: int = 8) -> np.ndarray:
         """The mean log-likelihood of each target's tokens, its end among them: float64 [texts], in nats a token.
 
         Args:
-            sources, targets: lists of str of one length.
+            sources, targets: lists of str of one length, none longer than the model; none is cut.
             batch_size: int, pairs of a batch.
         """
-        examples = self.read(sources, targets)
-        batch, wanted, weights = self.prepare(examples)
+        batch = self._sources(as_texts(sources, "sources"), truncation=False)
+        rows = self._target_rows(as_texts(targets, "targets"), len(batch["encoder_token_ids"]))
+        wanted, weights = self._targets(rows, truncation=False)
+        batch |= self._decoder_inputs(wanted, weights)
         losses = self._scorer().predict({**batch, "targets": wanted}, batch_size, verbose=0)
         require_finite(np.isfinite(losses[weights > 0]).all())
         return -(losses * weights).sum(axis=1, dtype="float64") / weights.sum(axis=1, dtype="float64")
