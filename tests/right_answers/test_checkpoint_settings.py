@@ -660,7 +660,8 @@ def test_other_names_of_a_key_count(name):
     """transformers' `attribute_map` has them: distilbert's `num_attention_heads` is its `n_heads`."""
     import transformers
 
-    values = {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
+    values = {"hidden_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
+    values |= {"head_dim": 12, "initializer_range": 0.5}
     for other, key in transformers.CONFIG_MAPPING[name].attribute_map.items():
         read = FAMILIES[name].read_config({other: values[other]})
         assert read == FAMILIES[name].read_config({key: values[other]}) != FAMILIES[name].read_config({})

@@ -23,13 +23,39 @@ def positions_rule(usual: int, unused: int) -> Rule:
     return Rule(("max_position_embeddings",), read, write)
 
 
-def scale_rule(usual: bool) -> Rule:
+def size_key(usual: int) -> Key:
+    """The width of both stacks, which transformers takes by another name, too."""
+    return Key("d_model", usual, ("hidden_size",))
+
+
+def encoder_key(name: str, usual: int) -> Key:
+    """A key of the encoder, which transformers takes by a name without it, too."""
+    others = {"layers": ("num_hidden_layers",), "attention_heads": ("num_attention_heads",)}
+    return Key(f"encoder_{name}", usual, others.get(name, ()))
+
+
+def sizes_keys(layers: tuple[int, int], heads: int, inner: int) -> dict[str, Key]:
+    """The numbers of layers of encoder and decoder, the heads and inner width of both, where they are absent."""
+    keys = {}
+    for ours, theirs, usual in (
+        ("num_layers", "layers", layers),
+        ("attention.heads", "attention_heads", (heads, heads)),
+        ("feed_forward.size", "ffn_dim", (inner, inner)),
+    ):
+        keys |= {
+            f"encoder.{ours}": encoder_key(theirs, usual[0]),
+            f"decoder.{ours}": Key(f"decoder_{theirs}", usual[1]),
+        }
+    return keys
+
+
+def scale_rule(usual: bool, size: Key) -> Rule:
     """The rule of `scale_embedding`, by the root of the width; `usual` is what an absent one means."""
 
     def read(reference: Mapping) -> dict:
-        scaled, size = reference.get("scale_embedding"), reference.get("d_model") or 1024
+        scaled = reference.get("scale_embedding")
         scaled = usual if scaled is None else scaled
-        return both({"embedding_scale": float(size) ** 0.5 if scaled else 1.0})
+        return both({"embedding_scale": float(size.read(reference)) ** 0.5 if scaled else 1.0})
 
     return Rule(("scale_embedding",), read, lambda config: {"scale_embedding": config.encoder.embedding_scale != 1.0})
 
@@ -42,21 +68,13 @@ KEYS = {
     "heads.classifier_dropout": Key("classifier_dropout", 0.0),
     **both(
         {
-            "hidden_size": Key("d_model", 1024),
+            "hidden_size": size_key(1024),
             "feed_forward.activation": Key("activation_function", "gelu"),
             "dropout": Key("dropout", 0.1),
             "attention_dropout": Key("attention_dropout", 0.0),
         }
     ),
-    **{
-        f"{stack}.{ours}": Key(f"{stack}_{theirs}", usual)
-        for stack in STACKS
-        for ours, theirs, usual in (
-            ("num_layers", "layers", 12),
-            ("attention.heads", "attention_heads", 16),
-            ("feed_forward.size", "ffn_dim", 4096),
-        )
-    },
+    **sizes_keys((12, 12), heads=16, inner=4096),
 }
 POST = {"norm.placement": "post", "norm.final": False}
 PRE = {"norm.placement": "pre", "norm.final": True}
@@ -98,7 +116,7 @@ FAMILY = Family(
     architecture="BartModel",
     keys=KEYS,
     fixed={**both({**BOTH_FIXED, **POST}), **BIAS},
-    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(False)),
+    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(False, size_key(1024))),
     modules={
         "token_embedding": "shared",
         **{f"{stack}_position_embedding": f"{stack}.embed_positions" for stack in STACKS},
@@ -121,12 +139,11 @@ PLBART = replace(
     keys={
         **KEYS,
         "vocabulary_size": Key("vocab_size", 50005),
-        **both({"hidden_size": Key("d_model", 768), "attention_dropout": Key("attention_dropout", 0.1)}),
-        **{f"{stack}.num_layers": Key(f"{stack}_layers", 6) for stack in STACKS},
-        **{f"{stack}.attention.heads": Key(f"{stack}_attention_heads", 12) for stack in STACKS},
-        **{f"{stack}.feed_forward.size": Key(f"{stack}_ffn_dim", 3072) for stack in STACKS},
+        "initializer_range": Key("init_std", 0.02, ("initializer_range",)),
+        **both({"hidden_size": size_key(768), "attention_dropout": Key("attention_dropout", 0.1)}),
+        **sizes_keys((6, 6), heads=12, inner=3072),
     },
-    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(True)),
+    rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(True, size_key(768))),
     heads=heads("PLBartForConditionalGeneration"),
 )
 MBART = replace(
@@ -155,7 +172,7 @@ PEGASUS = replace(
     architecture="PegasusModel",
     keys={**KEYS, "padding_id": Key("pad_token_id", 0)},
     fixed={**both({**SINUSOIDAL, **PRE}), **BIAS},
-    rules=(positions_rule(1024, 0), scale_rule(False)),
+    rules=(positions_rule(1024, 0), scale_rule(False, size_key(1024))),
     heads=heads("PegasusForConditionalGeneration"),
     computed=computed_positions("sinusoidal"),
     writes_computed=True,
@@ -166,7 +183,7 @@ MARIAN = replace(
     architecture="MarianModel",
     keys={**KEYS, "vocabulary_size": Key("vocab_size", 58101), "padding_id": Key("pad_token_id", 58100)},
     fixed={**both({**SINUSOIDAL, **POST}), **BIAS},
-    rules=(positions_rule(1024, 0), scale_rule(False)),
+    rules=(positions_rule(1024, 0), scale_rule(False, size_key(1024))),
     required={"share_encoder_decoder_embeddings": (True, None)},
     heads=heads("MarianMTModel"),
     computed=computed_positions("sinusoidal"),
@@ -208,7 +225,7 @@ M2M_100 = replace(
                 "pad_token_id": config.padding_id,
             },
         ),
-        scale_rule(True),
+        scale_rule(True, size_key(1024)),
     ),
     heads=heads("M2M100ForConditionalGeneration", bias=False),
     computed=computed_positions("sinusoidal_fairseq"),
@@ -223,13 +240,10 @@ BLENDERBOT = replace(
         **KEYS,
         "vocabulary_size": Key("vocab_size", 8008),
         "padding_id": Key("pad_token_id", 0),
-        **both({"hidden_size": Key("d_model", 2560)}),
-        "encoder.num_layers": Key("encoder_layers", 2),
-        "decoder.num_layers": Key("decoder_layers", 24),
-        **{f"{stack}.attention.heads": Key(f"{stack}_attention_heads", 32) for stack in STACKS},
-        **{f"{stack}.feed_forward.size": Key(f"{stack}_ffn_dim", 10240) for stack in STACKS},
+        **both({"hidden_size": size_key(2560)}),
+        **sizes_keys((2, 24), heads=32, inner=10240),
     },
     fixed={**both({"norm.epsilon": 1e-5, "norm.embedding": False, **PRE}), **BIAS},
-    rules=(positions_rule(128, 0), scale_rule(False)),
+    rules=(positions_rule(128, 0), scale_rule(False, size_key(2560))),
     heads=heads("BlenderbotForConditionalGeneration"),
 )

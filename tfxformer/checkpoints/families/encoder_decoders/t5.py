@@ -39,15 +39,30 @@ def scores_rule(shared: bool) -> Rule:
     return Rule(("relative_attention_num_buckets", "relative_attention_max_distance"), read, write)
 
 
+# Keys that transformers takes by another name, too.
+SIZE, WIDTH = Key("d_model", 512, ("hidden_size",)), Key("d_kv", 64, ("head_dim",))
+
+
+def layers_keys(usual: int) -> dict[str, Key]:
+    """The numbers of layers, the decoder's that of the encoder where it is absent; `usual` for neither."""
+    layers = Key("num_layers", usual, ("num_hidden_layers",))
+    return {"encoder.num_layers": layers, "decoder.num_layers": Key("num_decoder_layers", layers.read)}
+
+
+def heads_key(usual: int) -> Key:
+    """The number of heads of every layer."""
+    return Key("num_heads", usual, ("num_attention_heads",))
+
+
 def width_rule(heads: int) -> Rule:
-    """The rule of the heads' width, 64 where it is absent; `heads` is what an absent `num_heads` means."""
+    """The rule of the heads' width; `heads` is what an absent `num_heads` means."""
 
     def read(reference: Mapping) -> dict:
-        width, size = reference.get("d_kv") or 64, reference.get("d_model") or 512
-        same = width * (reference.get("num_heads") or heads) == size
+        width = WIDTH.read(reference)
+        same = width * heads_key(heads).read(reference) == SIZE.read(reference)
         return both({"attention.width": None if same else width})
 
-    return Rule(("d_kv",), read, lambda config: {"d_kv": config.encoder.head_width})
+    return Rule((WIDTH.name, *WIDTH.also), read, lambda config: {WIDTH.name: config.encoder.head_width})
 
 
 def feed_forward_rule(usual: str) -> Rule:
@@ -79,7 +94,7 @@ def _read_scale(reference: Mapping) -> dict:
     scaled = reference.get("scale_decoder_outputs")
     if scaled is None:
         scaled = reference.get("tie_word_embeddings") is not False
-    return {"heads.logit_scale": float(reference.get("d_model") or 512) ** -0.5 if scaled else 1.0}
+    return {"heads.logit_scale": float(SIZE.read(reference)) ** -0.5 if scaled else 1.0}
 
 
 def _write_scale(config) -> dict:
@@ -103,14 +118,13 @@ ENCODER_ALONE = Rule(
 KEYS = {
     "vocabulary_size": Key("vocab_size", 32128),
     "padding_id": Key("pad_token_id", 0),
-    "encoder.num_layers": Key("num_layers", 6),
-    "decoder.num_layers": Key("num_decoder_layers", lambda reference: reference.get("num_layers") or 6),
+    **layers_keys(6),
     "heads.tied": Key("tie_word_embeddings", True),
     "heads.classifier_dropout": Key("classifier_dropout", 0.0),
     **both(
         {
-            "hidden_size": Key("d_model", 512),
-            "attention.heads": Key("num_heads", 8),
+            "hidden_size": SIZE,
+            "attention.heads": heads_key(8),
             "feed_forward.size": Key("d_ff", 2048),
             "norm.epsilon": Key("layer_norm_epsilon", 1e-6),
             "max_positions": Key("n_positions", 512),
@@ -202,9 +216,8 @@ MT5 = replace(
     keys={
         **KEYS,
         "vocabulary_size": Key("vocab_size", 250112),
-        "encoder.num_layers": Key("num_layers", 8),
-        "decoder.num_layers": Key("num_decoder_layers", lambda reference: reference.get("num_layers") or 8),
-        **both({"attention.heads": Key("num_heads", 6), "feed_forward.size": Key("d_ff", 1024)}),
+        **layers_keys(8),
+        **both({"attention.heads": heads_key(6), "feed_forward.size": Key("d_ff", 1024)}),
     },
     fixed={**FIXED, "heads.logit_scale": 1.0},
     rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE),
