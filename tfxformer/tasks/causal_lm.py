@@ -6,7 +6,6 @@ import math
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.data.batches import Examples, to_batch
@@ -19,13 +18,18 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.decoder import check_causal
 from tfxformer.tasks.base import generating
 from tfxformer.tasks.base.generation_methods import ChatMethods
-from tfxformer.tasks.base.language_head import language_heads, language_logits, step_logits
+from tfxformer.tasks.base.language_head import (
+    language_heads,
+    language_logits,
+    of_all_tokens,
+    step_logits,
+    token_scorer,
+)
 from tfxformer.tasks.base.record_epochs import record_epochs
 from tfxformer.tasks.base.task import Task
 from tfxformer.text import Encoding
 from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.training import Epochs, Perplexity
-from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit
 
@@ -238,10 +242,7 @@ class CausalLM(ChatMethods, Task):
             given = self.read_given(x, y, batch_size=batch_size, steps=kwargs.get("steps"))
             x, y, kwargs["sample_weight"] = self._examples(given.x, given.y, stride=stride)
             batch_size = given.batch_size or self.default_batch
-        results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
-        if is_token_cross_entropy(self.loss) and "perplexity" in results:
-            # Keras averages the batches, whose tokens that count may be fewer or more.
-            results["loss"] = math.log(results["perplexity"])
+        results = of_all_tokens(super().evaluate(x, y, batch_size, return_dict=True, **kwargs), self.loss)
         return results if return_dict else list(results.values())
 
     @checked(to="logits")
@@ -281,7 +282,7 @@ class CausalLM(ChatMethods, Task):
         windows, sources = strided(documents, length, max(1, length // 2) if stride is None else stride)
         blocks = pack(windows, length, self.backbone.config.padding_id, whole=True)
         batch_size = max(1, LONGEST_DEFAULT_WINDOW // length)
-        losses = self._scorer().predict({**_inputs(blocks), "targets": blocks.targets}, batch_size, verbose=0)
+        losses = token_scorer(self).predict({**_inputs(blocks), "targets": blocks.targets}, batch_size, verbose=0)
         pairs = blocks.padding_mask > 0  # in the order of the windows
         require_finite(np.isfinite(losses[pairs]).all())
         documents, weights = np.repeat(sources, windows.lengths - 1), blocks.weights[pairs]
@@ -290,15 +291,6 @@ class CausalLM(ChatMethods, Task):
     def perplexity(self, text: str, *, stride: int | None = None, sequence_length: int | None = None) -> float:
         """exp of the mean negative log-likelihood of one text's tokens; arguments as in `score`."""
         return math.exp(-self.score([text], stride=stride, sequence_length=sequence_length)[0])
-
-    def _scorer(self) -> keras.Model:
-        """A model on the same layers from blocks to the loss of each token [B, S]: logits would be gigabytes."""
-        if "_scoring" not in self.__dict__:
-            inputs, targets = self.backbone.make_inputs(), keras.Input((None,), dtype="int32", name="targets")
-            losses = ops.sparse_categorical_crossentropy(targets, self(inputs), from_logits=True)
-            # Not an attribute: Keras would track the task as a part of itself.
-            self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
-        return self.__dict__["_scoring"]
 
 
 def _is_one_text(x) -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 import numpy as np
-from keras import ops
 
 from tfxformer.arguments import notices
 from tfxformer.arguments.keywords import checked
@@ -20,12 +17,17 @@ from tfxformer.models.backbone import config_of
 from tfxformer.models.encoder_decoder import SOURCE_INPUTS
 from tfxformer.tasks.base import generating
 from tfxformer.tasks.base.generation_methods import GenerationMethods
-from tfxformer.tasks.base.language_head import language_heads, language_logits, step_logits
+from tfxformer.tasks.base.language_head import (
+    language_heads,
+    language_logits,
+    of_all_tokens,
+    step_logits,
+    token_scorer,
+)
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.text.inputs import as_list, as_texts
 from tfxformer.training import Perplexity, SmoothedCrossEntropy
-from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit, Limits
 
@@ -233,10 +235,7 @@ class Seq2SeqLM(GenerationMethods, Task):
     @checked
     def evaluate(self, x=None, y=None, batch_size=None, *, return_dict=False, **kwargs):
         """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens of the targets."""
-        results = super().evaluate(x, y, batch_size, return_dict=True, **kwargs)
-        if is_token_cross_entropy(self.loss) and "perplexity" in results:
-            # Keras averages the batches, whose tokens that count may be fewer or more.
-            results["loss"] = math.log(results["perplexity"])
+        results = of_all_tokens(super().evaluate(x, y, batch_size, return_dict=True, **kwargs), self.loss)
         return results if return_dict else list(results.values())
 
     @checked(to="logits")
@@ -288,18 +287,9 @@ class Seq2SeqLM(GenerationMethods, Task):
         rows = self._target_rows(as_texts(targets, "targets"), len(batch["encoder_token_ids"]))
         wanted, weights = self._targets(rows, truncation=False)
         batch |= self._decoder_inputs(wanted, weights)
-        losses = self._scorer().predict({**batch, "targets": wanted}, batch_size, verbose=0)
+        losses = token_scorer(self).predict({**batch, "targets": wanted}, batch_size, verbose=0)
         require_finite(np.isfinite(losses[weights > 0]).all())
         return -(losses * weights).sum(axis=1, dtype="float64") / weights.sum(axis=1, dtype="float64")
-
-    def _scorer(self) -> keras.Model:
-        """A model on the same layers from pairs to the loss of each token [B, S]: logits would be gigabytes."""
-        if "_scoring" not in self.__dict__:
-            inputs, targets = self.backbone.make_inputs(), keras.Input((None,), dtype="int32", name="targets")
-            losses = ops.sparse_categorical_crossentropy(targets, self(inputs), from_logits=True)
-            # Not an attribute: Keras would track the task as a part of itself.
-            self.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
-        return self.__dict__["_scoring"]
 
     # ---- saving -----------------------------------------------------------------------------------------------
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import ops
 
 from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.models.heads import LogitsBias
+from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 
 
 def language_heads(backbone) -> dict:
@@ -45,3 +48,20 @@ def step_logits(backbone, heads: dict, outputs: dict, logits: str | None, graph_
     x = outputs["sequence_output"]
     x = x[:, -1:] if logits == "last" else x
     return language_logits(backbone, heads, x, graph_form), outputs["cache"]
+
+
+def token_scorer(task) -> keras.Model:
+    """A model on the layers of a task from a batch to the loss of each token [B, S]: logits would be gigabytes."""
+    if "_scoring" not in task.__dict__:
+        inputs, targets = task.backbone.make_inputs(), keras.Input((None,), dtype="int32", name="targets")
+        losses = ops.sparse_categorical_crossentropy(targets, task(inputs), from_logits=True)
+        # Not an attribute: Keras would track the task as a part of itself.
+        task.__dict__["_scoring"] = keras.Model({**inputs, "targets": targets}, losses)
+    return task.__dict__["_scoring"]
+
+
+def of_all_tokens(results: dict, loss) -> dict:
+    """What `evaluate` found, its loss the mean over all tokens: Keras averages batches, of fewer tokens or of more."""
+    if is_token_cross_entropy(loss) and "perplexity" in results:
+        return {**results, "loss": math.log(results["perplexity"])}
+    return results

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tfxformer.checkpoints.families.decoders.opt import BLOCK  # fairseq named both
 from tfxformer.checkpoints.families.encoder_decoders.t5 import STACKS, both
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
@@ -81,21 +82,11 @@ PRE = {"norm.placement": "pre", "norm.final": True}
 BOTH_FIXED = {"norm.epsilon": 1e-5, "norm.embedding": True, "position_offset": _UNUSED_ROWS}
 BIAS = {"heads.logits_bias": True}
 
-ENCODER_BLOCK = {
-    "self_attention/query": "self_attn.q_proj",
-    "self_attention/key": "self_attn.k_proj",
-    "self_attention/value": "self_attn.v_proj",
-    "self_attention/output": "self_attn.out_proj",
-    "attention_norm": "self_attn_layer_norm",
-    "feed_forward/expand": "fc1",
-    "feed_forward/output": "fc2",
-    "feed_forward_norm": "final_layer_norm",
-}
 DECODER_BLOCK = {
-    **ENCODER_BLOCK,
+    **BLOCK,
     **{
         ours.replace("self_attention", "cross_attention"): theirs.replace("self_attn", "encoder_attn")
-        for ours, theirs in ENCODER_BLOCK.items()
+        for ours, theirs in BLOCK.items()
         if ours.startswith("self_attention")
     },
     "cross_attention_norm": "encoder_attn_layer_norm",
@@ -124,7 +115,7 @@ FAMILY = Family(
         **{f"{stack}_final_norm": f"{stack}.layer_norm" for stack in STACKS},
     },
     blocks={
-        "encoder": Blocks(lambda config, index: f"encoder.layers.{index}", ENCODER_BLOCK),
+        "encoder": Blocks(lambda config, index: f"encoder.layers.{index}", BLOCK),
         "decoder": Blocks(lambda config, index: f"decoder.layers.{index}", DECODER_BLOCK),
     },
     heads=heads("BartForConditionalGeneration"),
