@@ -30,12 +30,13 @@ TRAIN = [
     "unearth>=0.17",  # reads the package index for the samples
 ]
 GGUF = ["gguf>=0.10"]
+METRICS = ["sacrebleu>=2.4", "rouge-score>=0.1.2"]
 TENSORBOARD = ["tensorboard>=2.20"]
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.13", "keras-hub>=0.32"),
     *("pandas>=2.2", "seqeval>=1.2.2", "scikit-learn>=1.4", "scipy>=1.11"),  # the last three: references of scores
-    *(*GGUF, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
+    *(*GGUF, *METRICS, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
 ]
 REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
 
@@ -55,6 +56,7 @@ setup(
         "test": TEST,
         "reference": REFERENCE,
         "gguf": GGUF,
+        "metrics": METRICS,
         "int4": ["ai-edge-quantizer>=0.10"],
         "tpu-check": ["jax>=0.6", "libtpu>=0.0.20"],
         "litertlm": ["litert-lm-builder>=0.18"],

@@ -18,6 +18,8 @@ EXTRAS = {
     "apache_beam": "beam",
     "gguf": "gguf",
     "litert_lm_builder": "litertlm",
+    "rouge_score": "metrics",
+    "sacrebleu": "metrics",
     "tensorboard": "tensorboard",
     "tensorflow_text": "text",
 }

@@ -4,9 +4,13 @@ import batteries
 import keras
 import numpy as np
 import pytest
+import sacrebleu
+import tensorflow as tf
 import tiny
 
-from tfxformer import compression, export, tasks
+from tfxformer import compression, export, generation, tasks
+from tfxformer.data import evaluation
+from tfxformer.data.text_scores import TEXT_SCORES, text_scores
 from tfxformer.text import Tokenizer
 from tfxformer.training import SmoothedCrossEntropy
 
@@ -46,6 +50,43 @@ def test_pairs_cost_what_each_costs_alone():
     np.testing.assert_allclose([loss, perplexity], [wanted, np.exp(wanted)], rtol=1e-5)
     scores = model.score(SOURCES, TARGETS, batch_size=5)
     np.testing.assert_allclose(scores, [-one.mean() for one in losses], rtol=1e-5)
+
+
+def test_what_is_written_is_scored_beside_the_targets():
+    model = make()
+    loss, perplexity, bleu, rouge = model.evaluate(
+        SOURCES, TARGETS, 5, metrics=("bleu", "rougeL"), generation={"max_new_tokens": 6}, verbose=0
+    )
+    assert [loss, perplexity] == model.evaluate(SOURCES, TARGETS, batch_size=5, verbose=0)
+    alone = [model.generate([source], 6)[0] for source in SOURCES]
+    assert bleu == sacrebleu.corpus_bleu(alone, [TARGETS]).score
+    assert rouge == text_scores(alone, TARGETS, "rougeL")["rougeL"]
+    pairs = tf.data.Dataset.from_tensor_slices((SOURCES, TARGETS)).batch(4)
+    beams = {"max_new_tokens": 6, "sampler": generation.Beams(2)}
+    found = model.evaluate(pairs, metrics="chrf", generation=beams, return_dict=True, verbose=0)
+    assert found["chrf"] == sacrebleu.corpus_chrf(model.generate(SOURCES, **beams), [TARGETS]).score
+    scores = evaluation.scores(model, SOURCES[:3], TARGETS[:3])
+    assert {key: scores[key] for key in TEXT_SCORES} == text_scores(model.generate(SOURCES[:3]), TARGETS[:3])
+    assert scores.keys() == {"loss", "perplexity", *TEXT_SCORES} and evaluation.main_score(model) == "chrf"
+    with pytest.raises(ValueError, match="there are none: name some"):
+        model.evaluate(SOURCES, TARGETS, generation=beams)
+    with pytest.raises(ValueError, match="give sources and targets as texts"):
+        model.evaluate(model.encode(SOURCES, TARGETS), np.zeros((12, 16), "int32"), metrics=("bleu",))
+
+
+def test_texts_are_written_in_batches(capsys):
+    model = make()
+    sources = [tiny.TEXTS[0], " ".join(tiny.TEXTS[2:5]), *tiny.TEXTS[1:4]]
+    together = model.generate(sources, 5)
+    assert model.generate(sources, 5, batch_size=2) == together
+    assert capsys.readouterr().out == ""
+    two = model.generate(sources, 5, batch_size=3, sampler=generation.TopK(1), num_return_sequences=2, verbose=1)
+    assert two == [text for text in together for _ in range(2)]
+    assert "5/5" in capsys.readouterr().out
+    drawn = [model.generate(sources, 5, batch_size=2, temperature=2.0, seed=3) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    with pytest.raises(ValueError, match="batch_size=0: wanted a whole number of 1 or more"):
+        model.generate(sources, 5, batch_size=0)
 
 
 def test_label_smoothing():

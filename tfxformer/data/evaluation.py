@@ -15,6 +15,7 @@ import numpy as np
 from tfxformer.data.targets.labels import encode_labels
 from tfxformer.data.targets.spans import answer_spans
 from tfxformer.data.targets.word_labels import entity_scores
+from tfxformer.data.text_scores import TEXT_SCORES, text_scores
 
 # Tasks that learn from texts alone, and are scored by their own `evaluate`.
 OF_TOKENS = {
@@ -23,6 +24,7 @@ OF_TOKENS = {
     "replaced-token-detection": "discriminator_accuracy",
     "causal-lm": "perplexity",
 }
+WRITES_TARGETS = "seq2seq-lm"  # the task that learns to write one text for another
 # The one score that a table shows, by task; problem types of classification have their own.
 MAIN_SCORE = {
     "single_label_classification": "accuracy",
@@ -31,13 +33,15 @@ MAIN_SCORE = {
     "token-classification": "f1",
     "question-answering": "f1",
     "text-embedding": "spearman",
+    WRITES_TARGETS: "chrf",
     **OF_TOKENS,
 }
 
 
 def task_name(model) -> str:
     """The task of a Keras task or a LiteRT file."""
-    return getattr(model, "task_name", None) or model.task
+    stated = getattr(model, "task_name", None) or getattr(model, "task", None)
+    return stated or (WRITES_TARGETS if getattr(model, "source_lengths", ()) else "causal-lm")  # a LiteRTGenerator
 
 
 def main_score(model) -> str:
@@ -57,15 +61,18 @@ def scores(model, texts: Sequence, labels: Sequence, batch_size: int = 32) -> di
     """Scores of a model on texts.
 
     Args:
-        model: one of `tfxformer.tasks`, or an `export.LiteRTModel`.
-        texts, labels: as the task's `fit` takes them; labels stay None for language models.
+        model: one of `tfxformer.tasks`, an `export.LiteRTModel`, or an `export.LiteRTGenerator` with an encoder.
+        texts, labels: as the task's `fit` takes them: labels stay None for language models, and of sources they are
+            the targets.
         batch_size: int, of Keras tasks.
 
     Returns:
-        dict of float by name, all in [0, 1] but errors, correlations and perplexity; see `MAIN_SCORE`.
+        dict of float by name, all in [0, 1] but errors, correlations, losses and perplexity, and BLEU and chrF, which
+        go to 100; see `MAIN_SCORE`. Targets are written as `generate` does by itself; see `text_scores`.
 
     Raises:
         ValueError: for a file that cannot be scored, or labels that the model does not have.
+        ModuleNotFoundError: to score written texts without the extra [metrics].
     """
     name = task_name(model)
     if name in OF_TOKENS:
@@ -73,6 +80,8 @@ def scores(model, texts: Sequence, labels: Sequence, batch_size: int = 32) -> di
             raise ValueError(f"{model.path} is a language model; only a Keras model can be scored on tokens.")
         found = model.evaluate(texts, batch_size=batch_size, verbose=0, return_dict=True)
         return {key: float(value) for key, value in found.items()}
+    if name == WRITES_TARGETS:
+        return target_scores(model, texts, labels, batch_size)
     if name == "text-embedding":
         return similarity_scores(model, texts, labels, batch_size)
     predictions = predict(model, texts, batch_size)
@@ -106,6 +115,14 @@ def class_scores(predictions: np.ndarray, targets: np.ndarray, problem_type: str
         for i in np.unique(targets)
     ]
     return {"accuracy": float((chosen == targets).mean()), "macro_f1": float(np.mean(by_label))}
+
+
+def target_scores(model, sources: Sequence[str], targets: Sequence[str], batch_size: int = 32) -> dict:
+    """All `text_scores` of what a model writes for sources; of a Keras task, loss and perplexity too."""
+    if hasattr(model, "task_name"):
+        found = model.evaluate(sources, targets, batch_size, metrics=TEXT_SCORES, return_dict=True, verbose=0)
+        return {key: float(value) for key, value in found.items()}
+    return text_scores(model.generate(list(sources)), targets)
 
 
 def similarity_scores(model, pairs: Sequence, similarities: Sequence[float], batch_size: int = 32) -> dict:

@@ -11,6 +11,7 @@ from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets.weights import example_weights, weigh_tokens
+from tfxformer.data.text_scores import check_names, text_scores
 from tfxformer.generation.prompts import check_ids
 from tfxformer.layers import DEFAULT, Cache, GraphForm
 from tfxformer.models.backbone import config_of
@@ -30,6 +31,7 @@ from tfxformer.text.inputs import as_list, as_texts
 from tfxformer.training import Perplexity, SmoothedCrossEntropy
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
 from tfxformer.training.inputs.array_checks import Limit, Limits
+from tfxformer.training.inputs.given import Given
 
 START_KEY = "decoder_start_token_id"
 
@@ -233,10 +235,40 @@ class Seq2SeqLM(GenerationMethods, Task):
         return [Perplexity()]
 
     @checked
-    def evaluate(self, x=None, y=None, batch_size=None, *, return_dict=False, **kwargs):
-        """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens of the targets."""
-        results = of_all_tokens(super().evaluate(x, y, batch_size, return_dict=True, **kwargs), self.loss)
+    def evaluate(self, x=None, y=None, batch_size=None, *, metrics=(), generation=None, return_dict=False, **kwargs):
+        """Loss (nats a token) and perplexity of what `fit` takes, each the mean over all tokens of the targets.
+
+        Args:
+            x, y, batch_size, others: as Keras' `evaluate` has them; with metrics, sources and targets as texts.
+            metrics: names of `data.text_scores.TEXT_SCORES` ("bleu", "chrf", "rougeL", ...), a score each of what
+                `generate` writes for the sources, beside the whole targets; they need the extra [metrics].
+            generation: dict, how `generate` writes them, such as {"sampler": Beams(4), "max_new_tokens": 60}.
+        """
+        names, given = check_names(metrics or ()), Given(x, y, kwargs.pop("sample_weight", None), batch_size)
+        if names:
+            given = self._texts_to_score(given, kwargs)
+        elif generation is not None:
+            raise ValueError("generation says how texts are written for metrics, and there are none: name some.")
+        results = super().evaluate(
+            given.x, given.y, given.batch_size, sample_weight=given.sample_weight, return_dict=True, **kwargs
+        )
+        results = of_all_tokens(results, self.loss)
+        if names:
+            shown = {"batch_size": given.batch_size or self.default_batch, "verbose": kwargs.get("verbose", "auto")}
+            written = self.generate(as_list(given.x, "sources"), **{**shown, **(generation or {})})
+            results |= text_scores(written, given.y, names)
         return results if return_dict else list(results.values())
+
+    def _texts_to_score(self, given: Given, options: dict) -> Given:
+        """What came to `evaluate`, its streams as lists of texts, since each is read twice; ValueError for arrays."""
+        found = self.read_given(
+            given.x, given.y, given.sample_weight, batch_size=given.batch_size, steps=options.get("steps")
+        )
+        if not is_raw(found.x) or found.y is None:
+            raise ValueError("metrics compare written texts with wanted ones: give sources and targets as texts.")
+        if found.steps:
+            options["steps"] = None
+        return found
 
     @checked(to="logits")
     def predict(self, x, batch_size=None, **kwargs):

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfxformer.data import evaluation
+from tfxformer.data.text_scores import POINTS
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization.quantize import Mode
+from tfxformer.runtime.litert_generator import LiteRTGenerator
 from tfxformer.runtime.litert_model import LiteRTModel
 
-LOWER_IS_BETTER = ("mean_absolute_error", "perplexity")
+LOWER_IS_BETTER = ("mean_absolute_error", "perplexity", "loss")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class AccuracyGate:
 
     Args:
         texts, labels: as the task's `fit` takes them; some hundreds: of 500 texts one point is five.
-        most_points_lost: float, the largest loss, in points: hundredths of an accuracy, F1 or correlation.
+        most_points_lost: float, the largest loss, in points: hundredths of an accuracy, F1 or correlation, one of
+            BLEU or chrF.
         score: str or None, one of those that `data.evaluation.scores` gives for the task; None for its main one.
 
     Raises ValueError for texts without as many labels, a negative loss, and a score that is better where it is lower.
@@ -48,7 +51,8 @@ class AccuracyGate:
         Raises:
             ValueError: saying which can.
         """
-        known = ("text-classification", "token-classification", "question-answering", "text-embedding")
+        labelled = ("text-classification", "token-classification", "question-answering", "text-embedding")
+        known = (*labelled, evaluation.WRITES_TARGETS)
         if getattr(model, "task_name", None) not in known or getattr(model, "tokenizer", None) is None:
             raise ValueError(
                 f"accuracy_gate scores tasks with labels and a tokenizer ({', '.join(known)}); "
@@ -79,8 +83,9 @@ class AccuracyGate:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.tflite")
             path.write_bytes(content)
-            found = evaluation.scores(LiteRTModel(path), self.texts, self.labels)[name]
-        lost = 100.0 * (wanted - found)
+            opened = (LiteRTGenerator if model.task_name == evaluation.WRITES_TARGETS else LiteRTModel)(path)
+            found = evaluation.scores(opened, self.texts, self.labels)[name]
+        lost = POINTS.get(name, 100.0) * (wanted - found)
         if lost > self.most_points_lost + 1e-9:
             ways = [f"quantization={mode.instead}"] if mode.instead else []
             if mode.calibrated:

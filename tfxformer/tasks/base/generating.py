@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import keras
+
 from tfxformer import generation
 from tfxformer.generation import GenerationConfig
 from tfxformer.generation.processors import check_processors
@@ -13,6 +15,7 @@ from tfxformer.text import Tokenizer
 from tfxformer.text.generation.stopping import Stops, read_stops
 from tfxformer.text.generation.streaming import Writer
 from tfxformer.text.inputs import as_list, check_one_prompt, check_prompt, prompt_ids
+from tfxformer.training.inputs.given import check_counts
 
 PIECE = 4  # tokens between two looks at the text
 
@@ -123,8 +126,32 @@ def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
     return rows, new, stops, {**options, **read, "processors": (*rules, *processors), "stop_ids": stops.ids}
 
 
-def generate(model, request: Request, num_return_sequences: int = 1) -> list[str]:
+def generate(
+    model, request: Request, num_return_sequences: int = 1, batch_size: int | None = None, verbose: int | str = 0
+) -> list[str]:
     """See `CausalLM.generate`."""
+    if batch_size is None:
+        return _together(model, request, num_return_sequences)
+    check_counts(batch_size=batch_size)
+    prompts, seed = as_list(request.prompts, "prompts"), request.options.get("seed")
+    # The longest first: what has no room has none at once.
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    texts: list = [None] * len(prompts)
+    bar = keras.utils.Progbar(len(prompts), verbose=1 if verbose == "auto" else verbose, unit_name="text")
+    for start in range(0, len(prompts), batch_size):
+        rows = order[start : start + batch_size]
+        # The last batch is filled up with its last prompt: each number of rows is compiled once.
+        filled = [*rows, *rows[-1:] * (min(batch_size, len(prompts)) - len(rows))]
+        options = request.options if seed is None else {**request.options, "seed": seed + start}
+        part = request._replace(prompts=[prompts[row] for row in filled], options=options)
+        found = _together(model, part, num_return_sequences)
+        for place, row in enumerate(rows):
+            texts[row] = found[place * num_return_sequences : (place + 1) * num_return_sequences]
+        bar.update(start + len(rows))
+    return [text for copies in texts for text in copies]
+
+
+def _together(model, request: Request, num_return_sequences: int = 1) -> list[str]:
     tokenizer = model._tokenizer()
     rows, new, stops, options = read_request(model, request)
     writers = [Writer(tokenizer, row, stops) for row in rows for _ in range(num_return_sequences)]

@@ -78,6 +78,8 @@ class GenerationMethods:
         stop=None,
         num_return_sequences: int = 1,
         generation_config=None,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
         **options,
     ) -> list[str]:
         """Continues prompts: the new text only, up to an end token, a stop, or `max_new_tokens`.
@@ -94,6 +96,8 @@ class GenerationMethods:
             stop: strings, or ids of tokens, at the first of which a text ends, without it; besides the checkpoint's.
             num_return_sequences: int, continuations of each prompt, one after the other in the result.
             generation_config: `generation.GenerationConfig` for this call in place of the model's.
+            batch_size: int, prompts that are continued together, those of like lengths; None for all at once.
+            verbose: 1 or "auto" for a progress bar over them.
             options: of `generation.generate`: seed, processors (a `RepetitionPenalty` counts instead of the
                 checkpoint's), speculation, cache_length, jit_compile.
 
@@ -104,7 +108,7 @@ class GenerationMethods:
         """
         options["sampler"] = read_sampler(sampler, temperature, top_k, top_p, min_p)
         request = generating.Request(prompts, max_new_tokens, DEFAULT_TEXT, stop, generation_config, options)
-        return generating.generate(self, request, num_return_sequences)
+        return generating.generate(self, request, num_return_sequences, batch_size, verbose)
 
     @checked(to=generation.stream)
     def stream(
