@@ -167,6 +167,8 @@ def desk(tmp_path, monkeypatch):
     rows = [f"{article} film was {word}" for article in ("the", "a") for word in ("good,pos", "dull,neg")]
     for name in ("train.csv", "test.csv"):
         (tmp_path / name).write_text("\n".join(["text,label", *rows * 4]), encoding="utf-8")
+    lines = ["source\ttarget", *["a film\tun film", "a cat\tun chat"] * 10]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines), encoding="utf-8")
     for name in ("corpus.txt", "novels.txt"):
         lines = ["It is a truth universally acknowledged, that a single man must be in want of a wife."] * 40
         (tmp_path / name).write_text("\n\n".join(lines), encoding="utf-8")
@@ -186,7 +188,7 @@ def test_the_command_lines_in_their_order(desk):
     for command in sorted(found, key=lambda one: one[0] == "compress"):  # the others tell sooner
         if command[0] == "tpu-check" and importlib.util.find_spec("libtpu") is None:
             continue  # an extra, as the README says
-        if command[0] == "train-lm":
+        if command[0] in ("train-lm", "train-seq2seq"):
             command += ["--epochs", "1"]
         arguments = [str(samples.minilm()) if word == "MODEL" else word for word in command]
         result = CliRunner().invoke(app, arguments, input="Hello.\n")

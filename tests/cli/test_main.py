@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from tfxformer.cli.main import app
 
 COMMANDS = [
-    "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "generate", "chat",
-    "prepare", "tpu-check", "fit-estimate",
+    "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "train-seq2seq",
+    "generate", "chat", "prepare", "tpu-check", "fit-estimate",
 ]  # fmt: skip
 
 

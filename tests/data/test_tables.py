@@ -68,6 +68,25 @@ def jsonl(tmp_path, *records):
     return tables.read_rows(path, labelled="label" in records[0])
 
 
+def test_sources_and_targets_are_columns_of_their_own(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('source\tid\ttarget\na "b"\t1\tc\nd\t2\te\n', encoding="utf-8")
+    rows = tables.read_pairs(path)
+    assert (rows.texts, rows.labels, rows.pairs, rows.lines) == (['a "b"', "d"], ["c", "e"], None, [2, 3])
+    assert tables.task_inputs(rows, "seq2seq-lm") == ['a "b"', "d"]
+    assert tables.task_targets(rows, "seq2seq-lm", None) == ["c", "e"]
+    assert tables.read_pairs(path, targets=False).labels is None
+    path.write_text("source\ttarget\na\t\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2, column 'target': it is empty"):
+        tables.read_pairs(path)
+    (tmp_path / "a.jsonl").write_text('{"source": "a", "target": ["b"]}', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1, column 'target': wanted a string"):
+        tables.read_pairs(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match="no column 'target'"):
+        (tmp_path / "b.jsonl").write_text('{"source": "a", "text": "b"}', encoding="utf-8")
+        tables.read_pairs(tmp_path / "b.jsonl")
+
+
 def test_targets_take_the_form_that_the_task_wants(tmp_path):
     rows = jsonl(tmp_path, {"text": "a b", "label": "X Y"}, {"text": ["c"], "label": ["X"]})
     assert tables.task_inputs(rows, "token-classification") == [["a", "b"], ["c"]]

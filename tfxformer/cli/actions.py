@@ -8,12 +8,13 @@ from pathlib import Path
 from tfxformer.cli import console
 from tfxformer.cli.language import chat, generate, train_lm
 from tfxformer.cli.preparing import prepare
+from tfxformer.cli.seq2seq import train_seq2seq
 from tfxformer.cli.tpu import fit_estimate, tpu_check
 from tfxformer.data import tables
 
 __all__ = [
     "chat", "compress", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict",
-    "prepare", "prune", "tpu_check", "train_lm",
+    "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
@@ -47,7 +48,7 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
     import keras
 
     arguments = {"sequence_length": sequence_length, "dtype": dtype}
-    rows = tables.read_rows(data, labelled=task not in tables.WITHOUT_LABELS)
+    rows = _rows(data, task)
     problem_type = problem_type if task == "text-classification" else None
     targets = tables.task_targets(rows, task, problem_type)
     if problem_type == "regression":
@@ -108,7 +109,7 @@ def export(
 
     texts = gate = None
     if representative is not None:
-        rows = tables.read_rows(representative, labelled=False)
+        rows = _rows(representative, task.task_name, labelled=False)
         texts = tables.task_inputs(rows, task.task_name)
     if accuracy_gate is not None:
         rows, targets = _labelled(task, accuracy_gate)
@@ -140,6 +141,8 @@ def predict(model, texts, pairs, file) -> dict:
     if pairs is not None and len(pairs) != len(texts):
         raise ValueError(f"{len(texts)} texts but {len(pairs)} --pair: give each text one.")
     opened = open_model(model)
+    if evaluation.task_name(opened) == tables.WRITES_TARGETS:
+        raise ValueError(f"{model} writes texts: tfxformer generate runs it, of a file with --file.")
     if file is None:
         rows = tables.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
     else:
@@ -244,12 +247,19 @@ def _hold_out(task, texts, targets, validation, seed):
     return *kept, held_out
 
 
+def _rows(data: Path, task: str, labelled: bool = True) -> tables.Rows:
+    """The rows of a data file of a task, with its labels or targets where it learns from any and they are wanted."""
+    if task == tables.WRITES_TARGETS:
+        return tables.read_pairs(data, targets=labelled)
+    return tables.read_rows(data, labelled=labelled and task not in tables.WITHOUT_LABELS)
+
+
 def _labelled(model, data: Path):
     """The rows of a data file and the targets that a model wants, its labels checked."""
     from tfxformer.data.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = tables.read_rows(data, labelled=task not in tables.WITHOUT_LABELS)
+    rows = _rows(data, task)
     problem_type = getattr(model, "problem_type", None)
     targets = tables.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":

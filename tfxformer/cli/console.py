@@ -60,7 +60,8 @@ def show(action: str, result: dict, as_json: bool) -> None:
     elif text is not None:
         print(text)
     else:
-        {"compress": _show_sweep, "demo": _show_demo, "predict": _show_predictions}.get(action, _show_facts)(result)
+        shown = {"compress": _show_sweep, "demo": _show_demo, "generate": _show_targets, "predict": _show_predictions}
+        shown.get(action, _show_facts)(result)
 
 
 def _json(result: dict) -> str:
@@ -136,6 +137,10 @@ def _show_predictions(result: dict) -> None:
         text, *answers = prediction.values()
         rows.append([_text(text), *("; ".join(_pieces(answer)) for answer in answers)])
     _print_table(list(result["predictions"][0]), rows)
+
+
+def _show_targets(result: dict) -> None:
+    _print_table(["source", "target"], [list(row.values()) for row in result["targets"]])
 
 
 def _pieces(answer) -> Iterator[str]:

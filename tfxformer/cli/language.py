@@ -1,4 +1,4 @@
-"""The commands of language models: train-lm, generate and chat. See `actions`."""
+"""The commands of models that write: train-lm, generate and chat. See `actions`, and `seq2seq`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfxformer.cli import console, language_files
+from tfxformer.data import tables
 
 TOKENIZERS = ("bpe", "characters")
 
@@ -30,12 +31,24 @@ def train_lm(
         task = _new_model(x, y, preset, tokenizer, vocabulary_size, sequence_length, dtype)
         rate = 1e-3
     training["learning_rate"] = training["learning_rate"] or rate
-    return _fit(task, x, y, held_out, output, **training)
+    return fit(task, x, y, held_out, output, **training)
 
 
-def generate(model, prompt, max_new_tokens, stop, seed, write: Callable | None, **sampling) -> dict:
-    """Continues a prompt; `write` gets the text as it comes."""
+def generate(
+    model, prompt, file, num_beams, batch_size, max_new_tokens, stop, seed, write: Callable | None, **sampling
+) -> dict:
+    """Continues a prompt, or writes its target; `write` gets the text as it comes. Of a file, a target for each row."""
+    if (prompt is None) == (file is None):
+        raise ValueError("Give a text, or a data file with --file: one of the two.")
+    if num_beams is not None and any(value is not None for value in (seed, *sampling.values())):
+        raise ValueError("--num-beams searches, and draws nothing by chance: leave out the options of drawing.")
     opened = open_language_model(model)
+    if file is not None or num_beams is not None:
+        options = {"max_new_tokens": max_new_tokens, "stop": stop or (), "seed": seed, **sampling}
+        if file is not None:
+            return {"model": model, "targets": _of_file(opened, file, num_beams, batch_size, options)}
+        pieces = _texts(opened, [prompt], num_beams, batch_size, options)
+        return {"model": model, "prompt": prompt, **_written(pieces, "continuation", write)}
     pieces = _stream(opened, prompt, max_new_tokens, stop, seed, **sampling)
     return {"model": model, "prompt": prompt, **_written(pieces, "continuation", write)}
 
@@ -43,6 +56,8 @@ def generate(model, prompt, max_new_tokens, stop, seed, write: Callable | None, 
 def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sampling) -> dict:
     """Talks with a model: a line of the standard input a message, until it ends; the whole conversation."""
     opened = open_language_model(model)
+    if not is_causal(opened):
+        raise ValueError(f"{model} writes one text for another, and has no conversations: tfxformer generate runs it.")
     messages = [] if system is None else [{"role": "system", "content": system}]
     interactive = sys.stdin.isatty()
     while True:
@@ -62,8 +77,15 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
     return {"model": model, "messages": messages, **({} if write is None else {"text": ""})}
 
 
+def is_causal(model) -> bool:
+    """Whether a model goes on with a text; else it writes one for another."""
+    from tfxformer.data.evaluation import task_name
+
+    return task_name(model) != tables.WRITES_TARGETS
+
+
 def open_language_model(model: str):
-    """What has `stream`: a `tasks.CausalLM`, or the generator of a LiteRT file."""
+    """What has `stream`: a `tasks.CausalLM` or `tasks.Seq2SeqLM`, or the generator of a LiteRT file."""
     from tfxformer.recipes.models import is_litert, open_task
 
     if is_litert(model):
@@ -71,7 +93,7 @@ def open_language_model(model: str):
 
         return LiteRTGenerator(model)
     task = open_task(model)
-    if task.task_name != "causal-lm":
+    if task.task_name not in ("causal-lm", "seq2seq-lm"):
         raise ValueError(f"{model} is a model for {task.task_name}: it continues no text.")
     return task
 
@@ -92,6 +114,28 @@ def _written(pieces, name: str, write: Callable | None) -> dict:
         if write is not None:
             write(piece)
     return {name: text, **({} if write is None else {"text": ""})}
+
+
+def _of_file(model, file: Path, num_beams, batch_size: int, options: dict) -> list[dict]:
+    """A target for each source of a data file, whose targets are not read."""
+    if is_causal(model):
+        raise ValueError("--file has sources, for which a model with an encoder writes targets; this one has none.")
+    sources = tables.read_pairs(file, targets=False).texts
+    written = _texts(model, sources, num_beams, batch_size, options)
+    return [{"source": source, "target": target} for source, target in zip(sources, written, strict=True)]
+
+
+def _texts(model, prompts: list[str], num_beams: int | None, batch_size: int, options: dict) -> list[str]:
+    """What a Keras task or the generator of a LiteRT file writes for each prompt."""
+    if not hasattr(model, "task_name"):
+        return model.generate(prompts, **{**options, **({} if num_beams is None else {"num_beams": num_beams})})
+    if num_beams is not None:
+        from tfxformer.generation import Beams
+
+        options = {**options, "sampler": Beams(num_beams)}
+    return model.generate(
+        prompts, batch_size=batch_size, verbose=console.verbose() if len(prompts) > 1 else 0, **options
+    )
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
@@ -136,13 +180,14 @@ def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
     return hold_out(x, y, share, seed, "--validation")
 
 
-def _fit(task, x, y, held_out, output: Path, **dials) -> dict:
+def fit(task, x, y, held_out, output: Path, facts=("sequence_length",), **dials) -> dict:
+    """Fits a new or an opened model and writes the folder; `facts` are attributes for the results."""
     from tfxformer.recipes import pipeline
 
     numbers = pipeline.fit(task, x, y, validation_data=held_out, verbose=console.verbose(), **dials)
     result = {
         "task": task.task_name,
-        "sequence_length": task.sequence_length,
+        **{name: getattr(task, name) for name in facts},
         "vocabulary": task.tokenizer.vocabulary_size,
         "training_texts": len(x),
         "last_epoch": {name: values[-1] for name, values in numbers.items()},

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tfxformer.cli import values
+from tfxformer.cli import values, writing
+from tfxformer.cli.options import (
+    BatchSize,
+    Data,
+    Debug,
+    Dtype,
+    Epochs,
+    Json,
+    LearningRate,
+    Length,
+    Model,
+    Output,
+    Runnable,
+    Seed,
+    Validation,
+    run,
+)
 
 app = typer.Typer(
     name="tfxformer",
@@ -18,75 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-MODEL_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), or a .keras file."
-LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf, a .tflite or a .litertlm file of a language model."
-RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), a .keras file, or a .tflite file."
-DATA_HELP = "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair."
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-Runnable = Annotated[str, typer.Argument(metavar="MODEL", help=RUNNABLE_HELP)]
-LanguageModel = Annotated[str, typer.Argument(metavar="MODEL", help=LANGUAGE_HELP)]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
-LearningRate = Annotated[
-    float, typer.Option(callback=values.positive, help="Peak, after 10 % warmup; then linear to zero.")
-]
-Length = Annotated[int | None, typer.Option(min=1, help="Tokens per text (default: the model's, or by the texts).")]
-Validation = Annotated[
-    str | None,
-    typer.Option(
-        callback=values.held_out, help="A data file, or a share of DATA such as 0.1, to validate on after each epoch."
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of new weights, order and dropout.")]
-Dtype = Annotated[str | None, typer.Option(callback=values.policy, help="Policy of training, such as mixed_bfloat16.")]
-Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
-Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
-Draw = Annotated[int | None, typer.Option("--seed", help="Of the draw (default: another one each time).")]
-Temperature = Annotated[
-    float | None, typer.Option(callback=values.positive, help="Below 1 safer, above 1 more surprising.")
-]
-TopK = Annotated[int | None, typer.Option(min=1, help="Draw from the K most probable tokens.")]
-TopP = Annotated[
-    float | None, typer.Option(callback=values.probability, help="Draw from the fewest tokens with this probability.")
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(callback=values.probability, help="Draw from tokens this probable, in shares of the best."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def run(action: str, options: dict) -> None:
-    """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1.
-
-    A result may say itself, under "failure", why it is no success: it is shown, and that line and exit code 1 follow.
-
-    Args:
-        options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
-    """
-    json, debug = options.pop("json"), options.pop("debug")
-    # Said before TensorFlow is imported, for this process only: the library touches no environment.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfxformer.cli import actions, console
-
-    try:
-        with console.everything_to_stderr():
-            result = getattr(actions, action)(**options)
-    except KeyboardInterrupt:
-        sys.exit(console.fail("interrupted", 130))
-    except Exception as error:
-        if debug:
-            raise
-        sys.exit(console.fail(console.one_line(error), 1))
-    failure = result.pop("failure", None)
-    console.show(action, result, json)
-    if failure is not None:
-        sys.exit(console.fail(failure, 1))
 
 
 @app.command()
@@ -160,7 +106,7 @@ def compress(
 
 @app.command()
 def evaluate(model: Runnable, data: Data, batch_size: BatchSize = 32, json: Json = False, debug: Debug = False):
-    """Score MODEL on the labelled texts of DATA."""
+    """Score MODEL on the labelled texts of DATA, or on its sources and targets (with the extra [metrics])."""
     run("evaluate", locals())
 
 
@@ -188,7 +134,8 @@ def export(
         typer.Option(help="A labelled data file: no file is written that scores over a point less than MODEL on it."),
     ] = None,
     cache_length: Annotated[
-        int | None, typer.Option(min=1, help="Of a language model: tokens of prompt and answer (default: 1040).")
+        int | None,
+        typer.Option(min=1, help="Of a model that writes: tokens of prompt and answer (default: 1040) or of a target."),
     ] = None,
     prefill_lengths: Annotated[
         str | None, typer.Option(help="Of a language model, by commas: tokens read at once (default: 16,128).")
@@ -219,84 +166,8 @@ def predict(
     run("predict", {"model": model, **pairs, "file": file, "json": json, "debug": debug})
 
 
-@app.command()
-def train_lm(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA", help="A .txt file, or a .jsonl file with text, with prompt and answer, or with messages."
-        ),
-    ],
-    output: Output,
-    model: Annotated[
-        str | None, typer.Option(help="Go on training this one: a folder, hub id, .gguf or .keras file.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Shape of a new model.")] = "gpt-nano",
-    tokenizer: Annotated[str, typer.Option(help="Of a new model, learned from DATA: bpe or characters.")] = "bpe",
-    vocabulary_size: Annotated[int, typer.Option(min=257, help="Tokens that bpe learns.")] = 4096,
-    epochs: Epochs = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Blocks per step.")] = 8,
-    learning_rate: Annotated[
-        float | None, typer.Option(callback=values.positive, help="Peak; default 1e-3 for a new model, else 5e-5.")
-    ] = None,
-    sequence_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a block (default: the model's).")
-    ] = None,
-    validation: Validation = None,
-    seed: Seed = 0,
-    dtype: Dtype = None,
-    json: Json = False,
-    debug: Debug = False,
-):
-    """Train a language model on DATA: a new one, or MODEL; of prompts and chats it learns the answers."""
-    run("train_lm", locals())
-
-
-@app.command()
-def generate(
-    model: LanguageModel,
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
-    max_new_tokens: Tokens = 128,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    stop: Stop = None,
-    seed: Draw = None,
-    json: Json = False,
-    debug: Debug = False,
-):
-    """Continue PROMPT, greedily or by chance; the text is shown as it comes."""
-    run("generate", {**locals(), "write": None if json else _writer()})
-
-
-@app.command()
-def chat(
-    model: LanguageModel,
-    system: Annotated[str | None, typer.Option(help="What the model is told before the first message.")] = None,
-    max_new_tokens: Tokens = 256,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    stop: Stop = None,
-    seed: Draw = None,
-    json: Json = False,
-    debug: Debug = False,
-):
-    """Talk with MODEL, a line a message, until the input ends (Ctrl-D)."""
-    run("chat", {**locals(), "write": None if json else _writer()})
-
-
-def _writer():
-    """Writes pieces of text to what is the standard output now; actions run with theirs redirected."""
-    output = sys.stdout
-
-    def write(piece: str) -> None:
-        output.write(piece)
-        output.flush()
-
-    return write
+for command in (writing.train_lm, writing.train_seq2seq, writing.generate, writing.chat):
+    app.command()(command)
 
 
 Checked = Annotated[str, typer.Option("--model", help="A preset such as bert-base, a folder, hub id or .keras file.")]

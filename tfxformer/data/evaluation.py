@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfxformer.data.tables import WRITES_TARGETS
 from tfxformer.data.targets.labels import encode_labels
 from tfxformer.data.targets.spans import answer_spans
 from tfxformer.data.targets.word_labels import entity_scores
@@ -24,7 +25,6 @@ OF_TOKENS = {
     "replaced-token-detection": "discriminator_accuracy",
     "causal-lm": "perplexity",
 }
-WRITES_TARGETS = "seq2seq-lm"  # the task that learns to write one text for another
 # The one score that a table shows, by task; problem types of classification have their own.
 MAIN_SCORE = {
     "single_label_classification": "accuracy",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COLUMNS = ("text", "text_pair", "label")
+WRITES_TARGETS = "seq2seq-lm"  # the task that learns to write one text for another
+PAIR_COLUMNS = ("source", "target")  # its files' columns
 WITHOUT_LABELS = ("masked-lm", "causal-lm", "permutation-lm", "replaced-token-detection")  # tasks that learn from texts
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 
@@ -49,32 +51,59 @@ def read_rows(path, labelled: bool) -> Rows:
     Raises:
         FileNotFoundError, ValueError: naming the line and the column.
     """
+    needed, near = (("text", "label"), ("text_pair", "label")) if labelled else (("text",), ("text_pair",))
+    path, lines, columns = _read(path, COLUMNS, needed, near)
+    return Rows(path, lines, columns["text"], columns.get("text_pair"), columns.get("label"))
+
+
+def read_pairs(path, targets: bool = True) -> Rows:
+    """The rows of such a file with the columns source and target: the texts and labels of `Rows`.
+
+    Args:
+        path: the file.
+        targets: whether the column target must be there; it is not read otherwise.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the line and the column.
+    """
+    wanted = PAIR_COLUMNS if targets else PAIR_COLUMNS[:1]
+    path, lines, columns = _read(path, wanted, wanted, ())
+    return Rows(path, lines, columns["source"], None, columns.get("target"))
+
+
+def _read(path, names: Sequence[str], needed: Sequence[str], near: Sequence[str]) -> tuple[Path, list[int], dict]:
+    """(path, line of each row, values by column) of a file.
+
+    Args:
+        names: the columns that are read where they are there.
+        needed: those that must be.
+        near: those for which a name that is nearly theirs is refused.
+    """
     path = Path(path).expanduser()
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a data file ends in {', '.join(FORMATS)}; {path.suffix!r} is none of them.")
     text = read_utf8(path)
-    records = list(json_records(path, text) if kind == "jsonl" else _table_records(path, text, kind))
+    records = list(json_records(path, text) if kind == "jsonl" else _table_records(path, text, kind, names))
     if not records:
         raise ValueError(f"{path} has no rows.")
     first = records[0][1]
-    for name in ("text", "label") if labelled else ("text",):
+    for name in needed:
         if name not in first:
             raise ValueError(f"{path}: there is no column {name!r}; there is {', '.join(map(repr, first))}.")
-    columns = {name: [] for name in COLUMNS if name in first}
-    _check_columns(path, first, [name for name in ("text_pair", "label") if labelled or name == "text_pair"])
+    columns = {name: [] for name in names if name in first}
+    _check_columns(path, first, near)
     for line, record in records:
-        if "text_pair" in record and "text_pair" not in columns:
+        if "text_pair" in names and "text_pair" in record and "text_pair" not in columns:
             raise ValueError(f"{path}, line {line}: it has a 'text_pair', the first row has none: give each row one.")
         for name, values in columns.items():
             if fault := _fault(record, name):
                 raise ValueError(f"{path}, line {line}, column {name!r}: {fault}.")
             values.append(record[name])
-    lines = [line for line, _ in records]
-    return Rows(path, lines, columns["text"], columns.get("text_pair"), columns.get("label"))
+    return path, [line for line, _ in records], columns
 
 
-def _check_columns(path: Path, found, wanted: list[str]) -> None:
+def _check_columns(path: Path, found, wanted: Sequence[str]) -> None:
     """Refuses a column that would be left out although its name is near to one that is wanted and not there."""
     missing = [name for name in wanted if name not in found]
     for name in found:
@@ -104,7 +133,7 @@ def _fault(record: dict, name: str) -> str:
     return ""
 
 
-def _table_records(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict]]:
+def _table_records(path: Path, text: str, kind: str, names: Sequence[str]) -> Iterator[tuple[int, dict]]:
     csv.field_size_limit(2**31 - 1)  # texts are longer than the 131,072 characters that csv allows by default
     options = {"strict": True} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     # Not splitlines: it would also break lines at characters that are legal inside a text.
@@ -113,7 +142,7 @@ def _table_records(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict
         header = next(reader, None)
         if header is None:
             raise ValueError(f"{path} is empty: its first line must name the columns, such as text,label.")
-        for name in COLUMNS:
+        for name in names:
             if header.count(name) > 1:
                 raise ValueError(f"{path}, line 1: column {name!r} comes twice.")
         for fields in reader:
@@ -171,7 +200,7 @@ def task_targets(rows: Rows, task: str, problem_type: str | None) -> list | None
         return None
     if rows.labels is None:
         raise ValueError(f"{rows.path} has no column 'label'.")
-    if task == "question-answering":
+    if task in ("question-answering", WRITES_TARGETS):
         return rows.labels
     if task == "token-classification":
         return [_word_labels(rows, row) for row in range(len(rows.labels))]

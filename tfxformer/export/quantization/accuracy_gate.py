@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfxformer.data import evaluation
+from tfxformer.data.tables import WRITES_TARGETS
 from tfxformer.data.text_scores import POINTS
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization.quantize import Mode
@@ -52,7 +53,7 @@ class AccuracyGate:
             ValueError: saying which can.
         """
         labelled = ("text-classification", "token-classification", "question-answering", "text-embedding")
-        known = (*labelled, evaluation.WRITES_TARGETS)
+        known = (*labelled, WRITES_TARGETS)
         if getattr(model, "task_name", None) not in known or getattr(model, "tokenizer", None) is None:
             raise ValueError(
                 f"accuracy_gate scores tasks with labels and a tokenizer ({', '.join(known)}); "
@@ -83,7 +84,7 @@ class AccuracyGate:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.tflite")
             path.write_bytes(content)
-            opened = (LiteRTGenerator if model.task_name == evaluation.WRITES_TARGETS else LiteRTModel)(path)
+            opened = (LiteRTGenerator if model.task_name == WRITES_TARGETS else LiteRTModel)(path)
             found = evaluation.scores(opened, self.texts, self.labels)[name]
         lost = POINTS.get(name, 100.0) * (wanted - found)
         if lost > self.most_points_lost + 1e-9:

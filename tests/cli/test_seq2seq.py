@@ -1,0 +1,122 @@
+"""train-seq2seq, generate, evaluate, export and prune of a model that writes targets for sources."""
+
+import json
+
+import pytest
+import sacrebleu
+from typer.testing import CliRunner
+
+from tfxformer.cli.main import app
+from tfxformer.generation import Beams
+from tfxformer.tasks import Seq2SeqLM
+
+PAIRS = [("good film", "bon film"), ("bad film", "mauvais film"), ("good cat", "bon chat"), ("bad cat", "mauvais chat")]
+SOURCES, TARGETS = map(list, zip(*PAIRS, strict=True))
+
+
+def run(*arguments, input=None):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=input, env={"COLUMNS": "160"})
+
+
+def run_json(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def failure(*arguments, code=1, input=None):
+    result = run(*arguments, input=input)
+    assert result.exit_code == code and result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    path.write_text("\n".join(["source\ttarget", *("\t".join(pair) for pair in PAIRS * 6)]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seq2seq") / "model"
+    options = ["--vocabulary-size", 270, "--epochs", 2, "--batch-size", 6, "--validation", "0.25"]
+    lengths = ["--sequence-length", 16, "--target-length", 24, "--label-smoothing", 0.1]
+    with pytest.MonkeyPatch.context() as patch:
+        from tfxformer.layers.kernels import formulas as kernels
+        from tfxformer.models import presets
+
+        patch.setattr(kernels, "use_clusters", lambda: False)
+        small = {"num_layers": 1, "hidden_size": 32, "feed_forward__size": 48, "max_positions": 40}
+        small["embedding_scale"] = 32**0.5
+        both = {f"{stack}__{name}": size for stack in ("encoder", "decoder") for name, size in small.items()}
+        mini = presets.preset("transformer-mini").replace(**both)
+        patch.setitem(presets.PRESETS, "transformer-mini", mini)
+        return folder, run_json("train-seq2seq", pairs, "-o", folder, *options, *lengths)
+
+
+def test_a_new_model_learns_and_is_written(trained):
+    folder, result = trained
+    history = json.loads((folder / "results.json").read_text())["history"]
+    assert history["loss"][1] < history["loss"][0]
+    assert result["last_epoch"]["val_perplexity"] == history["val_perplexity"][-1]
+    assert (result["task"], result["training_texts"]) == ("seq2seq-lm", 18)
+    opened = Seq2SeqLM.from_pretrained(folder)
+    for found in (result, vars(opened)):
+        assert (found["sequence_length"], found["target_length"]) == (16, 24)
+    assert {"model.keras", "model.safetensors", "training-curve.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_training_goes_on_from_a_folder(trained, pairs, tmp_path):
+    options = ["--model", trained[0], "--epochs", 1, "--learning-rate", "1e-9", "--validation", pairs]
+    result = run_json("train-seq2seq", pairs, "-o", tmp_path / "more", *options)
+    assert (result["sequence_length"], result["target_length"], result["training_texts"]) == (16, 24, 24)
+    _, wanted = Seq2SeqLM.from_pretrained(trained[0]).evaluate(*map(list, zip(*PAIRS * 6, strict=True)), verbose=0)
+    assert result["last_epoch"]["val_perplexity"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_targets_are_written(trained, pairs):
+    folder, _ = trained
+    model, few = Seq2SeqLM.from_pretrained(folder), ["--max-new-tokens", 4]
+    wanted = model.generate(SOURCES, 4)
+    assert run("generate", folder, SOURCES[0], *few).stdout == wanted[0] + "\n"
+    rows = run_json("generate", folder, "--file", pairs, "--batch-size", 5, *few)["targets"]
+    assert rows == [{"source": source, "target": text} for source, text in zip(SOURCES, wanted, strict=True)] * 6
+    (beams,) = model.generate(SOURCES[1:2], 4, sampler=Beams(2))
+    assert run_json("generate", folder, SOURCES[1], "--num-beams", 2, *few)["continuation"] == beams
+
+
+def test_what_is_written_is_scored(trained, pairs):
+    model = Seq2SeqLM.from_pretrained(trained[0])
+    few = pairs.parent / "few.tsv"
+    few.write_text("\n".join(pairs.read_text(encoding="utf-8").split("\n")[:5]), encoding="utf-8")
+    scores = run_json("evaluate", trained[0], few)["scores"]
+    assert scores["chrf"] == sacrebleu.corpus_chrf(model.generate(SOURCES), [TARGETS]).score
+    assert {"loss", "perplexity", "bleu", "rouge1", "rouge2", "rougeL"} < scores.keys()
+
+
+def test_it_is_pruned_and_looked_into(trained, pairs, tmp_path):
+    options = ["--epochs", 1, "--batch-size", 4]
+    result = run_json("prune", trained[0], pairs, "-o", tmp_path / "pruned", *options)
+    assert result["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    found = run_json("inspect", tmp_path / "pruned")
+    assert found["task"] == "seq2seq-lm" and found["config"]["decoder"]["num_layers"] == 1
+    assert "decoder_block_0/cross_attention/key/kernel" in run("inspect", tmp_path / "pruned").stdout
+
+
+def test_errors_are_one_line_and_leave_nothing(trained, pairs, tiny, tmp_path):
+    folder, output = trained[0], tmp_path / "never"
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"source": "a", "target": "b"}\n{"source": "a"}\n', encoding="utf-8")
+    assert f"{bad}, line 2, column 'target': it is missing" in failure("train-seq2seq", bad, "-o", output)
+    bad.write_text('{"text": "a", "label": "b"}\n', encoding="utf-8")
+    assert "no column 'source'; there is 'text', 'label'" in failure("evaluate", folder, bad)
+    assert "'gpt-nano' is decoder alone" in failure("train-seq2seq", pairs, "-o", output, "--preset", "gpt-nano")
+    assert "this model has one of them" in failure("train-seq2seq", pairs, "-o", output, "--model", tiny)
+    assert "one of the two" in failure("generate", folder)
+    assert "draws nothing by chance" in failure("generate", folder, "a", "--num-beams", 2, "--top-k", 3)
+    assert "has no conversations" in failure("chat", folder, input="good\n")
+    assert "tfxformer generate runs it" in failure("predict", folder, "good film")
+    smoothing = failure("train-seq2seq", pairs, "-o", output, "--label-smoothing", 1.5, code=2)
+    assert "share between 0 and 1" in smoothing
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]

@@ -1,0 +1,95 @@
+"""What commands share: the options that several have, and how an action is run and its result shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfxformer.cli import values
+
+MODEL_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), or a .keras file."
+LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf, a .tflite or a .litertlm file of a language model."
+RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), a .keras file, or a .tflite file."
+DATA_HELP = (
+    "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair; source and target of a model "
+    "that writes one text for another."
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Runnable = Annotated[str, typer.Argument(metavar="MODEL", help=RUNNABLE_HELP)]
+Writing = Annotated[str, typer.Argument(metavar="MODEL", help=LANGUAGE_HELP)]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
+LearningRate = Annotated[
+    float, typer.Option(callback=values.positive, help="Peak, after 10 % warmup; then linear to zero.")
+]
+Length = Annotated[int | None, typer.Option(min=1, help="Tokens per text (default: the model's, or by the texts).")]
+Validation = Annotated[
+    str | None,
+    typer.Option(
+        callback=values.held_out, help="A data file, or a share of DATA such as 0.1, to validate on after each epoch."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of new weights, order and dropout.")]
+Dtype = Annotated[str | None, typer.Option(callback=values.policy, help="Policy of training, such as mixed_bfloat16.")]
+Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
+Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
+Draw = Annotated[int | None, typer.Option("--seed", help="Of the draw (default: another one each time).")]
+Temperature = Annotated[
+    float | None, typer.Option(callback=values.positive, help="Below 1 safer, above 1 more surprising.")
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Draw from the K most probable tokens.")]
+TopP = Annotated[
+    float | None, typer.Option(callback=values.probability, help="Draw from the fewest tokens with this probability.")
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(callback=values.probability, help="Draw from tokens this probable, in shares of the best."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def run(action: str, options: dict) -> None:
+    """Runs an action: its result to stdout, all else to stderr; an error is one line and exit code 1.
+
+    A result may say itself, under "failure", why it is no success: it is shown, and that line and exit code 1 follow.
+
+    Args:
+        options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
+    """
+    json, debug = options.pop("json"), options.pop("debug")
+    # Said before TensorFlow is imported, for this process only: the library touches no environment.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tfxformer.cli import actions, console
+
+    try:
+        with console.everything_to_stderr():
+            result = getattr(actions, action)(**options)
+    except KeyboardInterrupt:
+        sys.exit(console.fail("interrupted", 130))
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(console.fail(console.one_line(error), 1))
+    failure = result.pop("failure", None)
+    console.show(action, result, json)
+    if failure is not None:
+        sys.exit(console.fail(failure, 1))
+
+
+def writer():
+    """Writes pieces of text to what is the standard output now; actions run with theirs redirected."""
+    output = sys.stdout
+
+    def write(piece: str) -> None:
+        output.write(piece)
+        output.flush()
+
+    return write
