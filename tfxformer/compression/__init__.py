@@ -25,6 +25,7 @@ from tfxformer.compression.distillation.losses import (
     LogitsLoss,
     RelationLoss,
 )
+from tfxformer.compression.distillation.teacher_targets import teacher_targets
 from tfxformer.compression.pruning.cluster import Cluster
 from tfxformer.compression.pruning.prune import Prune
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, PolynomialDecay
@@ -73,6 +74,7 @@ __all__ = [
     "shrink_gradually",
     "sparsity_report",
     "student_from",
+    "teacher_targets",
     "trainable_table",
     "trim_vocabulary",
 ]
