@@ -634,7 +634,7 @@ def test_folder_without_tokenizer_files_serves_arrays(tmp_path):
     with pytest.warns(UserWarning, match="no tokenizer files"):
         tasks.TextEmbedder.from_pretrained(folder)
     (folder / "vocab.json").write_text("{}")  # an older format is none that can be passed over
-    with pytest.raises(FileNotFoundError, match="Older formats"):
+    with pytest.raises(FileNotFoundError, match="other older formats"):
         tasks.TextClassifier.from_pretrained(folder)
 
 

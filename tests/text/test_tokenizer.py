@@ -306,7 +306,7 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="No tokenizer folder"):
         Tokenizer.from_pretrained(tmp_path / "nothing")
     (tmp_path / "spiece.model").write_bytes(b"\0")
-    with pytest.raises(FileNotFoundError, match=r"spiece\.model.*AutoTokenizer"):
+    with pytest.raises(FileNotFoundError, match=r"spiece\.model.*tokenizer class None.*AutoTokenizer"):
         Tokenizer.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="No tokenizer file"):
         Tokenizer.from_file(tmp_path / "tokenizer.json")

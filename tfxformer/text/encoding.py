@@ -6,6 +6,7 @@ Shape letters: B texts (or windows), S sequence length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -123,6 +124,18 @@ class Run:
             counts[start : start + CHUNK] = [len(encoding) for encoding in part]
         return counts
 
+    @contextmanager
+    def cutting(self, inputs: list, paired: bool, limit: int | None, strategy: str | None, overlap: int, side: str):
+        """Inside, texts are cut to `limit` tokens; see `check_room` for what it raises."""
+        if limit is not None:
+            self.check_room(inputs, paired, limit, strategy, overlap)
+        if limit is not None and strategy is not None:
+            self.backend.enable_truncation(limit, stride=overlap, strategy=strategy, direction=side)
+        try:
+            yield
+        finally:
+            self.backend.no_truncation()
+
     def check_room(self, inputs: list, paired: bool, limit: int, strategy: str | None, overlap: int) -> None:
         """Raises where the special tokens, or the text that is not cut, leave no room.
 
@@ -180,4 +193,13 @@ def check_lengths(lengths: np.ndarray, limit: int | None) -> None:
         raise ValueError(
             f"texts[{index}] has {lengths[index]} tokens with its special ones, more than {limit}: "
             "give a longer sequence_length, shorten the text, or pass truncation=True."
+        )
+
+
+def check_padding(lengths: np.ndarray, width: int, padding_id: int | None) -> None:
+    """Raises where texts have other lengths than the batch, and there is nothing to pad them with."""
+    if padding_id is None and (lengths != width).any():
+        raise ValueError(
+            "This tokenizer has no padding token, so texts of different lengths make no batch: "
+            "encode texts one by one without sequence_length."
         )

@@ -14,6 +14,7 @@ from tfxformer import json_files
 from tfxformer.arguments import notices
 from tfxformer.files import recover, write_text
 from tfxformer.text.chat import templates as chat
+from tfxformer.text.sentencepieces import families, languages
 
 # Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
 SPECIAL_TOKENS = {
@@ -30,6 +31,7 @@ CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_template
 SAVED_FILES = (
     *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, CHAT_TEMPLATES),
     *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *(*families.MODEL_FILES, "source.spm", "target.spm"),
 )
 # Key of tokenizer_config.json -> the BertNormalizer's own name, and what an absent key means to a BERT class.
 _BERT_SETTINGS = {
@@ -49,6 +51,9 @@ _CLASSES = {
     **dict.fromkeys(("bert", "distilbert", "electra", "ernie"), "BertTokenizer"),
     **dict.fromkeys(("gpt2", "opt"), "GPT2Tokenizer"),
     **dict.fromkeys(("roberta", "data2vec-text"), "RobertaTokenizer"),
+    **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
+    **{"pegasus": "PegasusTokenizer", "mbart": "MBartTokenizer", "plbart": "PLBartTokenizer"},
+    **{"m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer"},
 }
 # What transformers replaces in decoded texts on request, in this order.
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -63,16 +68,23 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     config = _read_json(folder / "special_tokens_map.json") | _read_json(folder / "tokenizer_config.json")
     if templates := _chat_templates(folder):  # they win over the key, as in transformers
         config["chat_template"] = templates
+    name = _class_name(folder, config)
     if (folder / "tokenizer.json").is_file():
+        if name in languages.CLASSES:
+            config.setdefault("tokenizer_class", name)  # says where a language's code stands
         content = read_tokenizer_json(folder / "tokenizer.json")
-        content = as_its_class_reads(content, config, _class_name(folder, config))
+        content = as_its_class_reads(content, config, name)
+        return _with_declared_tokens(content, config), config
+    if families.has_files(folder, name):
+        content, config = families.read_folder(folder, config, name)
         return _with_declared_tokens(content, config), config
     if not (folder / "vocab.txt").is_file():
         found = sorted(path.name for path in folder.iterdir())
         raise FileNotFoundError(
-            f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}. Older formats "
-            "(sentencepiece models, vocab.json with merges.txt): open the folder once with transformers' "
-            "AutoTokenizer and save_pretrained it, which writes tokenizer.json."
+            f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}, and says the tokenizer class "
+            f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}; other older formats "
+            "(vocab.json with merges.txt): open the folder once with transformers' AutoTokenizer and save_pretrained "
+            "it, which writes tokenizer.json."
         )
     backend = wordpiece(
         read_vocabulary(folder / "vocab.txt"),
@@ -247,7 +259,9 @@ def _class_name(folder: Path, config: dict[str, Any]) -> str | None:
     """The tokenizer class of a folder, without the "Fast" that older versions put behind it."""
     model = _read_json(folder / "config.json")
     stated = config.get("tokenizer_class") or model.get("tokenizer_class") or _CLASSES.get(model.get("model_type"))
-    return stated.removesuffix("Fast") if isinstance(stated, str) else None
+    name = stated.removesuffix("Fast") if isinstance(stated, str) else None
+    # M2M-100 and NLLB are one model_type; what has no ids of its own is NLLB's.
+    return "NllbTokenizer" if name == "M2M100Tokenizer" and not (folder / "vocab.json").is_file() else name
 
 
 def as_its_class_reads(content: str, config: dict[str, Any], name: str | None) -> str:

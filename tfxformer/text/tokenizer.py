@@ -18,11 +18,15 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.files import replacing_folder, write_json, write_text
 from tfxformer.text import files, gguf
 from tfxformer.text.chat import templates as chat
-from tfxformer.text.encoding import Encoding, Run, check_lengths
+from tfxformer.text.encoding import Encoding, Run, check_lengths, check_padding
 from tfxformer.text.forks import renew_in_children
 from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, truncation_strategy
+from tfxformer.text.sentencepieces.backend import UNMET
+from tfxformer.text.sentencepieces.languages import Languages
+from tfxformer.text.sentencepieces.rules import SETTINGS, SentencePieceRules
 from tfxformer.text.vocabulary import training as vocabulary
 from tfxformer.text.vocabulary import trimming
+from tfxformer.text.vocabulary.continuations import continuations
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,6 +39,7 @@ class Tokenizer:
         kind: "WordPiece", "BPE" or "Unigram".
         truncation_side: "right" or "left", where a text that is too long loses tokens.
         vocabulary_size: tokens, added ones included.
+        languages: the codes of the languages that `encode` takes; empty for most tokenizers.
         bos_id, eos_id, padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no
             such token.
         model_max_length: longest sequence the checkpoint declares, or None.
@@ -51,6 +56,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
+        self._rules = SentencePieceRules(backend, self._config)
         self._word_backend: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()  # truncation is state of the backend
         renew_in_children(self)
@@ -66,13 +72,17 @@ class Tokenizer:
         self.sep_id = ids["sep_token"]
         self.kind = type(backend.model).__name__
         self.truncation_side = self._config.get("truncation_side", "right")
-        self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
+        self.vocabulary_size = self._rules.rows or backend.get_vocab_size(with_added_tokens=True)
+        self._languages = Languages(backend, self._config, roles["eos_token"])
+        self.languages = tuple(self._languages.ids)
+        if template := self._languages.template(None):
+            backend.post_processor = template
         self.model_max_length = files.longest_text(self._config)
 
     @classmethod
     @checked
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """From a Hugging Face folder: tokenizer.json, or vocab.txt where only that exists."""
+        """From a Hugging Face folder: tokenizer.json, or where only they exist vocab.txt or SentencePiece models."""
         return cls(*files.read_folder(folder))
 
     @classmethod
@@ -161,7 +171,8 @@ class Tokenizer:
         """All tokens, added ones included, in the order of their ids."""
         by_id = {index: token for token, index in self._backend.get_vocab(with_added_tokens=True).items()}
         # A file that lists a token twice leaves a gap at the first; no text can match the name given to it.
-        return [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
+        tokens = [by_id.get(index, f"[unused-{index}]") for index in range(max(by_id) + 1)]
+        return tokens if SETTINGS not in self._config else [token.rstrip(UNMET) for token in tokens[: self._rules.rows]]
 
     def continuations(self) -> np.ndarray:
         """Which tokens continue the word before them: bool [vocabulary].
@@ -169,16 +180,7 @@ class Tokenizer:
         WordPiece marks them ("##"); byte-level BPE and Unigram mark the tokens that begin a word ("Ġ", "▁"), and a
         vocabulary without either has no words of several tokens.
         """
-        tokens = self.vocabulary()
-        if self.kind == "WordPiece":
-            found = [token.startswith(self._backend.model.continuing_subword_prefix) for token in tokens]
-        else:
-            mark = next((mark for mark in ("Ġ", "▁") if any(token.startswith(mark) for token in tokens)), None)
-            found = [mark is not None and not token.startswith(mark) for token in tokens]
-        found = np.array(found)
-        added = [index for index in self._backend.get_added_tokens_decoder() if index < len(found)]
-        found[[*self.special_ids, *added]] = False
-        return found
+        return continuations(self._backend, self.vocabulary(), self.special_ids)
 
     @property
     def chat_template(self) -> str | None:
@@ -220,7 +222,8 @@ class Tokenizer:
         parts = json.loads(self._tokenizer_json)
         steps = [parts.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")]
         roles = files.special_tokens(self._backend, self._config)
-        told = json.dumps([steps, roles, self.truncation_side], sort_keys=True)
+        ours = [self._config[name] for name in (SETTINGS, "src_lang") if self._config.get(name)]
+        told = json.dumps([steps, roles, self.truncation_side, *ours], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
@@ -228,6 +231,16 @@ class Tokenizer:
         """Ids of the special tokens there are, without repetition."""
         ids = (self.padding_id, self.unknown_id, self.mask_id, self.cls_id, self.sep_id, self.bos_id, self.eos_id)
         return tuple(sorted({index for index in ids if index is not None}))
+
+    @functools.cached_property
+    def of_targets(self) -> Tokenizer:
+        """What writes the targets of an encoder-decoder, under the same ids: this one, or of Marian another."""
+        target = (self._config.get(SETTINGS) or {}).get("target")
+        return Tokenizer.from_json(json.dumps(target)) if target else self
+
+    def language_token(self, language: str) -> tuple[str, int, str]:
+        """The token of one of `languages`, its id, and where it stands; see `sentencepieces.languages`."""
+        return self._languages.told(language)
 
     @property
     def lowercase(self) -> bool:
@@ -247,6 +260,7 @@ class Tokenizer:
         return_overflow: bool = False,
         overlap: int = 0,
         return_offsets: bool = False,
+        language: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Encoding:
         """Token ids of texts (or text pairs), padded on the right to one length.
@@ -261,37 +275,29 @@ class Tokenizer:
                 each with its special tokens; of a pair only the text that `truncation` names is cut.
             overlap: tokens that a window repeats of the one before.
             return_offsets: also fill `offsets`, `word_ids` and `sequence_ids`.
+            language: one of `languages`, which the texts are in; None for what the settings state.
             progress: called with (texts done, texts in all) as encoding goes on.
 
         Raises:
             TypeError: something that is not text. ValueError: lists of different lengths, a text that is
             too long (with `truncation=False`), a length without room, no padding token.
         """
-        inputs = texts_or_pairs(texts, pairs, is_split_into_words)
+        inputs = self._rules.texts(texts_or_pairs(texts, pairs, is_split_into_words), unchanged=return_offsets)
         strategy = truncation_strategy(truncation, pairs is not None, return_overflow, overlap)
         limit = self.model_max_length if sequence_length is None else sequence_length
-        with self._lock:
+        with self._lock, self._languages.spoken(self._backend, language):
             run = self._run(is_split_into_words, return_offsets)
-            if limit is not None:
-                run.check_room(inputs, pairs is not None, limit, strategy, overlap)
-            if limit is not None and strategy is not None:
-                side = self.truncation_side
-                run.backend.enable_truncation(limit, stride=overlap, strategy=strategy, direction=side)
-            try:
+            with run.cutting(inputs, pairs is not None, limit, strategy, overlap, self.truncation_side):
                 packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
-            finally:
-                run.backend.no_truncation()
         lengths = packer.lengths()
         if strategy is None:
             check_lengths(lengths, limit)
         width = sequence_length or int(lengths.max(initial=0))
-        if self.padding_id is None and (lengths != width).any():
-            raise ValueError(
-                "This tokenizer has no padding token, so texts of different lengths make no batch: "
-                "encode texts one by one without sequence_length."
-            )
+        check_padding(lengths, width, self.padding_id)
+        arrays = packer.pack(width, self.padding_id or 0)
+        arrays["token_ids"] = self._rules.ids(arrays["token_ids"], self.unknown_id)
         return Encoding(
-            **packer.pack(width, self.padding_id or 0),
+            **arrays,
             truncated=truncated,
             overflow_to_sample=np.array(samples, np.int32) if return_overflow else None,
         )
@@ -301,14 +307,14 @@ class Tokenizer:
 
         `special_tokens=False` leaves out what the tokenizer puts around a text; those within it are still found.
         """
-        texts = as_texts(texts)
+        texts = self._rules.texts(as_texts(texts))
         with self._lock:
             try:
                 encodings = self._backend.encode_batch_fast(texts, add_special_tokens=special_tokens)
             except TypeError:
                 check_unicode(texts)
                 raise
-        return [encoding.ids for encoding in encodings]
+        return [self._rules.ids(encoding.ids, self.unknown_id) for encoding in encodings]
 
     def token_counts(
         self,
@@ -316,10 +322,11 @@ class Tokenizer:
         pairs: Iterable[str] | Iterable[list[str]] | None = None,
         *,
         is_split_into_words: bool = False,
+        language: str | None = None,
     ) -> np.ndarray:
         """Length of each text (or pair) in tokens, special ones included, before any cut: int64 [B]."""
-        inputs = texts_or_pairs(texts, pairs, is_split_into_words)
-        with self._lock:
+        inputs = self._rules.texts(texts_or_pairs(texts, pairs, is_split_into_words))
+        with self._lock, self._languages.spoken(self._backend, language):
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
 
     def trimmed(self, texts: Iterable[str]) -> tuple[Tokenizer, np.ndarray]:
@@ -348,7 +355,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
         """Texts of rows of token ids [B,S]."""
-        rows = [np.asarray(row).tolist() for row in ids]
+        rows = [self._rules.ids(np.asarray(row).tolist(), self.unknown_id) for row in ids]
         with self._lock:
             texts = self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
         return [files.cleaned(text, self._config, self.kind) for text in texts]

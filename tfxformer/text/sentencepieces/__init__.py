@@ -1,0 +1,1 @@
+"""SentencePiece's model files, and the families whose tokenizers are made of them, as `tokenizers` backends."""

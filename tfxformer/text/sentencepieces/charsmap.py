@@ -1,0 +1,118 @@
+"""What SentencePiece writes for characters before it cuts a text: its compiled rules, applied as it applies them.
+
+The normalizer of `tokenizers` reads the same rules by graphemes, and takes the shortest rule that fits the beginning of
+one: "e" with two accents loses the second, "A" with an accent loses it where texts are lowercased, and the letters of
+decomposed Korean stay apart. SentencePiece takes the longest rule at each place, and goes over a text once.
+Source: google/sentencepiece, `src/normalizer.cc`; s-yata/darts-clone, `darts.h`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_UNKNOWN = "\uffff"  # no character, so no piece
+_DAMAGED = "The normalizer's rules (precompiled_charsmap) are damaged{}: fetch the model file again."
+
+
+class Charsmap:
+    """The rules of one model: a text as they write it, by calling it.
+
+    A rule is found in a double array: the children of a node are where its offset and their byte say, by exclusive or.
+    """
+
+    def __init__(self, compiled: bytes, tokens: Iterable[str] = (), pieces: Iterable[str] = ()):
+        """Of a normalizer's `precompiled_charsmap`; tokens and pieces stay as they are wherever a text has them.
+
+        What the rules make to look like one of the tokens is none: its first character becomes an unknown one.
+
+        Raises:
+            ValueError: for bytes that are no such rules.
+        """
+        size = int.from_bytes(compiled[:4], "little")
+        if size % 4 or not 0 < size <= len(compiled) - 4:
+            raise ValueError(_DAMAGED.format(""))
+        self._units = memoryview(compiled)[4 : 4 + size].cast("I").tolist()
+        self._texts = compiled[4 + size :]
+        self._free: dict[str, int] = {}  # characters that no rule begins with, and their bytes
+        tokens = sorted(tokens, key=len, reverse=True)
+        self._kept = _any_of(sorted({*tokens, *pieces}, key=len, reverse=True))
+        self._tokens = _any_of(tokens)
+        plain = [chr(byte) for byte in range(128) if self._stays(byte)]
+        # Runs of them are copied; the last one of a run may begin a rule with what follows.
+        letters = f"[{re.escape(''.join(plain))}]" if plain else "(?!)"
+        self._plain = re.compile(f"{letters}+(?={letters}|\\Z)")
+
+    def __call__(self, text: str) -> str:
+        """A text as the rules write it.
+
+        Raises:
+            ValueError: for a text that is no Unicode, and rules that write none.
+        """
+        parts = self._kept.split(text)
+        return "".join(part if index % 2 else self._part(part) for index, part in enumerate(parts))
+
+    def _part(self, text: str) -> str:
+        written = self._written(text)
+        return self._tokens.sub(lambda found: _UNKNOWN + found.group()[1:], written) if written != text else text
+
+    def _written(self, text: str) -> str:
+        written, at, place, data = [], 0, 0, text.encode("utf-8")  # places of the text in bytes, and in characters
+        while place < len(text):
+            if run := self._plain.match(text, place):
+                written.append(run.group())
+                at, place = at + len(run.group()), run.end()
+                continue
+            size = self._free.get(text[place])
+            if size is None:
+                size, value = self._longest(data, at, text[place])
+                if value is not None:
+                    written.append(value)
+                    place += len(data[at : at + size].decode("utf-8"))
+                    at += size
+                    continue
+            written.append(text[place])
+            at, place = at + size, place + 1
+        return "".join(written)
+
+    def _longest(self, data: bytes, at: int, character: str) -> tuple[int, str | None]:
+        """The bytes of the longest rule for what stands at a place, and what it writes; None where there is none."""
+        units, size = self._units, len(character.encode("utf-8"))
+        node, length, index, value = _offset(units[0]), 0, at, None
+        try:
+            for index in range(at, len(data)):
+                node ^= data[index]
+                unit = units[node] if node < len(units) else 0
+                if unit & 0x800000FF != data[index]:
+                    break
+                node ^= _offset(unit)
+                if unit & 0x100:
+                    length, value = index + 1 - at, units[node] & 0x7FFFFFFF
+            else:
+                index = len(data)
+            if not length:
+                if index < at + size:  # no rule begins with this character, whatever follows
+                    self._free[character] = size
+                return size, None
+            return length, self._texts[value : self._texts.index(b"\0", value)].decode("utf-8")
+        except (ValueError, IndexError) as error:
+            raise ValueError(_DAMAGED.format(f" ({error})")) from error
+
+    def _stays(self, byte: int) -> bool:
+        """Whether an ASCII character stays as it is, whatever ASCII character follows it."""
+        node = _offset(self._units[0]) ^ byte
+        if node >= len(self._units) or self._units[node] & 0x800000FF != byte:
+            return True
+        unit = self._units[node]
+        node ^= _offset(unit)
+        places = ((following, node ^ following) for following in range(1, 128))
+        followed = any(place < len(self._units) and self._units[place] & 0x800000FF == byte for byte, place in places)
+        return not unit & 0x100 and not followed
+
+
+def _any_of(texts: list[str]) -> re.Pattern:
+    return re.compile(f"({'|'.join(map(re.escape, texts)) or '(?!)'})")
+
+
+def _offset(unit: int) -> int:
+    return (unit >> 10) << ((unit & 0x200) >> 6)
