@@ -11,8 +11,10 @@ import hashlib
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,17 +22,20 @@ from xml.etree import ElementTree
 
 from tfxformer.extras import needs
 from tfxformer.files import replacing_folder
-from tfxformer.samples import flan_t5, registry
+from tfxformer.samples import debian_index, flan_t5, registry, sword
 from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
 __all__ = [
     "Split",
+    "arabic_names",
     "austen_novels",
     "bbc_topics",
+    "bible_en_es",
     "brown",
     "cache_folder",
     "chatterbot",
+    "debian_descriptions",
     "fetch",
     "flan_t5_small",
     "minilm",
@@ -256,6 +261,37 @@ def austen_novels() -> dict[str, str]:
 
     books = read_database(fetch("austen-novels") / "Rdata.rdx")
     return {title: "\n".join(books[name]) for name, title in _AUSTEN.items()}
+
+
+def arabic_names() -> dict[str, dict[str, int]]:
+    """Names in Arabic letters, sorted, and how often each of their spellings in Latin letters is attested."""
+    found: dict[str, dict[str, int]] = {}
+    query = "SELECT arabic_key, latin, SUM(count) FROM units GROUP BY 1, 2 ORDER BY 1, 2"
+    with closing(sqlite3.connect(fetch("arabic-names") / "names.sqlite3")) as opened:
+        for name, spelling, count in opened.execute(query):
+            found.setdefault(name, {})[spelling] = count
+    return found
+
+
+def bible_en_es() -> dict[str, list[tuple[str, str]]]:
+    """The verses that both have, (English of 1611, Spanish of 1909), by book ("Gen", ..., "Rev") in their order.
+
+    Raises:
+        RuntimeError: where they are not in the cache and there is no apt-get to fetch them.
+    """
+    english, spanish = (sword.read_books(fetch(f"bible-{language}")) for language in ("en", "es"))
+    slots = {book: zip(english[book], spanish[book], strict=True) for book in english}
+    return {book: [(first, second) for first, second in pairs if first and second] for book, pairs in slots.items()}
+
+
+def debian_descriptions() -> list[debian_index.Description]:
+    """Debian's packages with what the index says of them: 63,435 by name, of 34,169 sources.
+
+    Raises:
+        RuntimeError: where the index is not in the cache and there is no apt-get to fetch it.
+    """
+    folder = cache_folder() / "samples" / f"debian-index-{debian_index.SUITE}"
+    return debian_index.read_descriptions(debian_index.fetch(folder))
 
 
 def _split(pairs: list[tuple]) -> Split:

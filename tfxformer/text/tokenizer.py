@@ -130,12 +130,13 @@ class Tokenizer:
         return cls(*vocabulary.word_piece(texts, vocabulary_size, lowercase))
 
     @classmethod
-    def characters(cls, text: str) -> Self:
+    def characters(cls, text: str, special_tokens: Sequence[str] = ()) -> Self:
         """One id for each character of a text, in their order, and a last one for any other character.
 
-        It has no begin and no end token; a batch is padded with the last id.
+        The first special token, where there is one, begins and ends texts and pads batches, and they have the first
+        ids. Without any there is no begin and no end token, and a batch is padded with the last id.
         """
-        return cls(*vocabulary.characters(text))
+        return cls(*vocabulary.characters(text, special_tokens))
 
     @classmethod
     def from_json(cls, content: str) -> Self:

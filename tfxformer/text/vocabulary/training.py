@@ -23,9 +23,7 @@ def byte_level_bpe(
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2).
     """
-    texts, special = _training_texts(texts), as_texts(special_tokens, "special_tokens")
-    if len(set(special)) < len(special) or "" in special:
-        raise ValueError(f"Special tokens must be different and not empty, got {special}.")
+    texts, special = _training_texts(texts), _special_tokens(special_tokens)
     least = _BYTES + len(special)
     if vocabulary_size < least:
         raise ValueError(
@@ -80,16 +78,28 @@ def _training_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def characters(text: str) -> tuple[str, dict[str, Any]]:
+def characters(text: str, special_tokens: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and settings of a tokenizer with one id for each character of a text, in their order."""
     if not isinstance(text, str):
         raise TypeError(f"The text must be str, got {type(text).__name__}: join several with '\\n'.join(texts).")
     if not text:
         raise ValueError("There is no text to take characters from.")
     check_unicode(text, "text")
-    vocabulary = {token: index for index, token in enumerate([*sorted(set(text)), _UNKNOWN])}
+    special = _special_tokens(special_tokens)
+    if _UNKNOWN in special or set(special) & set(text):
+        raise ValueError(f"Special tokens must be neither {_UNKNOWN!r} nor a character of the text, got {special}.")
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(set(text)), _UNKNOWN])}
     # BPE without a merge: a word is its characters, and the whole text is one word.
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=_UNKNOWN))
     backend.decoder = decoders.Fuse()
-    config = {"unk_token": _UNKNOWN, "pad_token": _UNKNOWN, "bos_token": None, "eos_token": None}
+    backend.add_special_tokens(special)
+    end = special[0] if special else None
+    config = {"unk_token": _UNKNOWN, "pad_token": end or _UNKNOWN, "bos_token": end, "eos_token": end}
     return backend.to_str(), config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def _special_tokens(tokens: Sequence[str]) -> list[str]:
+    special = as_texts(tokens, "special_tokens")
+    if len(set(special)) < len(special) or "" in special:
+        raise ValueError(f"Special tokens must be different and not empty, got {special}.")
+    return special
