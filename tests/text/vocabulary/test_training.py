@@ -79,6 +79,15 @@ def test_characters_have_their_order_and_one_id_for_all_others():
     assert batch.padding_mask.sum(axis=1).tolist() == [2, 10]
 
 
+def test_characters_may_have_special_tokens_in_front():
+    tokenizer = Tokenizer.characters("bah", ("</s>", "[X]"))
+    assert tokenizer.vocabulary() == ["</s>", "[X]", "a", "b", "h", "<unk>"]
+    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.padding_id, tokenizer.unknown_id) == (0, 0, 0, 5)
+    assert tokenizer.ids(["haz"]) == [[4, 2, 5]]
+    assert tokenizer.decode([[4, 2, 0]]) == ["ha"]
+    assert Tokenizer.from_json(tokenizer.to_json()).ids(["[X]ab</s>"]) == [[1, 2, 3, 0]]
+
+
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS], ids=["bpe", "characters"])
 def test_saved_ones_open_equal(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
@@ -126,3 +135,9 @@ def test_what_no_vocabulary_can_be_learned_from(texts, size, special, error, mes
 def test_what_has_no_characters(text, error, message):
     with pytest.raises(error, match=message):
         Tokenizer.characters(text)
+
+
+@pytest.mark.parametrize("special", [("a",), ("<unk>",), ("</s>", "</s>"), ("",)])
+def test_special_tokens_are_none_of_the_characters(special):
+    with pytest.raises(ValueError, match="Special tokens must be"):
+        Tokenizer.characters("abc", special)
