@@ -74,3 +74,33 @@ def settings(folder, tokenizer_class, **more):
     """Writes the tokenizer_config.json of a folder."""
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class, **more}))
     return folder
+
+
+def folder(path, tokenizer_class, **more):
+    """A folder with the tokenizer files of a family, as its checkpoints have them; models of one or two languages."""
+    path.mkdir(parents=True, exist_ok=True)
+    if tokenizer_class in ("T5Tokenizer", "PegasusTokenizer"):
+        train(path / "spiece.model", **T5)
+    elif tokenizer_class == "MarianTokenizer":
+        models = [train(path / "source.spm", texts=CORPUS[:12]), train(path / "target.spm", texts=CORPUS[9:])]
+        pieces = [model.id_to_piece(index) for model in models for index in range(3, len(model))]
+        languages = more.pop("languages", [">>fra<<", ">>deu<<"])
+        vocabulary(path, ["</s>", "<unk>", *mixed(pieces), *languages, "<pad>"])
+    elif tokenizer_class == "M2M100Tokenizer":
+        model = train(path / "sentencepiece.bpe.model", model_type="bpe")
+        pieces = mixed([model.id_to_piece(index) for index in range(3, len(model))])
+        vocabulary(path, ["<s>", "<pad>", "</s>", "<unk>", *pieces])
+    elif tokenizer_class != "ByT5Tokenizer":
+        kind = "bpe" if tokenizer_class in ("NllbTokenizer", "PLBartTokenizer") else "unigram"
+        train(path / "sentencepiece.bpe.model", model_type=kind)
+    return settings(path, tokenizer_class, **more)
+
+
+def mixed(pieces):
+    """Pieces in another order, each once, and some of them gone, as vocabularies are made of what a corpus had."""
+    pieces = list(dict.fromkeys(pieces))
+    return [*pieces[::2], *pieces[1::2]][:-20]
+
+
+def vocabulary(path, tokens):
+    (path / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))

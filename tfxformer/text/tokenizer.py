@@ -359,7 +359,7 @@ class Tokenizer:
         rows = [self._rules.ids(np.asarray(row).tolist(), self.unknown_id) for row in ids]
         with self._lock:
             texts = self._backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
-        return [files.cleaned(text, self._config, self.kind) for text in texts]
+        return [files.cleaned(self._rules.decoded(text), self._config, self.kind) for text in texts]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and json.loads(self.to_json()) == json.loads(other.to_json())

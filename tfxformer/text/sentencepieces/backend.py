@@ -17,8 +17,8 @@ from tfxformer.text.sentencepieces.model_file import BPE, NORMAL, UNIGRAM, USER_
 SPACE = "▁"  # U+2581, as which pieces hold a space
 # No text has a space when it is cut, so a name with one is met in none; the decoder takes it away again.
 UNMET = " "
-_NEVER = -1e6  # the score of what stands in the table and is no piece of a text
-_MOST = 1 << 20  # spaces at an end
+_LEAST = -1e6  # the score of a token that is no piece: it is taken where nothing else can be
+_NAME = re.compile("<.+>")  # of special tokens; no normalized text is cut into one
 
 
 class Row(NamedTuple):
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 def make_backend(
-    model: SentencePieceModel, rows: Sequence[Row], unknown: str, added: Sequence[AddedToken], strip: bool = False
+    model: SentencePieceModel, rows: Sequence[Row], unknown: str, added: Sequence[AddedToken]
 ) -> tokenizers.Tokenizer:
     """The backend of a model.
 
@@ -38,7 +38,6 @@ def make_backend(
         rows: by their ids.
         unknown: the token for characters without a piece.
         added: tokens that are found in a text before it is normalized.
-        strip: whether decoded texts lose the spaces at both ends.
 
     Raises:
         ValueError: for a token that comes twice, and pieces that no tokenizer can be made of.
@@ -55,7 +54,7 @@ def make_backend(
     backend.normalizer = _normalizer(model)
     if cut := _pre_tokenizers(model, rows):
         backend.pre_tokenizer = pre_tokenizers.Sequence(cut)
-    backend.decoder = _decoder(model, strip)
+    backend.decoder = _decoder(model)
     special = [token for token in added if token.special]
     backend.add_special_tokens(special)
     backend.add_tokens([token for token in added if not token.special])
@@ -63,9 +62,15 @@ def make_backend(
 
 
 def _unigram(model: SentencePieceModel, rows: Sequence[Row], unknown: str) -> models.Unigram:
-    scores = [(row.token, _NEVER if row.piece is None else row.piece.score) for row in rows]
+    scores = [(row.token, _score(row)) for row in rows]
     index = next(index for index, row in enumerate(rows) if row.token == unknown)
     return models.Unigram(scores, index, model.byte_fallback)
+
+
+def _score(row: Row) -> float:
+    if row.piece is None:
+        return 0.0 if _NAME.fullmatch(row.token) else _LEAST
+    return row.piece.score
 
 
 def _bpe(model: SentencePieceModel, rows: Sequence[Row], unknown: str) -> models.BPE:
@@ -109,7 +114,7 @@ def _pre_tokenizers(model: SentencePieceModel, rows: Sequence[Row]) -> list[pre_
     whole = sorted((piece.text for piece in pieces if piece.kind == USER_DEFINED), key=len, reverse=True)
     if whole:  # they are always taken whole
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, whole))), "isolated"))
-    names = sorted(row.token[1:-1] for row in rows if row.piece is None and re.fullmatch("<.+>", row.token))
+    names = sorted(row.token[1:-1] for row in rows if row.piece is None and _NAME.fullmatch(row.token))
     if names and model.kind == UNIGRAM:  # "<s>" in a normalized text is three characters: it is cut before the last
         steps.append(
             pre_tokenizers.Split(Regex(f"<(?:{'|'.join(map(re.escape, names))})(?=>)"), "merged_with_previous")
@@ -120,13 +125,10 @@ def _pre_tokenizers(model: SentencePieceModel, rows: Sequence[Row]) -> list[pre_
     return steps
 
 
-def _decoder(model: SentencePieceModel, strip: bool) -> decoders.Decoder:
+def _decoder(model: SentencePieceModel) -> decoders.Decoder:
     steps = [decoders.Replace(UNMET, "")]
-    if not (model.byte_fallback or strip):
+    if not model.byte_fallback:
         scheme = "always" if model.add_dummy_prefix else "never"
         return decoders.Sequence([*steps, decoders.Metaspace(SPACE, prepend_scheme=scheme)])
-    steps.append(decoders.Replace(SPACE, " "))
-    if model.byte_fallback:
-        steps.append(decoders.ByteFallback())
-    first = _MOST if strip else int(model.add_dummy_prefix)
-    return decoders.Sequence([*steps, decoders.Fuse(), decoders.Strip(" ", first, _MOST if strip else 0)])
+    ends = [decoders.Fuse(), decoders.Strip(" ", int(model.add_dummy_prefix), 0)]
+    return decoders.Sequence([*steps, decoders.Replace(SPACE, " "), decoders.ByteFallback(), *ends])

@@ -9,9 +9,7 @@ Source: google/sentencepiece, `src/normalizer.cc`; s-yata/darts-clone, `darts.h`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-_UNKNOWN = "\uffff"  # no character, so no piece
 _DAMAGED = "The normalizer's rules (precompiled_charsmap) are damaged{}: fetch the model file again."
 
 
@@ -21,10 +19,8 @@ class Charsmap:
     A rule is found in a double array: the children of a node are where its offset and their byte say, by exclusive or.
     """
 
-    def __init__(self, compiled: bytes, tokens: Iterable[str] = (), pieces: Iterable[str] = ()):
-        """Of a normalizer's `precompiled_charsmap`; tokens and pieces stay as they are wherever a text has them.
-
-        What the rules make to look like one of the tokens is none: its first character becomes an unknown one.
+    def __init__(self, compiled: bytes):
+        """Of a normalizer's `precompiled_charsmap`.
 
         Raises:
             ValueError: for bytes that are no such rules.
@@ -35,9 +31,6 @@ class Charsmap:
         self._units = memoryview(compiled)[4 : 4 + size].cast("I").tolist()
         self._texts = compiled[4 + size :]
         self._free: dict[str, int] = {}  # characters that no rule begins with, and their bytes
-        tokens = sorted(tokens, key=len, reverse=True)
-        self._kept = _any_of(sorted({*tokens, *pieces}, key=len, reverse=True))
-        self._tokens = _any_of(tokens)
         plain = [chr(byte) for byte in range(128) if self._stays(byte)]
         # Runs of them are copied; the last one of a run may begin a rule with what follows.
         letters = f"[{re.escape(''.join(plain))}]" if plain else "(?!)"
@@ -49,14 +42,6 @@ class Charsmap:
         Raises:
             ValueError: for a text that is no Unicode, and rules that write none.
         """
-        parts = self._kept.split(text)
-        return "".join(part if index % 2 else self._part(part) for index, part in enumerate(parts))
-
-    def _part(self, text: str) -> str:
-        written = self._written(text)
-        return self._tokens.sub(lambda found: _UNKNOWN + found.group()[1:], written) if written != text else text
-
-    def _written(self, text: str) -> str:
         written, at, place, data = [], 0, 0, text.encode("utf-8")  # places of the text in bytes, and in characters
         while place < len(text):
             if run := self._plain.match(text, place):
@@ -108,10 +93,6 @@ class Charsmap:
         places = ((following, node ^ following) for following in range(1, 128))
         followed = any(place < len(self._units) and self._units[place] & 0x800000FF == byte for byte, place in places)
         return not unit & 0x100 and not followed
-
-
-def _any_of(texts: list[str]) -> re.Pattern:
-    return re.compile(f"({'|'.join(map(re.escape, texts)) or '(?!)'})")
 
 
 def _offset(unit: int) -> int:

@@ -109,13 +109,12 @@ def _marian(folder: Path, config: dict[str, Any]) -> Parts:
             raise FileNotFoundError(f"{str(folder)!r} lacks {name}, which Marian's tokenizer is made of: fetch it too.")
         model = read_model(folder / name)
         rows = _vocabulary_rows(model, vocabulary, [*_ROLES.values(), *languages])
-        made.append(
-            _parts(
-                *(model, rows, config, languages, ["$A", "</s>"], ["$A", "$B", "</s>"]),
-                count=len(vocabulary),
-                strip=True,
-            )
+        content, made_config = _parts(
+            model, rows, config, languages, ["$A", "</s>"], ["$A", "$B", "</s>"], count=len(vocabulary)
         )
+        if not model.byte_fallback:
+            made_config[SETTINGS] |= _unknown_runs(model, rows)
+        made.append((content, made_config))
     (content, config), (target, target_config) = made
     config[SETTINGS]["target"] = {"tokenizer": json.loads(target), "config": target_config}
     return content, config
@@ -208,23 +207,33 @@ def _vocabulary(path: Path) -> list[str]:
 
 
 def _vocabulary_rows(model: SentencePieceModel, vocabulary: list[str], special: list[str]) -> list[Row]:
-    """Rows by a vocabulary; pieces that it lacks stand behind them, tokens of other models under names never met."""
+    """Rows by a vocabulary: pieces that it lacks stand behind them.
+
+    A token that is no piece stands for characters that are none, as they come; with others in it, it is never met.
+    """
     pieces = {piece.text: piece for piece in model.pieces if piece.is_text}
-    special = set(special)
-    known = set(vocabulary)
+    special, known = set(special), set(vocabulary)
     share = sum(text in known for text in pieces) / max(len(pieces), 1)
     if share < _LEAST_KNOWN:
         raise ValueError(
             f"{model.path!r} and the vocab.json beside it do not belong together: it has {share:.0%} of the pieces."
         )
-    rows = [
-        Row(
-            token if token in special or token in pieces else token + UNMET,
-            None if token in special else pieces.get(token),
-        )
-        for token in vocabulary
-    ]
+    rows = []
+    for token in vocabulary:
+        if token in special:
+            rows.append(Row(token))
+        elif token in pieces:
+            rows.append(Row(token, pieces[token]))
+        else:
+            rows.append(Row(token if pieces.keys().isdisjoint(token) else token + UNMET))
     return [*rows, *(Row(text, piece) for text, piece in pieces.items() if text not in known)]
+
+
+def _unknown_runs(model: SentencePieceModel, rows: list[Row]) -> dict[str, Any]:
+    """Which characters are no pieces, for tokens that stand for several of them: see `sentencepieces.rules`."""
+    characters = {piece.text for piece in model.pieces if piece.is_text and len(piece.text) == 1}
+    runs = [row.token for row in rows if row.piece is None and len(row.token) > 1 and characters.isdisjoint(row.token)]
+    return {"characters": "".join(sorted(characters)), "runs": [run for run in runs if UNMET not in run]}
 
 
 def _parts(
@@ -235,7 +244,6 @@ def _parts(
     single: list[str],
     pair: list[str],
     count: int | None = None,
-    strip: bool = False,
 ) -> Parts:
     """The backend of a family as JSON, and its settings.
 
@@ -246,18 +254,19 @@ def _parts(
         tokens: special ones besides the three of all families.
         single, pair: what stands around texts.
         count: rows of the model's table, where pieces have ids beyond; None for all.
-        strip: see `make_backend`.
     """
     roles = _ROLES | {role: token for role, token in _stated(config).items() if role in _ROLES}
     names = {row.token for row in rows}
     missing = [token for token in roles.values() if token not in names]
     if missing:
         raise ValueError(f"{model.path!r} lacks {', '.join(map(repr, missing))}: it is no model of this family.")
-    backend = make_backend(model, rows, roles["unk_token"], _added(config, [*roles.values(), *tokens], model), strip)
+    backend = make_backend(model, rows, roles["unk_token"], _added(config, [*roles.values(), *tokens]))
     spoken = Languages(backend, config, "</s>").template(None)
     backend.post_processor = _template(backend, single, pair) if spoken is None else spoken
     whole = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
     settings = {**config[SETTINGS], "charsmap": bool(model.charsmap), "whole": whole}
+    if settings["class"] in _PYTHON_CLASSES:  # which strip what they decode
+        settings["strip"] = True
     if count is not None and count < len(rows):
         settings["rows"] = count
     return backend.to_str(), {**roles, **config, SETTINGS: settings}
@@ -269,7 +278,7 @@ def _template(backend: tokenizers.Tokenizer, single: list[str], pair: list[str])
     )
 
 
-def _added(config: Mapping[str, Any], tokens: list[str], model: SentencePieceModel) -> list[AddedToken]:
+def _added(config: Mapping[str, Any], tokens: list[str]) -> list[AddedToken]:
     """Tokens that are found in a text before all else, with the flags that the settings declare."""
     declared = (config.get("added_tokens_decoder") or {}).values()
     flags = {token["content"]: token for token in declared if isinstance(token, Mapping) and "content" in token}
@@ -277,7 +286,8 @@ def _added(config: Mapping[str, Any], tokens: list[str], model: SentencePieceMod
     for token in dict.fromkeys(tokens):
         stated = flags.get(token, {"lstrip": token == "<mask>"})
         chosen = {flag: stated[flag] for flag in ("single_word", "lstrip", "rstrip") if flag in stated}
-        made.append(AddedToken(token, **chosen, normalized=False, special=True))
+        special = not token.startswith(">>")  # a language that is written is text
+        made.append(AddedToken(token, **chosen, normalized=False, special=special))
     return made
 
 

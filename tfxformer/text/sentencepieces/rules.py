@@ -5,6 +5,9 @@ A tokenizer.json that was made of a model file says so in its settings (`SETTING
   "charsmap": true where the rules of its normalizer are applied here, as SentencePiece applies them.
   "whole": pieces that stay as they are wherever a text has them.
   "rows": where ids end; those from there on are pieces that have no row, which are unknown.
+  "characters", "runs": the characters that are pieces. Several others in a row are one unknown token, or the token of
+      `runs` that they are; one alone is what the vocabulary has for it.
+  "strip": true where decoded texts lose the spaces at both ends.
   "target": another tokenizer, of targets: {"tokenizer", "config"}.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from tokenizers import normalizers
 from tfxformer.text.inputs import check_unicode
 from tfxformer.text.sentencepieces.charsmap import Charsmap
 
+_UNKNOWN = "\uffff"  # no character, so no piece
 SETTINGS = "tfxformer"  # our own in tokenizer_config.json; other readers pass over it
 
 
@@ -40,13 +45,18 @@ class SentencePieceRules:
         settings = config.get(SETTINGS) or {}
         if not isinstance(settings, dict):
             raise ValueError(f"tokenizer_config.json says {SETTINGS}={settings!r}: wanted an object.")
-        self.rows = settings.get("rows")
-        self._charsmap = None
+        self.rows, self._strips = settings.get("rows"), settings.get("strip", False)
+        self._charsmap, self._unknown, self._runs = None, None, frozenset(settings.get("runs") or ())
+        if not settings:
+            return
+        if settings.get("characters"):
+            self._unknown = re.compile(f"[^ {re.escape(settings['characters'])}]{{2,}}")
+        tokens = sorted((token.content for token in backend.get_added_tokens_decoder().values()), key=len, reverse=True)
+        self._tokens = _any_of(tokens)
+        self._kept = _any_of(sorted({*tokens, *(settings.get("whole") or ())}, key=len, reverse=True))
         if settings.get("charsmap"):
-            added = [token.content for token in backend.get_added_tokens_decoder().values()]
             first, *rest = json.loads(backend.normalizer.__getstate__())["normalizers"]
-            compiled = base64.b64decode(first["precompiled_charsmap"])
-            self._charsmap = Charsmap(compiled, added, settings.get("whole") or ())
+            self._charsmap = Charsmap(base64.b64decode(first["precompiled_charsmap"]))
             backend.normalizer = normalizers.Sequence([_step(step) for step in rest])
 
     def texts(self, inputs: list, unchanged: bool = False) -> list:
@@ -55,7 +65,7 @@ class SentencePieceRules:
         Raises:
             ValueError: for a text with lone surrogates, and for one that changes where it must stay `unchanged`.
         """
-        if self._charsmap is None:
+        if self._charsmap is None and self._unknown is None:
             return inputs
         try:
             texts = self._normalized(inputs)
@@ -69,7 +79,20 @@ class SentencePieceRules:
         return texts
 
     def _normalized(self, value):
-        return self._charsmap(value) if isinstance(value, str) else type(value)(map(self._normalized, value))
+        if not isinstance(value, str):
+            return type(value)(map(self._normalized, value))
+        parts = self._kept.split(value)
+        return "".join(part if index % 2 else self._part(part) for index, part in enumerate(parts))
+
+    def _part(self, text: str) -> str:
+        """What stands between tokens; what is made to look like a token there is none."""
+        written = text if self._charsmap is None else self._charsmap(text)
+        if written != text:
+            written = self._tokens.sub(lambda found: _UNKNOWN + found.group()[1:], written)
+        return written if self._unknown is None else self._unknown.sub(self._run, written)
+
+    def _run(self, found: re.Match) -> str:
+        return found.group() if found.group() in self._runs else _UNKNOWN
 
     def ids(self, ids, unknown_id: int):
         """A backend's ids, an array or a list, as rows of the model's table."""
@@ -78,6 +101,14 @@ class SentencePieceRules:
         if isinstance(ids, np.ndarray):
             return np.where(ids < self.rows, ids, np.int32(unknown_id))
         return [index if index < self.rows else unknown_id for index in ids]
+
+    def decoded(self, text: str) -> str:
+        """A text that a backend has decoded, as it is to be read."""
+        return text.strip() if self._strips else text
+
+
+def _any_of(texts: list[str]) -> re.Pattern:
+    return re.compile(f"({'|'.join(map(re.escape, texts)) or '(?!)'})")
 
 
 def _step(state: dict[str, Any]) -> normalizers.Normalizer:
