@@ -52,6 +52,10 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
         """The blocks with weights of their own, in their order."""
         return list(self._parts.blocks)
 
+    def blocks_of(self, stack: str) -> list[TransformerBlock]:
+        """Those of one of its stacks, by its name."""
+        return list(getattr(self._parts, stack, self._parts).blocks)
+
     def _describe(self, config, layers, gradient_checkpointing, reference_config, dtype) -> None:
         """Takes down what the model was made of, once the functional model exists."""
         self.config = config

@@ -30,7 +30,7 @@ def teacher_targets(
 
     Example:
         targets = compression.teacher_targets(teacher, sources, generation.Beams(5))
-        student = tasks.Seq2SeqLM(tfxformer.build("transformer-mini", ...), tokenizer=teacher.tokenizer)
+        student = compression.student_from(teacher, keep=2, stack="decoder")
         student.fit(sources, targets, epochs=3)
     """
     if not hasattr(teacher, "read_prompts"):

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfxformer.compression.smaller.rebuilding import backbone_of
-from tfxformer.compression.smaller.structures import HEADS, NEURONS, RemovableParts
+from tfxformer.compression.smaller.one_stack import OneStack, stack_of
+from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
 
 IMPORTANCES = ("magnitude", "taylor", "activation")
 
 
-def head_importance(model, importance="magnitude", data=None, batch_size=32) -> np.ndarray:
+def head_importance(model, importance="magnitude", data=None, batch_size=32, *, stack: str | None = None) -> np.ndarray:
     """The importance of attention heads, or of groups of heads that share keys and values.
 
     - "magnitude": the L2 norm of all weights that are a head's own (after Li et al., 2017, arXiv:1608.08710).
@@ -32,29 +32,38 @@ def head_importance(model, importance="magnitude", data=None, batch_size=32) -> 
         importance: one of the three.
         data: "taylor": what the task's `evaluate` takes, with a tuple for several arguments: (texts, labels), a
             dataset, or texts alone for language models. "activation": the same, texts without labels, or a batch of
-            arrays (dict of int32 [B, S]); a bare model takes arrays, or a dataset of them.
+            arrays (dict of int32 [B, S]); a bare model takes arrays, or a dataset of them. An encoder with a decoder
+            reads (sources, targets) for both.
         batch_size: int, examples at a time.
+        stack: "encoder" or "decoder", of a model that has both.
 
     Returns:
-        float64 [blocks, groups]; a block whose weights serve several layers (ALBERT) has one row.
+        float64 [blocks, groups]; a block whose weights serve several layers (ALBERT) has one row. Of a decoder that
+        reads a source [2, blocks, groups]: its own attention, and that on the source.
 
     Raises:
         ValueError: for an unknown importance, and data that are missing, empty or of another kind.
         TypeError: for a model that is not ours.
     """
-    return _importance(model, HEADS, importance, data, batch_size)
+    part = stack_of(model, stack, "head_importance")
+    found = [_importance(model, part, heads, importance, data, batch_size) for heads in attentions(part)]
+    return np.stack(found) if len(found) > 1 else found[0]
 
 
-def neuron_importance(model, importance="magnitude", data=None, batch_size=32) -> np.ndarray:
+def neuron_importance(
+    model, importance="magnitude", data=None, batch_size=32, *, stack: str | None = None
+) -> np.ndarray:
     """The importance of feed-forward neurons, float64 [blocks, F]; all else as `head_importance` has it."""
-    return _importance(model, NEURONS, importance, data, batch_size)
+    return _importance(model, stack_of(model, stack, "neuron_importance"), NEURONS, importance, data, batch_size)
 
 
-def layer_importance(model, importance="activation", data=None, batch_size=32) -> np.ndarray:
+def layer_importance(
+    model, importance="activation", data=None, batch_size=32, *, stack: str | None = None
+) -> np.ndarray:
     """The importance of whole layers.
 
-    - "magnitude": the L2 norm of the output projections of both halves.
-    - "taylor": as for heads, with a gate on all that the two halves of the layer add to the stream.
+    - "magnitude": the L2 norm of the output projections of all its halves.
+    - "taylor": as for heads, with a gate on all that the halves of the layer add to the stream.
     - "activation": how far a layer turns the stream, 1 - cosine of what goes in and what comes out, mean over real
       tokens (Men et al., 2024, arXiv:2403.03853).
 
@@ -63,11 +72,11 @@ def layer_importance(model, importance="activation", data=None, batch_size=32) -
     Returns:
         float64 [layers].
     """
-    backbone = backbone_of(model)
+    part = stack_of(model, stack, "layer_importance")
     _check(importance)
     if importance == "activation":
-        return _turns(backbone, _input_batches(model, data, batch_size))
-    halves = [structure.readers(backbone) for structure in (HEADS, NEURONS)]
+        return _turns(part, _input_batches(model, part, data, batch_size))
+    halves = [structure.readers(part) for structure in (*attentions(part), NEURONS)]
     if importance == "magnitude":
         squares = [[float(ops.sum(ops.square(reader.kernel))) for reader in readers] for readers in halves]
         return np.sqrt(np.sum(squares, axis=0))
@@ -79,14 +88,13 @@ def layer_importance(model, importance="activation", data=None, batch_size=32) -
     return _taylor(model, halves, gate, _labelled_batches(model, data, batch_size))[:, 0]
 
 
-def _importance(model, structure: RemovableParts, importance: str, data, batch_size: int) -> np.ndarray:
-    backbone = backbone_of(model)
+def _importance(model, part: OneStack, structure: RemovableParts, importance: str, data, batch_size) -> np.ndarray:
     _check(importance)
-    count, readers = structure.count(backbone), structure.readers(backbone)
+    count, readers = structure.count(part), structure.readers(part)
     if importance == "magnitude":
-        return np.stack([_magnitudes(structure.weights(backbone, block), count) for block in range(len(readers))])
+        return np.stack([_magnitudes(structure.weights(part, block), count) for block in range(len(readers))])
     if importance == "activation":
-        return _contributions(model, readers, count, _input_batches(model, data, batch_size))
+        return _contributions(model, part, readers, count, _input_batches(model, part, data, batch_size))
 
     def gate(call, inputs, gates):
         shape = (-1, inputs.shape[1], count, inputs.shape[2] // count)  # [B, S, parts, width]
@@ -110,7 +118,7 @@ def _magnitudes(weights: list[tuple], count: int) -> np.ndarray:
     return np.sqrt(squares)
 
 
-def _contributions(model, readers: list, count: int, batches: list[dict]) -> np.ndarray:
+def _contributions(model, part: OneStack, readers: list, count: int, batches: list[dict]) -> np.ndarray:
     """The root mean square of what each part adds, through its rows of the reader's kernel: float64 [blocks, parts].
 
     The squares of what a part adds are those of its activations a [width] times its rows W: a (W W') a'.
@@ -132,17 +140,17 @@ def _contributions(model, readers: list, count: int, batches: list[dict]) -> np.
 
     with _around(readers, see):
         for batch in batches:
-            mask = np.asarray(batch["padding_mask"]) != 0
+            mask = np.asarray(batch[part.mask_name]) != 0
             model.forward(batch)
     return np.sqrt(squares / tokens[:, None])
 
 
-def _turns(backbone, batches: list[dict]) -> np.ndarray:
+def _turns(part: OneStack, batches: list[dict]) -> np.ndarray:
     """1 - cosine of what goes into each layer and what comes out, mean over real tokens: float64 [layers]."""
     turned, tokens = 0.0, 0
     for batch in batches:
-        real = np.asarray(batch["padding_mask"]) != 0
-        states = [np.asarray(ops.cast(x, "float32"))[real] for x in backbone.forward(batch)["hidden_states"]]
+        real, found = np.asarray(batch[part.mask_name]) != 0, part.backbone.forward(batch)[part.states_name]
+        states = [np.asarray(ops.cast(x, "float32"))[real] for x in found]
         states = [x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in states]
         turned += np.array([(1.0 - (a * b).sum(-1, dtype="float64")).sum() for a, b in itertools.pairwise(states)])
         tokens += int(real.sum())
@@ -252,22 +260,23 @@ class _AllCollectedError(Exception):
     """Ends an `evaluate` whose batches are all that is wanted."""
 
 
-def _input_batches(model, data, batch_size: int) -> list[dict]:
-    """Dicts of int32 [B, S] of texts, arrays or a dataset of arrays; labels beside them are passed over.
+def _input_batches(model, part: OneStack, data, batch_size: int) -> list[dict]:
+    """Dicts of int32 [B, S] of texts, arrays or a dataset of arrays; labels beside them are passed over, but targets.
 
     Raises:
         ValueError: for no data or empty ones. TypeError: for data of another kind.
     """
     if data is None:
         raise ValueError('importance="activation" needs data: texts, or a batch of arrays (dict of int32 [B, S]).')
-    data = data[0] if isinstance(data, tuple) else data
+    names = part.backbone.input.keys()
+    pairs = part.mask_name != "padding_mask" and isinstance(data, tuple) and not isinstance(data[0], Mapping)
+    data = data[0] if isinstance(data, tuple) and not pairs else data
     if _is_finite_dataset(data):
         batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
     elif isinstance(data, Mapping) or not hasattr(model, "encode"):
         batches = [data]
     else:
-        batches = [model.encode(data)]
-    names = backbone_of(model).input.keys()
+        batches = [model.encode(*data) if pairs else model.encode(data)]
     found = []
     for batch in batches:
         if not isinstance(batch, Mapping) or not names <= batch.keys():
@@ -276,9 +285,9 @@ def _input_batches(model, data, batch_size: int) -> list[dict]:
                 f"{', '.join(batch) if isinstance(batch, Mapping) else type(batch).__name__}."
                 + ("" if hasattr(model, "encode") else " Texts are read by a task, which has a tokenizer.")
             )
-        length = np.shape(batch["token_ids"])[-1]
-        flat = {name: np.reshape(batch[name], (-1, length)) for name in names}  # pairs [B, 2, S] -> [2 * B, S]
-        for first in range(0, len(flat["token_ids"]), batch_size):
+        # Pairs [B, 2, S] -> [2 * B, S].
+        flat = {name: np.reshape(batch[name], (-1, np.shape(batch[name])[-1])) for name in names}
+        for first in range(0, len(flat[part.mask_name]), batch_size):
             found.append({name: array[first : first + batch_size] for name, array in flat.items()})
     if not found:
         raise ValueError("The data are empty: give examples of what the model will meet.")

@@ -12,11 +12,10 @@ from keras import ops
 from tfxformer.checkpoints.generation_settings import renumbered
 from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone
-from tfxformer.models.encoder_decoder import EncoderDecoder
 
 
 def backbone_of(model) -> Backbone:
-    """The one encoder or decoder of a model of ours: the model itself, or what a task stands on.
+    """The one encoder or decoder (or both in one) of a model of ours: the model itself, or what a task stands on.
 
     Raises:
         TypeError: for a model that is not ours. ValueError: for one on several encoders.
@@ -28,11 +27,6 @@ def backbone_of(model) -> Backbone:
             f"on one; got {type(model).__module__}.{type(model).__name__}. Load the checkpoint by "
             "tfxformer.from_pretrained or a task's from_pretrained. compression.Prune takes any Keras model."
         )
-    if isinstance(backbone, EncoderDecoder):
-        raise ValueError(
-            f"{type(model).__name__} stands on an encoder with a decoder: neither can be made smaller by itself yet. "
-            "Prune, quantize or distil the model as it is, or build a smaller one and distil this one into it."
-        )
     others = [layer for layer in model._flatten_layers() if isinstance(layer, Backbone) and layer is not backbone]
     if others:
         raise ValueError(
@@ -40,16 +34,6 @@ def backbone_of(model) -> Backbone:
             "save_pretrained, load the one to keep by from_pretrained, and make that smaller."
         )
     return backbone
-
-
-def block_prefix(backbone: Backbone, index: int) -> str:
-    """The first part of the paths of block `index`."""
-    return f"{backbone.stack_name}_block_{index}"
-
-
-def stack_changes(backbone: Backbone, **changes) -> TransformerConfig:
-    """The backbone's config with other switches of its stack."""
-    return backbone.config.replace(**{f"{backbone.stack_name}__{name}": value for name, value in changes.items()})
 
 
 def named_layers(name: str, argument: str, layers, there: int) -> list[int]:
@@ -73,18 +57,18 @@ def named_layers(name: str, argument: str, layers, there: int) -> list[int]:
     return kept
 
 
-def keep_layers(model, kept: list[int], name: str, argument: str):
+def keep_layers(model, part, kept: list[int], name: str, argument: str):
     """A new model of some layers of another, in their order; none may share its weights.
 
     Args:
+        part: OneStack, whose layers they are.
         kept: their numbers, from 0, ascending.
         name, argument: what was called, for messages.
 
     Raises:
         ValueError: for layers whose scores are scaled by their number and would get another; else as `rebuild` says.
     """
-    backbone = backbone_of(model)
-    stack = backbone.stack
+    stack = part.config
     if any(kind.scale_by_layer for kind in stack.attention.values()) and kept != list(range(len(kept))):
         raise ValueError(
             f"{name}: this model scales attention by the number of the layer, which layers {kept} would not keep; "
@@ -95,15 +79,15 @@ def keep_layers(model, kept: list[int], name: str, argument: str):
             f"{name}: the first layer of this model has no norm before its attention, and each other one has: layer "
             f"{kept[0]} cannot be the first. Keep layer 0 in {argument}."
         )
-    config = stack_changes(backbone, num_layers=len(kept), pattern=tuple(stack.kinds[i] for i in kept))
-    return rebuild(model, config, {}, blocks=kept)
+    config = part.with_changes(num_layers=len(kept), pattern=tuple(stack.kinds[i] for i in kept))
+    return rebuild(model, config, {}, names=part.names_after(kept))
 
 
 def rebuild(
     model,
     config: TransformerConfig,
     cuts: Mapping[str, tuple[int, np.ndarray]],
-    blocks: list[int] | None = None,
+    names: tuple[Mapping[str, str], set[str]] | None = None,
     tokenizer=None,
     reference_config: dict | None = None,
     values: Mapping[str, np.ndarray] | None = None,
@@ -115,7 +99,8 @@ def rebuild(
         model: a task or a backbone, with the weights.
         config: TransformerConfig of the new one's backbone.
         cuts: path of a weight in `model` -> (axis, int [kept]), the places that are kept, in order.
-        blocks: the blocks of `model` that become blocks 0, 1, ... of the new one; None for all.
+        names: first parts of paths in the new model -> in `model`, where they differ; and those that have no place in
+            the new one. None for the same.
         tokenizer: the new one's; None for the same.
         reference_config: the `config.json` that is passed through when it is saved; None for the same.
         values: path of a weight in the new model -> its value, of those that are no part of a weight in `model`.
@@ -137,6 +122,8 @@ def rebuild(
         for part in (described, *(task["config"] for task in described.get("tasks", {}).values())):
             if part.get("generation_config"):
                 part["generation_config"] = renumbered(part["generation_config"], kept_ids)
+            if part.get("decoder_start_token_id") is not None:
+                part["decoder_start_token_id"] = int(np.searchsorted(kept_ids, part["decoder_start_token_id"]))
     if tokenizer is not None:
         described["tokenizer"] = tokenizer.to_json()
         for task in described.get("tasks", {}).values():
@@ -146,15 +133,8 @@ def rebuild(
             "The model has adapters, which stand beside weights that would be cut: merge() or remove() them first."
         )
     with model.distribute_strategy.scope():
-        return _rebuilt(model, described, cuts, blocks, values or {})
-
-
-def _rebuilt(model, described: dict, cuts, blocks, values):
-    backbone, new = backbone_of(model), type(model).from_config(described)
-    there = range(len(backbone.blocks))
-    names = {block_prefix(backbone, i): block_prefix(backbone, old) for i, old in enumerate(blocks or there)}
-    removed = {block_prefix(backbone, i) for i in there} - set(names.values())
-    _fill(new, model, cuts, names, removed, values)
+        new = type(model).from_config(described)
+        _fill(new, model, cuts, *(names or ({}, set())), values or {})
     return new
 
 

@@ -14,11 +14,14 @@ from numbers import Integral
 import numpy as np
 
 from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
-from tfxformer.compression.smaller.rebuilding import backbone_of, keep_layers, named_layers, rebuild, stack_changes
-from tfxformer.compression.smaller.structures import HEADS, NEURONS, RemovableParts
+from tfxformer.compression.smaller.one_stack import OneStack, stack_of
+from tfxformer.compression.smaller.rebuilding import keep_layers, named_layers, rebuild
+from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
 
 
-def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):
+def remove_heads(
+    model, keep: int, importance="magnitude", data=None, batch_size: int = 32, *, stack: str | None = None
+):
     """A smaller model with `keep` attention heads in each layer, the most important ones (arXiv:1905.10650).
 
     Heads that share keys and values (grouped heads) go together with these. The width of a head stays, and so does
@@ -27,10 +30,12 @@ def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size
     Args:
         model: a task of ours, or a bare encoder or decoder; it stays as it is.
         keep: int, query heads left in each layer; with grouped heads a multiple of those of a group.
-        importance: "magnitude", "taylor", "activation" (see `head_importance`), or an array [blocks, groups] of your
-            own.
+        importance: "magnitude", "taylor", "activation" (see `head_importance`), or an array of your own, shaped as
+            those are.
         data: what "taylor" and "activation" are measured on; see `head_importance`.
         batch_size: int, examples at a time.
+        stack: "encoder" or "decoder", of a model that has both; each layer of such a decoder keeps as many heads of its
+            own attention as of that on the source.
 
     Returns:
         A new model of the same class, not compiled: `fit` it to recover. Its outputs are those of `model` with the
@@ -38,43 +43,56 @@ def remove_heads(model, keep: int, importance="magnitude", data=None, batch_size
 
     Raises:
         TypeError: for a model that is not ours. ValueError: for a `keep` below 1, above the heads there are, or that
-            splits a group; for heads with ALiBi, whose slopes depend on their number; for data or importances that do
-            not fit.
+            splits a group; for heads with ALiBi, whose slopes depend on their number, or with a table of distances that
+            all layers share; for data or importances that do not fit.
     """
-    stack = backbone_of(model).stack
-    _check_keep("remove_heads", keep, stack.heads, "heads of a layer")
-    group = stack.heads // stack.key_value_heads
+    part = stack_of(model, stack, "remove_heads")
+    config = part.config
+    _check_keep("remove_heads", keep, config.heads, "heads of a layer")
+    group = config.heads // config.key_value_heads
     if keep % group:
         raise ValueError(
             f"remove_heads: keep={keep} would split a group of {group} heads that share keys and values; keep a "
-            f"multiple of {group}, up to {stack.heads}."
+            f"multiple of {group}, up to {config.heads}."
         )
-    if any(kind.scores for kind in stack.attention.values()) and keep < stack.heads:
+    if any(kind.scores for kind in config.attention.values()) and keep < config.heads:
         raise ValueError(
             "remove_heads: with ALiBi the slope of a head depends on how many heads there are, and those left would "
-            "see other distances. remove_neurons and remove_layers make such a model smaller."
+            "see other distances; a table of distances is one for all layers, and each would keep other heads. "
+            "remove_neurons and remove_layers make such a model smaller."
         )
     if isinstance(importance, str):
-        importance = head_importance(model, importance, data, batch_size)
-    sizes = {"attention__heads": int(keep), "attention__width": stack.head_width}
+        importance = head_importance(model, importance, data, batch_size, stack=part.name)
+    sizes = {"attention__heads": int(keep), "attention__width": config.head_width}
     if group > 1:
         sizes["attention__key_value_heads"] = keep // group
-    return _keep_best(model, HEADS, keep // group, importance, sizes)
+    return _keep_best(model, part, attentions(part), keep // group, importance, sizes)
 
 
-def remove_neurons(model, keep: int, importance="magnitude", data=None, batch_size: int = 32):
+def remove_neurons(
+    model, keep: int, importance="magnitude", data=None, batch_size: int = 32, *, stack: str | None = None
+):
     """A smaller model with `keep` feed-forward neurons in each layer, the most important ones.
 
     Arguments, result and errors as `remove_heads` has them; importances are [blocks, F]. Multiples of 16 suit
     processors best.
     """
-    _check_keep("remove_neurons", keep, backbone_of(model).stack.feed_forward.size, "feed-forward neurons of a layer")
+    part = stack_of(model, stack, "remove_neurons")
+    _check_keep("remove_neurons", keep, part.config.feed_forward.size, "feed-forward neurons of a layer")
     if isinstance(importance, str):
-        importance = neuron_importance(model, importance, data, batch_size)
-    return _keep_best(model, NEURONS, keep, importance, {"feed_forward__size": int(keep)})
+        importance = neuron_importance(model, importance, data, batch_size, stack=part.name)
+    return _keep_best(model, part, (NEURONS,), keep, importance, {"feed_forward__size": int(keep)})
 
 
-def remove_layers(model, keep: int | Sequence[int], importance="activation", data=None, batch_size: int = 32):
+def remove_layers(
+    model,
+    keep: int | Sequence[int],
+    importance="activation",
+    data=None,
+    batch_size: int = 32,
+    *,
+    stack: str | None = None,
+):
     """A model with fewer layers: the most important ones, or those named, in their order.
 
     Args:
@@ -84,6 +102,7 @@ def remove_layers(model, keep: int | Sequence[int], importance="activation", dat
         importance: "magnitude", "taylor", "activation" (see `layer_importance`), or an array [layers] of your own; not
             asked where `keep` names the layers.
         data, batch_size: as `remove_heads` has them.
+        stack: "encoder" or "decoder", of a model that has both.
 
     Returns:
         A new model of the same class, not compiled.
@@ -93,21 +112,21 @@ def remove_layers(model, keep: int | Sequence[int], importance="activation", dat
             not there or one twice; for layers that share their weights (ALBERT); for layers whose scores are scaled
             by their number and would get another.
     """
-    backbone = backbone_of(model)
-    stack = backbone.stack
-    if stack.layer_groups is not None:
+    part = stack_of(model, stack, "remove_layers")
+    count = part.config.num_layers
+    if part.config.layer_groups is not None:
         raise ValueError(
             "remove_layers: layers that share their weights (ALBERT) take no space that could be saved. Build the "
             "model with a lower num_layers, or use remove_heads and remove_neurons."
         )
     named = not isinstance(keep, Integral)
-    kept = named_layers("remove_layers", "keep", keep, stack.num_layers) if named else None
+    kept = named_layers("remove_layers", "keep", keep, count) if named else None
     if kept is None:
-        _check_keep("remove_layers", keep, stack.num_layers, "layers")
+        _check_keep("remove_layers", keep, count, "layers")
         if isinstance(importance, str):
-            importance = layer_importance(model, importance, data, batch_size)
-        kept = _best(_scores(importance, (stack.num_layers,)), keep).tolist()
-    return keep_layers(model, kept, "remove_layers", "keep")
+            importance = layer_importance(model, importance, data, batch_size, stack=part.name)
+        kept = _best(_scores(importance, (count,)), keep).tolist()
+    return keep_layers(model, part, kept, "remove_layers", "keep")
 
 
 def shrink_gradually(
@@ -120,6 +139,7 @@ def shrink_gradually(
     importance="taylor",
     data=None,
     batch_size: int = 32,
+    stack: str | None = None,
 ):
     """Removes heads and neurons in several rounds, in equal steps, with training after each.
 
@@ -129,7 +149,7 @@ def shrink_gradually(
             importances of the next round are asked of what it has trained.
         heads, neurons: int, how many are left in each layer in the end; None for all.
         rounds: int.
-        importance, data, batch_size: as `remove_heads` has them.
+        importance, data, batch_size, stack: as `remove_heads` has them.
 
     Returns:
         The last model, recovered.
@@ -142,28 +162,31 @@ def shrink_gradually(
             f"shrink_gradually: say what is left, heads=... or neurons=..., and in how many rounds, at least 1; got "
             f"heads={heads}, neurons={neurons}, rounds={rounds}."
         )
-    stack = backbone_of(model).stack
-    group = stack.heads // stack.key_value_heads
+    part = stack_of(model, stack, "shrink_gradually")
+    there, measured = part.config, {"importance": importance, "data": data, "batch_size": batch_size}
+    group = there.heads // there.key_value_heads
     if heads is not None:
-        _check_keep("shrink_gradually", heads, stack.heads, "heads of a layer")
+        _check_keep("shrink_gradually", heads, there.heads, "heads of a layer")
     if neurons is not None:
-        _check_keep("shrink_gradually", neurons, stack.feed_forward.size, "feed-forward neurons of a layer")
+        _check_keep("shrink_gradually", neurons, there.feed_forward.size, "feed-forward neurons of a layer")
     for left in reversed(range(rounds)):
         if heads is not None:
-            more = (stack.heads - heads) // group * left // rounds * group  # whole groups of heads
-            model = remove_heads(model, heads + more, importance, data, batch_size)
+            more = (there.heads - heads) // group * left // rounds * group  # whole groups of heads
+            model = remove_heads(model, heads + more, **measured, stack=part.name)
         if neurons is not None:
-            more = (stack.feed_forward.size - neurons) * left // rounds
-            model = remove_neurons(model, neurons + more, importance, data, batch_size)
+            more = (there.feed_forward.size - neurons) * left // rounds
+            model = remove_neurons(model, neurons + more, **measured, stack=part.name)
         recover(model)
     return model
 
 
-def _keep_best(model, structure: RemovableParts, keep: int, importance, sizes: dict):
-    backbone = backbone_of(model)
-    count, blocks = structure.count(backbone), len(backbone.blocks)
-    kept = np.stack([_best(row, keep) for row in _scores(importance, (blocks, count))])
-    return rebuild(model, stack_changes(backbone, **sizes), structure.cuts(backbone, kept))
+def _keep_best(model, part: OneStack, structures: Sequence[RemovableParts], keep: int, importance, sizes: dict):
+    """The model with the most important parts of each block; several structures have a first axis of importances."""
+    shape, cuts = (len(part.blocks), structures[0].count(part)), {}
+    scores = _scores(importance, shape if len(structures) == 1 else (len(structures), *shape))
+    for structure, rows in zip(structures, scores.reshape(len(structures), *shape), strict=True):
+        cuts |= structure.cuts(part, np.stack([_best(row, keep) for row in rows]))
+    return rebuild(model, part.with_changes(**sizes), cuts)
 
 
 def _best(scores: np.ndarray, keep: int) -> np.ndarray:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxformer.compression.smaller.rebuilding import block_prefix
+from tfxformer.compression.smaller.one_stack import OneStack
 from tfxformer.layers import Dense
-from tfxformer.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -28,52 +27,54 @@ class RemovableParts:
     half: str
     axes: dict[str, int]
 
-    def count(self, backbone: Backbone) -> int:
+    def count(self, stack: OneStack) -> int:
         """How many parts a block has: groups of heads that share keys and values, or neurons."""
-        stack = backbone.stack
-        return stack.key_value_heads if self.half == "self_attention" else stack.feed_forward.size
+        return stack.config.feed_forward.size if self.half == "feed_forward" else stack.config.key_value_heads
 
-    def readers(self, backbone: Backbone) -> list[Dense]:
+    def readers(self, stack: OneStack) -> list[Dense]:
         """Each block's output projection, which reads the parts."""
-        return [getattr(block, self.half).output_projection for block in backbone.blocks]
+        return [getattr(block, self.half).output_projection for block in stack.blocks]
 
-    def weights(self, backbone: Backbone, block: int) -> list[tuple]:
+    def weights(self, stack: OneStack, block: int) -> list[tuple]:
         """(variable, axis) of each weight that the parts of a block have a share in."""
-        half = getattr(backbone.blocks[block], self.half)
-        prefix = f"{block_prefix(backbone, block)}/{self.half}/"
+        half = getattr(stack.blocks[block], self.half)
+        prefix = f"{stack.prefix(block)}/{self.half}/"
         axes = {prefix + path: axis for path, axis in self.axes.items()}
         return [(variable, axes[variable.path]) for variable in half.weights if variable.path in axes]
 
-    def cuts(self, backbone: Backbone, kept: np.ndarray) -> dict[str, tuple[int, np.ndarray]]:
+    def cuts(self, stack: OneStack, kept: np.ndarray) -> dict[str, tuple[int, np.ndarray]]:
         """What `rebuild` needs to keep some parts of each block.
 
         Args:
             kept: int [blocks, parts], ascending.
         """
-        found, count = {}, self.count(backbone)
+        found, count = {}, self.count(stack)
         for block, parts in enumerate(kept):
-            for variable, axis in self.weights(backbone, block):
+            for variable, axis in self.weights(stack, block):
                 width = variable.shape[axis] // count
                 places = parts[:, None] * width + np.arange(width)  # [parts, width]
                 found[variable.path] = (axis, places.ravel())
         return found
 
 
-HEADS = RemovableParts(
-    "attention heads",
-    "self_attention",
-    {
-        "query/kernel": 1,
-        "query/bias": 0,
-        "key/kernel": 1,
-        "key/bias": 0,
-        "value/kernel": 1,
-        "value/bias": 0,
-        "output/kernel": 0,
-    },
-)
+_OF_HEADS = {
+    "query/kernel": 1,
+    "query/bias": 0,
+    "key/kernel": 1,
+    "key/bias": 0,
+    "value/kernel": 1,
+    "value/bias": 0,
+    "output/kernel": 0,
+}
+HEADS = RemovableParts("attention heads", "self_attention", _OF_HEADS)
+SOURCE_HEADS = RemovableParts("attention heads on the source", "cross_attention", _OF_HEADS)
 NEURONS = RemovableParts(
     "feed-forward neurons",
     "feed_forward",
     {"expand/kernel": 1, "expand/bias": 0, "gate/kernel": 1, "gate/bias": 0, "output/kernel": 0},
 )
+
+
+def attentions(stack: OneStack) -> tuple[RemovableParts, ...]:
+    """The heads that a stack has, whose number is one: its own, and where it reads a source those on that."""
+    return (HEADS, SOURCE_HEADS) if stack.reads_source else (HEADS,)

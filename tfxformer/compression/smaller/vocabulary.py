@@ -7,7 +7,16 @@ import numpy as np
 from tfxformer.compression.smaller.rebuilding import backbone_of, rebuild
 
 # Path of a weight with a place for each token -> the axis of the tokens.
-TOKEN_AXES = {"token_embedding/embeddings": 0, "masked_lm_bias/bias": 0, "language_model_head/kernel": 1}
+TOKEN_AXES = {
+    "token_embedding/embeddings": 0,
+    "masked_lm_bias/bias": 0,
+    "language_model_head/kernel": 1,
+    "final_logits_bias/bias": 0,
+}
+
+
+# What older config.json files say of ids beside keys that end in "_token_id".
+IN_GENERATION_CONFIG = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")
 
 
 def trim_vocabulary(model, texts):
@@ -67,7 +76,10 @@ def keep_tokens(model, ids, tokenizer=None):
     if config.padding_id not in ids:
         raise ValueError(f"keep_tokens: the padding token, id {config.padding_id}, must be among the ids kept.")
     padding = int(np.searchsorted(ids, config.padding_id))
-    if backbone.stack.position_mode == "nonpad_cumsum" and padding != config.padding_id:
+    start = getattr(model, "decoder_start_token_id", None)
+    if start is not None and start not in ids:
+        raise ValueError(f"keep_tokens: the token that targets begin behind, id {start}, must be among the ids kept.")
+    if any(stack.position_mode == "nonpad_cumsum" for stack in config.stacks.values()) and padding != config.padding_id:
         raise ValueError(
             f"keep_tokens: positions of this model are counted from its padding id, {config.padding_id}, which would "
             f"become {padding}: keep all ids below it too."
@@ -85,11 +97,16 @@ def keep_tokens(model, ids, tokenizer=None):
 
 
 def _renumbered(reference: dict | None, ids: np.ndarray) -> dict | None:
-    """A config.json with the new ids of its special tokens, without those that are gone."""
+    """A config.json with the new ids of its special tokens, without those that are gone.
+
+    How it generates stands in generation_config.json from now on, and counts there.
+    """
     if reference is None:
         return None
     new, written = {int(old): index for index, old in enumerate(ids)}, {}
     for key, value in reference.items():
+        if key in IN_GENERATION_CONFIG:
+            continue
         if key.endswith("_token_id") and value is not None:
             several = [new[one] for one in (value if isinstance(value, list) else [value]) if one in new]
             if not several:

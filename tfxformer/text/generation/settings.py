@@ -120,6 +120,8 @@ class GenerationConfig(TokenRules):
             return all(index in new for index in ids)
 
         stated = {name: value for name, value in self.stated.items() if name not in ("pad_token_id", "bos_token_id")}
+        if stated.get("decoder_start_token_id") is not None:
+            stated["decoder_start_token_id"] = new.get(stated["decoder_start_token_id"])
         return dataclasses.replace(
             self,
             eos_token_id=several(self.eos_token_id),
