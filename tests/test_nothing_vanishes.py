@@ -185,6 +185,7 @@ METHODS = {
     "save_pretrained": ("no-folder",),
     "save_weights": ("no-folder/model.weights.h5",),
     "stream": ("good",),
+    "zero_shot": (["good film"], ["sport"]),
 }
 
 

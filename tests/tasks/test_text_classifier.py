@@ -10,6 +10,7 @@ import tiny
 
 from tfxformer import tasks
 from tfxformer.checkpoints import CheckpointError
+from tfxformer.tasks.text_classifier import inference_columns
 
 FAMILIES = ["bert", "roberta", "distilbert", "albert", "electra"]
 
@@ -163,3 +164,64 @@ def test_labels_in_another_order_than_the_head_learned_them(tiny_tokenizer, tmp_
     assert tasks.TextClassifier.from_pretrained(folder, labels=["negative", "positive"]).labels[0] == "negative"
     with pytest.raises(ValueError, match="was trained for"):
         tasks.TextClassifier.from_pretrained(folder, labels=["positive", "negative"])
+
+
+def inference(tokenizer, labels=("contradiction", "neutral", "entailment")):
+    return make(tokenizer, labels=labels)
+
+
+def test_zero_shot_asks_each_pair(tiny_tokenizer):
+    model, texts, topics = inference(tiny_tokenizer), tiny.TEXTS[:3], ["cat", "dog"]
+    pairs = [(text, f"it is a {topic}") for text in texts for topic in topics]
+    logits = model.logits(pairs, verbose=0).reshape(3, 2, 3).astype("float64")
+    shares = np.exp(logits[..., 2]) / np.exp(logits[..., 2]).sum(-1, keepdims=True)
+    asked = {"template": "it is a {}", "verbose": 0}
+    np.testing.assert_allclose(model.zero_shot(texts, topics, **asked), shares, atol=1e-5)
+    each = 1 / (1 + np.exp(logits[..., 0] - logits[..., 2]))
+    np.testing.assert_allclose(model.zero_shot(texts, topics, multi_label=True, **asked), each, atol=1e-5)
+    np.testing.assert_allclose(model.zero_shot(texts, topics[:1], **asked), each[:, :1], atol=1e-5)
+    long = " ".join(["film"] * 90)
+    model.sequence_length = 16
+    with pytest.warns(UserWarning, match="lost their end"):
+        cut = model.zero_shot([long], topics, **asked)
+    short = model.zero_shot([" ".join(["film"] * 9)], topics, **asked)  # 3 special tokens, 4 of the sentence
+    np.testing.assert_allclose(cut, short, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        (("ENTAILMENT", "neutral", "contradiction"), (0, 2)),
+        (("neutral", "contradiction", "entailment"), (2, 1)),
+        (("entailment", "not_entailment"), (0, 1)),
+        (("LABEL_0", "entailment"), (1, 0)),
+    ],
+)
+def test_the_columns_of_inference(labels, columns):
+    assert inference_columns(labels, "single_label_classification") == columns
+
+
+def test_zero_shot_refuses(tiny_tokenizer):
+    with pytest.raises(ValueError, match="one of whose labels is entailment; the labels of this one are negative"):
+        make(tiny_tokenizer).zero_shot(["a cat"], ["cat"])
+    model = inference(tiny_tokenizer)
+    with pytest.raises(ValueError, match=r"has no \{\}"):
+        model.zero_shot(["a cat"], ["cat"], template="it is")
+    with pytest.raises(ValueError, match="got 1 and 0"):
+        model.zero_shot(["a cat"], [])
+    with pytest.raises(TypeError, match="labels"):
+        model.zero_shot(["a cat"], "cat")
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_zero_shot_is_that_of_transformers(multi_label, tiny_tokenizer, tmp_path):
+    import transformers
+
+    model, topics = inference(tiny_tokenizer), ["cat", "engine", "film"]
+    model.save_pretrained(tmp_path / "mnli")
+    reference = transformers.pipeline("zero-shot-classification", str(tmp_path / "mnli"))
+    found = model.zero_shot(tiny.TEXTS[:4], topics, multi_label=multi_label, verbose=0)
+    for row, wanted in zip(found, reference(tiny.TEXTS[:4], topics, multi_label=multi_label), strict=True):
+        scores = dict(zip(wanted["labels"], wanted["scores"], strict=True))
+        np.testing.assert_allclose(row, [scores[topic] for topic in topics], atol=1e-5)

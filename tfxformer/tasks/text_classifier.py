@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -11,6 +13,7 @@ from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.tasks.base.task import Task
+from tfxformer.text.inputs import as_texts
 from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
 
@@ -39,6 +42,7 @@ class TextClassifier(Task):
         classifier = TextClassifier.from_pretrained(folder, labels=["negative", "positive"])
         classifier.fit(texts, labels, epochs=3, batch_size=32)
         classifier.predict(["what a film"])
+        classifier.zero_shot(["what a film"], ["sports", "culture"])  # of a classifier of inference (MNLI)
 
     Raises ValueError for an unknown problem_type, too few labels, and a backbone without the pooler it reads.
     """
@@ -129,8 +133,70 @@ class TextClassifier(Task):
         """Probabilities of texts, pairs, arrays or datasets: float32 [B, C] in the order of `labels`."""
         return probabilities(self.logits(x, batch_size, **kwargs), self.problem_type)
 
+    @checked(to="logits")
+    def zero_shot(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str],
+        batch_size: int | None = None,
+        *,
+        template: str = "This example is {}.",
+        multi_label: bool = False,
+        **kwargs,
+    ) -> np.ndarray:
+        """Probabilities of labels that the model has never seen, by what it knows of inference (Yin et al., 2019,
+        arXiv:1909.00161): how much a text entails the sentence that it is of the label.
+
+        Args:
+            texts: list of str; one that is too long is cut, the sentence never.
+            labels: list of str, words that go into the template.
+            batch_size, others: of `predict`; the rows of a batch are pairs of a text and a label.
+            template: str with {} where the label goes.
+            multi_label: False where one label is right: the shares of a softmax over the labels. True where each may
+                be: its entailment beside its contradiction, as with one label alone.
+
+        Returns:
+            float32 [texts, labels], as transformers' pipeline "zero-shot-classification" has them.
+
+        Raises:
+            ValueError: for a classifier of another kind than entailment, and a template without {}.
+        """
+        texts, labels = as_texts(texts), as_texts(labels, "labels")
+        entailed, contradicted = inference_columns(self.labels, self.problem_type)
+        if not texts or not labels:
+            raise ValueError(f"zero_shot wants texts and labels, got {len(texts)} and {len(labels)}.")
+        if "{}" not in template:
+            raise ValueError(f"template={template!r} has no {{}}, where the label goes.")
+        pairs = [(text, template.replace("{}", label)) for text in texts for label in labels]
+        logits = np.asarray(self.logits(self.encode(pairs, truncation="only_first"), batch_size, **kwargs), "float32")
+        logits = logits.reshape(len(texts), len(labels), -1)
+        if multi_label or len(labels) == 1:
+            both = logits[..., [contradicted, entailed]]
+            return probabilities(both, "single_label_classification")[..., 1]
+        return probabilities(logits[..., entailed], "single_label_classification")
+
     def get_config(self):
         return {**super().get_config(), "labels": self.labels, "problem_type": self.problem_type}
+
+
+def inference_columns(labels: Sequence[str], problem_type: str) -> tuple[int, int]:
+    """The columns of entailment and of its contrary, of a classifier of premise and hypothesis.
+
+    The contrary is the label "contradiction"; without one the first label, or the last where entailment is the first,
+    as transformers has it.
+
+    Raises:
+        ValueError: for a classifier of something else.
+    """
+    names = [label.lower() for label in labels]
+    entailed = next((index for index, name in enumerate(names) if name.startswith("entail")), None)
+    if entailed is None or len(names) < 2 or problem_type != "single_label_classification":
+        raise ValueError(
+            "zero_shot asks a classifier of premise and hypothesis (MNLI), one of whose labels is entailment; the "
+            f"labels of this one are {', '.join(labels)}. For other names give labels=[...] to from_pretrained."
+        )
+    usual = len(names) - 1 if entailed == 0 else 0
+    return entailed, next((index for index, name in enumerate(names) if name.startswith("contradict")), usual)
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
