@@ -25,6 +25,7 @@ from tfxformer.tasks.base.language_head import (
     step_logits,
     token_scorer,
 )
+from tfxformer.tasks.base.languages import LanguageMethods, check_languages
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.text.inputs import as_list, as_texts
@@ -34,10 +35,11 @@ from tfxformer.training.inputs.array_checks import Limit, Limits
 from tfxformer.training.inputs.given import Given
 
 START_KEY = "decoder_start_token_id"
+OWN_SETTINGS = ("target_length", "source_language", "target_language")  # in config.json, under `SETTINGS_KEY`
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class Seq2SeqLM(GenerationMethods, Task):
+class Seq2SeqLM(LanguageMethods, GenerationMethods, Task):
     """Writes a target for each source (Sutskever et al., 2014; Vaswani et al., 2017, arXiv:1706.03762).
 
     `fit` takes sources and targets as two lists of texts, a dataset of such pairs, or arrays: a dict of the inputs, the
@@ -51,6 +53,8 @@ class Seq2SeqLM(GenerationMethods, Task):
         label_smoothing: float, see `training.SmoothedCrossEntropy`.
         decoder_start_token_id: int, what the decoder begins with; None for what the checkpoint says, else the padding.
         generation_config: see `CausalLM`.
+        source_language, target_language: codes of `tokenizer.languages`, where the model knows several; None for what
+            the checkpoint says. They may be changed later, and `generate` takes others for one call.
 
     Logits: float32 [B, S, V], those of the token behind position s.
 
@@ -70,6 +74,8 @@ class Seq2SeqLM(GenerationMethods, Task):
         target_length=None,
         label_smoothing=0.0,
         decoder_start_token_id=None,
+        source_language=None,
+        target_language=None,
         **kwargs,
     ):
         config = config_of(backbone)
@@ -82,12 +88,14 @@ class Seq2SeqLM(GenerationMethods, Task):
         longest = config.max_sequence_length
         if target_length is not None and not 0 < target_length <= longest:
             raise ValueError(f"target_length={target_length} must be 1 to {longest}, the model's positions.")
+        check_languages(tokenizer, source_language, target_language)
         SmoothedCrossEntropy(label_smoothing)  # refuses what is no share
         super().__init__(backbone, language_heads(backbone), tokenizer=tokenizer, **kwargs)
         self.generation_config = settings
         self.target_length = target_length
         self.label_smoothing = label_smoothing
         self.decoder_start_token_id = start
+        self.source_language, self.target_language = source_language, target_language
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
@@ -131,14 +139,27 @@ class Seq2SeqLM(GenerationMethods, Task):
         if empty:
             raise ValueError(f"sources[{empty[0]}] is empty: there is nothing to read in it.")
         if length is None:  # few lengths: each is compiled once
-            length = round_length(int(max(self._tokenizer().token_counts(texts))), self._maximum)
-        encoding = self._tokenizer().encode(texts, sequence_length=length, truncation=truncation)
+            length = round_length(int(max(self._source_counts(texts))), self._maximum)
+        spoken = self.spoken(sources=True)
+        encoding = self._tokenizer().encode(
+            self.told_sources(texts, spoken),
+            sequence_length=length,
+            truncation=truncation,
+            language=spoken.source,
+        )
         if encoding.truncated:
             notices.warn(
                 f"{encoding.truncated} of {len(texts)} sources were longer than {length} tokens and lost their end: "
                 "give a longer sequence_length to keep it, truncation=False to make it an error."
             )
         return dict(zip(SOURCE_INPUTS, (encoding.token_ids, encoding.padding_mask), strict=True))
+
+    def _source_counts(self, texts) -> np.ndarray:
+        spoken = self.spoken(sources=True)
+        return self._tokenizer().token_counts(self.told_sources(texts, spoken), language=spoken.source)
+
+    def _counts(self, examples: Examples) -> np.ndarray:
+        return self._source_counts(as_texts(examples.texts, "sources"))
 
     def _target_rows(self, texts, count: int) -> list[list[int]]:
         """The ids of the targets of `count` sources, each with its end."""
@@ -150,8 +171,9 @@ class Seq2SeqLM(GenerationMethods, Task):
             raise ValueError(
                 "The tokenizer has no end token, so no target would ever end: it is none for such a model."
             )
-        rows = tokenizer.ids(texts, special_tokens=False)
-        return [row if row[-1:] == [end] else [*row, end] for row in rows]
+        spoken, rows = self.spoken(targets=True), tokenizer.of_targets.ids(texts, special_tokens=False)
+        first = [] if spoken.first is None else [spoken.first]
+        return [[*first, *row, *([] if row[-1:] == [end] else [end]), *spoken.last] for row in rows]
 
     def _targets(self, rows, length=None, truncation=True) -> tuple[np.ndarray, np.ndarray]:
         """The tokens to be written, int32 [B, S], and which of them are real; `length` None for the longest, whole."""
@@ -178,8 +200,13 @@ class Seq2SeqLM(GenerationMethods, Task):
         return ids, mask
 
     def _decoder_inputs(self, targets, mask) -> dict:
-        shifted = np.concatenate([np.full_like(targets[:, :1], self.decoder_start_token_id), targets[:, :-1]], axis=1)
+        shifted = np.concatenate([np.full_like(targets[:, :1], self._start), targets[:, :-1]], axis=1)
         return {"decoder_token_ids": shifted, "decoder_padding_mask": mask}
+
+    @property
+    def _start(self) -> int:
+        start = self.spoken().start
+        return self.decoder_start_token_id if start is None else start
 
     def choose_sequence_length(self, examples: Examples) -> None:
         super().choose_sequence_length(examples)
@@ -291,7 +318,8 @@ class Seq2SeqLM(GenerationMethods, Task):
         sources = as_list(prompts, "sources")
         of_texts = sources and all(isinstance(one, str) for one in sources)
         batch = self._sources(sources, truncation=False) if of_texts else self._of_ids(sources)
-        return [[self.decoder_start_token_id]] * len(sources), {"source": batch}
+        self.spoken(targets=of_texts)
+        return [[self._start]] * len(sources), {"source": batch}
 
     def _of_ids(self, sources) -> dict:
         if not sources:
@@ -328,7 +356,7 @@ class Seq2SeqLM(GenerationMethods, Task):
     @classmethod
     def arguments_from(cls, reference, arguments):
         settings, given = reference.get(SETTINGS_KEY) or {}, super().arguments_from(reference, arguments)
-        stated = {"target_length": settings.get("target_length"), START_KEY: reference.get(START_KEY)}
+        stated = {name: settings.get(name) for name in OWN_SETTINGS} | {START_KEY: reference.get(START_KEY)}
         file = given["generation_config"]
         if getattr(file, "stated", {}).get(START_KEY) is not None:  # it counts before config.json
             stated[START_KEY] = file.stated[START_KEY]
@@ -336,13 +364,13 @@ class Seq2SeqLM(GenerationMethods, Task):
 
     def reference_changes(self):
         ours = super().reference_changes()
-        ours[SETTINGS_KEY]["target_length"] = self.target_length
+        ours[SETTINGS_KEY] |= {name: getattr(self, name) for name in OWN_SETTINGS}
         return {**ours, START_KEY: self.decoder_start_token_id, "is_encoder_decoder": True}
 
     def get_config(self):
         return {
             **super().get_config(),
-            "target_length": self.target_length,
+            **{name: getattr(self, name) for name in OWN_SETTINGS},
             "label_smoothing": self.label_smoothing,
             START_KEY: self.decoder_start_token_id,
         }

@@ -40,6 +40,7 @@ class Tokenizer:
         truncation_side: "right" or "left", where a text that is too long loses tokens.
         vocabulary_size: tokens, added ones included.
         languages: the codes of the languages that `encode` takes; empty for most tokenizers.
+        known_languages: how they are marked, `sentencepieces.languages.Languages`.
         bos_id, eos_id, padding_id, unknown_id, mask_id, cls_id, sep_id: ids, or None where the vocabulary has no
             such token.
         model_max_length: longest sequence the checkpoint declares, or None.
@@ -73,9 +74,9 @@ class Tokenizer:
         self.kind = type(backend.model).__name__
         self.truncation_side = self._config.get("truncation_side", "right")
         self.vocabulary_size = self._rules.rows or backend.get_vocab_size(with_added_tokens=True)
-        self._languages = Languages(backend, self._config, roles["eos_token"])
-        self.languages = tuple(self._languages.ids)
-        if template := self._languages.template(None):
+        self.known_languages = Languages(backend, self._config, roles["eos_token"])
+        self.languages = tuple(self.known_languages.ids)
+        if template := self.known_languages.template(None):
             backend.post_processor = template
         self.model_max_length = files.longest_text(self._config)
 
@@ -239,10 +240,6 @@ class Tokenizer:
         target = (self._config.get(SETTINGS) or {}).get("target")
         return Tokenizer.from_json(json.dumps(target)) if target else self
 
-    def language_token(self, language: str) -> tuple[str, int, str]:
-        """The token of one of `languages`, its id, and where it stands; see `sentencepieces.languages`."""
-        return self._languages.told(language)
-
     @property
     def lowercase(self) -> bool:
         """Whether a BERT normalizer lowercases the text; False for every other kind."""
@@ -286,7 +283,7 @@ class Tokenizer:
         inputs = self._rules.texts(texts_or_pairs(texts, pairs, is_split_into_words), unchanged=return_offsets)
         strategy = truncation_strategy(truncation, pairs is not None, return_overflow, overlap)
         limit = self.model_max_length if sequence_length is None else sequence_length
-        with self._lock, self._languages.spoken(self._backend, language):
+        with self._lock, self.known_languages.spoken(self._backend, language):
             run = self._run(is_split_into_words, return_offsets)
             with run.cutting(inputs, pairs is not None, limit, strategy, overlap, self.truncation_side):
                 packer, samples, truncated = run.all(inputs, limit, return_overflow, progress)
@@ -327,7 +324,7 @@ class Tokenizer:
     ) -> np.ndarray:
         """Length of each text (or pair) in tokens, special ones included, before any cut: int64 [B]."""
         inputs = self._rules.texts(texts_or_pairs(texts, pairs, is_split_into_words))
-        with self._lock, self._languages.spoken(self._backend, language):
+        with self._lock, self.known_languages.spoken(self._backend, language):
             return self._run(is_split_into_words).counts(inputs, special_tokens=True)
 
     def trimmed(self, texts: Iterable[str]) -> tuple[Tokenizer, np.ndarray]:

@@ -53,7 +53,7 @@ def read_settings(model, given: GenerationConfig | Mapping | None, processors=()
     """
     vocabulary = model.backbone.config.vocabulary_size
     settings = model.generation_config if given is None else as_generation_config(given, vocabulary)
-    settings = settings.with_end(None if model.tokenizer is None else model.tokenizer.eos_id)
+    settings = model.settings_of_call(settings).with_end(None if model.tokenizer is None else model.tokenizer.eos_id)
     if any(isinstance(one, generation.RepetitionPenalty) for one in processors):
         settings = dataclasses.replace(settings, repetition_penalty=1.0)
     return settings

@@ -54,6 +54,10 @@ class GenerationMethods:
         """What the decoder begins with, lists of ids, and what `generation.generate` is told besides."""
         return generating.read_prompts(self.tokenizer, prompts), {}
 
+    def settings_of_call(self, settings):
+        """How one call generates, of what its checkpoint or its caller says."""
+        return settings
+
     def default_sampler(self) -> Sampler | Beams:
         """How the checkpoint wants tokens drawn: `generate(prompts, sampler=lm.default_sampler())`.
 

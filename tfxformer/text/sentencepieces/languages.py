@@ -43,19 +43,21 @@ class Languages:
 
     Attributes:
         ids: of the languages' tokens, by their codes.
-        place: where the code of a text stands: `BEFORE` it, `BEHIND` its end token, or `IN_TEXT`, as the first word of
-            a source, where it says the language of the target.
+        place: where the code of a source stands: `BEFORE` it, `BEHIND` its end token, or `IN_TEXT`, as the first word
+            of a source, where it says the language of the target.
+        targets: the same of targets, which only older settings of NLLB have elsewhere.
         stated: the code of sources that the settings state, or None.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], end: str | None):
         name = (config.get(SETTINGS) or {}).get("class") or config.get("tokenizer_class") or ""
         kind = _KINDS.get(name.removesuffix("Fast")) if isinstance(name, str) else None
-        self.ids, self.place, self.stated = {}, BEFORE, None
+        self.ids, self.place, self.targets, self.stated = {}, BEFORE, BEFORE, None
         self._tokens, self._end, self._default = {}, end, None
         self._end_id = None if end is None else backend.token_to_id(end)
         if kind is None or end is None:
             return
+        self.targets = kind.place
         self.place = BEHIND if config.get("legacy_behaviour") else kind.place
         for index, token in sorted(backend.get_added_tokens_decoder().items()):
             if found := re.fullmatch(kind.token, token.content):
@@ -86,10 +88,15 @@ class Languages:
             )
         return code
 
-    def told(self, language: str) -> tuple[str, int, str]:
-        """The token of a code, its id, and `place`."""
+    def told(self, language: str) -> tuple[str, int]:
+        """The token of a code, and its id."""
         code = self.checked(language)
-        return self._tokens[code], self.ids[code], self.place
+        return self._tokens[code], self.ids[code]
+
+    @property
+    def must_be_told(self) -> bool:
+        """Whether the language of sources has to be said: they are marked with one, and no settings state it."""
+        return self._default is not None and self.stated is None
 
     def code_of(self, index: int | None) -> str | None:
         """The code whose token has an id, or None."""
