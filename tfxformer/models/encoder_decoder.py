@@ -16,6 +16,7 @@ from tfxformer.models.config.computed import check_switches
 from tfxformer.models.decoder import DecoderLayers, Source, new_tokens
 from tfxformer.models.encoder import EncoderLayers
 from tfxformer.models.parts import whole_sequence
+from tfxformer.models.pooling import chosen_token
 
 SOURCE_INPUTS = ("encoder_token_ids", "encoder_padding_mask")
 INPUTS = (*SOURCE_INPUTS, "decoder_token_ids", "decoder_padding_mask")
@@ -130,6 +131,27 @@ class EncoderDecoder(Backbone):
         """
         inputs = named_inputs(inputs, SOURCE_INPUTS, (), "EncoderDecoder.encode", REFERENCE_NAMES)
         return encode(self.config, self._parts, inputs, graph_form)
+
+    @property
+    def start_id(self) -> int:
+        """What the decoder begins with, as config.json says, else the padding."""
+        stated = (self.reference_config or {}).get("decoder_start_token_id")
+        return self.config.padding_id if stated is None else stated
+
+    def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
+        """What a classifier reads of a text, [B, D]: the decoder's state at the text's last token, its end.
+
+        Both stacks read the text, the decoder behind its start token (Lewis et al., 2019, arXiv:1910.13461, 3.1).
+
+        Args:
+            inputs: dict of int32 [B, S] `token_ids` and `padding_mask`, padded behind.
+            graph_form: how the graph is written.
+        """
+        ids, mask = inputs["token_ids"], inputs["padding_mask"]
+        written = ops.concatenate([ops.full_like(ids[:, :1], self.start_id), ids[:, :-1]], axis=1)
+        x = self.forward(dict(zip(INPUTS, (ids, mask, written, mask), strict=True)), graph_form)["sequence_output"]
+        last = chosen_token(ops.not_equal(mask, 0), first=False)
+        return ops.sum(x * ops.cast(last, x.dtype), axis=1)
 
     def new_cache(self, batch_size: int, length: int, source: dict, graph_form: GraphForm = DEFAULT) -> Cache:
         """A cache for `length` tokens in each row, with what every step reads of the source computed once.

@@ -30,7 +30,7 @@ class TextClassifier(Task):
     """Classifies texts or pairs of texts; `problem_type` has transformers' names.
 
     Args:
-        backbone: `models.Encoder`.
+        backbone: `models.Encoder`, `models.Decoder`, or a `models.EncoderDecoder` whose decoder reads the text again.
         labels: list of str, the names of the columns; for regression the names of the scores.
         problem_type: "single_label_classification", "multi_label_classification" or "regression".
         tokenizer, sequence_length: see `Task`.
@@ -49,6 +49,7 @@ class TextClassifier(Task):
 
     task_name = "text-classification"
     learns_from_labels = True
+    takes_both = True
 
     def __init__(self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs):
         if problem_type not in PROBLEM_TYPES:
@@ -64,7 +65,8 @@ class TextClassifier(Task):
             )
         classifier = ClassificationHead(
             len(labels),
-            config.heads.classifier_activation,
+            # BART, T5 and their kin have a Dense of their own there, and tanh.
+            "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation,
             config.heads.classifier_dropout,
             keras.initializers.TruncatedNormal(stddev=config.initializer_range),
             use_bias=config.heads.classifier_bias,
@@ -75,13 +77,18 @@ class TextClassifier(Task):
         self.labels = labels
         self.problem_type = problem_type
 
+    def make_inputs(self, backbone):
+        if len(backbone.config.stacks) == 1:
+            return backbone.make_inputs()
+        return {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
         return heads["classifier"](backbone.summary_vector(inputs, graph_form))
 
     @classmethod
     def wants_pooler(cls, config):
-        return "encoder" in config.stacks and config.heads.classifier_activation is None
+        return tuple(config.stacks) == ("encoder",) and config.heads.classifier_activation is None
 
     @classmethod
     def arguments_from(cls, reference, arguments):
@@ -97,6 +104,10 @@ class TextClassifier(Task):
         changes = {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
         if self.backbone.stack_name == "decoder":  # by it the reference finds the last real token
             changes["pad_token_id"] = self.backbone.config.padding_id
+        if len(self.backbone.config.stacks) > 1:
+            changes |= {"decoder_start_token_id": self.backbone.start_id, "is_encoder_decoder": True}
+            if self.tokenizer is not None and self.tokenizer.eos_id is not None:  # behind which the reference reads
+                changes["eos_token_id"] = self.tokenizer.eos_id
         return changes
 
     @property

@@ -52,7 +52,7 @@ WRONG_BACKBONES = {
         "of them: take CausalLM for a decoder, MaskedLM for an encoder, or the checkpoint of a T5."
     ),
 }
-WITH_BOTH = "{task} stands on an encoder or a decoder; this model has both, which Seq2SeqLM is for."
+WITH_BOTH = "{task} stands on an encoder or a decoder; this model has both, which Seq2SeqLM and TextClassifier are for."
 
 
 class Task(TaskData, NamedInputs, ScheduledModel):
@@ -76,6 +76,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
     task_name = ""
     head_name = ""  # of its head in checkpoints, where that is another task's
     backbone_kind = None  # "encoder", "decoder" or "encoder-decoder", where it is right on that alone
+    takes_both = False  # whether it is right on an encoder with a decoder, too
 
     def __init__(self, backbone: Backbone, heads: dict, *, tokenizer=None, sequence_length=None, **kwargs):
         refuse_unknown(kwargs, self.keras_keywords, type(self).__name__)
@@ -141,7 +142,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
             ValueError: naming the tasks that are.
         """
         kind = "-".join(config.stacks)  # "encoder-decoder" of both
-        if cls.backbone_kind != kind and len(config.stacks) > 1:
+        if cls.backbone_kind != kind and len(config.stacks) > 1 and not cls.takes_both:
             raise ValueError(WITH_BOTH.format(task=cls.__name__))
         if cls.backbone_kind not in (None, kind):
             raise ValueError(WRONG_BACKBONES[cls.backbone_kind].format(task=cls.__name__))

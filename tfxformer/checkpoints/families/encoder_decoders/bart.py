@@ -101,6 +101,12 @@ def heads(architecture: str, bias: bool = True) -> dict[str, Head]:
     return {"seq2seq-lm": Head(architecture, modules)}
 
 
+CLASSIFIER = {
+    "text-classification": Head(
+        "BartForSequenceClassification",
+        {"classifier/dense": "classification_head.dense", "classifier/output": "classification_head.out_proj"},
+    )
+}
 FAMILY = Family(
     name="bart",
     prefix="model.",
@@ -118,7 +124,7 @@ FAMILY = Family(
         "encoder": Blocks(lambda config, index: f"encoder.layers.{index}", BLOCK),
         "decoder": Blocks(lambda config, index: f"decoder.layers.{index}", DECODER_BLOCK),
     },
-    heads=heads("BartForConditionalGeneration"),
+    heads={**heads("BartForConditionalGeneration"), **CLASSIFIER},
     other_heads=("classification_head", "qa_outputs"),
     # Older files repeat the table for each stack.
     tied={f"{stack}.embed_tokens.weight": "shared.weight" for stack in STACKS},
