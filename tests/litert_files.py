@@ -9,6 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "export"))
 
+import tiny
 from export_cases import TEXTS, WORDS, backbone, perturb, vocabulary
 from language_cases import causal_lm, chat_tokenizer
 
@@ -18,6 +19,7 @@ from tfxformer.text import Tokenizer
 
 LENGTH = 16  # of the classifier's signature
 CACHE, PREFILL_LENGTHS = 48, (4, 16)  # slots of the decoder, tokens of its prefills
+SOURCE_LENGTHS, TARGET = (12, 40), 30  # tokens of an encoder-decoder's sources, slots of its decoder
 
 
 @functools.cache
@@ -84,6 +86,29 @@ def exported_decoder():
 def decoder() -> Path:
     """The file of `language_model()`."""
     return exported_decoder()[0]
+
+
+@functools.cache
+def seq2seq_model(preset: str = "marian") -> tasks.Seq2SeqLM:
+    """A small encoder-decoder with random values in every variable, so large that no two logits are close."""
+    layers = {"encoder": 1, "decoder": 2}
+    stacks = {f"{stack}__num_layers": count for stack, count in layers.items()}
+    stacks |= {f"{stack}__max_positions": 48 for stack in layers}
+    words = Tokenizer.train_byte_level_bpe(TEXTS, 300)
+    backbone = tiny.backbone(preset, vocabulary_size=310, heads__tied=False, **stacks)
+    made = perturb(tasks.Seq2SeqLM(backbone, tokenizer=words), kernels=0.2)
+    table = made.backbone.token_embedding.embeddings
+    table.assign(np.random.default_rng(1).normal(size=table.shape))  # what is written depends on what was written
+    return made
+
+
+@functools.cache
+def exported_seq2seq(quantization: str = "float32", preset: str = "marian"):
+    """(path, report) of the file of `seq2seq_model()` for sources of `SOURCE_LENGTHS` and targets of `TARGET`."""
+    path = Path(_folder().name, f"{preset}-{quantization}.tflite")
+    return path, export.export_litert(
+        seq2seq_model(preset), path, quantization, sequence_lengths=SOURCE_LENGTHS, cache_length=TARGET, tolerance=0.2
+    )
 
 
 @functools.cache

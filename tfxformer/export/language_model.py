@@ -194,7 +194,7 @@ def verify(model, converted: Converted, plans: list[Plan], mode: Mode, rows, cac
     constants = check_content(converted, [plan.signature.name for plan in plans], mode)
     lengths = [plan.length for plan in plans if plan.length > 1]
     runners = open_runners(converted.content)
-    difference = size = agreed = decoded = 0.0
+    difference = size = found = decoded = 0.0
     variants = decode_slots(cache_length)
     for index, row in enumerate(rows):
         # Each row by another decode signature first, so that all of them are seen.
@@ -205,19 +205,19 @@ def verify(model, converted: Converted, plans: list[Plan], mode: Mode, rows, cac
         check_finite(decoding.DECODE, "logits", got, wanted, mode)
         difference += float(np.square(got - wanted).sum(dtype=np.float64))
         size += float(np.square(wanted).sum(dtype=np.float64))
-        agreed += _agreed(got, wanted, mode)
+        found += agreed(got, wanted, mode)
         decoded += len(got)
     error = check_error(decoding.DECODE, "logits", difference, size, len(rows), mode)
-    agreement = agreed / decoded
+    agreement = found / decoded
     if mode.name == "float32" and agreement < 1.0:
         raise ExportError(
-            f"Greedy tokens of the file are those of Keras after {agreed:.0f} of {decoded:.0f} tokens only, on "
+            f"Greedy tokens of the file are those of Keras after {found:.0f} of {decoded:.0f} tokens only, on "
             f"{len(rows)} samples. No file was written."
         )
     return {name: Measured(error, constants[name], len(rows), agreement) for name in constants}
 
 
-def _agreed(got, wanted, mode: Mode) -> int:
+def agreed(got, wanted, mode: Mode) -> int:
     """How often the file's most likely token is Keras', or as likely within what the mode's rounding makes of it."""
     chosen = got.argmax(axis=-1)
     best, found = wanted.max(axis=-1), np.take_along_axis(wanted, chosen[:, None], axis=-1)[:, 0]

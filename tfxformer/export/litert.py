@@ -12,7 +12,7 @@ import keras
 
 import tfxformer
 from tfxformer.arguments.keywords import checked
-from tfxformer.export import convert, plan, verify
+from tfxformer.export import convert, plan, seq2seq_model, verify
 from tfxformer.export import language_model as decoder
 from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.export.quantization import calibration, quantize
@@ -96,7 +96,8 @@ def export_litert(
         sequence_length: int S; every input is int32 [1, S]. None takes the task's own, or 128.
         sequence_lengths: several S: one signature each (`classify_64`, `classify_128`), sharing the weights.
         cache_length: of a causal language model, T: prompt and answer together. None for 1040, or all positions of
-            a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`).
+            a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`). Of a `Seq2SeqLM` the
+            tokens of a target; None for its target_length, or 128.
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
@@ -122,6 +123,9 @@ def export_litert(
     check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
     if decoder.is_decoder(model):
         prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
+    elif seq2seq_model.is_seq2seq(model):
+        lengths = resolve_lengths(model, sequence_length, sequence_lengths)
+        prepare = seq2seq_model.prepare(model, mode, lengths, cache_length, samples)
     else:
         lengths = resolve_lengths(model, sequence_length, sequence_lengths)
         prepare = _prepare(model, mode, lengths, representative, float_layers, samples)
@@ -168,6 +172,8 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
     wrong, right = ("cache_length and prefill_lengths", "sequence_length")
     if decoder.is_decoder(model):
         wrong, right, cached = right, wrong, sequence
+    elif seq2seq_model.is_seq2seq(model):  # its decoder has a cache, which the source does not fill
+        wrong, right, cached = "prefill_lengths", "sequence_length and cache_length", cached[1:]
     if any(value is not None for value in cached):
         raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
 

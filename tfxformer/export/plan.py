@@ -32,7 +32,8 @@ TASK_SIGNATURES = {
     "text-embedding": ("embed", False),
     "masked-lm": ("fill_mask", True),
 }
-CAUSAL_LM = "causal-lm"  # its signatures are those of `export.decoder`
+# Whose signatures are those of `export.language_model` and of `export.seq2seq_model`.
+CAUSAL_LM, SEQ2SEQ_LM = "causal-lm", "seq2seq-lm"
 PLAIN_SIGNATURE = "serving_default"  # TensorFlow's and LiteRT's name for the one signature of a plain model
 DEFAULT_LENGTH = 128
 
@@ -98,7 +99,7 @@ class ExportJob:
 
 def is_task(model) -> bool:
     """Whether the model is one of our tasks: logits by `forward`, texts by `tokenizer`."""
-    return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM) and hasattr(model, "forward")
+    return getattr(model, "task_name", None) in (*TASK_SIGNATURES, CAUSAL_LM, SEQ2SEQ_LM) and hasattr(model, "forward")
 
 
 def has_backbone(model) -> bool:
@@ -123,8 +124,8 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
     """
     if any(isinstance(layer, EncoderDecoder) for layer in model._flatten_layers()):
         raise ValueError(
-            f"{type(model).__name__} stands on an encoder with a decoder, for which no file is written yet: it would "
-            "need a signature for each and a cache between them. Encoders, decoders and tasks on them are exported."
+            f"{type(model).__name__} has an encoder with a decoder inside, and no way to write token by token: export "
+            "the tasks.Seq2SeqLM on it, whose file has a signature for each and a cache between them."
         )
     make = _task_plan if is_task(model) else _plain_plan
     if mode.equalized and has_backbone(model) and not _has_twins(model):  # once: signatures share the weights

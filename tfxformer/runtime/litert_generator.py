@@ -1,4 +1,4 @@
-"""Text from the .tflite file of a causal language model, with ai-edge-litert alone (no Keras, no TensorFlow).
+"""Text from the .tflite file of a model that writes, with ai-edge-litert alone (no Keras, no TensorFlow).
 
 Shape letters: S tokens of a call, T slots of the cache, V vocabulary.
 """
@@ -6,8 +6,6 @@ Shape letters: S tokens of a call, T slots of the cache, V vocabulary.
 from __future__ import annotations
 
 import itertools
-import sys
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,11 +15,11 @@ import numpy as np
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.arguments.plain_values import is_whole_number
-from tfxformer.runtime import decoding
+from tfxformer.runtime import beam_search, decoding
 from tfxformer.runtime.interpreters import of_this_process, thread_count
-from tfxformer.runtime.model_file import Place, open_file
-from tfxformer.runtime.quiet import quiet_runtime
+from tfxformer.runtime.model_file import open_file
 from tfxformer.runtime.sampling import Sampler
+from tfxformer.runtime.text_buffers import Runtime, Text, output_of
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.settings import GenerationConfig
 from tfxformer.text.generation.stopping import read_stops
@@ -33,11 +31,14 @@ STREAM_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "seed", "stop")
 
 
 class LiteRTGenerator:
-    """A file written by `export_litert` from a causal language model: prompts in, text out, token by token.
+    """A file written by `export_litert` from a `CausalLM` or a `Seq2SeqLM`: text in, text out, token by token.
+
+    Of a `CausalLM` the text goes on from a prompt, of a `Seq2SeqLM` it is the target of a source, which its encoder
+    reads at once; "prompt" is said for both.
 
     The keys and values of the tokens so far stay in buffers that each call reads and writes in place. Each text has
     buffers of its own, so that texts may take turns and threads share one object; their calls wait for each other,
-    since one call has all the threads (`_Runtime` says what was measured). Pickled, it is its path.
+    since one call has all the threads (`text_buffers.Runtime` says what was measured). Pickled, it is its path.
 
     Args:
         path: the file, or a .litertlm bundle of it.
@@ -46,8 +47,10 @@ class LiteRTGenerator:
 
     Attributes:
         tokenizer: `text.Tokenizer` or None.
-        cache_length: int T, prompt and answer together.
+        cache_length: int T, prompt and answer together; of a model with an encoder, the target alone.
         prefill_lengths: tuple of int, how many tokens of a prompt one call reads.
+        source_lengths: tuple of int, the most tokens of a source for each signature that reads one; () without an
+            encoder.
         quantization: str or None.
         generation_config: `text.generation_config.GenerationConfig`, what the checkpoint says of its texts; assign
             another one (`dataclasses.replace`) to change it.
@@ -76,11 +79,13 @@ class LiteRTGenerator:
         if not settings.eos_token_id:  # the tokenizer's
             settings = replace(settings, eos_token_id=tuple(own.get("stop_ids") or ()))
         self.generation_config = settings
-        self._vocabulary_size = _output(found[decoding.DECODE], "logits").shape[-1]
+        self.source_lengths = decoding.numbers(found, decoding.ENCODE)
+        self._start = int(own.get("decoder_start_token_id") or 0)
+        self._vocabulary_size = output_of(found[decoding.DECODE], "logits").shape[-1]
         self._num_threads = num_threads
         threads, content = thread_count(num_threads), file.content if file.bundled else None
         place = file.place
-        self._make_runtime = lambda: _Runtime(place, content, found, threads)
+        self._make_runtime = lambda: Runtime(place, content, found, threads)
         self._runtimes = {}
         of_this_process(self._runtimes, self._make_runtime)
 
@@ -88,9 +93,20 @@ class LiteRTGenerator:
         return type(self), (self.path.absolute(), self._num_threads)
 
     @checked(to="stream")
-    def generate(self, prompt, max_new_tokens: int | None = None, **options) -> str:
-        """What the model goes on with; arguments as in `stream`."""
-        return "".join(self.stream(prompt, max_new_tokens, **options))
+    def generate(self, prompt, max_new_tokens: int | None = None, *, num_beams=None, **options) -> str | list[str]:
+        """What the model goes on with, or the target of a source; of a list of texts, a list of them.
+
+        Args:
+            prompt: as in `stream`, or a list of texts.
+            num_beams: int, look for the target with the highest score by so many beams, with the checkpoint's
+                length_penalty and early_stopping; of a model with an encoder. None or 1 for the most likely tokens.
+            others: as in `stream`.
+        """
+        if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(one, str) for one in prompt):
+            return [self.generate(one, max_new_tokens, num_beams=num_beams, **options) for one in prompt]
+        if num_beams in (None, 1):
+            return "".join(self.stream(prompt, max_new_tokens, **options))
+        return self._best(prompt, max_new_tokens, num_beams, **options)
 
     def chat(self, messages: Iterable[Mapping[str, str]], max_new_tokens: int | None = None, **options) -> str:
         """The answer to a conversation.
@@ -111,6 +127,8 @@ class LiteRTGenerator:
             variables: template, tools, documents, and what else the template reads (`enable_thinking=False`); see
                 `text.Tokenizer.apply_chat_template`.
         """
+        if self.source_lengths:
+            raise ValueError(f"{self.path} is of a model with an encoder, which has no conversations: give a text.")
         rendered = self._tokenizer().apply_chat_template(messages, **variables)
         return self._tokenizer().ids([rendered], special_tokens=False)[0]
 
@@ -163,17 +181,25 @@ class LiteRTGenerator:
         if isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], Mapping):
             return self._stream(self.chat_prompt(prompt), max_new_tokens, stop, chat=True, **options)
         check_one_prompt(prompt)
-        ids = prompt_ids(self._tokenizer(), prompt) if isinstance(prompt, str) else prompt
-        return self._stream(ids, max_new_tokens, stop, **options)
+        return self._stream(self._ids_of(prompt), max_new_tokens, stop, **options)
+
+    def _ids_of(self, prompt) -> list[int]:
+        """The ids of a prompt, or of a source with its end."""
+        if not isinstance(prompt, str):
+            return prompt
+        if self.source_lengths:
+            return self._tokenizer().ids(as_texts([prompt], "sources"))[0] if prompt.strip() else []
+        return prompt_ids(self._tokenizer(), prompt)
 
     def _stream(self, ids, max_new_tokens, stop=(), chat: bool = False, **sampling) -> Iterator[str]:
-        tokenizer = self._tokenizer()
-        sampler = Sampler(**sampling)
-        ends = self.generation_config.ends_in(self._vocabulary_size)
+        sampler, stops = Sampler(**sampling), self._stops(stop, chat)
+        return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, stops)
+
+    def _stops(self, stop, chat: bool = False):
+        tokenizer, ends = self._tokenizer(), self.generation_config.ends_in(self._vocabulary_size)
         if chat and tokenizer.eos_id is not None:  # a turn ends with it, whatever else ends a text
             ends = (*ends, tokenizer.eos_id)
-        stops = read_stops(tokenizer, stop, ends, self.generation_config.stop_strings)
-        return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, stops)
+        return read_stops(tokenizer, stop, ends, self.generation_config.stop_strings)
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -192,23 +218,38 @@ class LiteRTGenerator:
         ends = self.generation_config.ends_in(self._vocabulary_size)
         return list(self._tokens(ids, max_new_tokens, Sampler(**drawing), ends))
 
-    def score(self, texts: Iterable[str]) -> np.ndarray:
+    def score(self, texts: Iterable[str], targets: Iterable[str] | None = None) -> np.ndarray:
         """The mean log-likelihood of each text's tokens, in nats a token: float64 [texts]; see `CausalLM.score`.
+
+        Args:
+            texts: of a model with an encoder, sources.
+            targets: theirs, whose likelihood is asked for, the end among its tokens; see `Seq2SeqLM.score`.
 
         Raises:
             ValueError: for a text of fewer than two tokens, or of more than the cache holds.
         """
-        rows = self.tokenizer.ids(as_texts(texts))
-        for index, row in enumerate(rows):
-            if not 2 <= len(row) <= self.cache_length + 1:
-                raise ValueError(
-                    f"texts[{index}] has {len(row)} tokens; a file with {self.cache_length} slots scores texts of 2 to "
-                    f"{self.cache_length + 1}: cut it, or export with a longer cache_length."
-                )
-        return np.array([self._log_likelihood(row) for row in rows])
+        texts = as_texts(texts, "sources" if self.source_lengths else "texts")
+        if not self.source_lengths:
+            if targets is not None:
+                raise ValueError(f"{self.path} is of a model without an encoder: score(texts).")
+            return np.array([self._likelihood_of(index, row) for index, row in enumerate(self.tokenizer.ids(texts))])
+        targets = as_texts(() if targets is None else targets, "targets")
+        if len(targets) != len(texts):
+            raise ValueError(f"{len(texts)} sources but {len(targets)} targets: give each source its target.")
+        end, likelihoods = self._tokenizer().eos_id, []
+        for index, row in enumerate(self._tokenizer().ids(targets, special_tokens=False)):
+            steps = self._begin(self._checked(self._ids_of(texts[index]), None))
+            row = [self._start, *row, *([] if row[-1:] == [end] else [end])]
+            likelihoods.append(self._likelihood_of(index, row, steps))
+        return np.array(likelihoods)
 
-    def _log_likelihood(self, ids: list[int]) -> float:
-        steps, likelihoods = self.steps(), []
+    def _likelihood_of(self, index: int, ids: list[int], steps=None) -> float:
+        if not 2 <= len(ids) <= self.cache_length + 1:
+            raise ValueError(
+                f"texts[{index}] has {len(ids)} tokens; a file with {self.cache_length} slots scores texts of 2 to "
+                f"{self.cache_length + 1}: cut it, or export with a longer cache_length."
+            )
+        steps, likelihoods = self.steps() if steps is None else steps, []
         for token, following in itertools.pairwise(ids):
             logits = steps.decode(token).astype(np.float64)
             require_finite(np.isfinite(logits).all())
@@ -216,17 +257,32 @@ class LiteRTGenerator:
         return float(np.mean(likelihoods))
 
     def steps(self) -> decoding.DecodingSession:
-        """The calls of a new text, on buffers of its own, for one's own loop."""
+        """The calls of a new text, on buffers of its own, for one's own loop; `encode(ids)` first, with an encoder."""
         text = of_this_process(self._runtimes, self._make_runtime).text()
-        steps = decoding.DecodingSession(text.run, self.prefill_lengths, self.cache_length, self._slots)
+        steps = _Steps(text, self)
         weakref.finalize(steps, text.release).atexit = False
+        return steps
+
+    def _begin(self, ids: list[int]) -> decoding.DecodingSession:
+        """The calls of a new text that have read its source, or its prompt but for the last token."""
+        steps = self.steps()
+        if self.source_lengths:
+            steps.encode(ids)
+        else:
+            steps.prefill(ids[:-1])
         return steps
 
     def _checked(self, ids, max_new_tokens) -> list[int]:
         ids = self._whole_ids(ids)
         if not ids:
-            raise ValueError("The prompt is empty: give a text of one token at least.")
-        if len(ids) > self.cache_length:
+            what = "source" if self.source_lengths else "prompt"
+            raise ValueError(f"The {what} is empty: give a text of one token at least.")
+        if self.source_lengths and len(ids) > self.source_lengths[-1]:
+            raise ValueError(
+                f"The source has {len(ids)} tokens, the file reads {self.source_lengths[-1]}: shorten it, or export "
+                "with a longer sequence_length."
+            )
+        if not self.source_lengths and len(ids) > self.cache_length:
             raise ValueError(
                 f"The prompt has {len(ids)} tokens, the file's cache {self.cache_length} slots: shorten it, or "
                 "export with a longer cache_length."
@@ -243,20 +299,22 @@ class LiteRTGenerator:
             raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {self._vocabulary_size - 1}.")
         return [int(index) for index in ids]
 
-    def _tokens(self, ids: list[int], max_new_tokens, sampler, stop_ids) -> Iterator[int]:
+    def _room(self, written: list[int], max_new_tokens: int | None) -> int:
+        """The slot at which a text ends unfinished."""
         # The last token is chosen but need not be written: one more than there are free slots.
-        room, settings = self.cache_length - len(ids) + 1, self.generation_config
+        room = self.cache_length - len(written) + 1
         if max_new_tokens is None:
-            max_new_tokens = settings.new_tokens(len(ids), room, room)
-        rules, written = settings.rules, list(ids)
-        end = len(ids) + min(room, max_new_tokens)
-        steps = self.steps()
-        steps.prefill(ids[:-1])
+            max_new_tokens = self.generation_config.new_tokens(len(written), room, room)
+        return len(written) + min(room, max_new_tokens)
+
+    def _tokens(self, ids: list[int], max_new_tokens, sampler, stop_ids) -> Iterator[int]:
+        rules, written = self.generation_config.rules, self._written(ids)
+        first, end, steps = len(written), self._room(written, max_new_tokens), self._begin(ids)
         while len(written) < end:
             logits = steps.decode(written[-1])
             require_finite(np.isfinite(logits).all())
             if not rules.change_nothing:
-                rows = Rows(np.array([written], np.int32), len(written), np.zeros(1, np.int32), len(ids), end)
+                rows = Rows(np.array([written], np.int32), len(written), np.zeros(1, np.int32), first, end)
                 logits = rules.apply(logits[None], rows)[0]
             token = sampler(logits)
             if token in stop_ids:
@@ -264,100 +322,41 @@ class LiteRTGenerator:
             written.append(token)
             yield token
 
+    def _written(self, ids: list[int]) -> list[int]:
+        """What the decoder goes on from: the prompt, or the token with which a target begins."""
+        return [self._start] if self.source_lengths else list(ids)
+
     def _pieces(self, ids, max_new_tokens, sampler, stops) -> Iterator[str]:
         tokens = self._tokens(ids, max_new_tokens, sampler, stops.ids)
-        return Writer(self.tokenizer, ids, stops).written([token] for token in tokens)
+        return Writer(self.tokenizer, self._written(ids), stops).written([token] for token in tokens)
+
+    def _best(self, prompt, max_new_tokens, num_beams, stop=(), **options) -> str:
+        """The text of the best of several beams."""
+        if not self.source_lengths or options:
+            reason = f"it leaves no place for {', '.join(options)}" if options else "the file has no encoder"
+            raise ValueError(f"num_beams={num_beams} searches for the target with the highest score: {reason}.")
+        check_one_prompt(prompt)
+        ids, stops = self._checked(self._ids_of(prompt), max_new_tokens), self._stops(stop)
+        settings, written = self.generation_config, self._written(ids)
+        search = beam_search.BeamSearch(num_beams, settings.length_penalty, settings.early_stopping, settings.rules)
+        end = self._room(written, max_new_tokens)
+        steps = self._begin(ids)
+        found = search.run([steps, *(self.steps() for _ in range(num_beams - 1))], written, end, stops.ids)
+        return "".join(Writer(self.tokenizer, written, stops).written([token] for token in found[0].ids))
 
 
-def _output(info, name: str):
-    return next(tensor for tensor in info.outputs if tensor.name == name)
+class _Steps(decoding.DecodingSession):
+    """The state of one text in its buffers; beams take each other's."""
 
+    def __init__(self, text: Text, generator: LiteRTGenerator):
+        super().__init__(text.run, generator.prefill_lengths, generator.cache_length, generator._slots)
+        self._text, self._source_lengths = text, generator.source_lengths
 
-class _Runtime:
-    """The compiled signatures of a file, and the buffers of its texts.
+    def encode(self, ids: list[int]) -> None:
+        """Reads a source, by the shortest signature that holds it."""
+        self._text.encode(ids, next(length for length in self._source_lengths if len(ids) <= length))
 
-    Texts take turns under a lock: a call waits for the weights to come from memory, and all threads share that.
-    Measured against a model of one thread for each caller (benchmarks/threads.py, six layers, int8): those wrote no
-    more tokens a second, and held 115 MB where one model with the buffers of 8 texts held 40 MB.
-    """
-
-    def __init__(self, place: Place, content: bytes | None, signatures: dict, num_threads: int):
-        from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
-
-        self.lock = threading.Lock()
-        self.place, self._content, self._signatures = place if content is None else None, content, signatures
-        self.vocabulary_size = _output(signatures[decoding.DECODE], "logits").shape[-1]
-        self.free = []  # buffers whose texts are finished
-        # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
-        shared = ":memory" if sys.platform == "linux" else ""
-        options = Options(cpu_options=CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=shared))
-        with quiet_runtime():
-            try:
-                if content is None:
-                    self.model = CompiledModel.from_file(place.path, options=options)
-                else:
-                    self.model = CompiledModel.from_buffer(content, options=options)
-            except (RuntimeError, ValueError) as error:
-                raise ValueError(f"LiteRT does not open {place.path}: {error}") from error
-            if self.place is not None and Place.of(place.path) != place:
-                raise ValueError(f"{place.path} is no longer the file that was checked: open it again.")
-            self.free.append(self._buffers())
-
-    def __del__(self):
-        if not sys.is_finalizing():
-            with quiet_runtime():  # an environment that goes says so
-                self.model = self.free = None
-
-    def _buffers(self) -> dict:
-        """{signature: (inputs, outputs)} for one text, each buffer of its cache both read and written."""
-        decode = self._signatures[decoding.DECODE]
-        cache = {}
-        for tensor in decode.inputs:
-            if tensor.name.startswith(decoding.CACHE):
-                cache[tensor.name] = self.model.create_input_buffer_by_name(decode.name, tensor.name)
-                cache[tensor.name].write(np.zeros(tensor.shape, tensor.dtype))  # not NaN by chance: 0 * NaN is NaN
-        return {name: self._bind(info, cache) for name, info in self._signatures.items()}
-
-    def _bind(self, info, cache: dict) -> tuple[dict, dict]:
-        make_input, make_output = self.model.create_input_buffer_by_name, self.model.create_output_buffer_by_name
-        inputs = {t.name: cache.get(t.name) or make_input(info.name, t.name) for t in info.inputs}
-        outputs = {t.name: cache.get(t.name) or make_output(info.name, t.name) for t in info.outputs}
-        return inputs, outputs
-
-    def is_idle(self) -> bool:
-        """Whether no call is running."""
-        if not self.lock.acquire(blocking=False):
-            return False
-        self.lock.release()
-        return True
-
-    def text(self) -> _Text:
-        """What runs a new text."""
-        with self.lock:
-            return _Text(self, self.free.pop() if self.free else self._buffers())
-
-
-class _Text:
-    """One text in the buffers of a runtime."""
-
-    def __init__(self, runtime: _Runtime, buffers: dict):
-        self._runtime, self._buffers = runtime, buffers
-
-    def release(self) -> None:
-        """Lets another text have the buffers."""
-        self._runtime.free.append(self._buffers)
-        self._buffers = None
-
-    def run(self, signature: str, tokens, positions):
-        """One call; see `decoding.DecodingSession`."""
-        runtime = self._runtime
-        if tokens.max() >= runtime.vocabulary_size:  # LiteRT stops, or reads another row
-            raise ValueError(f"{tokens.max()} is no token id: they are below {runtime.vocabulary_size}.")
-        inputs, outputs = self._buffers[signature]
-        with runtime.lock:
-            if runtime.place is not None:
-                runtime.place.is_there()
-            inputs["tokens"].write(tokens)
-            inputs["input_pos"].write(positions)
-            runtime.model.run_by_name(signature, inputs, outputs)
-            return outputs["logits"].read(runtime.vocabulary_size, np.float32) if "logits" in outputs else None
+    def copy(self, other: _Steps, source: bool = False) -> None:
+        """Stands where another text stands; with `source`, reads the source that it reads, too."""
+        self._text.copy(other._text, source)
+        self.position = other.position

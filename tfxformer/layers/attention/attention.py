@@ -221,7 +221,9 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             context = self.training_context(inputs, source, bias, seed, rotary, source_rotary, scores)
             return self.output_projection(context)
         readers = (self.key, self.value)
-        project = equalized(inputs, (self.query, *readers) if source is None else (self.query,), graph_form)
+        # What a finished cache was made of is not read here: the query alone reads the inputs, as beside a source.
+        alone = source is not None or (cache is not None and position is None)
+        project = equalized(inputs, (self.query,) if alone else (self.query, *readers), graph_form)
         query = self._turned(self._query(project), rotary, "query")
         if cache is None or position is not None:
             if source is not None:
