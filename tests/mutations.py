@@ -182,7 +182,7 @@ FAULTS = (
         "checkpoints/files",
     ),
     Fault(
-        "runtime/decoding.py",
+        "runtime/generation/decoding.py",
         "if self.position >= self.cache_length",
         "if self.position > self.cache_length",
         "an off-by-one",

@@ -10,8 +10,8 @@ from language_cases import KINDS, causal_lm, confirmed
 
 from tfxformer import export
 from tfxformer.export import language_model as decoder
-from tfxformer.runtime import decoding
 from tfxformer.runtime.format import flatbuffer
+from tfxformer.runtime.generation import decoding
 
 T, LENGTHS = litert_files.CACHE, litert_files.PREFILL_LENGTHS
 

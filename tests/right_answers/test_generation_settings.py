@@ -21,7 +21,7 @@ from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.compression import keep_tokens
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.text import Tokenizer
 
 WINDOW, NO_WINDOW = {"decoder__attention__window": 3}, {"decoder__attention__window": None}

@@ -11,8 +11,8 @@ from language_cases import confirmed
 
 from tfxformer import export
 from tfxformer.numpy_ops import NUMPY
-from tfxformer.runtime import decoding
-from tfxformer.runtime.sampling import Sampler
+from tfxformer.runtime.generation import decoding
+from tfxformer.runtime.generation.sampling import Sampler
 from tfxformer.text.generation.sampling import limited
 
 T, LENGTHS = litert_files.CACHE, litert_files.PREFILL_LENGTHS

@@ -8,7 +8,7 @@ import pytest
 
 from tfxformer import export, generation
 from tfxformer.generation.beams import beam_search
-from tfxformer.runtime.beam_search import BeamSearch
+from tfxformer.runtime.generation.beam_search import BeamSearch
 
 TEXTS = ["good film", "What a BAD film, the meeting is at 10:30.", "nobody answered"]
 NEW = 12
@@ -96,7 +96,7 @@ def test_what_it_refuses(generator):
         generator.generate("good film " * 40)
     with pytest.raises(ValueError, match="3 sources but 1 targets: give each source its target"):
         generator.score(TEXTS, ["good"])
-    with pytest.raises(ValueError, match="has no conversations: give a text"):
+    with pytest.raises(ValueError, match="no chat template"):
         generator.chat([{"role": "user", "content": "good"}])
     with pytest.raises(ValueError, match="LiteRTGenerator"):
         export.LiteRTModel(litert_files.exported_seq2seq()[0])

@@ -19,7 +19,7 @@ from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, ExportJob, Plan, equa
 from tfxformer.export.quantization.quantize import Mode, check_available
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.quiet import quiet
 
 # Not 1024: rows of values [H, T] that are a power of two apart fall on the same lines of the processor's cache, which

@@ -120,15 +120,9 @@ def export_litert(
     path = Path(path).expanduser()
     mode = quantize.mode(quantization, tolerance)
     mode, float_layers = check_choices(mode, calibration, float_layers, representative)
-    check_arguments(model, (sequence_length, sequence_lengths), (cache_length, prefill_lengths))
-    if decoder.is_decoder(model):
-        prepare = decoder.prepare(model, mode, cache_length, prefill_lengths, representative, samples)
-    elif seq2seq_model.is_seq2seq(model):
-        lengths = resolve_lengths(model, sequence_length, sequence_lengths)
-        prepare = seq2seq_model.prepare(model, mode, lengths, cache_length, samples)
-    else:
-        lengths = resolve_lengths(model, sequence_length, sequence_lengths)
-        prepare = _prepare(model, mode, lengths, representative, float_layers, samples)
+    sequence, cached = (sequence_length, sequence_lengths), (cache_length, prefill_lengths)
+    check_arguments(model, sequence, cached)
+    prepare = _preparation(model, mode, sequence, cached, representative, float_layers, samples)
     if accuracy_gate is not None:
         accuracy_gate.check_model(model)
     check_writable(path)
@@ -176,6 +170,16 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
         wrong, right, cached = "prefill_lengths", "sequence_length and cache_length", cached[1:]
     if any(value is not None for value in cached):
         raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
+
+
+def _preparation(model, mode, sequence, cached, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:
+    """What makes the job of a model of its kind, the arguments checked."""
+    if decoder.is_decoder(model):
+        return decoder.prepare(model, mode, *cached, representative, samples)
+    lengths = resolve_lengths(model, *sequence)
+    if seq2seq_model.is_seq2seq(model):
+        return seq2seq_model.prepare(model, mode, lengths, cached[0], samples)
+    return _prepare(model, mode, lengths, representative, float_layers, samples)
 
 
 def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:

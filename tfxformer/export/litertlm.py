@@ -16,8 +16,8 @@ import tfxformer
 from tfxformer.arguments import notices
 from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_bytes
-from tfxformer.runtime import decoding
 from tfxformer.runtime.format import checksum
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.model_file import open_file
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.settings import GenerationConfig

@@ -24,7 +24,7 @@ from tfxformer.export.quantization.quantize import Mode
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
 from tfxformer.layers import Cache
 from tfxformer.models.encoder_decoder import SOURCE_INPUTS
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.quiet import quiet
 
 WRITTEN = 24  # tokens that the file writes behind each sample

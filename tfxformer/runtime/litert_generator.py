@@ -15,11 +15,11 @@ import numpy as np
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.arguments.plain_values import is_whole_number
-from tfxformer.runtime import beam_search, decoding
+from tfxformer.runtime.generation import beam_search, decoding
+from tfxformer.runtime.generation.sampling import Sampler
+from tfxformer.runtime.generation.text_buffers import Runtime, Text, output_of
 from tfxformer.runtime.interpreters import of_this_process, thread_count
 from tfxformer.runtime.model_file import open_file
-from tfxformer.runtime.sampling import Sampler
-from tfxformer.runtime.text_buffers import Runtime, Text, output_of
 from tfxformer.text import Tokenizer
 from tfxformer.text.generation.settings import GenerationConfig
 from tfxformer.text.generation.stopping import read_stops
@@ -127,8 +127,6 @@ class LiteRTGenerator:
             variables: template, tools, documents, and what else the template reads (`enable_thinking=False`); see
                 `text.Tokenizer.apply_chat_template`.
         """
-        if self.source_lengths:
-            raise ValueError(f"{self.path} is of a model with an encoder, which has no conversations: give a text.")
         rendered = self._tokenizer().apply_chat_template(messages, **variables)
         return self._tokenizer().ids([rendered], special_tokens=False)[0]
 

@@ -15,7 +15,7 @@ from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
 from tfxformer.data.targets.masking import best_fillings
 from tfxformer.data.targets.spans import best_answers, encode_windows
 from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.interpreters import Interpreters
 from tfxformer.runtime.model_file import open_file
 from tfxformer.runtime.signature_inputs import InputChecks

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfxformer.runtime.decoding import PADDING, DecodingSession
+from tfxformer.runtime.generation.decoding import PADDING, DecodingSession
 
 
 class Calls:

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.model_file import Place
 from tfxformer.runtime.quiet import quiet_runtime
 

@@ -1,0 +1,1 @@
+"""How a file writes: its calls, the buffers of its texts, samplers, and beams."""
