@@ -176,6 +176,15 @@ def test_it_learns_and_is_saved_with_its_languages(folder, tmp_path, eager):
     assert (changed.source_language, changed.target_language) == ("en_XX", "ro_RO")
 
 
+def test_a_model_with_fewer_rows_than_pieces_is_refused(folder):
+    tokenizer = Tokenizer.from_pretrained(folder("T5Tokenizer"))
+    backbone = tiny.backbone("t5", vocabulary_size=len(tokenizer.vocabulary()) - 3)
+    with pytest.raises(
+        ValueError, match=r"tokens, the model rows for \d+: they do not belong together \('<extra_id_2>'"
+    ):
+        tasks.Seq2SeqLM(backbone, tokenizer=tokenizer)
+
+
 # ---- transformers ---------------------------------------------------------------------------------------------
 
 SIZES = {

@@ -69,13 +69,15 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if templates := _chat_templates(folder):  # they win over the key, as in transformers
         config["chat_template"] = templates
     name = _class_name(folder, config)
-    if (folder / "tokenizer.json").is_file():
+    of_pieces = families.has_files(folder, name)
+    # A class that transformers makes of no tokenizer.json is not made of one here either: another tool wrote it.
+    if (folder / "tokenizer.json").is_file() and not (of_pieces and name in families.PYTHON_CLASSES):
         if name in languages.CLASSES:
             config.setdefault("tokenizer_class", name)  # says where a language's code stands
         content = read_tokenizer_json(folder / "tokenizer.json")
         content = as_its_class_reads(content, config, name)
         return _with_declared_tokens(content, config), config
-    if families.has_files(folder, name):
+    if of_pieces:
         content, config = families.read_folder(folder, config, name)
         return _with_declared_tokens(content, config), config
     if not (folder / "vocab.txt").is_file():

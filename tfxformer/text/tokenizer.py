@@ -280,7 +280,8 @@ class Tokenizer:
             TypeError: something that is not text. ValueError: lists of different lengths, a text that is
             too long (with `truncation=False`), a length without room, no padding token.
         """
-        inputs = self._rules.texts(texts_or_pairs(texts, pairs, is_split_into_words), unchanged=return_offsets)
+        given = texts_or_pairs(texts, pairs, is_split_into_words)
+        inputs = self._rules.texts(given)
         strategy = truncation_strategy(truncation, pairs is not None, return_overflow, overlap)
         limit = self.model_max_length if sequence_length is None else sequence_length
         with self._lock, self.known_languages.spoken(self._backend, language):
@@ -293,6 +294,7 @@ class Tokenizer:
         width = sequence_length or int(lengths.max(initial=0))
         check_padding(lengths, width, self.padding_id)
         arrays = packer.pack(width, self.padding_id or 0)
+        self._rules.trace(arrays, given, samples, pairs is not None)
         arrays["token_ids"] = self._rules.ids(arrays["token_ids"], self.unknown_id)
         return Encoding(
             **arrays,
@@ -336,6 +338,10 @@ class Tokenizer:
         Raises:
             ValueError: for other tokenizers than WordPiece and BPE, and no text at all. TypeError: for what is no text.
         """
+        if SETTINGS in self._config:
+            raise ValueError(
+                "A tokenizer made of SentencePiece models is not trimmed: its settings name rows and pieces."
+            )
         kept = sorted(trimming.used_tokens(self._backend, texts).union(self.special_ids))
         content, config = trimming.trimmed_parts(json.loads(self._tokenizer_json), self._config, kept)
         return Tokenizer(json.dumps(content, ensure_ascii=False), config), np.array(kept)

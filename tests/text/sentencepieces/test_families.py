@@ -134,6 +134,8 @@ def test_marian_cuts_sources_and_targets_by_models_of_their_own(folder):
     assert (
         tokenizer.vocabulary() == tokenizer.of_targets.vocabulary() == [*json.loads((path / "vocab.json").read_text())]
     )
+    targets = tokenizer.of_targets.ids(cases.CORPUS)
+    assert tokenizer.decode(targets) == tokenizer.of_targets.decode(targets)  # one decoder for both
     assert tokenizer.vocabulary_size == len(tokenizer.vocabulary())  # pieces beyond it are unknown
     assert tokenizer.languages == ("fra", "deu")
     ids = json.loads((path / "vocab.json").read_text())
@@ -152,6 +154,34 @@ def test_marians_pieces_of_any_text(text):
 def marian():
     path = cases.folder(Path(tempfile.mkdtemp()), "MarianTokenizer")
     return path, Tokenizer.from_pretrained(path)
+
+
+def test_a_tokenizer_json_of_another_tool_does_not_count(folder, tmp_path):
+    """Of a class that transformers makes of the model files alone."""
+    path = shutil.copytree(folder("MarianTokenizer"), tmp_path / "marian")
+    wanted = Tokenizer.from_pretrained(path).ids(TEXTS)
+    (path / "tokenizer.json").write_text(Tokenizer.from_pretrained(folder("T5Tokenizer")).tokenizer_json())
+    assert Tokenizer.from_pretrained(path).ids(TEXTS) == wanted
+    Tokenizer.from_pretrained(path).save_pretrained(path)  # ours, over all of it
+    assert Tokenizer.from_pretrained(path).ids(TEXTS) == wanted
+
+
+def test_a_language_of_a_tokenizer_json(folder, tmp_path):
+    """As released folders of mBART and NLLB have one, with the class in either config."""
+    made = Tokenizer.from_pretrained(folder("MBart50Tokenizer"))
+    made.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "src_lang": "ro_RO"}))
+    (tmp_path / "config.json").write_text(json.dumps({"tokenizer_class": "MBart50TokenizerFast"}))
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    assert tokenizer.languages == made.languages
+    assert around(tokenizer, None) == ["ro_RO", "▁a", "</s>"]
+    assert around(tokenizer, "fr_XX") == ["fr_XX", "▁a", "</s>"]
+
+
+def test_what_is_not_done_for_them(folder):
+    for name in ("T5Tokenizer", "NllbTokenizer"):
+        with pytest.raises(ValueError, match="is not trimmed"):
+            Tokenizer.from_pretrained(folder(name)).trimmed(["a"])
 
 
 def test_m2m_has_ids_by_its_vocabulary(folder):

@@ -177,9 +177,29 @@ def test_it_travels_as_any_tokenizer_does(tmp_path):
         assert tokenizer.token_counts(cases.NASTY).tolist() == [*map(len, wanted)]
 
 
-def test_offsets_are_of_texts_that_stay_as_they_are():
-    tokenizer, _ = opened("unigram", "nmt_nfkc")
-    encoding = tokenizer.encode(["The cat"], return_offsets=True)
-    assert encoding.offsets[0, :2].tolist()[0][0] == 0
-    with pytest.raises(ValueError, match="Offsets would count in normalized texts"):
-        tokenizer.encode(["ﬁne"], return_offsets=True)
+def covered(tokenizer, texts, **options):
+    """The part of its text that each token was made of."""
+    encoding = tokenizer.encode(texts, return_offsets=True, **options)
+    rows = zip(texts, encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True)
+    return [
+        [
+            (text if isinstance(text, str) else text[word])[slice(*span)]
+            for span, side, word in zip(*row, strict=True)
+            if side >= 0
+        ]
+        for text, *row in rows
+    ]
+
+
+def test_offsets_are_those_of_the_text_that_was_given():
+    tokenizer, _ = opened("bpe", "nmt_nfkc")
+    texts = ["The cat sat", "ﬁ cat", "e\u0301te\u0301 Vie\u0323\u0302t", "ｆｕ　ﷺ①", "\u1112\u1161\u11ab국", "① </s>ﬁ"]
+    for text, parts in zip(texts, covered(tokenizer, texts), strict=True):
+        joined = "".join(parts)
+        assert set(text) - set(" 　") <= set(joined), text  # nothing of the text is missing
+        assert all(part in text for part in parts)
+    assert covered(tokenizer, ["ﬁ"])[0][-1] == "ﬁ"
+    assert covered(tokenizer, ["e\u0301 a"])[0] == ["e\u0301", " a"]
+    assert covered(tokenizer, [["e\u0301", "xﬁ"]], is_split_into_words=True)[0][-1] == "ﬁ"
+    plain = tokenizer.encode(["The cat sat", "on the mat"], ["ﬁne", "e\u0301"], return_offsets=True)
+    assert plain.offsets[1][plain.sequence_ids[1] == 1][-1].tolist() == [0, 2]

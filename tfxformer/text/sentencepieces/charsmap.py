@@ -42,22 +42,34 @@ class Charsmap:
         Raises:
             ValueError: for a text that is no Unicode, and rules that write none.
         """
+        return self._written(text, None)
+
+    def aligned(self, text: str) -> tuple[str, list[tuple[int, int]]]:
+        """A text as the rules write it, and the begin and the end in the text of what each character was made of."""
+        spans: list[tuple[int, int]] = []
+        return self._written(text, spans), spans
+
+    def _written(self, text: str, spans: list[tuple[int, int]] | None) -> str:
         written, at, place, data = [], 0, 0, text.encode("utf-8")  # places of the text in bytes, and in characters
         while place < len(text):
             if run := self._plain.match(text, place):
-                written.append(run.group())
-                at, place = at + len(run.group()), run.end()
-                continue
-            size = self._free.get(text[place])
-            if size is None:
-                size, value = self._longest(data, at, text[place])
-                if value is not None:
-                    written.append(value)
-                    place += len(data[at : at + size].decode("utf-8"))
-                    at += size
-                    continue
-            written.append(text[place])
-            at, place = at + size, place + 1
+                found, size, value = run.group(), len(run.group()), run.group()
+            else:
+                found, size, value = text[place], self._free.get(text[place]), text[place]
+                if size is None:
+                    size, rule = self._longest(data, at, text[place])
+                    if rule is not None:
+                        found, value = data[at : at + size].decode("utf-8"), rule
+            if spans is not None:
+                whole = (place, place + len(found))
+                kept = found == value
+                spans += (
+                    [(place + index, place + index + 1) for index in range(len(value))]
+                    if kept
+                    else [whole] * len(value)
+                )
+            written.append(value)
+            at, place = at + size, place + len(found)
         return "".join(written)
 
     def _longest(self, data: bytes, at: int, character: str) -> tuple[int, str | None]:

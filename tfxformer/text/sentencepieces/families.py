@@ -155,7 +155,7 @@ READERS: dict[str, Reader] = {
     "MarianTokenizer": _marian,
     "ByT5Tokenizer": _byt5,
 }
-_PYTHON_CLASSES = (
+PYTHON_CLASSES = (
     "PLBartTokenizer",
     "M2M100Tokenizer",
     "MarianTokenizer",
@@ -183,7 +183,7 @@ def read_folder(folder: Path, config: dict[str, Any], name: str) -> Parts:
     Raises:
         FileNotFoundError, ValueError: naming the file, for what is missing, damaged, or does not fit together.
     """
-    written = "PreTrainedTokenizerFast" if name in _PYTHON_CLASSES else name
+    written = "PreTrainedTokenizerFast" if name in PYTHON_CLASSES else name
     return READERS[name](folder, {**config, "tokenizer_class": written, SETTINGS: {"class": name}})
 
 
@@ -265,7 +265,7 @@ def _parts(
     backend.post_processor = _template(backend, single, pair) if spoken is None else spoken
     whole = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
     settings = {**config[SETTINGS], "charsmap": bool(model.charsmap), "whole": whole}
-    if settings["class"] in _PYTHON_CLASSES:  # which strip what they decode
+    if settings["class"] in PYTHON_CLASSES:  # which strip what they decode
         settings["strip"] = True
     if count is not None and count < len(rows):
         settings["rows"] = count

@@ -14,6 +14,7 @@ A tokenizer.json that was made of a model file says so in its settings (`SETTING
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from typing import Any
@@ -59,24 +60,55 @@ class SentencePieceRules:
             self._charsmap = Charsmap(base64.b64decode(first["precompiled_charsmap"]))
             backend.normalizer = normalizers.Sequence([_step(step) for step in rest])
 
-    def texts(self, inputs: list, unchanged: bool = False) -> list:
+    def texts(self, inputs: list) -> list:
         """Texts, or lists and tuples of them, as a backend takes them.
 
         Raises:
-            ValueError: for a text with lone surrogates, and for one that changes where it must stay `unchanged`.
+            ValueError: for a text with lone surrogates.
         """
         if self._charsmap is None and self._unknown is None:
             return inputs
         try:
-            texts = self._normalized(inputs)
+            return self._normalized(inputs)
         except UnicodeEncodeError:
             check_unicode(inputs)
             raise
-        if unchanged and texts != inputs:
-            raise ValueError(
-                "Offsets would count in normalized texts: return_offsets is for texts that stay as they are."
-            )
-        return texts
+
+    def trace(self, arrays: dict[str, np.ndarray], inputs: list, samples: list[int], paired: bool) -> None:
+        """Makes offsets in texts as a backend took them those in the texts that were given, in place.
+
+        Args:
+            arrays: offsets, word_ids and sequence_ids as `Encoding` has them; nothing is done without them.
+            inputs: the texts, pairs, or lists of words that were given.
+            samples: of which of them each row is.
+            paired: whether they are pairs.
+
+        Raises:
+            ValueError: where several characters have become one unknown token.
+        """
+        if "offsets" not in arrays or (self._charsmap is None and self._unknown is None):
+            return
+        spans = functools.cache(self._spans)
+        for row, sample in enumerate(samples):
+            for column in np.flatnonzero(arrays["sequence_ids"][row] >= 0):
+                text = inputs[sample][arrays["sequence_ids"][row, column]] if paired else inputs[sample]
+                text = text if isinstance(text, str) else text[arrays["word_ids"][row, column]]
+                first, last = arrays["offsets"][row, column]
+                if last > first and (origins := spans(text)) is not None:
+                    arrays["offsets"][row, column] = origins[first][0], origins[last - 1][1]
+
+    def _spans(self, text: str) -> list[tuple[int, int]] | None:
+        """Where in a text each character that a backend takes comes from; None for a text that is taken as it is."""
+        if self._normalized(text) == text:
+            return None
+        if self._unknown is not None:
+            raise ValueError(f"{text!r:.80}: offsets are not known in texts with characters that Marian's models lack.")
+        spans, place = [], 0
+        for index, part in enumerate(self._kept.split(text)):
+            found = [(at, at + 1) for at in range(len(part))] if index % 2 else self._charsmap.aligned(part)[1]
+            spans += [(first + place, last + place) for first, last in found]
+            place += len(part)
+        return spans
 
     def _normalized(self, value):
         if not isinstance(value, str):
