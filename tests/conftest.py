@@ -18,7 +18,8 @@ REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow too, as .ci/full does")
+    parser.addoption("--roads", action="store_true", help="run the tests marked road too, as .ci/run does")
+    parser.addoption("--slow", action="store_true", help="run those marked slow and road too, as .ci/full does")
     parser.addoption("--shuffle", metavar="SEED", help="run files, and the tests of each, in a random order")
 
 
@@ -34,9 +35,9 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skips, visibly, reference tests where the extra is not installed, and slow ones that nobody asked for.
+    """Skips, visibly, reference tests where the extra is not installed, and long ones that nobody asked for.
 
-    Slow ones are asked for by `--slow`, or by a test's name: `pytest tests/test_samples.py::test_name`.
+    They are asked for by `--slow` and `--roads`, or by a test's name: `pytest tests/test_samples.py::test_name`.
     """
     reasons = {}
     absent = [name for name in REFERENCE if importlib.util.find_spec(name) is None]
@@ -44,6 +45,8 @@ def pytest_collection_modifyitems(config, items):
         reasons["reference"] = f'{", ".join(absent)} not installed: pip install -e ".[reference]"'
     if not config.getoption("--slow") and not any("::" in argument for argument in config.args):
         reasons["slow"] = "slow: pytest --slow"
+        if not config.getoption("--roads"):
+            reasons["road"] = "a whole road: pytest --roads"
     for item in items:
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):

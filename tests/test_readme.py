@@ -126,6 +126,7 @@ def tiny_samples(folder, monkeypatch):
         monkeypatch.setattr(samples, name, stand_in)
 
 
+@pytest.mark.road
 def test_the_snippets_in_their_order_on_tiny_models(tmp_path, monkeypatch, eager):
     (tmp_path / "samples").mkdir()
     (tmp_path / "here").mkdir()

@@ -24,7 +24,7 @@ hub = pytest.importorskip("keras_hub")
 LENGTH, VOCABULARY = 8, 60
 # Query, key, value, output and two of feed-forward; BERT's pooler is the seventh.
 KERNELS = {"bert": 7, "gpt2": 6}
-pytestmark = pytest.mark.usefixtures("eager")
+pytestmark = [pytest.mark.usefixtures("eager"), pytest.mark.road]
 
 
 def model(family, layers):

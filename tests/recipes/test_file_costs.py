@@ -40,6 +40,7 @@ def test_sizes_and_times_of_files(tmp_path):
     assert json.loads(json.dumps(costs.to_dict()))["files"][1]["zipped_bytes"] == pruned.zipped_bytes
 
 
+@pytest.mark.road
 def test_a_task_is_run_on_full_rows_or_on_a_batch_given():
     for given in (None, tiny.batch(1, litert_files.LENGTH)):
         (row,) = file_costs({"task": litert_files.classifier("dynamic_int8")}, given, rounds=2).rows

@@ -43,6 +43,7 @@ def sentences():
     return samples.Split(texts * 8, labels * 8, texts, labels, ["O", "person", "place"])
 
 
+@pytest.mark.road
 def test_a_story_is_told_to_the_end(checkpoint, tmp_path):
     settings = pipeline.Settings(
         sequence_length=8,

@@ -62,6 +62,7 @@ def done(open_model, tmp_path_factory):
     return folder, found, said
 
 
+@pytest.mark.road
 def test_every_point_is_made_and_measured(done):
     folder, found, said = done
     assert [line.split(":")[0] for line in said[:-1]] == [
@@ -88,6 +89,7 @@ def test_every_point_is_made_and_measured(done):
     }
 
 
+@pytest.mark.road
 def test_the_chosen_file_is_the_one_measured(done):
     folder, found, _ = done
     point, split = found["points"][found["chosen"]], films()
@@ -102,6 +104,7 @@ def test_the_chosen_file_is_the_one_measured(done):
     assert all((folder / f"score-over-{what}.png").stat().st_size > 1000 for what in ("size", "latency"))
 
 
+@pytest.mark.road
 def test_a_sweep_goes_on_where_it_stopped(done, open_model, tmp_path):
     _, found, _ = done
     folder = shutil.copytree(done[0], tmp_path / "films")
@@ -117,6 +120,7 @@ def test_a_sweep_goes_on_where_it_stopped(done, open_model, tmp_path):
     assert [point["test"] for point in again["points"]] == [point["test"] for point in found["points"]]
 
 
+@pytest.mark.road
 def test_what_cannot_be_exported_is_refused_and_a_sweep_that_has_grown_goes_on(done, open_model, tmp_path, monkeypatch):
     def refuse(model, path, quantization, **options):
         if quantization == "float16":

@@ -54,6 +54,7 @@ def test_every_example_counts_once_in_its_own_loss(tiny_tokenizer):
     np.testing.assert_allclose(found["loss"], total / count, rtol=1e-5)
 
 
+@pytest.mark.road
 def test_trains_saves_and_leaves_its_tasks(tiny_tokenizer, tmp_path, traced):
     model = make(tiny_tokenizer, temperature=2.0)
     model.compile(learning_rate=5e-3)

@@ -7,7 +7,7 @@ import tiny
 
 from tfxformer import tasks, training
 
-pytestmark = pytest.mark.usefixtures("plain_kernels")
+pytestmark = [pytest.mark.usefixtures("plain_kernels"), pytest.mark.road]
 TEXTS = tiny.TEXTS[:16]  # two batches
 
 

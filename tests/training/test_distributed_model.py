@@ -69,7 +69,9 @@ def largest_difference(result, options):
 
 
 @pytest.mark.parametrize("cells", [CELLS, pytest.param(SLOW_CELLS, marks=pytest.mark.slow)], ids=["", "slow"])
-@pytest.mark.parametrize("strategy", CELLS)
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(name, marks=pytest.mark.road) if name == "multiworker" else name for name in CELLS]
+)
 def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, cells, tmp_path):
     """Every cell of one strategy: weights against the reference, metrics and predictions against no strategy."""
     alone, cells = strategy in ("none", "one"), cells[strategy]

@@ -49,6 +49,7 @@ def fit(distiller, *data, rate=0.05, **options):
     return distiller.fit(*data, **{"batch_size": 8, "shuffle": False, "verbose": 0, **options}).history
 
 
+@pytest.mark.road
 def test_fit_on_texts_brings_the_student_to_its_teacher(teacher, traced):
     keras.utils.set_random_seed(0)  # of the order of the texts
     student = student_from(teacher, keep=2)

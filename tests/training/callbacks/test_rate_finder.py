@@ -152,6 +152,7 @@ def test_what_is_no_range():
         find_learning_rate(keras.Model(model.input, model.output), x, y)
 
 
+@pytest.mark.road
 def test_a_task_takes_its_texts_and_keeps_its_default_optimizer(tiny_tokenizer, plain_kernels, eager):
     model = tasks.TextClassifier(
         tiny.backbone(encoder__num_layers=1), ["negative", "positive"], tokenizer=tiny_tokenizer
