@@ -7,6 +7,7 @@ import sacrebleu
 from typer.testing import CliRunner
 
 from tfxformer.cli.main import app
+from tfxformer.export import LiteRTGenerator
 from tfxformer.generation import Beams
 from tfxformer.tasks import Seq2SeqLM
 
@@ -120,3 +121,26 @@ def test_errors_are_one_line_and_leave_nothing(trained, pairs, tiny, tmp_path):
     smoothing = failure("train-seq2seq", pairs, "-o", output, "--label-smoothing", 1.5, code=2)
     assert "share between 0 and 1" in smoothing
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+def test_an_exported_file_writes_alike(trained, pairs, tmp_path):
+    folder, file, few = trained[0], tmp_path / "model.tflite", ["--max-new-tokens", 4]
+    options = ["--quantization", "float32", "--sequence-lengths", "16,32", "--cache-length", 24]
+    report = run_json("export", folder, file, *options)
+    assert {"encode_16", "encode_32", "decode"} <= set(report["signatures"])
+    for extra in ([], ["--num-beams", 2]):
+        said = [run_json("generate", model, SOURCES[0], *few, *extra)["continuation"] for model in (folder, file)]
+        assert said[0] == said[1]
+    said = [run_json("generate", model, "--file", pairs, *few)["targets"] for model in (folder, file)]
+    assert said[0] == said[1]
+    scores = run_json("evaluate", file, pairs)["scores"]
+    written = LiteRTGenerator(file).generate(SOURCES)
+    assert scores["chrf"] == sacrebleu.corpus_chrf(written * 6, [TARGETS * 6]).score
+    assert "tfxformer generate runs it" in failure("predict", file, "good film")
+    assert "has no conversations" in failure("chat", file, input="good\n")
+
+
+def test_a_gate_counts_points_of_chrf(trained, pairs, tmp_path):
+    gated = run_json("export", trained[0], tmp_path / "model.tflite", "--cache-length", 24, "--accuracy-gate", pairs)
+    assert gated["keras_score"] - gated["score"] <= 1.0
+    assert gated["score"] == run_json("evaluate", tmp_path / "model.tflite", pairs)["scores"]["chrf"]

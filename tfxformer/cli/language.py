@@ -128,7 +128,8 @@ def _of_file(model, file: Path, num_beams, batch_size: int, options: dict) -> li
 def _texts(model, prompts: list[str], num_beams: int | None, batch_size: int, options: dict) -> list[str]:
     """What a Keras task or the generator of a LiteRT file writes for each prompt."""
     if not hasattr(model, "task_name"):
-        return model.generate(prompts, **{**options, **({} if num_beams is None else {"num_beams": num_beams})})
+        given = {name: value for name, value in {**options, "num_beams": num_beams}.items() if value is not None}
+        return model.generate(prompts, **given)
     if num_beams is not None:
         from tfxformer.generation import Beams
 

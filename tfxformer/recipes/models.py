@@ -6,7 +6,9 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from tfxformer.export import LiteRTModel
+from tfxformer.export import LiteRTGenerator, LiteRTModel
+from tfxformer.runtime import decoding
+from tfxformer.runtime.model_file import open_file
 from tfxformer.runtime.quiet import quiet
 
 NOT_IN_TABLES = ("bert-pretraining", "multi-task")  # their examples are documents, and sets of several tasks
@@ -94,5 +96,8 @@ def open_task(model: str, task: str | None = None, **arguments):
 
 
 def open_model(model: str):
-    """A Keras task, or an `export.LiteRTModel` of a LiteRT file."""
-    return LiteRTModel(model) if is_litert(model) else open_task(model)
+    """A Keras task, or the `export.LiteRTModel` of a LiteRT file, its `LiteRTGenerator` where it reads sources."""
+    if not is_litert(model):
+        return open_task(model)
+    reads = any(name.startswith(decoding.ENCODE) for name in open_file(model).signatures)
+    return LiteRTGenerator(model) if reads else LiteRTModel(model)
