@@ -6,7 +6,7 @@ import pytest
 import seq2seq_cases
 import tiny
 
-from tfxformer import compression, tasks
+from tfxformer import compression, export, tasks
 
 LABELS = ["contradiction", "neutral", "entailment"]
 
@@ -52,6 +52,14 @@ def test_it_is_asked_of_new_labels_and_made_smaller(tiny_tokenizer):
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     small = compression.remove_neurons(model, 16, stack="decoder")
     assert small.zero_shot(tiny.TEXTS[:3], ["cat", "film"], verbose=0).shape == (3, 2)
+
+
+def test_its_file_says_the_same(tiny_tokenizer, tmp_path):
+    model = make(tiny_tokenizer, "t5")
+    report = export.export_litert(model, tmp_path / "model.tflite", "float32", sequence_length=16)
+    assert report.signatures == ("classify",)
+    found = export.LiteRTModel(tmp_path / "model.tflite").predict(tiny.TEXTS[:4])
+    np.testing.assert_allclose(found, model.predict(tiny.TEXTS[:4], verbose=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.reference

@@ -122,7 +122,8 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
         lengths: sequence lengths; None leaves a plain model's static shapes as they are.
         samples: texts, (text, pair) tuples, or batches; None for ours.
     """
-    if any(isinstance(layer, EncoderDecoder) for layer in model._flatten_layers()):
+    inside = any(isinstance(layer, EncoderDecoder) for layer in model._flatten_layers())
+    if inside and getattr(model, "task_name", None) not in TASK_SIGNATURES:
         raise ValueError(
             f"{type(model).__name__} has an encoder with a decoder inside, and no way to write token by token: export "
             "the tasks.Seq2SeqLM on it, whose file has a signature for each and a cache between them."

@@ -1,5 +1,7 @@
 """The accuracy gate: scores are those of the file by the plain interpreter, and a bad file is not written."""
 
+import types
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -7,6 +9,7 @@ from export_cases import TEXTS
 
 from tfxformer import export
 from tfxformer.export import convert
+from tfxformer.export.quantization import accuracy_gate, quantize
 
 TEXTS_OF_GATE = [*TEXTS, "what a good film", "the office said nothing", "lost", "players walked on"] * 3
 
@@ -59,3 +62,14 @@ def test_what_it_refuses(classifier, plain_model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="scores tasks with labels and a tokenizer"):
         export.export_litert(plain_model, tmp_path / "m.tflite", accuracy_gate=gate)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_point_of_chrf_is_one_of_its_hundred(monkeypatch):
+    monkeypatch.setattr(accuracy_gate, "LiteRTGenerator", lambda path: None)
+    monkeypatch.setattr(accuracy_gate.evaluation, "scores", lambda *_: {"chrf": 37.5, "rougeL": 0.375})
+    model, mode = types.SimpleNamespace(task_name="seq2seq-lm"), quantize.mode("float32")
+    for score, scale in ((None, 1), ("rougeL", 100)):
+        gate = export.AccuracyGate(["a source"], ["a target"], most_points_lost=2, score=score)
+        assert gate.check(model, b"", mode, 39.0 / scale) == 37.5 / scale
+        with pytest.raises(export.ExportError, match=r"2\.50 points lost, 2 allowed"):
+            gate.check(model, b"", mode, 40.0 / scale)
