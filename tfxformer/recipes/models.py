@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tfxformer.export import LiteRTGenerator, LiteRTModel
-from tfxformer.runtime import decoding
+from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.model_file import open_file
 from tfxformer.runtime.quiet import quiet
 
