@@ -21,6 +21,7 @@ from tfxformer import samples, tasks
 pytestmark = pytest.mark.usefixtures("plain_kernels")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 FEW = 48  # texts
+STACKS = ("encoder", "decoder")
 
 QUICK = {
     "news = samples.bbc_topics()": "news = few(samples.bbc_topics())",
@@ -110,7 +111,13 @@ def tiny_samples(folder, monkeypatch):
         tokenizer=chat_tokenizer(),
     ).save_pretrained(folder / "smollm2")
     both = tasks.Seq2SeqLM(
-        tiny.backbone("t5", vocabulary_size=400, encoder__num_layers=1, decoder__num_layers=1),
+        tiny.backbone(
+            "t5",
+            vocabulary_size=400,
+            **{
+                f"{stack}__{name}": n for stack in STACKS for name, n in {"num_layers": 1, "max_positions": 128}.items()
+            },
+        ),
         tokenizer=chat_tokenizer(),
     ).save_pretrained(folder / "flan-t5-small")
     stand_ins = {

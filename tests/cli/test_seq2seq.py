@@ -146,6 +146,7 @@ def test_an_exported_file_writes_alike(trained, few, tmp_path):
 
 
 def test_a_gate_counts_points_of_chrf(trained, few, tmp_path):
-    gated = run_json("export", trained[0], tmp_path / "model.tflite", "--cache-length", 24, "--accuracy-gate", few)
+    options = ["--quantization", "float32", "--cache-length", 24, "--accuracy-gate", few]
+    gated = run_json("export", trained[0], tmp_path / "model.tflite", *options)
     assert gated["keras_score"] - gated["score"] <= 1.0
     assert gated["score"] == run_json("evaluate", tmp_path / "model.tflite", few)["scores"]["chrf"]
