@@ -102,7 +102,7 @@ def main() -> None:
     """Installs, tries and measures."""
     import litert_files
 
-    files = [litert_files.classifier("dynamic_int8"), litert_files.decoder()]
+    files = [litert_files.classifier("dynamic_int8"), litert_files.decoder(), litert_files.exported_seq2seq()[0]]
     table = HEAD.format(python=".".join(map(str, sys.version_info[:3])), platform=sys.platform)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -1,6 +1,6 @@
 """What the base install does with LiteRT files; run as a program, which prints what it found as JSON.
 
-    python light.py classifier.tflite decoder.tflite [module that must not be imported ...]
+    python light.py classifier.tflite decoder.tflite seq2seq.tflite [module that must not be imported ...]
 
 `runtime/test_light.py` runs it beside all that the tests need, refusing what the base install does not bring;
 `installs.py` runs it in an environment of the base install alone.
@@ -69,17 +69,19 @@ def refusals() -> dict[str, str]:
     return said
 
 
-def main(classifier: str, decoder: str, *refused: str) -> None:
-    """Opens a classifier and a language model and says what they say."""
+def main(classifier: str, decoder: str, seq2seq: str, *refused: str) -> None:
+    """Opens a classifier, a language model and an encoder with a decoder, and says what they say."""
     sys.meta_path.insert(0, Refusing(refused))
     start = time.perf_counter()
     from tfxformer.runtime import LiteRTGenerator, LiteRTModel, inspect
 
     seconds = time.perf_counter() - start
-    model, generator = LiteRTModel(classifier), LiteRTGenerator(decoder)
+    model, generator, writer = LiteRTModel(classifier), LiteRTGenerator(decoder), LiteRTGenerator(seq2seq)
     found = {
         "probabilities": model.predict(["good film", ("what a bad film", "prices rose")][:1]).tolist(),
         "text": generator.generate("good film", 8),
+        "target": writer.generate("good film", 8),
+        "best_target": writer.generate("good film", 8, num_beams=3),
         "prompt": generator.chat_prompt([{"role": "user", "content": "good film"}]),
         "operators": inspect(classifier).operators,
         "help": command("--help"),

@@ -12,6 +12,8 @@ import packages
 from export_cases import keras_probabilities
 from language_cases import greedy
 
+from tfxformer.generation import Beams
+
 HEAVY = {
     *("tensorflow", "keras", "tf_keras", "jax", "torch", "tensorflow_model_optimization"),
     *("sklearn", "scipy", "matplotlib", "seqeval", "pandas", "transformers"),
@@ -21,7 +23,7 @@ HEAVY = {
 def test_the_base_install_runs_and_reads_files():
     refused = (packages.modules_installed() | HEAVY) - packages.modules_brought() - {"tfxformer"}
     assert refused >= HEAVY
-    files = [litert_files.classifier("dynamic_int8"), litert_files.decoder()]
+    files = [litert_files.classifier("dynamic_int8"), litert_files.decoder(), litert_files.exported_seq2seq()[0]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     command = [sys.executable, light.__file__, *files, *sorted(refused)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
@@ -43,6 +45,10 @@ def test_the_base_install_runs_and_reads_files():
             [model.tokenizer.apply_chat_template([{"role": "user", "content": text}])], special_tokens=False
         )[0]
     )
+
+    writer = litert_files.seq2seq_model()
+    assert [found["target"]] == writer.generate([text], 8, jit_compile=False)
+    assert [found["best_target"]] == writer.generate([text], 8, sampler=Beams(3), jit_compile=False)
 
     assert "inspect" in found["help"] and "signature decode" in found["inspect"]
     assert found["predict"]["predictions"][0]["label"] == litert_files.task().labels[int(wanted.argmax())]

@@ -180,13 +180,15 @@ def source_inputs(row, length: int) -> dict:
 
 def _observed(model, rows, cache_length: int) -> list[dict]:
     """Batches without padding: each source, and what the model itself writes behind it."""
-    start, batches = [model.decoder_start_token_id], []
-    for row in rows:
-        source = source_inputs(row, len(row))
-        count = min(SEEN, cache_length)
-        written = generation.generate(model, [start], count, source=source, jit_compile=False)[0]
-        batches.append({**source, **_decoder_inputs([*start, *written])})
-    return batches
+    start, longest = [model.decoder_start_token_id], max(map(len, rows))
+    padded = [source_inputs(row, longest) for row in rows]
+    source = {name: np.concatenate([one[name] for one in padded]) for name in SOURCE_INPUTS}
+    count = min(SEEN, cache_length)
+    texts = generation.generate(model, [start] * len(rows), count, source=source, jit_compile=False)
+    return [
+        {**source_inputs(row, len(row)), **_decoder_inputs([*start, *written])}
+        for row, written in zip(rows, texts, strict=True)
+    ]
 
 
 def _decoder_inputs(ids) -> dict:
