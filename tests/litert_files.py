@@ -95,7 +95,8 @@ def seq2seq_model(preset: str = "marian") -> tasks.Seq2SeqLM:
     stacks = {f"{stack}__num_layers": count for stack, count in layers.items()}
     stacks |= {f"{stack}__max_positions": 48 for stack in layers}
     words = Tokenizer.train_byte_level_bpe(TEXTS, 300)
-    backbone = tiny.backbone(preset, vocabulary_size=310, heads__tied=False, **stacks)
+    # T5's head is its token table, scaled.
+    backbone = tiny.backbone(preset, vocabulary_size=310, heads__tied=preset == "t5", **stacks)
     made = perturb(tasks.Seq2SeqLM(backbone, tokenizer=words), kernels=0.2)
     table = made.backbone.token_embedding.embeddings
     table.assign(np.random.default_rng(1).normal(size=table.shape))  # what is written depends on what was written

@@ -22,8 +22,8 @@ class TokenEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         rank: int E or None: the table is a product [V, E] x [E, D], `embeddings` times `projection`, never multiplied
             out; None for a table [V, D].
 
-    Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V]. The lookup reads the table in its
-    own dtype and casts the rows: casting the table would cost more than the lookup itself.
+    Call: int32 [B, S] -> [B, S, D]; with `reverse=True` [B, S, D] -> [B, S, V], times `scale`. The lookup reads the
+    table in its own dtype and casts the rows: casting the table would cost more than the lookup itself.
 
     Attributes:
         adapter: `prompt.Prompt`, or None. With one negative ids are its rows.
@@ -55,19 +55,23 @@ class TokenEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
         """The (V, D) that an adapter of this table is built for."""
         return self.vocabulary_size, self.size
 
-    def call(self, inputs, reverse=False, graph_form: GraphForm = DEFAULT):
+    def call(self, inputs, reverse=False, scale=1.0, graph_form: GraphForm = DEFAULT):
+        if reverse and scale != 1.0:
+            # In front of the product, as T5 has it, and not as one number: LiteRT's converter would multiply that into
+            # a second copy of the table.
+            inputs = scaled(inputs, ops.full(inputs.shape[-1:], scale, self.compute_dtype))
         if reverse and self.projection is not None:
             inputs = ops.matmul(inputs, ops.transpose(self.projection))  # [B, S, D] -> [B, S, E]
         graph_form = chosen(graph_form)
-        equalization, scale, table = graph_form.equalization, None, self.embeddings
+        equalization, columns, table = graph_form.equalization, None, self.embeddings
         if equalization is not None:
-            scale, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)
+            columns, table = equalization.column_scale(self, inputs if reverse else None), equalization.table(self)
         if reverse:
-            inputs = inputs if scale is None else scaled(inputs, scale)
+            inputs = inputs if columns is None else scaled(inputs, columns)
             return ops.matmul(inputs, ops.transpose(ops.cast(table, self.compute_dtype)))
         ids = inputs if self.adapter is None else ops.maximum(inputs, 0)
         rows = embedding_lookup(table, ids, graph_form.embedding)
-        rows = ops.cast(rows if scale is None else scaled(rows, scale), self.compute_dtype)
+        rows = ops.cast(rows if columns is None else scaled(rows, columns), self.compute_dtype)
         if self.projection is not None:
             rows = ops.matmul(rows, self.projection)
         return rows if self.adapter is None else self.adapter.placed(inputs, rows, graph_form.embedding)

@@ -31,10 +31,11 @@ def language_heads(backbone) -> dict:
 def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
     """[B, S, table width] -> float32 [B, S, V], by the head or in its absence by the token table, scaled and capped."""
     own, described = heads.get("head"), backbone.config.heads
-    logits = backbone.token_embedding(x, reverse=True, graph_form=graph_form) if own is None else own(x)
-    logits = ops.cast(logits, "float32")
-    if described.logit_scale != 1.0:
-        logits = logits * described.logit_scale
+    scale = described.logit_scale
+    if own is None:
+        logits = ops.cast(backbone.token_embedding(x, reverse=True, scale=scale, graph_form=graph_form), "float32")
+    else:
+        logits = ops.cast(own(x), "float32") * scale if scale != 1.0 else ops.cast(own(x), "float32")
     if "bias" in heads:
         logits = heads["bias"](logits)
     cap = described.logit_soft_cap
