@@ -8,7 +8,7 @@ import pytest
 import spm_cases as cases
 import tiny
 
-from tfxformer import generation, tasks
+from tfxformer import export, generation, tasks
 from tfxformer.text import Tokenizer
 
 pytest.importorskip("sentencepiece")
@@ -252,7 +252,7 @@ def test_transformers_writes_and_weighs_the_same(folder, tmp_path, name, monkeyp
     monkeypatch.setattr(module, "import_protobuf", lambda *_: sentencepiece_model_pb2_new)
     made, reference, lm = theirs(name, folder(name), tmp_path, transformers)
     source, target = CODES[name]
-    lm.source_language, lm.target_language = source, target
+    lm.source_language, lm.target_language = source, target  # the file is of this pair
     sources = SOURCES
     if name == "MarianTokenizer":
         sources = [f">>{target}<< {text}" for text in SOURCES]
@@ -275,3 +275,16 @@ def test_transformers_writes_and_weighs_the_same(folder, tmp_path, name, monkeyp
             loss = made(**pair).loss.item()
         score = lm.score(SOURCES[number : number + 1], TARGETS[number : number + 1])
         np.testing.assert_allclose(score, [-loss], rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["MBartTokenizer", "M2M100Tokenizer"])
+def test_a_file_speaks_the_languages_of_its_task(folder, tmp_path, name):
+    source, target = CODES[name]
+    lm = model(Tokenizer.from_pretrained(folder(name)))
+    with pytest.raises(ValueError, match="say source_language="):
+        export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=12)
+    lm.source_language, lm.target_language = source, target  # the file is of this pair
+    export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=12)
+    writer = export.LiteRTGenerator(tmp_path / "m.tflite")
+    assert writer.generate(SOURCES, 8) == lm.generate(SOURCES, 8, jit_compile=False)
+    np.testing.assert_allclose(writer.score(SOURCES, TARGETS), lm.score(SOURCES, TARGETS), rtol=1e-4)

@@ -49,10 +49,26 @@ def prepare(model, mode: Mode, lengths: Sequence[int], cache_length, samples) ->
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
-        facts = {**generation_facts(model), "decoder_start_token_id": model.decoder_start_token_id}
-        return ExportJob(plans, check, len(rows), facts=facts)
+        return ExportJob(plans, check, len(rows), facts={**generation_facts(model), **_language_facts(model)})
 
     return make
+
+
+def _language_facts(model) -> dict:
+    """What a file says of the languages that the task has been told: it is of this pair of them."""
+    spoken = model.spoken(sources=model.tokenizer is not None, targets=model.tokenizer is not None)
+    return {
+        "generation_config": model.settings_of_call(model.generation_config).to_dict(),
+        "decoder_start_token_id": _start(model),
+        "sources": {"language": spoken.source, "word": spoken.word},
+        "targets": {"first": [] if spoken.first is None else [spoken.first], "last": list(spoken.last)},
+    }
+
+
+def _start(model) -> int:
+    """The id that the decoder begins with."""
+    start = model.spoken().start
+    return model.decoder_start_token_id if start is None else start
 
 
 def check_cache_length(model, cache_length: int | None) -> int:
@@ -164,7 +180,10 @@ def sample_rows(model, samples, longest: int) -> list[np.ndarray]:
         generator, size = np.random.default_rng(0), model.backbone.config.vocabulary_size
         rows = [generator.integers(0, size, count).astype(np.int32) for count in (2, 5, 20, 40)]
     else:
-        rows = [np.asarray(row, np.int32) for row in model.tokenizer.ids(texts)]
+        spoken = model.spoken(sources=True, targets=True)
+        told = model.told_sources(texts, spoken)
+        encoding = model.tokenizer.encode(told, sequence_length=longest, language=spoken.source)
+        rows = [row[mask > 0] for row, mask in zip(encoding.token_ids, encoding.padding_mask, strict=True)]
     rows = [row[:longest] for row in rows if len(row)]
     if not rows:
         raise ValueError("There is no sample to verify the file on: give a source of one token at least.")
@@ -180,7 +199,7 @@ def source_inputs(row, length: int) -> dict:
 
 def _observed(model, rows, cache_length: int) -> list[dict]:
     """Batches without padding: each source, and what the model itself writes behind it."""
-    start, longest = [model.decoder_start_token_id], max(map(len, rows))
+    start, longest = [_start(model)], max(map(len, rows))
     padded = [source_inputs(row, longest) for row in rows]
     source = {name: np.concatenate([one[name] for one in padded]) for name in SOURCE_INPUTS}
     count = min(SEEN, cache_length)
@@ -247,7 +266,7 @@ def _decoded(model, runners: dict, row, length: int, decode_names, shapes) -> tu
         cache.update({name: outputs[name] for name in cache})
         return outputs["logits"][0, 0]
 
-    steps, ids, logits = decoding.DecodingSession(run, (), room, slots), [model.decoder_start_token_id], []
+    steps, ids, logits = decoding.DecodingSession(run, (), room, slots), [_start(model)], []
     while True:
         logits.append(steps.decode(ids[-1]))
         if len(ids) >= min(WRITTEN, room):

@@ -80,7 +80,8 @@ class LiteRTGenerator:
             settings = replace(settings, eos_token_id=tuple(own.get("stop_ids") or ()))
         self.generation_config = settings
         self.source_lengths = decoding.numbers(found, decoding.ENCODE)
-        self._start = int(own.get("decoder_start_token_id") or 0)
+        self._start, self._told = own.get("decoder_start_token_id") or 0, own.get("sources") or {}
+        self._around = {"first": [], "last": [], **(own.get("targets") or {})}  # ids of a target's language
         self._vocabulary_size = output_of(found[decoding.DECODE], "logits").shape[-1]
         self._num_threads = num_threads
         threads, content = thread_count(num_threads), file.content if file.bundled else None
@@ -186,7 +187,11 @@ class LiteRTGenerator:
         if not isinstance(prompt, str):
             return prompt
         if self.source_lengths:
-            return self._tokenizer().ids(as_texts([prompt], "sources"))[0] if prompt.strip() else []
+            if not prompt.strip():
+                return []
+            texts = [self._told.get("word", "") + text for text in as_texts([prompt], "sources")]
+            found = self._tokenizer().encode(texts, language=self._told.get("language"))
+            return found.token_ids[0][found.padding_mask[0] > 0].tolist()
         return prompt_ids(self._tokenizer(), prompt)
 
     def _stream(self, ids, max_new_tokens, stop=(), chat: bool = False, **sampling) -> Iterator[str]:
@@ -235,10 +240,10 @@ class LiteRTGenerator:
         if len(targets) != len(texts):
             raise ValueError(f"{len(texts)} sources but {len(targets)} targets: give each source its target.")
         end, likelihoods = self._tokenizer().eos_id, []
-        for index, row in enumerate(self._tokenizer().ids(targets, special_tokens=False)):
+        for index, row in enumerate(self._tokenizer().of_targets.ids(targets, special_tokens=False)):
             steps = self._begin(self._checked(self._ids_of(texts[index]), None))
-            row = [self._start, *row, *([] if row[-1:] == [end] else [end])]
-            likelihoods.append(self._likelihood_of(index, row, steps))
+            row = [*self._around["first"], *row, *([] if row[-1:] == [end] else [end]), *self._around["last"]]
+            likelihoods.append(self._likelihood_of(index, [self._start, *row], steps))
         return np.array(likelihoods)
 
     def _likelihood_of(self, index: int, ids: list[int], steps=None) -> float:

@@ -172,6 +172,9 @@ _KINDS = {
     "signatures": _is_dict_of(int | None),
     "stop_ids": _is_list_of(int),
     "generation_config": _is_dict_of(object),
+    "decoder_start_token_id": lambda value: value is None or isinstance(value, int),
+    "sources": _is_dict_of(str | None),
+    "targets": _is_dict_of(list),
 }
 
 
