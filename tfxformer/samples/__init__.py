@@ -263,13 +263,16 @@ def austen_novels() -> dict[str, str]:
     return {title: "\n".join(books[name]) for name, title in _AUSTEN.items()}
 
 
-def arabic_names() -> dict[str, dict[str, int]]:
-    """Names in Arabic letters, sorted, and how often each of their spellings in Latin letters is attested."""
-    found: dict[str, dict[str, int]] = {}
-    query = "SELECT arabic_key, latin, SUM(count) FROM units GROUP BY 1, 2 ORDER BY 1, 2"
+def arabic_names() -> dict[str, dict[str, dict[str, int]]]:
+    """Names in Arabic letters, sorted: by country ("DZ"), how often each of its spellings in Latin letters is attested.
+
+    Parts of names, 32,534 of them, from 25 countries.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    query = "SELECT arabic_key, country, latin, SUM(count) FROM units GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     with closing(sqlite3.connect(fetch("arabic-names") / "names.sqlite3")) as opened:
-        for name, spelling, count in opened.execute(query):
-            found.setdefault(name, {})[spelling] = count
+        for name, country, spelling, count in opened.execute(query):
+            found.setdefault(name, {}).setdefault(country, {})[spelling] = count
     return found
 
 
