@@ -38,6 +38,10 @@ CASES = {
     "marian": ("Marian", "MarianMTModel", {**_BART, "activation_function": "swish", "scale_embedding": True}),
     "m2m_100": ("M2M100", "M2M100ForConditionalGeneration", _BART),
     "blenderbot": ("Blenderbot", "BlenderbotForConditionalGeneration", {**_BART, "pad_token_id": 0}),
+    "blenderbot-small": (
+        *("BlenderbotSmall", "BlenderbotSmallForConditionalGeneration"),
+        {**_BART, "pad_token_id": 0, "scale_embedding": True},
+    ),
 }
 STORED = ("t5-gated", "bart-scaled")
 COMPUTED = ("pegasus", "marian", "m2m_100")  # whose positions are sines, which stay

@@ -51,6 +51,7 @@ def test_replace_reaches_nested_switches():
         ({"heads__classifier_activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"heads__masked_lm_activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"encoder__norm__placement": "both"}, "Unknown norm placement 'both'; known: post, pre"),
+        ({"encoder__norm": {"embedding": False, "positions": False}}, "positions=False says nothing with embedding=False"),
         ({"encoder__position_mode": "rope"}, "Unknown position_mode 'rope'"),
         ({"encoder__dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"encoder__stochastic_depth": -0.1}, "stochastic_depth must be in"),
@@ -171,6 +172,7 @@ STACK = {
     "norm__embedding": {},
     "norm__final": {},
     "norm__first": {"norm__placement": "pre", "norm__first": False},
+    "norm__positions": {"norm__embedding": True, "norm__positions": False},
 }
 WHOLE = {
     "vocabulary_size": {"vocabulary_size": 120},

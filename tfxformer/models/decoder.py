@@ -103,9 +103,12 @@ def embed(config, layers: DecoderLayers, token_ids, positions, graph_form: Graph
     x = parts.embed_scaled(layers.token_embedding, config.decoder, token_ids, graph_form)
     if layers.embedding_projection is not None:
         x = layers.embedding_projection(x)
+    first = layers.embedding_norm is not None and not config.decoder.norm.positions
+    if first:
+        x = layers.embedding_norm(x, graph_form=graph_form)
     if layers.position_embedding is not None:
         x = x + layers.position_embedding(token_ids, positions=positions, graph_form=graph_form)
-    if layers.embedding_norm is not None:
+    if layers.embedding_norm is not None and not first:
         x = layers.embedding_norm(x, graph_form=graph_form)
     return layers.embedding_dropout(x)
 

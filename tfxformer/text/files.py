@@ -86,7 +86,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
             f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}, and says the tokenizer class "
             f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}; other older formats "
             "(vocab.json with merges.txt): open the folder once with transformers' AutoTokenizer and save_pretrained "
-            "it, which writes tokenizer.json."
+            "it, which writes tokenizer.json of all classes but those in Python alone (Blenderbot-small's, CTRL's): "
+            "their models take ids."
         )
     backend = wordpiece(
         read_vocabulary(folder / "vocab.txt"),

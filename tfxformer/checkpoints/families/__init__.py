@@ -37,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         bart.MARIAN,
         bart.M2M_100,
         bart.BLENDERBOT,
+        bart.BLENDERBOT_SMALL,
     )
 }
 

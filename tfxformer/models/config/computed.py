@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 # Path of a switch -> the values that the model computes. What is not listed it computes in all of its values.
 ENCODER = {
+    "encoder.norm.positions": (True,),
     "heads.tied": (True,),  # a masked-language head reads the token table in reverse
     "heads.logit_scale": (1.0,),
     "heads.logit_soft_cap": (None,),
@@ -19,6 +22,7 @@ DECODER = {
     "heads.logits_bias": (False,),
 }
 ENCODER_DECODER = {
+    "encoder.norm.positions": (True,),
     "encoder.layer_groups": (None,),
     "encoder.layers_per_group": (1,),
     "decoder.position_mode": ("arange",),
@@ -64,8 +68,7 @@ def check_switches(config, model: str) -> None:
         )
     refused = []
     for path, values in computed.items():
-        part, _, name = path.rpartition(".")
-        value = getattr(getattr(config, part) if part else config, name)
+        value = reduce(getattr, path.split("."), config)
         if value not in values:
             refused.append(f"{path.replace('.', '__')}={value!r} (it computes {' or '.join(map(repr, values))})")
     if refused:

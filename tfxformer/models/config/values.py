@@ -119,6 +119,7 @@ class NormConfig(KnownKeywords):
         embedding: whether the sum of embeddings is normed.
         final: whether the last block's output is normed.
         first: whether the first block norms what its attention reads (ModernBERT's does not).
+        positions: whether the normed sum has the positions in it; else they are added behind its norm (Blenderbot-small).
     """
 
     placement: str = "post"
@@ -128,6 +129,7 @@ class NormConfig(KnownKeywords):
     embedding: bool = True
     final: bool = False
     first: bool = True
+    positions: bool = True
 
     def __post_init__(self):
         check_choice("norm placement", self.placement, PLACEMENTS)
@@ -137,6 +139,10 @@ class NormConfig(KnownKeywords):
         require(
             self.first or self.placement in ("pre", "parallel", "sandwich"),
             f"first=False says nothing with placement={self.placement!r}: there no norm stands before attention.",
+        )
+        require(
+            self.positions or self.embedding,
+            "positions=False says nothing with embedding=False: there is no norm that positions could stand behind.",
         )
         if self.kind == "rms":  # it has none anyway
             put(self, bias=True)

@@ -1,4 +1,4 @@
-"""BART (Lewis et al., 2019, arXiv:1910.13461) and its kin: PLBART, mBART, Pegasus, Marian, M2M-100, Blenderbot."""
+"""BART (Lewis et al., 2019, arXiv:1910.13461) and its kin: PLBART, mBART, Pegasus, Marian, M2M-100, Blenderbots."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -243,4 +243,30 @@ BLENDERBOT = replace(
     fixed={**both({"norm.epsilon": 1e-5, "norm.embedding": False, **PRE}), **BIAS},
     rules=(positions_rule(128, 0), scale_rule(False, size_key(2560))),
     heads=heads("BlenderbotForConditionalGeneration"),
+)
+
+
+def _scaled_source(reference: Mapping) -> dict:
+    # transformers scales what the encoder reads alone: the decoder's norm takes the scale out again.
+    return {"encoder.embedding_scale": scale_rule(False, size_key(512)).read(reference)["encoder.embedding_scale"]}
+
+
+# BART with other sizes, but for the decoder, which adds positions behind the norm of its embeddings.
+BLENDERBOT_SMALL = replace(
+    FAMILY,
+    name="blenderbot-small",
+    architecture="BlenderbotSmallModel",
+    keys={
+        **KEYS,
+        "padding_id": Key("pad_token_id", 0),
+        **both({"hidden_size": size_key(512)}),
+        **sizes_keys((8, 8), heads=16, inner=2048),
+    },
+    fixed={
+        **both({"norm.epsilon": 1e-5, "norm.embedding": True, **POST}),
+        "decoder.norm.positions": False,
+        **BIAS,
+    },
+    rules=(positions_rule(512, 0), replace(scale_rule(False, size_key(512)), read=_scaled_source)),
+    heads=heads("BlenderbotSmallForConditionalGeneration"),
 )
