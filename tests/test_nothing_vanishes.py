@@ -161,6 +161,7 @@ CONSTRUCTORS = {
     tasks.BertPretraining: lambda world: ((world["encoder"],), {}),
     tasks.CausalLM: lambda world: ((world["decoder"], world["tokenizer"]), {}),
     tasks.Seq2SeqLM: lambda world: ((tiny.backbone("t5"), world["tokenizer"]), {}),
+    tasks.DenoisingLM: lambda world: ((tiny.backbone("t5"),), {}),
     tasks.MultiTask: lambda world: ((world["tasks"],), {}),
 }
 MESSAGES = [{"role": "user", "content": "good"}]

@@ -10,6 +10,7 @@ from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder
 from tfxformer.tasks.masked_lm import MaskedLM
 from tfxformer.tasks.multi_task import MultiTask
 from tfxformer.tasks.pretraining.bert_pretraining import BertPretraining
+from tfxformer.tasks.pretraining.denoising_lm import DenoisingLM
 from tfxformer.tasks.pretraining.permutation_lm import PermutationLM
 from tfxformer.tasks.pretraining.replaced_token_detection import ReplacedTokenDetection
 from tfxformer.tasks.question_answering import QuestionAnswering
@@ -22,6 +23,7 @@ __all__ = [
     "BertPretraining",
     "CausalLM",
     "ContrastiveEmbedder",
+    "DenoisingLM",
     "MaskedLM",
     "MultiTask",
     "PermutationLM",

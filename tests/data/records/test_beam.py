@@ -100,10 +100,12 @@ def test_small_files_give_the_same_bytes(folder, tmp_path):
         job(tmp_path, "lines", files, [folder / "[ab].txt"]),
         job(tmp_path, "paragraphs", [*files, folder / "c.jsonl"], documents="paragraph", shards=5),
         job(tmp_path, "files", files, documents="file", shards=40),  # more shards than rows
+        job(tmp_path, "pieces", files, kind="pieces"),
     ]
     assert run(folder / "bpe", *jobs) == ""
     assert same(tmp_path, "lines")[0] == "data-00000-of-00003.tfrecord"
     assert len(same(tmp_path, "paragraphs")) == 6 and len(same(tmp_path, "files")) == 41
+    assert len(same(tmp_path, "pieces")) == 4
     records = Records(tmp_path / "lines-beam", tokenizer=Tokenizer.from_pretrained(folder / "bpe"))
     assert records.count > 20 and records.origin["documents"] == 120
 

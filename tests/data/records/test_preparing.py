@@ -98,6 +98,20 @@ def test_masked_rows_are_the_tokenizers_own_windows(tiny_tokenizer, tmp_path):
     assert np.concatenate(kept).tolist() == words  # nothing of the long text is lost
 
 
+def test_pieces_are_the_texts_one_after_another(bpe, tmp_path):
+    texts = [text for text in TEXTS if text.strip()]
+    settings = Preparation("pieces", (16,), group=60)
+    records = prepare(settings, TEXTS, tmp_path / "set", bpe, 2)
+    found = arrays(records)
+    assert list(found) == ["padding_mask", "token_ids"]
+    read, there = found["token_ids"], found["padding_mask"] > 0
+    assert read[there].tolist() == [token for row in bpe.ids(texts, special_tokens=False) for token in row]
+    assert (np.diff(there.astype(int), axis=1) <= 0).all() and (read[~there] == bpe.padding_id).all()
+    full = there.all(axis=1)
+    assert 0 < (~full).sum() <= 3  # at most the last row of each group
+    assert records.origin["kind"] == "pieces" and records.origin["tokens"] == there.sum()
+
+
 def test_several_lengths_are_several_sets(tiny_tokenizer, tmp_path):
     settings = Preparation("masked", (8, 16, 32, 64), group=60)
     sets = prepare(settings, TEXTS[:4], tmp_path / "sets", tiny_tokenizer, 2)
@@ -130,9 +144,10 @@ def test_the_index_knows_its_tokenizer(bpe, tiny_tokenizer, tmp_path):
         ([], {}, "The source is empty"),
         (["", " \n"], {}, "The source is empty"),
         (["a"], {"shards": 0}, "shards=0: at least one file"),
-        (["a"], {"kind": "nsp"}, "kind='nsp' must be one of causal, masked"),
+        (["a"], {"kind": "nsp"}, "kind='nsp' must be one of causal, masked, pieces"),
         (["a"], {"documents": "word"}, "documents='word'"),
         (["a"], {"sequence_length": (64, 128)}, "causal rows are full blocks of one length"),
+        (["a"], {"sequence_length": (64, 128), "kind": "pieces"}, "pieces rows are full blocks of one length"),
         (["a"], {"sequence_length": 0}, "wanted a length"),
         (["a"], {"sequence_length": (64, 32), "kind": "masked"}, "several that grow"),
         (["a"], {"kind": "masked"}, "Masked rows need a mask and a padding token"),

@@ -80,6 +80,8 @@ def test_records_keep_the_sentence_labels(tiny_tokenizer, tmp_path):
     write_records(rows_of(pairs), tmp_path / "records", shards=2)
     dataset = Records(tmp_path / "records").dataset(4)
     (first, labels, weights), *_ = model.mask_batches(dataset).as_numpy_iterator()
+    of_epochs = next(iter(model.epochs(Records(tmp_path / "records"), 4).next_epoch(0)))
+    assert of_epochs[1].keys() == labels.keys()
     np.testing.assert_array_equal(labels["sentences"], pairs["sentence_labels"][:4])
     assert "sentence_labels" not in first and (weights["sentences"] == 1).all()
     assert isinstance(dataset, tf.data.Dataset)

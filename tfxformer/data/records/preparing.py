@@ -26,14 +26,22 @@ from tfxformer.data.records import files as record_files
 from tfxformer.data.records import sources
 from tfxformer.data.records.format import RecordFormat, RecordsError
 from tfxformer.data.records.records import Records
+from tfxformer.data.targets.denoising import piece_rows, text_pieces
 from tfxformer.data.targets.documents import text_documents
-from tfxformer.data.targets.packing import Blocks, pack
+from tfxformer.data.targets.packing import Blocks, join, pack
 from tfxformer.text import Tokenizer
 
-KINDS = ("causal", "masked")
+KINDS = ("causal", "masked", "pieces")
 # Groups at once, beside writing. The tokenizer uses every core by itself, and its threads wait in loops for one
 # another; but of one long document it uses a single core.
 _THREADS = {"line": 1, "paragraph": 1, "file": 3}
+
+
+_FURTHER_COLUMNS = {
+    "causal": {"targets": "int32", "weights": "float32"},
+    "masked": {"segment_ids": "int32"},
+    "pieces": {},
+}
 
 
 class Prepared(NamedTuple):
@@ -52,8 +60,9 @@ class Preparation:
     """How texts become rows.
 
     Attributes:
-        kind: "causal" (`packing.Blocks`: full blocks of documents with their end tokens) or "masked" (token_ids,
-            padding_mask, segment_ids: a row for each document, and further rows for what does not fit).
+        kind: "causal" (`packing.Blocks`: full blocks of documents with their end tokens), "masked" (token_ids,
+            padding_mask, segment_ids: a row for each document, and further rows for what does not fit) or "pieces"
+            (token_ids, padding_mask: documents one after another, without special tokens, cut into full rows).
         sequence_lengths: of the rows; a masked row has the shortest that holds it.
         documents, field: how files are read, see `sources.read_group`.
         group: bytes of a group.
@@ -72,8 +81,8 @@ class Preparation:
         lengths = self.sequence_lengths
         if not lengths or min(lengths) < 1 or list(lengths) != sorted(set(lengths)):
             raise ValueError(f"sequence_length={lengths}: wanted a length, or several that grow.")
-        if self.kind == "causal" and len(lengths) > 1:
-            raise ValueError(f"sequence_length={lengths}: causal rows are full blocks of one length.")
+        if self.kind != "masked" and len(lengths) > 1:
+            raise ValueError(f"sequence_length={lengths}: {self.kind} rows are full blocks of one length.")
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raises ValueError for a tokenizer that cannot write such rows."""
@@ -83,12 +92,12 @@ class Preparation:
     def formats(self) -> list[RecordFormat]:
         """Of the rows of each sequence length."""
         dtypes = {"token_ids": "int32", "padding_mask": "int32"}
-        dtypes |= {"targets": "int32", "weights": "float32"} if self.kind == "causal" else {"segment_ids": "int32"}
+        dtypes |= _FURTHER_COLUMNS[self.kind]
         return [RecordFormat({name: (d, (length,)) for name, d in dtypes.items()}) for length in self.sequence_lengths]
 
     def rows(self, texts: list[str], tokenizer: Tokenizer) -> Prepared:
         """The rows of one group."""
-        rows = self._causal(texts, tokenizer) if self.kind == "causal" else self._masked(texts, tokenizer)
+        rows = {"causal": self._causal, "masked": self._masked, "pieces": self._pieces}[self.kind](texts, tokenizer)
         encoded = [form.encode(arrays) for form, arrays in zip(self.formats(), rows, strict=True)]
         counted = "weights" if self.kind == "causal" else "padding_mask"
         return Prepared(encoded, [int(arrays[counted].sum()) for arrays in rows], len(texts))
@@ -108,6 +117,10 @@ class Preparation:
             {name: getattr(encoding, name)[fits == index, :length] for name in names}
             for index, length in enumerate(self.sequence_lengths)
         ]
+
+    def _pieces(self, texts: list[str], tokenizer: Tokenizer) -> list[dict[str, np.ndarray]]:
+        ids, (length,) = join(tokenizer.ids(texts, special_tokens=False)).ids, self.sequence_lengths
+        return [piece_rows(text_pieces(ids, length), tokenizer.padding_id or 0)]
 
     def folders(self, folder) -> list[Path]:
         """Where the rows of each sequence length go: into the folder, or of several into folders of their own in it."""
@@ -149,7 +162,9 @@ def prepare_records(
             to the shortest that holds it, and each length is a set of its own, in a folder named by it.
         kind: "causal": the pairs of a token and the next, packed into full blocks (`packing.pack`), for
             `tasks.CausalLM`; of a group of documents (1 MiB) the last block may have padding. "masked": a document a
-            row, unmasked, for `tasks.MaskedLM`; what does not fit goes on in further rows.
+            row, unmasked, for `tasks.MaskedLM`; what does not fit goes on in further rows. "pieces": documents one
+            after another without special tokens, cut into full rows of `tasks.DenoisingLM.text_length` tokens; of a
+            group the last row may have padding.
         documents: what a document of a text file is: "line", "paragraph" (between blank lines) or the whole "file".
         field: that holds the text in a .jsonl file or in dicts.
         shards: files of a set; a multiple of the number of workers lets each read its own ones only.
@@ -208,7 +223,7 @@ def check_any(rows: int, documents: int) -> None:
     if not documents:
         raise RecordsError("The source is empty: it has no document with a character in it.")
     if not rows:
-        raise RecordsError(f"There is no row to write: none of {documents} documents has two tokens.")
+        raise RecordsError(f"There is no row to write: none of {documents} documents has two tokens (pieces: one).")
 
 
 def open_prepared(preparation: Preparation, folder) -> Records | dict[int, Records]:

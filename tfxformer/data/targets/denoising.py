@@ -32,6 +32,12 @@ def text_pieces(ids: np.ndarray, length: int) -> Rows:
     return Rows(pieces, np.minimum(length, len(ids) - length * np.arange(rows)))
 
 
+def piece_rows(rows: Rows, padding_id: int) -> dict[str, np.ndarray]:
+    """Rows as arrays that a task or records hold: token_ids and padding_mask, int32 [B,W]."""
+    mask = (np.arange(rows.ids.shape[1]) < rows.lengths[:, None]).astype(np.int32)
+    return {"token_ids": np.where(mask > 0, rows.ids, np.int32(padding_id)), "padding_mask": mask}
+
+
 # ---- spans (T5) -------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +189,19 @@ def _ranks(keys: np.ndarray) -> np.ndarray:
 # ---- infilling and disorder (BART) ------------------------------------------------------------------------------
 
 
+def hidden_counts(lengths, rate: float, mean_span: float) -> np.ndarray:
+    """How many tokens of texts of these lengths `text_infilling` hides: their share, rounded up.
+
+    Raises:
+        ValueError: for a rate that is not above 0 and at most 1, and a mean that is not above 0.
+    """
+    if not 0.0 < rate <= 1.0:
+        raise ValueError(f"A share of {rate} of hidden tokens: wanted one above 0 and at most 1.")
+    if not mean_span > 0.0:
+        raise ValueError(f"Spans of {mean_span} tokens on average: wanted more than 0.")
+    return np.ceil(rate * np.asarray(lengths, np.int64) - 1e-9).astype(np.int64)  # 0.1 * 30 is 3.0000000000000004
+
+
 def text_infilling(
     token_ids: np.ndarray,
     lengths: np.ndarray,
@@ -206,13 +225,9 @@ def text_infilling(
     Returns:
         The sources, [B,T]; their targets are the texts.
     """
-    if not 0.0 < rate <= 1.0:
-        raise ValueError(f"A share of {rate} of hidden tokens: wanted one above 0 and at most 1.")
-    if not mean_span > 0.0:
-        raise ValueError(f"Spans of {mean_span} tokens on average: wanted more than 0.")
     token_ids, lengths = np.asarray(token_ids, np.int32), np.asarray(lengths, np.int64)
     width = token_ids.shape[1]
-    budgets = np.ceil(rate * lengths - 1e-9).astype(np.int64)
+    budgets = hidden_counts(lengths, rate, mean_span)
     spans = _poisson_spans(budgets, mean_span, generator)
     excess = lengths - budgets + (spans >= 0).sum(axis=1) - width
     empty = spans == 0

@@ -11,7 +11,7 @@ from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
 from tfxformer.models.pooling import gather_positions
-from tfxformer.tasks.masked_lm import POSITIONS, MaskedBatches, MaskedLM, token_logits
+from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM, token_logits
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
 from tfxformer.training.inputs.array_checks import Limit
 
@@ -111,13 +111,17 @@ class BertPretraining(MaskedLM):
             generator=np.random.default_rng(self.seed),
         )
 
-    def _hiding(self, documents, batch_size, fitting=False):
+    def hidden_rows(self, documents, fitting: bool) -> dict:
+        """See `HidingMethods.hidden_rows`."""
         if self.sequence_length is None:
             self.sequence_length = min(self._maximum, DEFAULT_LENGTH)
-        pairs = self.pairs(documents)
-        rows = pairs._asdict()
+        rows = self.pairs(documents)._asdict()
         rows[SENTENCE_LABELS] = rows.pop("labels")
-        return MaskedBatches(self, rows, batch_size or 32, changing=fitting)
+        return rows
+
+    @property
+    def record_names(self):
+        return [*super().record_names, SENTENCE_LABELS]
 
     def hidden_batch(self, inputs: dict, generator: np.random.Generator) -> tuple:
         """See `MaskedLM.hidden_batch`; a batch has `sentence_labels` int32 [B] beside its ids."""
