@@ -233,7 +233,8 @@ def prepare(
         str, typer.Option(help="Tokens of a row; of masked rows several, by commas: a set of records each.")
     ] = "128",
     kind: Annotated[
-        str, typer.Option(help="causal (texts packed into full blocks), masked (a row each) or pieces (to be denoised).")
+        str,
+        typer.Option(help="causal (texts packed into full blocks), masked (a row each) or pieces (to be denoised)."),
     ] = "causal",
     documents: Annotated[
         str, typer.Option(help="What a text is: a line, a paragraph (between blank lines) or a whole file.")
