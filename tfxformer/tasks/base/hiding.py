@@ -72,6 +72,11 @@ class HidingMethods:
         return self.hidden_batch(inputs, np.random.default_rng((self.seed, index)))
 
     def fixed_arrays(self, given: Given, *, fitting=False) -> Given:
+        """Arrays of arrays and datasets, as every task has them.
+
+        Raises:
+            ValueError: for texts, of which every epoch has others.
+        """
         if is_raw(given.x):
             raise ValueError(
                 "Tokens are hidden batch by batch, others in every epoch: of texts there are no arrays to train on. "
