@@ -177,8 +177,6 @@ def test_what_no_road_leads_to_yet_is_said(tmp_path):
         export.export_litert(model.backbone, tmp_path / "model.tflite")
     with pytest.raises(ValueError, match="which are made smaller one at a time"):
         compression.remove_layers(model, (0,))
-    with pytest.raises(ValueError, match=r"PrefixTuning: .* is a Seq2SeqLM; wanted a decoder"):
-        compression.Adapters(model).add("prefix", compression.PrefixTuning(3))
 
 
 def test_pruning_and_lora_reach_both_stacks_and_what_stands_between():

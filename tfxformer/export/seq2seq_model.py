@@ -77,7 +77,7 @@ def check_cache_length(model, cache_length: int | None) -> int:
     Raises:
         ValueError: for what is no such number.
     """
-    most = model.backbone.config.max_sequence_length
+    most = model.backbone.longest_text
     if cache_length is None:
         return min(model.target_length or DEFAULT_LENGTH, most)
     if isinstance(cache_length, bool) or int(cache_length) != cache_length or not 1 <= cache_length <= most:

@@ -12,6 +12,7 @@ from tfxformer.layers.adapters.low_rank import LowRank, SingularValues
 from tfxformer.layers.adapters.prefix import Prefix
 from tfxformer.layers.adapters.prompt import Prompt
 from tfxformer.layers.adapters.scaling import Scaling
+from tfxformer.layers.attention.position_scores import RelativeScores
 from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import RotaryPositions
 
@@ -37,12 +38,16 @@ def adapter_name(model: keras.Model) -> str | None:
 
 
 def shift_positions(model: keras.Model) -> None:
-    """Lets texts begin behind the prefix, where the adapter in a model is one."""
+    """Lets texts begin behind the prefix, where the adapter in a model is one; those of an encoder beside it stay."""
     adapters = [layer.adapter for layer in adapted_layers(model)]
     length = max((one.length for one in adapters if isinstance(one, Prefix)), default=0)
     for layer in model._flatten_layers():
-        if isinstance(layer, (PositionEmbedding, RotaryPositions)):
+        if isinstance(layer, (PositionEmbedding, RotaryPositions, RelativeScores)) and not _of_encoder(layer):
             layer.shift = length
+
+
+def _of_encoder(layer: keras.layers.Layer) -> bool:
+    return layer.name.startswith("encoder_")  # as `parts.named` has it, where there are two stacks
 
 
 def train_only(model: keras.Model, variables: Iterable[keras.Variable]) -> None:

@@ -78,7 +78,7 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     @property
     def prefix_length(self) -> int:
         """P, the keys and values in front of every text (`layers.prefix`); 0 without any."""
-        prefix = self.blocks[0].self_attention.adapter
+        prefix = self.blocks[-1].self_attention.adapter  # of a decoder, which stands behind its encoder
         return 0 if prefix is None else prefix.length
 
     @property

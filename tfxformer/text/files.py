@@ -87,7 +87,7 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
             f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}; other older formats "
             "(vocab.json with merges.txt): open the folder once with transformers' AutoTokenizer and save_pretrained "
             "it, which writes tokenizer.json of all classes but those in Python alone (Blenderbot-small's, CTRL's): "
-            "their models take ids."
+            "without these files in its folder such a model opens, and takes ids."
         )
     backend = wordpiece(
         read_vocabulary(folder / "vocab.txt"),

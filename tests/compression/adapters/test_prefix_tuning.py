@@ -11,6 +11,7 @@ from adapter_cases import classifier, language_model, outputs, rows
 from tfxformer import export, generation, tasks
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.compression import Adapters, PrefixTuning
+from tfxformer.text import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("eager")
 LENGTH = 3
@@ -127,6 +128,77 @@ def test_export_of_a_decoder(tiny_tokenizer, tmp_path):
         export.export_litert(model, path, "float32", cache_length=64)
 
 
+# ---- behind an encoder ------------------------------------------------------------------------------------------
+
+
+def pair(family, **arguments):
+    """A tiny Seq2SeqLM of two layers each, and a source and what is written on it, of two lengths."""
+    model = tiny.perturb(tasks.Seq2SeqLM(tiny.backbone(family, **arguments)))
+    generator = np.random.default_rng(3)
+    source = {
+        "encoder_token_ids": generator.integers(5, 100, (2, 6)).astype("int32"),
+        "encoder_padding_mask": np.array([[1] * 6, [1] * 4 + [0] * 2], "int32"),
+    }
+    return model, source, generator.integers(5, 100, (2, 7)).astype("int32")
+
+
+def whole(source, ids):
+    """A batch of the source and what is written on it."""
+    return {**source, "decoder_token_ids": ids, "decoder_padding_mask": np.ones_like(ids)}
+
+
+@pytest.mark.parametrize("family", ["bart", "marian", "t5"])
+def test_a_decoder_behind_an_encoder_equals_a_text_in_front(family):
+    """Where the prefix is what tokens leave in the cache of a row, and the rest is written behind them."""
+    model, source, ids = pair(family)
+    source, ids = {name: array[:1] for name, array in source.items()}, ids[:1]
+    wanted = np.asarray(model(whole(source, ids)))
+    plain = np.asarray(model(whole(source, ids[:, LENGTH:])))
+    step = {"token_ids": ids[:, :LENGTH], "cache_positions": np.arange(LENGTH, dtype="int32")}
+    _, cache = model.step(step, model.new_cache(1, LENGTH, source), logits=None)
+    adapters = prefixed(model)
+    assert list(adapters.layers) == [f"decoder_block_{index}/self_attention" for index in range(len(adapters.layers))]
+    for part, (keys, values) in zip(adapters.layers.values(), cache.self_attention, strict=True):
+        part.keys.assign(keys[0])
+        part.values.assign(np.swapaxes(values[0], 1, 2))
+    for training in (False, True):
+        found = model(whole(source, ids[:, LENGTH:]), training=training)
+        np.testing.assert_allclose(found, wanted[:, LENGTH:], atol=1e-5)
+    adapters.activate(None)
+    np.testing.assert_array_equal(model(whole(source, ids[:, LENGTH:])), plain)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_what_is_written_behind_a_prefix(family, plain_kernels, tmp_path):
+    """Greedily on a cache, beside the argmax of whole sequences; kept by a .keras file, by none of peft's."""
+    model, source, _ = pair(family)
+    adapters, ids = prefixed(model), np.full((2, 1), model.decoder_start_token_id, "int32")
+    for _ in range(4):
+        ids = np.concatenate([ids, np.argmax(np.asarray(model(whole(source, ids)))[:, -1:], -1)], 1).astype("int32")
+    found = generation.generate(model, ids[:, :1].tolist(), max_new_tokens=4, source=source, jit_compile=False)
+    assert [list(row) for row in found] == ids[:, 1:].tolist()
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(whole(source, ids)), model(whole(source, ids)))
+    with pytest.raises(CheckpointError, match=r"model\.save\('model\.keras'\)"):
+        adapters.save(tmp_path / "films")
+    assert not (tmp_path / "films").exists()
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_export_behind_an_encoder(family, tmp_path):
+    backbone = tiny.backbone(family, vocabulary_size=290)
+    model = tiny.perturb(tasks.Seq2SeqLM(backbone, tokenizer=Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)))
+    sources, targets = tiny.TEXTS[:2], ["a film", "the cat"]
+    plain = model.score(sources, targets)
+    prefixed(model)
+    wanted = model.score(sources, targets)
+    assert np.abs(wanted - plain).min() > 1e-3
+    export.export_litert(model, tmp_path / "model.tflite", "float32", sequence_length=16, cache_length=8)
+    found = export.LiteRTGenerator(tmp_path / "model.tflite").score(sources, targets)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_what_cannot_be():
     adapters = prefixed(language_model("gpt2"))
     with pytest.raises(ValueError, match="no kernel can hold it"):
@@ -135,7 +207,7 @@ def test_what_cannot_be():
         with pytest.raises(ValueError, match="length counts keys and values"):
             PrefixTuning(wrong)
     for model in (classifier(), language_model("bloom"), language_model("mistral", decoder__attention__window=4)):
-        with pytest.raises(ValueError, match=r"wanted a decoder of tfxformer.*no sliding window"):
+        with pytest.raises(ValueError, match=r"wanted a decoder of tfxformer.*no ALiBi and no sliding window"):
             Adapters(model).add("films", PrefixTuning())
     with pytest.raises(ValueError, match="length=64 leaves 0 of the model's positions"):
         Adapters(tasks.CausalLM(tiny.backbone("gpt2"))).add("films", PrefixTuning(64))

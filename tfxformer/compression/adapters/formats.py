@@ -239,7 +239,16 @@ PROMPT_TUNING = Format(
 )
 
 
+def _check_alone(names: ModuleNames) -> None:
+    if names.has_both_stacks:
+        raise CheckpointError(
+            "peft cuts the prefix of an encoder-decoder so that some layers share one and those of others are lost; its "
+            "files hold none for each layer. Keep the prefix in the model's own file: model.save('model.keras')."
+        )
+
+
 def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
+    _check_alone(names)
     ((full, adapters),) = modules.items()
     pairs = np.stack([[np.asarray(one.keys), np.asarray(one.values)] for one in adapters.values()])
     layers, _, heads, length, size = pairs.shape
@@ -248,6 +257,7 @@ def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tenso
 
 
 def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
+    _check_alone(names)
     flat, stack = tensors[VIRTUAL], names.stack
     heads, length = stack.key_value_heads, len(flat)
     if flat.shape[1] != len(paths) * 2 * heads * stack.head_width:

@@ -12,6 +12,7 @@ from tfxformer.compression.weights.matrices import Kernel
 from tfxformer.layers import Dense, TokenEmbedding
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.models.backbone import Backbone
+from tfxformer.models.config import AttentionConfig
 
 _BIASES = ("bias", "beta")
 # Under our names and KerasHub's.
@@ -189,8 +190,9 @@ class PrefixTuning(AdapterKind):
     """Learned keys and values that every token of a decoder sees in every layer (Li and Liang, arXiv:2101.00190).
 
     They begin random, without the paper's second network, so unlike other adapters a new one changes what the model
-    computes. Decoders of tfxformer with learned or rotary positions, and tasks on them, have it; texts may be that much
-    shorter. It cannot be merged; generation and a decoder's `.tflite` file compute it.
+    computes. Decoders of tfxformer have it, alone or behind an encoder, where their positions are no ALiBi; so do tasks
+    on them. Of an encoder-decoder it is in the decoder's self-attention, as peft's is. Texts may be that much shorter. It
+    cannot be merged; generation and a decoder's `.tflite` file compute it.
 
     Attributes:
         length: int P, keys and values of each head.
@@ -207,13 +209,12 @@ class PrefixTuning(AdapterKind):
 
     def kernels(self, model: keras.Model) -> list[Kernel]:
         backbone = getattr(model, "backbone", model)
-        alone = isinstance(backbone, Backbone) and len(backbone.config.stacks) == 1  # a source has no prefix yet
-        stack = backbone.config.decoder if alone else None
+        stack = backbone.config.decoder if isinstance(backbone, Backbone) else None
         kinds = [] if stack is None else stack.attention.values()
-        if stack is None or any(kind.scores is not None or kind.window is not None for kind in kinds):
+        if stack is None or any(_alibi(kind) or kind.window is not None for kind in kinds):
             raise ValueError(
-                f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, or a task "
-                "on one, with learned or rotary positions and no sliding window. Take PromptTuning or LoRA for it."
+                f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, alone or behind "
+                "an encoder, or a task on one, with no ALiBi and no sliding window. Take PromptTuning or LoRA for it."
             )
         longest = backbone.config.max_sequence_length - self.length
         if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):
@@ -226,9 +227,16 @@ class PrefixTuning(AdapterKind):
         return {"kind": "prefix", "length": self.length, "heads": kernel.layer.num_key_value_heads}
 
 
+def _alibi(kind: AttentionConfig) -> bool:
+    return kind.scores is not None and kind.scores.kind == "alibi"
+
+
 def attention_kernels(backbone: Backbone) -> list[Kernel]:
-    """The self-attention of each block as what an adapter stands beside, with its keys' kernel, in their order."""
-    layers = [block.self_attention for block in backbone.blocks]
+    """The self-attention of each block as what an adapter stands beside, with its keys' kernel, in their order.
+
+    Of an encoder-decoder they are the decoder's.
+    """
+    layers = [block.self_attention for block in backbone.blocks_of(backbone.stack_name)]
     return [Kernel(layer, layer.key.base_kernel, (0,)) for layer in layers]
 
 

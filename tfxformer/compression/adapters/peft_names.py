@@ -85,6 +85,11 @@ class ModuleNames:
         return self._config
 
     @property
+    def has_both_stacks(self) -> bool:
+        """Whether the model is an encoder with a decoder."""
+        return self._config is not None and len(self._config.stacks) > 1
+
+    @property
     def stack(self):
         """The `StackConfig` of a model with a family and one stack."""
         (stack,) = self._config.stacks.values()

@@ -112,6 +112,9 @@ class RelativeScores(PositionScores):
         buckets: int, rows of the table; where later keys are seen, half of them are theirs.
         max_distance: int, the distance from which on all share the last bucket.
         initializer: initializer of the table.
+
+    Attributes:
+        shift: int, 0; P keys that stand in front of the given ones (`prefix.Prefix`), which get scores, too: [.., P + T].
     """
 
     learned = True
@@ -121,17 +124,26 @@ class RelativeScores(PositionScores):
         self.buckets = buckets
         self.max_distance = max_distance
         self.initializer = keras.initializers.get(initializer)
+        self.shift = 0
 
     def build(self, *shapes):
         shape = (self.buckets, self.heads)
         self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.initializer, autocast=False)
 
     def call(self, query, key, query_positions, key_positions):
+        if self.shift:
+            front = ops.arange(-self.shift, 0, dtype="int32")
+            front = ops.broadcast_to(ops.expand_dims(front, 0), (ops.shape(key_positions)[0], self.shift))
+            key_positions = ops.concatenate([front, key_positions], axis=1)
         distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
         bucket = relative_bucket(distance, self.buckets, self.max_distance, self.causal)
         # A product with a one-hot matrix: its gradient is a product too, where that of a lookup would be a scatter.
         rows = ops.matmul(ops.one_hot(bucket, self.buckets, dtype="float32"), ops.cast(self.embeddings, "float32"))
         return ops.transpose(rows, (0, 3, 1, 2))  # [B, S, T, N] -> [B, N, S, T]
+
+    def compute_output_spec(self, query, key, query_positions, key_positions):
+        *outer, keys = super().compute_output_spec(query, key, query_positions, key_positions).shape
+        return keras.KerasTensor((*outer, None if keys is None else keys + self.shift), dtype="float32")
 
     def get_config(self):
         return {

@@ -119,7 +119,7 @@ class NormConfig(KnownKeywords):
         embedding: whether the sum of embeddings is normed.
         final: whether the last block's output is normed.
         first: whether the first block norms what its attention reads (ModernBERT's does not).
-        positions: whether the normed sum has the positions in it; else they are added behind its norm (Blenderbot-small).
+        positions: whether the normed sum has the positions in it; else they are added behind it (Blenderbot-small).
     """
 
     placement: str = "post"
