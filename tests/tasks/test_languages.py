@@ -282,9 +282,9 @@ def test_a_file_speaks_the_languages_of_its_task(folder, tmp_path, name):
     source, target = CODES[name]
     lm = model(Tokenizer.from_pretrained(folder(name)))
     with pytest.raises(ValueError, match="say source_language="):
-        export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=12)
+        export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=16)
     lm.source_language, lm.target_language = source, target  # the file is of this pair
-    export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=12)
+    export.export_litert(lm, tmp_path / "m.tflite", "float32", sequence_length=24, cache_length=16)
     writer = export.LiteRTGenerator(tmp_path / "m.tflite")
     assert writer.generate(SOURCES, 8) == lm.generate(SOURCES, 8, jit_compile=False)
     np.testing.assert_allclose(writer.score(SOURCES, TARGETS), lm.score(SOURCES, TARGETS), rtol=1e-4)

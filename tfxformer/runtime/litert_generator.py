@@ -247,10 +247,12 @@ class LiteRTGenerator:
         return np.array(likelihoods)
 
     def _likelihood_of(self, index: int, ids: list[int], steps=None) -> float:
-        if not 2 <= len(ids) <= self.cache_length + 1:
+        most = self.cache_length + 1
+        if not 2 <= len(ids) <= most:
+            what = "targets" if self.source_lengths else "texts"
             raise ValueError(
-                f"texts[{index}] has {len(ids)} tokens; a file with {self.cache_length} slots scores texts of 2 to "
-                f"{self.cache_length + 1}: cut it, or export with a longer cache_length."
+                f"{what}[{index}] has {len(ids)} tokens; a file with {self.cache_length} slots scores texts of 2 to "
+                f"{most}: cut it, or export with a longer cache_length."
             )
         steps, likelihoods = self.steps() if steps is None else steps, []
         for token, following in itertools.pairwise(ids):
