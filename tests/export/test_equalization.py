@@ -168,3 +168,13 @@ def test_the_real_minilm_exports_with_defaults(tmp_path):
     embedder = tasks.TextEmbedder.from_pretrained(samples.minilm())
     report = export.export_litert(embedder, tmp_path / "minilm.tflite", sequence_length=64)
     assert report.quantization == "dynamic_int8" and report.error <= 0.045
+
+
+def test_a_head_of_its_own_is_written_around_what_it_reads():
+    """A head reads the largest channels of all: as the blocks' products, those are shared out, and no logit changes."""
+    model = planted(causal_lm("untied"))
+    batch = {"token_ids": np.arange(5, 17)[None], "padding_mask": np.ones((1, 12), int)}
+    form = plan.equalized(model, MODE, [batch]).graph_form
+    (scale,) = (scale for layers, scale in form.equalization.scales.items() if layers == (model.heads["head"].path,))
+    assert scale[[3, 40]].max() < 0.5 < np.median(scale)
+    assert relative(model.forward(batch, graph_form=form), model(batch, training=False)) <= 1e-5

@@ -8,6 +8,8 @@ import keras
 from keras import ops
 
 from tfxformer.layers import DEFAULT, Dense, GraphForm
+from tfxformer.layers.quantization.equalization import equalized
+from tfxformer.layers.quantization.graph_form import chosen
 from tfxformer.models.heads import LogitsBias
 from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 
@@ -35,7 +37,8 @@ def language_logits(backbone, heads: dict, x, graph_form: GraphForm = DEFAULT):
     if own is None:
         logits = ops.cast(backbone.token_embedding(x, reverse=True, scale=scale, graph_form=graph_form), "float32")
     else:
-        logits = ops.cast(own(x), "float32") * scale if scale != 1.0 else ops.cast(own(x), "float32")
+        logits = ops.cast(equalized(x, (own,), chosen(graph_form))(own), "float32")
+        logits = logits if scale == 1.0 else logits * scale
     if "bias" in heads:
         logits = heads["bias"](logits)
     cap = described.logit_soft_cap
