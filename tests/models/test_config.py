@@ -51,7 +51,10 @@ def test_replace_reaches_nested_switches():
         ({"heads__classifier_activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"heads__masked_lm_activation": "gleu"}, "Unknown activation 'gleu'"),
         ({"encoder__norm__placement": "both"}, "Unknown norm placement 'both'; known: post, pre"),
-        ({"encoder__norm": {"embedding": False, "positions": False}}, "positions=False says nothing with embedding=False"),
+        (
+            {"encoder__norm": {"embedding": False, "positions": False}},
+            "positions=False says nothing with embedding=False",
+        ),
         ({"encoder__position_mode": "rope"}, "Unknown position_mode 'rope'"),
         ({"encoder__dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"encoder__stochastic_depth": -0.1}, "stochastic_depth must be in"),
@@ -193,7 +196,7 @@ WHOLE = {
 NOT_OF_THE_GRAPH = {
     "family", "encoder", "decoder", "heads", "padding_id", "initializer_range", "dropout", "attention_dropout",
     "embedding_dropout", "stochastic_depth", "heads__classifier_activation", "heads__classifier_dropout",
-    "heads__classifier_bias",
+    "heads__classifier_bias", "heads__classifier_wraps",
 }  # fmt: skip
 
 

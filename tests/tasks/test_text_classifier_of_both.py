@@ -6,7 +6,8 @@ import pytest
 import seq2seq_cases
 import tiny
 
-from tfxformer import compression, export, tasks
+import tfxformer
+from tfxformer import compression, export, models, tasks
 
 LABELS = ["contradiction", "neutral", "entailment"]
 
@@ -63,23 +64,27 @@ def test_its_file_says_the_same(tiny_tokenizer, tmp_path):
 
 
 @pytest.mark.reference
-def test_it_is_the_classifier_of_transformers(tmp_path):
+@pytest.mark.parametrize("name", ["bart", "mbart", "plbart", "t5-gated", "mt5", "umt5"])
+def test_it_is_the_classifier_of_transformers(name, tmp_path):
     import torch
     import transformers
+    from safetensors.numpy import load_file
 
-    family, _, keys = seq2seq_cases.CASES["bart"]
+    family, _, keys = seq2seq_cases.CASES[name]
     config = getattr(transformers, f"{family}Config")(
         **{**seq2seq_cases._ALL, **keys}, id2label=dict(enumerate(LABELS)), label2id={"entailment": 2}
     )
     torch.manual_seed(0)
-    reference = transformers.BartForSequenceClassification(config).eval()
+    architecture = getattr(transformers, f"{family}ForSequenceClassification")
+    reference = architecture(config).eval()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.12)
     reference.save_pretrained(tmp_path / "theirs")
     made = seq2seq_cases.batch(config.pad_token_id)
     ids, mask = made["encoder_token_ids"], made["encoder_padding_mask"]
-    ids[np.arange(len(ids)), mask.sum(axis=1) - 1] = config.eos_token_id
+    behind = 1 if name in ("mbart", "plbart") else 0  # the language stands behind the end
+    ids[np.arange(len(ids)), mask.sum(axis=1) - 1 - behind] = config.eos_token_id
 
     def logits(model):
         with torch.inference_mode():
@@ -90,5 +95,27 @@ def test_it_is_the_classifier_of_transformers(tmp_path):
     assert model.labels == LABELS
     np.testing.assert_allclose(model({"token_ids": ids, "padding_mask": mask}), logits(reference), rtol=0, atol=2e-6)
     model.save_pretrained(tmp_path / "ours")
-    opened = transformers.BartForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    ours, theirs = (load_file(tmp_path / folder / "model.safetensors") for folder in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    opened = architecture.from_pretrained(tmp_path / "ours").eval()
     np.testing.assert_array_equal(logits(opened), logits(reference))
+    # Its backbone alone is the one that the classifier stands on.
+    inputs = {**made, "decoder_token_ids": ids, "decoder_padding_mask": mask}
+    with pytest.warns(UserWarning, match="not used: classification_head"):
+        bare = tfxformer.from_pretrained(tmp_path / "theirs")
+    np.testing.assert_array_equal(bare(inputs)["sequence_output"], model.backbone(inputs)["sequence_output"])
+
+
+def test_a_text_without_an_end_is_read_at_its_last_token():
+    """Where the decoder begins with the text's last token; with an end, read there, whatever stands behind it."""
+    model = make(family="bart")
+    wraps = model.backbone.config.replace(heads__classifier_wraps=True)
+    turned = tasks.TextClassifier(models.EncoderDecoder(wraps, reference_config={"eos_token_id": 2}), LABELS)
+    turned.set_weights(model.get_weights())
+    ids = np.array([[9, 8, 7, 6], [9, 8, 2, 6]], "int32")
+    mask = np.ones_like(ids)
+    inputs = {"encoder_token_ids": ids, "encoder_padding_mask": mask, "decoder_padding_mask": mask}
+    outputs = model.backbone({**inputs, "decoder_token_ids": np.roll(ids, 1, axis=1)})
+    wanted = np.asarray(outputs["sequence_output"])[[0, 1], [3, 2]]
+    found = turned.backbone.summary_vector({"token_ids": ids, "padding_mask": mask})
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

@@ -95,10 +95,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Head:
-    """A head of the reference: the class that has it, and its modules by our paths (a name, or `Module`)."""
+    """A head of the reference.
+
+    Attributes:
+        architecture: the class that has it.
+        modules: our path -> the reference's module (a name, or `Module`).
+        prefix: what stands before backbone tensors in this class's files; None for the family's.
+    """
 
     architecture: str
     modules: Mapping[str, str | Module]
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +260,18 @@ class Family:
                 raise CheckpointError(f"The {self.name!r} page names no tensor for {path!r}.")
             found[path] = place(modules[layer], leaf, stack_of(path, config), self.tied)
         return found
+
+    def prefix_of(self, task: str | None) -> str:
+        """What stands before backbone tensors in a checkpoint with the head of `task`; nothing without one."""
+        if task not in self.heads:
+            return ""
+        own = self.heads[task].prefix
+        return self.prefix if own is None else own
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """All that may stand before backbone tensors, whatever head a checkpoint has."""
+        return tuple(dict.fromkeys((self.prefix, *map(self.prefix_of, self.heads))))
 
     def own_head(self, names) -> str | None:
         """The tensor of a language model's own head among `names` (without prefix), or None."""

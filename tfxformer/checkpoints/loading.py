@@ -55,15 +55,17 @@ def unwrapped(name: str) -> str:
     return _WRAPPERS.sub("", name)
 
 
-def strip_prefix(tensors: Mapping, prefix: str) -> dict[str, str]:
-    """Name without the family's prefix (and without torch's wrappers, see `unwrapped`) -> name in the file.
+def strip_prefix(tensors: Mapping, family: Family) -> dict[str, str]:
+    """Name without the prefix of the family or of a head's class (and torch's wrappers) -> name in the file.
 
     Raises:
         CheckpointError: for a tensor that the file has both with and without the prefix.
     """
     names: dict[str, str] = {}
     for name in tensors:
-        twin = names.setdefault(unwrapped(name).removeprefix(prefix), name)
+        short = unwrapped(name)
+        prefix = next((one for one in family.prefixes if one and short.startswith(one)), "")
+        twin = names.setdefault(short.removeprefix(prefix), name)
         if twin != name:
             raise CheckpointError(
                 f"The checkpoint has both {twin!r} and {name!r}, two tensors for one place: one would be silently "
@@ -80,7 +82,7 @@ def is_tied(config: TransformerConfig, tensors: Mapping, family: Family) -> bool
         tensors: the checkpoint's.
         family: its page.
     """
-    if family.own_head(names := strip_prefix(tensors, family.prefix)) is None:
+    if family.own_head(names := strip_prefix(tensors, family)) is None:
         return config.heads.tied
     head = tensors[names[family.own_head(names)]]
     table = tensors.get(names.get(f"{as_module(family.modules['token_embedding']).name}.weight"))
@@ -101,7 +103,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
     Raises:
         CheckpointError: for backbone tensors that are missing, misshaped or unknown, and heads that are incomplete.
     """
-    available = strip_prefix(tensors, family.prefix)
+    available = strip_prefix(tensors, family)
     variables = weights(model)
     places = family.places(variables, config, task)
     sources = {path: next((name for name in where.names if name in available), None) for path, where in places.items()}

@@ -38,7 +38,7 @@ SAVE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 def has_pooler(tensors, family) -> bool:
     """Whether a checkpoint has the family's pooler."""
-    names = strip_prefix(tensors, family.prefix)
+    names = strip_prefix(tensors, family)
     return family.pooler is not None and f"{family.pooler}.weight" in names
 
 
@@ -154,13 +154,12 @@ def reference_tensors(model, config: TransformerConfig, task: str | None, dtype:
         for path, variable in weights(model).items()
         if config.heads.pooler or not path.startswith("pooler/")
     }
-    tensors = {}
+    tensors, prefix = {}, family.prefix_of(task)
     for name, array in tensors_of(arrays, family.places(arrays, config, task)).items():
         is_pooler = family.pooler is not None and name.startswith(f"{family.pooler}.")
         is_backbone = is_pooler or not family.is_head(name)
-        tensors[(family.prefix if task in family.heads and is_backbone else "") + name] = array
+        tensors[(prefix if is_backbone else "") + name] = array
     if family.writes_computed:
-        prefix = family.prefix if task in family.heads else ""
         tensors |= {prefix + name: make(config).astype(to) for name, make in family.computed.items()}
     return tensors
 

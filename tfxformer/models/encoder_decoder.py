@@ -141,17 +141,30 @@ class EncoderDecoder(Backbone):
     def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
         """What a classifier reads of a text, [B, D]: the decoder's state at the text's last token, its end.
 
-        Both stacks read the text, the decoder behind its start token (Lewis et al., 2019, arXiv:1910.13461, 3.1).
+        Both stacks read the text, the decoder behind its start token (Lewis et al., 2019, arXiv:1910.13461, 3.1). Where
+        `heads.classifier_wraps` says so, behind the text's last token, perhaps that of its language; the end is then
+        the last token of config.json's `eos_token_id`, and the last of all where there is none.
 
         Args:
             inputs: dict of int32 [B, S] `token_ids` and `padding_mask`, padded behind.
             graph_form: how the graph is written.
         """
         ids, mask = inputs["token_ids"], inputs["padding_mask"]
-        written = ops.concatenate([ops.full_like(ids[:, :1], self.start_id), ids[:, :-1]], axis=1)
-        x = self.forward(dict(zip(INPUTS, (ids, mask, written, mask), strict=True)), graph_form)["sequence_output"]
         last = chosen_token(ops.not_equal(mask, 0), first=False)
+        start = ops.full_like(ids[:, :1], self.start_id)
+        if self.config.heads.classifier_wraps:
+            start = ops.sum(ids * ops.cast(last, ids.dtype)[..., 0], axis=1, keepdims=True)
+            last = self._last_end(ids, mask)
+        written = ops.concatenate([start, ids[:, :-1]], axis=1)
+        x = self.forward(dict(zip(INPUTS, (ids, mask, written, mask), strict=True)), graph_form)["sequence_output"]
         return ops.sum(x * ops.cast(last, x.dtype), axis=1)
+
+    def _last_end(self, ids, mask):
+        """1 at each row's last end, or at its last token where it has none: [B, S, 1], as `chosen_token` has it."""
+        end, real = (self.reference_config or {}).get("eos_token_id"), ops.cast(ops.not_equal(mask, 0), "int32")
+        if isinstance(end, int):
+            real = real * (1 + ops.cast(ops.equal(ids, end), "int32"))
+        return chosen_token(ops.equal(real, ops.max(real, axis=1, keepdims=True)), first=False)
 
     def new_cache(self, batch_size: int, length: int, source: dict, graph_form: GraphForm = DEFAULT) -> Cache:
         """A cache for `length` tokens in each row, with what every step reads of the source computed once.

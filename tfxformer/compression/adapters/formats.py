@@ -242,8 +242,8 @@ PROMPT_TUNING = Format(
 def _check_alone(names: ModuleNames) -> None:
     if names.has_both_stacks:
         raise CheckpointError(
-            "peft cuts the prefix of an encoder-decoder so that some layers share one and those of others are lost; its "
-            "files hold none for each layer. Keep the prefix in the model's own file: model.save('model.keras')."
+            "peft cuts the prefix of an encoder-decoder so that some layers share one and those of others are lost: "
+            "its files hold none for each layer. Keep it in the model's own: model.save('model.keras')."
         )
 
 

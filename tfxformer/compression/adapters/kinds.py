@@ -191,8 +191,8 @@ class PrefixTuning(AdapterKind):
 
     They begin random, without the paper's second network, so unlike other adapters a new one changes what the model
     computes. Decoders of tfxformer have it, alone or behind an encoder, where their positions are no ALiBi; so do tasks
-    on them. Of an encoder-decoder it is in the decoder's self-attention, as peft's is. Texts may be that much shorter. It
-    cannot be merged; generation and a decoder's `.tflite` file compute it.
+    on them. Of an encoder-decoder it is in the decoder's self-attention, as peft's is. Texts may be that much shorter.
+    It cannot be merged; generation and a decoder's `.tflite` file compute it.
 
     Attributes:
         length: int P, keys and values of each head.
@@ -213,8 +213,8 @@ class PrefixTuning(AdapterKind):
         kinds = [] if stack is None else stack.attention.values()
         if stack is None or any(_alibi(kind) or kind.window is not None for kind in kinds):
             raise ValueError(
-                f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, alone or behind "
-                "an encoder, or a task on one, with no ALiBi and no sliding window. Take PromptTuning or LoRA for it."
+                f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, alone or "
+                "behind an encoder, or a task on one, with no ALiBi and no sliding window. Take PromptTuning or LoRA."
             )
         longest = backbone.config.max_sequence_length - self.length
         if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):

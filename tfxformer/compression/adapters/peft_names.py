@@ -47,10 +47,10 @@ class ModuleNames:
     def full(self, module: str) -> str:
         """The module's name in the reference's class of the task: with the family's prefix, where that has one."""
         family = self._family
-        if family is None or self.task not in family.heads:
+        if family is None:
             return module
         is_backbone = module == family.pooler or not family.is_head(f"{module}.")
-        return family.prefix + module if is_backbone else module
+        return family.prefix_of(self.task) + module if is_backbone else module
 
     def by_module(self, paths: Iterable[str]) -> dict[str, list[str]]:
         """Module -> its layers among `paths`; several where it is fused."""

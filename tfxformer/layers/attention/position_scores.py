@@ -114,7 +114,7 @@ class RelativeScores(PositionScores):
         initializer: initializer of the table.
 
     Attributes:
-        shift: int, 0; P keys that stand in front of the given ones (`prefix.Prefix`), which get scores, too: [.., P + T].
+        shift: int, 0; P keys that stand in front of the given ones (`prefix.Prefix`), which get scores, too.
     """
 
     learned = True

@@ -34,6 +34,8 @@ class HeadConfig(KnownKeywords):
             layer that it puts on the first token instead.
         classifier_dropout: dropout rate in front of a classifier's output.
         classifier_bias: whether a classifier's output has a bias.
+        classifier_wraps: whether the decoder that reads a text again for a classifier begins with the text's last
+            token, not with the start token (mBART, PLBART); see `EncoderDecoder.summary_vector`.
         masked_lm_activation: activation of the masked-language head; None for the encoder's.
         tied: whether a causal language model's logits come from the token table; else from a Dense layer.
         logit_scale: what a causal language model's logits are multiplied by.
@@ -45,6 +47,7 @@ class HeadConfig(KnownKeywords):
     classifier_activation: str | None = None
     classifier_dropout: float = 0.1
     classifier_bias: bool = True
+    classifier_wraps: bool = False
     masked_lm_activation: str | None = None
     tied: bool = True
     logit_scale: float = 1.0

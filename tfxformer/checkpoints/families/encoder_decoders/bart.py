@@ -81,6 +81,7 @@ POST = {"norm.placement": "post", "norm.final": False}
 PRE = {"norm.placement": "pre", "norm.final": True}
 BOTH_FIXED = {"norm.epsilon": 1e-5, "norm.embedding": True, "position_offset": _UNUSED_ROWS}
 BIAS = {"heads.logits_bias": True}
+WRAPS = {"heads.classifier_wraps": True}
 
 DECODER_BLOCK = {
     **BLOCK,
@@ -101,12 +102,12 @@ def heads(architecture: str, bias: bool = True) -> dict[str, Head]:
     return {"seq2seq-lm": Head(architecture, modules)}
 
 
-CLASSIFIER = {
-    "text-classification": Head(
-        "BartForSequenceClassification",
-        {"classifier/dense": "classification_head.dense", "classifier/output": "classification_head.out_proj"},
-    )
-}
+def classifier(architecture: str) -> dict[str, Head]:
+    """The head that classifies, of the class of that name."""
+    modules = {"classifier/dense": "classification_head.dense", "classifier/output": "classification_head.out_proj"}
+    return {"text-classification": Head(architecture, modules)}
+
+
 FAMILY = Family(
     name="bart",
     prefix="model.",
@@ -124,7 +125,7 @@ FAMILY = Family(
         "encoder": Blocks(lambda config, index: f"encoder.layers.{index}", BLOCK),
         "decoder": Blocks(lambda config, index: f"decoder.layers.{index}", DECODER_BLOCK),
     },
-    heads={**heads("BartForConditionalGeneration"), **CLASSIFIER},
+    heads={**heads("BartForConditionalGeneration"), **classifier("BartForSequenceClassification")},
     other_heads=("classification_head", "qa_outputs"),
     # Older files repeat the table for each stack.
     tied={f"{stack}.embed_tokens.weight": "shared.weight" for stack in STACKS},
@@ -141,14 +142,15 @@ PLBART = replace(
         **sizes_keys((6, 6), heads=12, inner=3072),
     },
     rules=(positions_rule(1024, _UNUSED_ROWS), scale_rule(True, size_key(768))),
-    heads=heads("PLBartForConditionalGeneration"),
+    fixed={**FAMILY.fixed, **WRAPS},
+    heads={**heads("PLBartForConditionalGeneration"), **classifier("PLBartForSequenceClassification")},
 )
 MBART = replace(
     FAMILY,
     name="mbart",
     architecture="MBartModel",
-    fixed={**both({**BOTH_FIXED, **PRE}), **BIAS},
-    heads=heads("MBartForConditionalGeneration"),
+    fixed={**both({**BOTH_FIXED, **PRE}), **BIAS, **WRAPS},
+    heads={**heads("MBartForConditionalGeneration"), **classifier("MBartForSequenceClassification")},
 )
 
 

@@ -178,6 +178,15 @@ def _decoder_modules(config) -> dict[str, str]:
     }
 
 
+def heads(name: str) -> dict[str, Head]:
+    """The heads of a family, whose classes begin with its name: one that writes, and a classifier."""
+    classifier = {"classifier/dense": "classification_head.dense", "classifier/output": "classification_head.out_proj"}
+    return {
+        "seq2seq-lm": Head(f"{name}ForConditionalGeneration", {"language_model_head": "lm_head"}),
+        "text-classification": Head(f"{name}ForSequenceClassification", classifier, prefix="transformer."),
+    }
+
+
 FAMILY = Family(
     name="t5",
     prefix="",
@@ -202,7 +211,7 @@ FAMILY = Family(
         "encoder": Blocks(lambda config, index: f"encoder.block.{index}.layer", _encoder_modules),
         "decoder": Blocks(lambda config, index: f"decoder.block.{index}.layer", _decoder_modules),
     },
-    heads={"seq2seq-lm": Head("T5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+    heads=heads("T5"),
     other_heads=("classification_head", "classifier"),
     # Older files repeat the table for each stack.
     tied={f"{stack}.embed_tokens.weight": "shared.weight" for stack in STACKS},
@@ -222,7 +231,7 @@ MT5 = replace(
     fixed={**FIXED, "heads.logit_scale": 1.0},
     rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE),
     encoder_architecture="MT5EncoderModel",
-    heads={"seq2seq-lm": Head("MT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+    heads=heads("MT5"),
 )
 
 # As T5 v1.1, but each layer has a table of its own.
@@ -235,5 +244,5 @@ UMT5 = replace(
     rules=(width_rule(6), feed_forward_rule("gated-gelu"), scores_rule(shared=False), *FAMILY.rules[3:]),
     modules={name: module for name, module in FAMILY.modules.items() if "scores" not in name},
     numbered={f"{stack}_position_scores_{{}}": _TABLE.format(stack, "{}") for stack in STACKS},
-    heads={"seq2seq-lm": Head("UMT5ForConditionalGeneration", {"language_model_head": "lm_head"})},
+    heads=heads("UMT5"),
 )
