@@ -75,6 +75,7 @@ setup(
             "nncf",
             "keras-hub>=0.32",
             "llama-cpp-python",
+            "ctranslate2",
         ],
     },
     entry_points={"console_scripts": ["tfxformer=tfxformer.cli.main:main"]},

@@ -124,6 +124,31 @@ def decoder() -> str:
     )  # fmt: skip
 
 
+def seq2seq() -> str:
+    """An encoder with a decoder beside the peers: reading a source, a further token, all of it; and a step."""
+    results = read("seq2seq")
+    titles = {
+        "first": "reading 128 tokens and writing one",
+        "token": "a further token",
+        "whole": "128 tokens in, 64 out",
+    }
+    parts = []
+    for part, title in titles.items():
+        found = results["parts"][part]
+        ours = found["tfxformer int8"]["times_as_fast_as"]
+        rows = [
+            [name, spread(one["seconds"], 1e3), spread(ours[name], unit="x")]
+            for name, one in sorted(found.items(), key=lambda item: item[1]["seconds"]["median"])
+        ]
+        parts.append(markdown([title, "ms", "our int8 is faster by"], rows))
+    step = results["training_step"]["torch"]["ours_is_faster"]
+    return (
+        f"**T5-small's shape**, batch 1, {results['threads']} threads; random weights\n\n" + "\n".join(parts)
+        + f"\nA training step of 16 such pairs in float32 is {spread(step, unit='x')} as fast as torch's. "
+        + made_by(results)
+    )  # fmt: skip
+
+
 def beside_torch(name: str, title: str, unit: str, scale: float) -> str:
     """One race of ours and torch, by seconds of a step."""
     results = read(name)
@@ -370,6 +395,7 @@ def main():
         "training_step-*": training_step,
         "training_features-*": training_features,
         "decoder": decoder,
+        "seq2seq": seq2seq,
         "generation": generation,
         "decoder_training": decoder_training,
         "loading": loading,
