@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -144,7 +145,8 @@ def torch_step():
     torch = harness.training_torch()
     import transformers
 
-    config = transformers.T5Config(num_layers=6, d_model=512, d_kv=64, d_ff=2048, num_heads=8, vocab_size=VOCABULARY)
+    sizes = {"num_layers": 6, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_heads": 8, "vocab_size": VOCABULARY}
+    config = transformers.T5Config(**sizes, decoder_start_token_id=0)
     model = transformers.T5ForConditionalGeneration(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     source, target = (torch.from_numpy(array).long() for array in batch())
@@ -174,6 +176,7 @@ def main():
         machine = harness.machine(PACKAGES)  # the load before ours
         found = compared({part: race(folder, part, options) for part in PARTS})
         sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.tflite"))}
+    print("training step", file=sys.stderr, flush=True)
     steps = harness.race({"tfxformer": tfxformer_step, "torch": torch_step}, options.rounds, 1)
     reached = [
         {"what": f"{ours}, {part}, over {peer}", "at_least": wanted}
