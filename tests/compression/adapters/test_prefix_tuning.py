@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import seq2seq_cases
 import tiny
 from adapter_cases import classifier, language_model, outputs, rows
 
@@ -170,7 +171,7 @@ def test_a_decoder_behind_an_encoder_equals_a_text_in_front(family):
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_what_is_written_behind_a_prefix(family, plain_kernels, tmp_path):
-    """Greedily on a cache, beside the argmax of whole sequences; kept by a .keras file, by none of peft's."""
+    """Greedily on a cache, beside the argmax of whole sequences; a .keras file keeps it, none of peft's does."""
     model, source, _ = pair(family)
     adapters, ids = prefixed(model), np.full((2, 1), model.decoder_start_token_id, "int32")
     for _ in range(4):
@@ -197,6 +198,49 @@ def test_export_behind_an_encoder(family, tmp_path):
     export.export_litert(model, tmp_path / "model.tflite", "float32", sequence_length=16, cache_length=8)
     found = export.LiteRTGenerator(tmp_path / "model.tflite").score(sources, targets)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore:.*has no tokenizer files")
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_peft_behind_an_encoder(name, tmp_path):
+    """peft's file, and ours in peft: of three layers, and of two, which share one prefix there."""
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    import transformers
+
+    reference, folder = seq2seq_cases.reference(name), tmp_path / "base"
+    reference.save_pretrained(folder)
+    lm = tasks.Seq2SeqLM.from_pretrained(folder)
+    stack, inputs = lm.backbone.config.decoder, seq2seq_cases.batch(lm.backbone.config.padding_id)
+    model = peft.get_peft_model(
+        reference,
+        peft.PrefixTuningConfig(
+            task_type="SEQ_2_SEQ_LM",
+            num_virtual_tokens=LENGTH,
+            num_layers=stack.num_layers,
+            num_attention_heads=stack.heads,
+            token_dim=stack.heads * stack.head_width,
+        ),
+    )
+    with torch.no_grad():
+        model.prompt_encoder["default"].embedding.weight.copy_(
+            torch.randn(LENGTH, stack.num_layers * 2 * stack.heads * stack.head_width) * 0.5
+        )
+    model.save_pretrained(tmp_path / "theirs")
+
+    def logits(model):
+        batch = seq2seq_cases.tensors(inputs)
+        with torch.inference_mode():
+            seen = torch.ones_like(batch["decoder_input_ids"])
+            return model.eval()(**batch, decoder_attention_mask=seen).logits.numpy()
+
+    wanted, adapters = logits(model), Adapters(lm)
+    adapters.load(tmp_path / "theirs", "films")
+    np.testing.assert_allclose(lm(inputs), wanted, atol=1e-5)
+    adapters.save(tmp_path / "ours")
+    base = getattr(transformers, seq2seq_cases.CASES[name][1]).from_pretrained(folder)
+    opened = peft.PeftModel.from_pretrained(base, tmp_path / "ours")
+    np.testing.assert_allclose(logits(opened), wanted, atol=1e-6)
 
 
 def test_what_cannot_be():

@@ -239,25 +239,34 @@ PROMPT_TUNING = Format(
 )
 
 
-def _check_alone(names: ModuleNames) -> None:
-    if names.has_both_stacks:
-        raise CheckpointError(
-            "peft cuts the prefix of an encoder-decoder so that some layers share one and those of others are lost: "
-            "its files hold none for each layer. Keep it in the model's own: model.save('model.keras')."
-        )
+def _places(names: ModuleNames, layers: int) -> list[int]:
+    """Where in a file the keys and values of each layer stand: in order; of an encoder-decoder where peft reads them.
+
+    It writes its table twice and cuts that in fours, for keys and values of each layer's self-attention and
+    cross-attention, of which it drops the latter (`PeftModel.get_prompt` of peft 0.21).
+    """
+    return [2 * layer % layers if names.has_both_stacks else layer for layer in range(layers)]
 
 
 def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
-    _check_alone(names)
     ((full, adapters),) = modules.items()
-    pairs = np.stack([[np.asarray(one.keys), np.asarray(one.values)] for one in adapters.values()])
-    layers, _, heads, length, size = pairs.shape
+    own = np.stack([[np.asarray(one.keys), np.asarray(one.values)] for one in adapters.values()])
+    layers, _, heads, length, size = own.shape
+    pairs, places = np.zeros_like(own), _places(names, layers)
+    pairs[places] = own
+    if not np.array_equal(pairs[places], own):
+        raise CheckpointError(
+            f"peft gives some of the {layers} layers of this decoder the prefix of others, so its files hold none for "
+            "each layer (they do of an odd number). Keep it in the model's own: model.save('model.keras')."
+        )
+    sizes = _sizes(length, heads * size, heads, layers)
+    if names.has_both_stacks:
+        sizes["num_transformer_submodules"] = 2
     flat = pairs.transpose(3, 0, 1, 2, 4).reshape(length, -1)  # [L, 2, G, P, H] -> [P, L * 2 * G * H]
-    return {full: {VIRTUAL: flat}}, {**_sizes(length, heads * size, heads, layers), "prefix_projection": False}
+    return {full: {VIRTUAL: flat}}, {**sizes, "prefix_projection": False}
 
 
 def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleNames, paths: list[str]) -> dict:
-    _check_alone(names)
     flat, stack = tensors[VIRTUAL], names.stack
     heads, length = stack.key_value_heads, len(flat)
     if flat.shape[1] != len(paths) * 2 * heads * stack.head_width:
@@ -270,7 +279,7 @@ def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleName
     arguments = {"kind": "prefix", "length": length, "heads": heads}
     return {
         path: (arguments, {"keys": keys, "values": values}, (None, None))
-        for path, (keys, values) in zip(paths, pairs, strict=True)
+        for path, (keys, values) in zip(paths, pairs[_places(names, len(paths))], strict=True)
     }
 
 

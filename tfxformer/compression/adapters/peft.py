@@ -33,6 +33,7 @@ TASK_TYPES = {
     "token-classification": "TOKEN_CLS",
     "question-answering": "QUESTION_ANS",
     "causal-lm": "CAUSAL_LM",
+    "seq2seq-lm": "SEQ_2_SEQ_LM",
 }
 # What a config may say beside a kind's own: about where the tensors are, which they tell themselves, or how they began.
 _TOLD_BY_TENSORS = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")

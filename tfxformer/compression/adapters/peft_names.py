@@ -91,8 +91,8 @@ class ModuleNames:
 
     @property
     def stack(self):
-        """The `StackConfig` of a model with a family and one stack."""
-        (stack,) = self._config.stacks.values()
+        """The `StackConfig` of a model with a family; the decoder's where there are two."""
+        *_, stack = self._config.stacks.values()
         return stack
 
     def stack_of(self, path: str):
