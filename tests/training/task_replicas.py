@@ -1,12 +1,14 @@
-"""What a tagger with a weight a word and a class trains to, on one device and on two: for `replicas.run`."""
+"""What tasks train to on one device and on two: a tagger with weights, a writer of targets; for `replicas.run`."""
 
 import contextlib
 import tempfile
 
 import keras
+import numpy as np
 import tiny
 
 from tfxformer import tasks
+from tfxformer.text import Tokenizer
 
 WORDS = [["ada", "wrote", "it"], ["london"], ["the", "cat", "sat", "on"], ["good", "film"]]
 TAGS = [["P", "O", "O"], ["Q"], ["O", "P", -100, "O"], ["O", "Q"]]
@@ -33,3 +35,24 @@ def histories(strategy) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = tiny.tokenizer(folder)
     return [history(scope, tokenizer) for scope in (contextlib.nullcontext, strategy.scope)]
+
+
+def written_history(scope) -> tuple[dict, list]:
+    """Of targets of 2 to 20 tokens, so that the halves of a batch have other numbers of them, with label smoothing."""
+    words = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)
+    sizes = {"num_layers": 1, "max_positions": 48}
+    stacks = {f"{stack}__{name}": value for stack in ("encoder", "decoder") for name, value in sizes.items()}
+    with scope():
+        backbone = tiny.backbone("marian", vocabulary_size=290, **stacks)
+        task = tiny.perturb(tasks.Seq2SeqLM(backbone, tokenizer=words, label_smoothing=0.1))
+        eager = scope is contextlib.nullcontext
+        task.compile(keras.optimizers.SGD(0.1), jit_compile=False, run_eagerly=eager)
+    targets = [text[: 2 + 7 * (index % 4)] for index, text in enumerate(tiny.TEXTS[:10])]
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    found = task.fit(tiny.TEXTS[:10], targets, sample_weight=np.linspace(0.5, 2.0, 10), epochs=2, **options).history
+    return found, [np.asarray(weight).ravel()[:50].tolist() for weight in task.trainable_weights]
+
+
+def written_histories(strategy) -> list[tuple]:
+    """Of one device, and of two."""
+    return [written_history(scope) for scope in (contextlib.nullcontext, strategy.scope)]

@@ -274,3 +274,13 @@ def test_a_task_learns_the_same_on_two_replicas():
     assert {*one} == {*two} and len(one) == 8
     for key, value in one.items():
         np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)
+
+
+def test_a_writer_of_targets_learns_the_same_on_two_replicas():
+    """The mean is over all tokens of a batch, whose halves have other numbers of them."""
+    (one, weights), (two, others) = replicas.run(task_replicas.written_histories)
+    assert {*one} == {*two} >= {"loss", "perplexity"}
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)
+    for found, wanted in zip(others, weights, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
