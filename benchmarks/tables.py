@@ -9,39 +9,14 @@ import json
 import statistics
 from pathlib import Path
 
+from cells import RESULTS, made_by, markdown, read, spread
+
 from tfxformer.recipes import report
 from tfxformer.recipes.sweep import results as sweep
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 SHRUNK = HERE.parent / "applications" / "shrink_sentiment" / "results.json"
-
-
-def read(name: str) -> dict:
-    """A results file."""
-    return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table and the end of its last line."""
-    return report.markdown(header, rows) + "\n"
-
-
-def made_by(results: dict) -> str:
-    """The command, the rounds, the processor and how busy it was, in a line."""
-    machine = results["machine"]
-    load = machine["load_average"]
-    load = f", shared with other work (load average {load:.0f})" if load > 1 else ""
-    return (
-        f"`{results['command']}`: {results['rounds']} interleaved rounds, quartiles in brackets; "
-        f"{machine['cores']} cores of {machine['processor']}{load}.\n"
-    )
-
-
-def spread(values: dict, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-    """A median with its quartiles."""
-    middle, low, high = (values[key] * scale for key in ("median", "low_quartile", "high_quartile"))
-    return f"{middle:.{digits}f}{unit} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def demo() -> str:
@@ -75,7 +50,7 @@ def encoder() -> str:
 def training_step() -> str:
     """Training beside the peers, a table for each precision and length."""
     parts = []
-    for path in sorted((HERE / "results").glob("training_step-*.json")):
+    for path in sorted(RESULTS.glob("training_step-*.json")):
         results = read(path.stem)
         rows = [
             [
@@ -94,7 +69,7 @@ def training_step() -> str:
 
 def training_features() -> str:
     """What each feature of training costs, a column for each model."""
-    found = [read(path.stem) for path in sorted((HERE / "results").glob("training_features-*.json"))]
+    found = [read(path.stem) for path in sorted(RESULTS.glob("training_features-*.json"))]
     names = list(dict.fromkeys(name for results in found for name in results["features"]))
     header = ["a step of `fit` with", *(f"{results['what']}: times plain" for results in found)]
     rows = [[name, *(spread(results["features"][name]["times_plain"]) for results in found)] for name in names]
@@ -304,7 +279,7 @@ def distillation() -> str:
 def lora() -> str:
     """LoRA beside full fine-tuning."""
     parts = []
-    for path in sorted((HERE / "results").glob("lora-*.json")):
+    for path in sorted(RESULTS.glob("lora-*.json")):
         results = read(path.stem)
         full, accuracy = results["peak_bytes"]["full"], results["accuracy"]
         rows = [
@@ -402,7 +377,7 @@ def main():
         "records": records,
         "tpu_check": tpu_check,
     }
-    present = [make() for name, make in sections.items() if any((HERE / "results").glob(f"{name}.json"))]
+    present = [make() for name, make in sections.items() if any(RESULTS.glob(f"{name}.json"))]
     present.insert(1, shrunk())
     report.update_section(README, "\n" + "\n".join(present))
 

@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +24,11 @@ from rich.progress import track
 import tfxformer
 from tfxformer import export, samples, tasks, training
 from tfxformer.files import write_json
-from tfxformer.json_files import read_json
-from tfxformer.recipes import pipeline, report
+from tfxformer.recipes import kept_training, pipeline, report
 from tfxformer.text import Tokenizer
 
 HOME = Path(__file__).parent
-MODEL, CHECKPOINTS, TRAINED, FILE = "model", "checkpoints", "trained.json", "romanise-names-int8.tflite"
+FILE = "romanise-names-int8.tflite"
 HELD_OUT = 2_000
 END = "</s>"  # begins, ends and pads
 SHOWN = 12  # names of the table of examples
@@ -144,33 +143,22 @@ def make_model(pairs: list, settings: Settings) -> tasks.Seq2SeqLM:
     )
 
 
-def train(pairs: list, folder: Path, settings: Settings, verbose) -> None:
+def train(pairs: list, folder: Path, settings: Settings, verbose) -> dict:
     """Trains, keeps the model in `folder`, and beside it how long it took."""
     model = make_model(pairs, settings)
     steps = -(-len(pairs) // settings.batch_size) * settings.epochs
     rate = training.WarmupCosine(settings.learning_rate, steps, warmup=settings.warmup)
     model.compile(training.AdamW(rate, settings.weight_decay, global_clipnorm=1.0))
-    resume = training.Resume(folder / CHECKPOINTS, save_freq=settings.save_every)
-    start = time.perf_counter()
-    history = model.fit(
+    return kept_training.fit(
+        model,
         *map(list, zip(*pairs, strict=True)),
+        folder=folder,
+        settings=settings,
+        save_every=settings.save_every,
+        facts={"vocabulary_size": model.tokenizer.vocabulary_size},
         batch_size=settings.batch_size,
         epochs=settings.epochs,
-        callbacks=[resume],
         verbose=verbose,
-    )
-    seconds = time.perf_counter() - start
-    model.save_pretrained(folder / MODEL)
-    write_json(
-        folder / TRAINED,
-        {
-            "settings": asdict(settings),
-            "seconds": seconds,
-            "resumed_from": resume.resumed_from and resume.resumed_from.name,
-            "history": pipeline.numbers(history),
-            "parameters": model.count_params(),
-            "vocabulary_size": model.tokenizer.vocabulary_size,
-        },
     )
 
 
@@ -205,7 +193,7 @@ def by_letters(name: str) -> str:
 
 def measure(folder: Path, names: list[Name]) -> dict:
     """The scores of the table, of Keras in float32, and of an int8 file that writes the same names."""
-    model = tasks.Seq2SeqLM.from_pretrained(folder / MODEL)
+    model = tasks.Seq2SeqLM.from_pretrained(folder / kept_training.MODEL)
     sources = {told: [name.source(told) for name in names] for told in (False, True)}
     longest = max(map(len, sources[True]))
     most = 1 + max(len(one) for name in names for one in name.spellings)
@@ -238,15 +226,13 @@ def measure(folder: Path, names: list[Name]) -> dict:
 def run(folder: Path, settings: Settings, verbose) -> dict:
     """Trains, unless the folder holds what these settings gave, exports and measures."""
     pairs, held_out = split(settings)
-    ready = (folder / TRAINED).is_file() and read_json(folder / TRAINED)["settings"] == asdict(settings)
-    if not ready:
-        train(pairs, folder, settings, verbose)
+    trained = kept_training.kept(folder, settings) or train(pairs, folder, settings, verbose)
     several = sum(len(name.spellings) > 1 for name in held_out) / len(held_out)
     return {
         "date": date.today().isoformat(),
         "machine": pipeline.machine(),
         "data": {"pairs": len(pairs), "held_out": len(held_out), "held_out_with_several_spellings": several},
-        "training": read_json(folder / TRAINED),
+        "training": trained,
         **measure(folder, held_out),
     }
 

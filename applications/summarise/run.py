@@ -12,7 +12,7 @@ import argparse
 import random
 import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -22,11 +22,10 @@ from rich.progress import track
 from tfxformer import export, samples, tasks, training
 from tfxformer.data.text_scores import text_scores
 from tfxformer.files import write_json
-from tfxformer.json_files import read_json
-from tfxformer.recipes import pipeline, report
+from tfxformer.recipes import kept_training, pipeline, report
 
 HOME = Path(__file__).parent
-MODEL, CHECKPOINTS, TRAINED, FILE = "model", "checkpoints", "trained.json", "summarise-int8.tflite"
+FILE = "summarise-int8.tflite"
 SCORES = ("rouge1", "rouge2", "rougeL", "chrf")
 SHOWN = 6  # packages that RESULTS.md shows
 WORDS = 10  # of the baselines: what scored best of 6, 8, 10 and 12
@@ -101,7 +100,7 @@ def scores(written: list[str], held_out: list) -> dict:
     return {name: value if name == "chrf" else 100 * value for name, value in found.items()}
 
 
-def train(pairs: list, folder: Path, settings: Settings, verbose) -> None:
+def train(pairs: list, folder: Path, settings: Settings, verbose) -> dict:
     """Fine-tunes the checkpoint, keeps the model in `folder`, and beside it how long it took."""
     keras.utils.set_random_seed(settings.seed)
     model = tasks.Seq2SeqLM.from_pretrained(
@@ -113,27 +112,15 @@ def train(pairs: list, folder: Path, settings: Settings, verbose) -> None:
     steps = -(-len(pairs) // settings.batch_size) * settings.epochs
     rate = training.WarmupLinear(settings.learning_rate, steps, warmup=0.06)
     model.compile(training.AdamW(rate, 0.01, global_clipnorm=1.0))
-    resume = training.Resume(folder / CHECKPOINTS, save_freq=settings.save_every)
-    start = time.perf_counter()
-    history = model.fit(
-        [text for text, _ in pairs],
-        [synopsis for _, synopsis in pairs],
+    return kept_training.fit(
+        model,
+        *map(list, zip(*pairs, strict=True)),
+        folder=folder,
+        settings=settings,
+        save_every=settings.save_every,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
-        callbacks=[resume],
         verbose=verbose,
-    )
-    seconds = time.perf_counter() - start
-    model.save_pretrained(folder / MODEL)
-    write_json(
-        folder / TRAINED,
-        {
-            "settings": asdict(settings),
-            "seconds": seconds,
-            "resumed_from": resume.resumed_from and resume.resumed_from.name,
-            "history": pipeline.numbers(history),
-            "parameters": model.count_params(),
-        },
     )
 
 
@@ -154,7 +141,7 @@ def measure(folder: Path, held_out: list, settings: Settings) -> dict:
     variants["before"] = {**scores(write(before, compared, most), few), "rows": len(few)}
     del before
 
-    model = tasks.Seq2SeqLM.from_pretrained(folder / MODEL)
+    model = tasks.Seq2SeqLM.from_pretrained(folder / kept_training.MODEL)
     start = time.perf_counter()
     written = write(model, sources, most)
     variants["keras"] = {**scores(written, held_out), "seconds": time.perf_counter() - start}
@@ -203,14 +190,12 @@ def agreement(tokenizer, written: list[str], by_file: list[str]) -> dict:
 def run(folder: Path, settings: Settings, verbose) -> dict:
     """Trains, unless the folder holds what these settings gave, exports and measures."""
     pairs, held_out = split(settings)
-    ready = (folder / TRAINED).is_file() and read_json(folder / TRAINED)["settings"] == asdict(settings)
-    if not ready:
-        train(pairs, folder, settings, verbose)
+    trained = kept_training.kept(folder, settings) or train(pairs, folder, settings, verbose)
     return {
         "date": date.today().isoformat(),
         "machine": pipeline.machine(),
         "data": {"learned": len(pairs), "held_out": len(held_out)},
-        "training": read_json(folder / TRAINED),
+        "training": trained,
         **measure(folder, held_out, settings),
     }
 

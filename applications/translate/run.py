@@ -9,9 +9,8 @@ What was trained is kept in the output folder: a run that was ended goes on from
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -25,12 +24,10 @@ from tfxformer import samples, tasks, training
 from tfxformer.data.text_scores import text_scores
 from tfxformer.files import write_json
 from tfxformer.generation import Beams
-from tfxformer.json_files import read_json
-from tfxformer.recipes import pipeline, report
+from tfxformer.recipes import kept_training, pipeline, report
 from tfxformer.text import Tokenizer
 
 HOME = Path(__file__).parent
-MODEL, CHECKPOINTS, TRAINED = "model", "checkpoints", "trained.json"
 # Chosen before anything was trained: of each kind of writing something, and none that another book tells again, as
 # the gospels, Kings and Chronicles do.
 HELD_OUT = ("Ruth", "Esth", "Eccl", "Hos", "Jonah", "Phil", "Jas", "1Pet")
@@ -135,7 +132,7 @@ def encoded(model, pairs: list, lengths: tuple[int, ...]) -> list[dict]:
     return parts
 
 
-def train(pairs: list, folder: Path, settings: Settings, verbose) -> None:
+def train(pairs: list, folder: Path, settings: Settings, verbose) -> dict:
     """Trains, keeps the model in `folder`, and beside it how long it took."""
     model = make_model(pairs, settings)
     dataset = batches(model, pairs, settings)
@@ -153,29 +150,22 @@ def train(pairs: list, folder: Path, settings: Settings, verbose) -> None:
         ema_momentum=settings.average,
     )
     model.compile(optimizer)
-    resume = training.Resume(folder / CHECKPOINTS, save_freq=settings.save_every)
-    start = time.perf_counter()
-    history = model.fit(dataset, epochs=settings.epochs, callbacks=[resume], verbose=verbose)
-    seconds = time.perf_counter() - start
-    model.save_pretrained(folder / MODEL)
-    write_json(
-        folder / TRAINED,
-        {
-            "settings": asdict(settings),
-            "seconds": seconds,
-            "resumed_from": resume.resumed_from and resume.resumed_from.name,
-            "history": pipeline.numbers(history),
-            "parameters": model.count_params(),
-            "steps": steps * settings.epochs,
-            "pairs": steps * settings.batch_size,
-        },
+    return kept_training.fit(
+        model,
+        dataset,
+        folder=folder,
+        settings=settings,
+        save_every=settings.save_every,
+        facts={"steps": steps * settings.epochs, "pairs": steps * settings.batch_size},
+        epochs=settings.epochs,
+        verbose=verbose,
     )
 
 
 def measure(folder: Path, learned: list, held_out: list, settings: Settings) -> dict:
     """BLEU and chrF of the three baselines and of the model, greedily and by beams."""
     sources, wanted = map(list, zip(*held_out, strict=True))
-    model = tasks.Seq2SeqLM.from_pretrained(folder / MODEL)
+    model = tasks.Seq2SeqLM.from_pretrained(folder / kept_training.MODEL)
     ways = {
         "the source itself": lambda: copied(sources),
         "nearest learned verse": lambda: nearest(learned, sources),
@@ -202,21 +192,14 @@ def translate(model, sources: list[str], new_tokens: int, sampler=None) -> list[
 def run(folder: Path, settings: Settings, verbose) -> dict:
     """Trains, unless the folder holds what these settings gave, and measures."""
     learned, held_out = split(settings)
-    ready = (folder / TRAINED).is_file() and read_json(folder / TRAINED)["settings"] == in_json(settings)
-    if not ready:
-        train(learned, folder, settings, verbose)
+    trained = kept_training.kept(folder, settings) or train(learned, folder, settings, verbose)
     return {
         "date": date.today().isoformat(),
         "machine": pipeline.machine(),
         "data": {"learned": len(learned), "held_out": len(held_out), "held_out_books": HELD_OUT},
-        "training": read_json(folder / TRAINED),
+        "training": trained,
         **measure(folder, learned, held_out, settings),
     }
-
-
-def in_json(settings: Settings) -> dict:
-    """As a file has them, which has no tuples."""
-    return json.loads(json.dumps(asdict(settings)))
 
 
 def section(results: dict) -> str:
@@ -253,7 +236,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("saved_models") / "translate")
     options = parser.parse_args()
     folder = options.output.with_name(f"{options.output.name}-quick") if options.quick else options.output
-    if not (options.text and (folder / MODEL).is_dir()):
+    if not (options.text and (folder / kept_training.MODEL).is_dir()):
         folder.mkdir(parents=True, exist_ok=True)
         settings = QUICK if options.quick else Settings()
         results = run(folder, settings, verbose="auto")
@@ -263,7 +246,7 @@ def main():
             write_json(HOME / "results.json", results)
             report.update_section(HOME / "RESULTS.md", section(results))
     if options.text:
-        model = tasks.Seq2SeqLM.from_pretrained(folder / MODEL)
+        model = tasks.Seq2SeqLM.from_pretrained(folder / kept_training.MODEL)
         print("\n".join(translate(model, options.text, Settings().new_tokens, Beams(BEAMS))))
 
 
