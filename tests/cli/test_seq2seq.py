@@ -4,12 +4,15 @@ import json
 
 import pytest
 import sacrebleu
+import spm_cases as cases
+import tiny as tiny_models
 from typer.testing import CliRunner
 
 from tfxformer.cli.main import app
 from tfxformer.export import LiteRTGenerator
 from tfxformer.generation import Beams
 from tfxformer.tasks import Seq2SeqLM
+from tfxformer.text import Tokenizer
 
 PAIRS = [("good film", "bon film"), ("bad film", "mauvais film"), ("good cat", "bon chat"), ("bad cat", "mauvais chat")]
 SOURCES, TARGETS = map(list, zip(*PAIRS, strict=True))
@@ -150,3 +153,69 @@ def test_a_gate_counts_points_of_chrf(trained, few, tmp_path):
     gated = run_json("export", trained[0], tmp_path / "model.tflite", *options)
     assert gated["keras_score"] - gated["score"] <= 1.0
     assert gated["score"] == run_json("evaluate", tmp_path / "model.tflite", few)["scores"]["chrf"]
+
+
+# ---- models of many languages ------------------------------------------------------------------------------------
+
+CODES = {"source_language": "en_XX", "target_language": "fr_XX"}
+TOLD, SHORT = ["--source-language", "en_XX", "--target-language", "fr_XX"], ["--max-new-tokens", 4]
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A tiny model with the tokenizer of mBART-50, to which nothing says its languages."""
+    pytest.importorskip("sentencepiece")
+    path = tmp_path_factory.mktemp("languages")
+    tokenizer = Tokenizer.from_pretrained(cases.folder(path / "tokenizer", "MBart50Tokenizer"))
+    sizes = {"num_layers": 1, "max_positions": 48}
+    stacks = {f"{stack}__{name}": value for stack in ("encoder", "decoder") for name, value in sizes.items()}
+    backbone = tiny_models.backbone("marian", vocabulary_size=len(tokenizer.vocabulary()), **stacks)
+    model = Seq2SeqLM(backbone, tokenizer=tokenizer, decoder_start_token_id=tokenizer.eos_id)
+    return tiny_models.perturb(model).save_pretrained(path / "model")
+
+
+@pytest.mark.usefixtures("plain_kernels")
+def test_targets_are_written_in_a_language(multilingual, few, tmp_path):
+    model = Seq2SeqLM.from_pretrained(multilingual)
+    wanted = model.generate(SOURCES, 4, **CODES)
+    assert run("generate", multilingual, SOURCES[0], *TOLD, *SHORT).stdout == wanted[0] + "\n"
+    rows = run_json("generate", multilingual, "--file", few, *TOLD, *SHORT)["targets"]
+    assert [row["target"] for row in rows] == wanted
+    lengths = ["--sequence-length", 24, "--cache-length", 16, "--quantization", "float32"]
+    run_json("export", multilingual, tmp_path / "m.tflite", *lengths, *TOLD)
+    assert run("generate", tmp_path / "m.tflite", SOURCES[0], *SHORT).stdout == wanted[0] + "\n"
+    assert "of the languages that it was exported with" in failure(
+        "generate", tmp_path / "m.tflite", "a", "--target-language", "fr_XX"
+    )
+
+
+@pytest.mark.usefixtures("plain_kernels")
+def test_a_model_learns_and_is_scored_in_a_language(multilingual, few, tmp_path):
+    options = ["--epochs", 1, "--learning-rate", "1e-9", "--batch-size", 2]
+    run_json("train-seq2seq", few, "-o", tmp_path / "more", "--model", multilingual, *options, *TOLD)
+    again = Seq2SeqLM.from_pretrained(tmp_path / "more")
+    assert {name: getattr(again, name) for name in CODES} == CODES
+    told = Seq2SeqLM.from_pretrained(multilingual, **CODES)
+    wanted = told.evaluate(SOURCES, TARGETS, verbose=0, return_dict=True)["loss"]
+    assert run_json("evaluate", multilingual, few, *TOLD)["scores"]["loss"] == pytest.approx(wanted, rel=1e-4)
+    # A .keras file keeps those of its training, and is told others.
+    german = run_json("evaluate", tmp_path / "more" / "model.keras", few, "--target-language", "de_DE")["scores"]
+    told.target_language = "de_DE"
+    wanted = told.evaluate(SOURCES, TARGETS, verbose=0, return_dict=True)["loss"]
+    assert german["loss"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_codes_that_are_none_are_one_sentence(multilingual, few, tiny, tmp_path):
+    french = ["--target-language", "french"]
+    for command in (
+        ["generate", multilingual, "a"],
+        ["evaluate", multilingual, few],
+        ["export", multilingual, tmp_path / "m.tflite"],
+        ["train-seq2seq", few, "-o", tmp_path / "new", "--model", multilingual],
+    ):
+        assert "'french' is no language of this tokenizer, which knows" in failure(*command, *french)
+    assert "say source_language=" in failure("generate", multilingual, "a")
+    assert "--target-language: for models that write targets" in failure("export", tiny, tmp_path / "m.tflite", *french)
+    new = failure("train-seq2seq", few, "-o", tmp_path / "new", "--vocabulary-size", 270, *french)
+    assert "has no language codes, so 'french' says nothing" in new
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfxformer.cli import console
-from tfxformer.cli.language import chat, generate, train_lm
+from tfxformer.cli.language import chat, generate, tell_languages, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.seq2seq import train_seq2seq
 from tfxformer.cli.tpu import fit_estimate, tpu_check
@@ -74,12 +74,13 @@ def prune(model, data, output, seed, **training) -> dict:
     return _train(task, *_labelled(task, data), output, seed=seed, **training)
 
 
-def evaluate(model, data, batch_size) -> dict:
+def evaluate(model, data, batch_size, source_language, target_language) -> dict:
     """Scores a model or a .tflite file on labelled texts."""
     from tfxformer.data.evaluation import scores, task_name
     from tfxformer.recipes.models import open_model
 
     opened = open_model(model)
+    tell_languages(opened, source_language, target_language)
     rows, targets = _labelled(opened, data)
     texts = tables.task_inputs(rows, task_name(opened))
     return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
@@ -98,6 +99,8 @@ def export(
     cache_length,
     prefill_lengths,
     tolerance,
+    source_language,
+    target_language,
 ) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.recipes.models import open_task
@@ -105,6 +108,7 @@ def export(
     lengths = None if sequence_lengths is None else _integers("--sequence-lengths", sequence_lengths)
     prefill = None if prefill_lengths is None else _integers("--prefill-lengths", prefill_lengths)
     task = open_task(model)
+    tell_languages(task, source_language, target_language)
     from tfxformer.export import AccuracyGate, export_litert
 
     texts = gate = None

@@ -35,7 +35,18 @@ def train_lm(
 
 
 def generate(
-    model, prompt, file, num_beams, batch_size, max_new_tokens, stop, seed, write: Callable | None, **sampling
+    model,
+    prompt,
+    file,
+    num_beams,
+    batch_size,
+    max_new_tokens,
+    stop,
+    source_language,
+    target_language,
+    seed,
+    write: Callable | None,
+    **sampling,
 ) -> dict:
     """Continues a prompt, or writes its target; `write` gets the text as it comes. Of a file, a target for each row."""
     if (prompt is None) == (file is None):
@@ -43,6 +54,7 @@ def generate(
     if num_beams is not None and any(value is not None for value in (seed, *sampling.values())):
         raise ValueError("--num-beams searches, and draws nothing by chance: leave out the options of drawing.")
     opened = open_language_model(model)
+    tell_languages(opened, source_language, target_language)
     if file is not None or num_beams is not None:
         options = {"max_new_tokens": max_new_tokens, "stop": stop or (), "seed": seed, **sampling}
         if file is not None:
@@ -96,6 +108,28 @@ def open_language_model(model: str):
     if task.task_name not in ("causal-lm", "seq2seq-lm"):
         raise ValueError(f"{model} is a model for {task.task_name}: it continues no text.")
     return task
+
+
+def tell_languages(model, source: str | None, target: str | None) -> None:
+    """Tells an opened model the languages of its sources and targets by their codes; None leaves them as they are.
+
+    Raises:
+        ValueError: for a code that the model does not know, a model of one language, and a file, which is of a pair.
+    """
+    given = {"source_language": source, "target_language": target}
+    given = {name: code for name, code in given.items() if code is not None}
+    if not given:
+        return
+    options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+    if not hasattr(model, "task_name"):
+        raise ValueError(f"A LiteRT file is of the languages that it was exported with: leave {options} out.")
+    if model.task_name != tables.WRITES_TARGETS:
+        raise ValueError(f"{options}: for models that write targets for sources; this one is for {model.task_name}.")
+    from tfxformer.tasks.base.languages import check_languages
+
+    check_languages(model.tokenizer, source, target)
+    for name, code in given.items():
+        setattr(model, name, code)
 
 
 def _stream(model, prompt: str | list, max_new_tokens, stop, seed, **drawing):

@@ -22,6 +22,8 @@ from tfxformer.cli.options import (
     Output,
     Runnable,
     Seed,
+    SourceLanguage,
+    TargetLanguage,
     Validation,
     run,
 )
@@ -105,7 +107,15 @@ def compress(
 
 
 @app.command()
-def evaluate(model: Runnable, data: Data, batch_size: BatchSize = 32, json: Json = False, debug: Debug = False):
+def evaluate(
+    model: Runnable,
+    data: Data,
+    batch_size: BatchSize = 32,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
+    json: Json = False,
+    debug: Debug = False,
+):
     """Score MODEL on the labelled texts of DATA, or on its sources and targets (with the extra [metrics])."""
     run("evaluate", locals())
 
@@ -143,6 +153,8 @@ def export(
     tolerance: Annotated[
         float | None, typer.Option(callback=values.positive, help="Largest relative error (default: the mode's own).")
     ] = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     json: Json = False,
     debug: Debug = False,
 ):

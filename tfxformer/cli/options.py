@@ -52,6 +52,13 @@ MinP = Annotated[
     float | None,
     typer.Option(callback=values.probability, help="Draw from tokens this probable, in shares of the best."),
 ]
+SourceLanguage = Annotated[
+    str | None,
+    typer.Option(help="Code of the language of sources, where MODEL knows several (default: the checkpoint's)."),
+]
+TargetLanguage = Annotated[
+    str | None, typer.Option(help="Code of the language that targets are written in (default: the checkpoint's).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

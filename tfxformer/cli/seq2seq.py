@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfxformer.cli.language import fit
+from tfxformer.cli.language import fit, tell_languages
 from tfxformer.data import tables
 
 TRAINED_RATE, NEW_RATE = 5e-5, 1e-3  # peaks, of a model that has learned before and of one that has not
@@ -19,6 +19,8 @@ def train_seq2seq(
     dtype,
     sequence_length,
     target_length,
+    source_language,
+    target_language,
     label_smoothing,
     learning_rate,
     **training,
@@ -37,6 +39,7 @@ def train_seq2seq(
         task = open_task(model, "seq2seq-lm", **lengths, dtype=dtype)
     else:
         task = _new_model([*sources, *targets], preset, vocabulary_size, dtype, lengths)
+    tell_languages(task, source_language, target_language)
     rate = learning_rate or (NEW_RATE if model is None else TRAINED_RATE)
     facts = ("sequence_length", "target_length")
     return fit(task, sources, targets, held_out, output, facts, learning_rate=rate, **training)

@@ -18,7 +18,9 @@ from tfxformer.cli.options import (
     MinP,
     Output,
     Seed,
+    SourceLanguage,
     Stop,
+    TargetLanguage,
     Temperature,
     Tokens,
     TopK,
@@ -90,6 +92,8 @@ def train_seq2seq(
     target_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a target (default: the model's, or by the texts).")
     ] = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     validation: Validation = None,
     seed: Seed = 0,
     dtype: Dtype = None,
@@ -116,6 +120,8 @@ def generate(
     top_p: TopP = None,
     min_p: MinP = None,
     stop: Stop = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     seed: Draw = None,
     json: Json = False,
     debug: Debug = False,
