@@ -50,6 +50,12 @@ def test_a_task_is_run_on_full_rows_or_on_a_batch_given():
         file_costs({"several": several})
 
 
+def test_of_a_file_that_writes_a_whole_target_is_timed():
+    path, report = litert_files.exported_seq2seq()
+    (row,) = file_costs({"writer": path}, rounds=2).rows
+    assert row.bytes == report.bytes and row.median_ms > 0
+
+
 def test_the_table_compares_with_the_first():
     rows = (FileCost("dense", 8_000_000, 6_000_000, 4.0, 3.9, 4.1), FileCost("small", 2_000_000, 1_000_000, 1.0, 1, 1))
     assert str(FileCosts(rows, 1, 50)).splitlines() == [

@@ -42,6 +42,7 @@ choose: {most_points_lost: 2, smallest: zipped_bytes}
     ]
 
 
+PAIRS = {"task": "seq2seq-lm", "data": {"train": "train.tsv", "test": "test.tsv"}}
 SETTINGS = {
     "vocabulary": ["whole", "trimmed"],
     "structure": [None, {"layers": 3}, {"heads": 2}],
@@ -94,6 +95,15 @@ def test_a_stage_depends_on_what_came_before_it_alone(axis):
         ({"sweep": []}, "sweep: wanted a mapping of tune, vocabulary"),
         ({"validation": 0}, "validation=0.0 must be a share"),
         ({"task": "fill-mask"}, "task='fill-mask' must be one of text-classification, token-classification"),
+        ({"task": "seq2seq-lm"}, "data must be {train: FILE, test: FILE}, with the columns source and target"),
+        (
+            {**PAIRS, "sweep": {"quantize": ["int8"]}},
+            "quantize='int8' is not for decoders: keys and values come and go as float32",
+        ),
+        ({"target_length": 9}, "target_length is for task=seq2seq-lm; this one is text-classification"),
+        ({"sweep": {"structure": [{"layers": 1, "stack": "decoder"}]}}, "stack is for task=seq2seq-lm"),
+        ({"sweep": {"distil": [{"beams": 4}]}}, "beams is for task=seq2seq-lm"),
+        ({**PAIRS, "sweep": {"structure": [{"layers": 1, "stack": "both"}]}}, "stack='both' must be one of encoder"),
         ({"choose": {"smallest": "size"}}, "choose.smallest='size' must be one of bytes, zipped_bytes, median_ms"),
         ({"data": {"train": "a.csv"}}, "data: files are {train: FILE, test: FILE}"),
         ({"name": "a/b"}, "must be a file's name without folders"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfxformer.export import LiteRTModel
+from tfxformer.export import LiteRTGenerator, LiteRTModel
 from tfxformer.recipes.latency import race
+from tfxformer.recipes.models import reads_sources
 from tfxformer.recipes.report import markdown
 
 
@@ -22,7 +23,8 @@ class FileCost:
         name: str, what it is called in the table.
         bytes: int, its size.
         zipped_bytes: int, its size after deflate, where zeros and repeated values show.
-        median_ms, low_quartile_ms, high_quartile_ms: float, time of one call of its signature, batch 1.
+        median_ms, low_quartile_ms, high_quartile_ms: float, time of one call of its signature, batch 1; of a file that
+            writes targets, of a whole one: the longest source read, and as many tokens written as the cache holds.
     """
 
     name: str
@@ -74,11 +76,12 @@ class FileCosts:
 def file_costs(
     files: Mapping[str, str | Path], batch: dict | None = None, *, rounds: int = 50, num_threads: int = 1
 ) -> FileCosts:
-    """Measures .tflite files of one signature, timed in interleaved rounds.
+    """Measures .tflite files of one signature, or of encoder-decoders, timed in interleaved rounds.
 
     Args:
         files: name -> path; the first is the one to compare with.
-        batch: {input name: array [1, ...]} for all of them; None takes ones (all tokens real) in each file's shapes.
+        batch: {input name: array [1, ...]} for all of them; None takes ones (all tokens real) in each file's shapes, as
+            files that write targets always do.
         rounds: int, timed calls of each.
         num_threads: int, of the runtime.
 
@@ -90,21 +93,37 @@ def file_costs(
         raise ValueError("file_costs: give at least one file, {name: path}.")
     if rounds < 2:
         raise ValueError(f"file_costs: the spread of calls needs at least 2 rounds; got {rounds}.")
-    calls = {}
-    for name, path in files.items():
-        model = LiteRTModel(path, num_threads=num_threads)
-        if len(model.signatures) != 1:
-            raise ValueError(
-                f"file_costs: {path} has {len(model.signatures)} signatures ({', '.join(model.signatures)}), whose "
-                "calls cost different times: export one sequence length for a comparison."
-            )
-        ((signature, info),) = model.signatures.items()
-        inputs = batch or {tensor.name: np.ones(tensor.shape, tensor.dtype) for tensor in info.inputs}
-        calls[name] = lambda model=model, signature=signature, inputs=inputs: model.run(signature, inputs)
-    times = race(calls, rounds)
+    times = race({name: _call(path, batch, num_threads) for name, path in files.items()}, rounds)
     rows = []
     for name, path in files.items():
         content = Path(path).read_bytes()
         spread = {key: value for key, value in times[name].items() if key != "rounds"}
         rows.append(FileCost(name, len(content), len(zlib.compress(content, 6)), **spread))
     return FileCosts(tuple(rows), num_threads, rounds)
+
+
+def _call(path, batch: dict | None, num_threads: int) -> Callable:
+    """One call of a file's signature, or a whole target of a file that writes."""
+    if reads_sources(path):
+        return _target(LiteRTGenerator(path, num_threads=num_threads))
+    model = LiteRTModel(path, num_threads=num_threads)
+    if len(model.signatures) != 1:
+        raise ValueError(
+            f"file_costs: {path} has {len(model.signatures)} signatures ({', '.join(model.signatures)}), whose calls "
+            "cost different times: export one sequence length for a comparison."
+        )
+    ((signature, info),) = model.signatures.items()
+    inputs = batch or {tensor.name: np.ones(tensor.shape, tensor.dtype) for tensor in info.inputs}
+    return lambda: model.run(signature, inputs)
+
+
+def _target(generator: LiteRTGenerator) -> Callable:
+    steps, source = generator.steps(), [1] * generator.source_lengths[-1]
+
+    def write():
+        steps.position = 0  # what the cache holds is written again
+        steps.encode(source)
+        for _ in range(generator.cache_length):
+            steps.decode(1)
+
+    return write

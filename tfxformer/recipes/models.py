@@ -99,5 +99,9 @@ def open_model(model: str):
     """A Keras task, or the `export.LiteRTModel` of a LiteRT file, its `LiteRTGenerator` where it reads sources."""
     if not is_litert(model):
         return open_task(model)
-    reads = any(name.startswith(decoding.ENCODE) for name in open_file(model).signatures)
-    return LiteRTGenerator(model) if reads else LiteRTModel(model)
+    return LiteRTGenerator(model) if reads_sources(model) else LiteRTModel(model)
+
+
+def reads_sources(file) -> bool:
+    """Whether a LiteRT file has an encoder, whose `LiteRTGenerator` writes targets."""
+    return any(name.startswith(decoding.ENCODE) for name in open_file(file).signatures)

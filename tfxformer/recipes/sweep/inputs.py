@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tfxformer import samples
 from tfxformer.data import tables
+from tfxformer.data.text_scores import check_names
 from tfxformer.recipes.models import open_task
 from tfxformer.recipes.sweep.recipe import Recipe
 
@@ -16,7 +17,10 @@ def read_split(recipe: Recipe) -> samples.Split:
 
     Raises:
         ValueError: for a name that is no sample, and for files that do not have what the task wants.
+        ModuleNotFoundError: for targets, without what scores them.
     """
+    if recipe.writes:
+        check_names(None)  # said before anything is trained
     if isinstance(recipe.data, str):
         if recipe.data not in samples.SPLITS:
             known = ", ".join(samples.SPLITS)
@@ -26,12 +30,17 @@ def read_split(recipe: Recipe) -> samples.Split:
         return getattr(samples, recipe.data)()
     parts, labels = [], None
     for part in ("train", "test"):
-        rows = tables.read_rows(Path(recipe.data[part]), labelled=True)
+        path = Path(recipe.data[part])
+        if recipe.writes:
+            rows = tables.read_pairs(path)
+            parts += [rows.texts, rows.labels]
+            continue
+        rows = tables.read_rows(path, labelled=True)
         targets = tables.task_targets(rows, recipe.task, "single_label_classification")
         labels = labels or tables.label_names(targets)
         tables.check_labels(rows, targets, labels)
         parts += [tables.task_inputs(rows, recipe.task), targets]
-    return samples.Split(*parts, labels)
+    return samples.Split(*parts, labels or [])
 
 
 def model_opener(recipe: Recipe, split: samples.Split) -> Callable:
@@ -39,4 +48,5 @@ def model_opener(recipe: Recipe, split: samples.Split) -> Callable:
     name = recipe.model
     checkpoint = str(getattr(samples, name)()) if name in samples.CHECKPOINTS else name
     arguments = {"sequence_length": recipe.sequence_length, "dtype": recipe.dtype, "labels": split.labels or None}
+    arguments["target_length"] = recipe.target_length
     return lambda: open_task(checkpoint, recipe.task, **arguments)

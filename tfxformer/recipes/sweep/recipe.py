@@ -9,12 +9,15 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.export.language_model import REFUSED
 from tfxformer.export.quantization.quantize import MODES
+from tfxformer.models.config.transformer import STACKS
 
 WHOLE, TRIMMED = "whole", "trimmed"
 BASELINE_MODE = "float32"
 SIZES = ("bytes", "zipped_bytes", "median_ms")
-TASKS = ("text-classification", "token-classification")
+TASKS = ("text-classification", "token-classification", WRITES_TARGETS)
 DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 MOST_POINTS = 1000  # a sweep of more would not end in anyone's life
 
@@ -82,11 +85,13 @@ class Structure(_Checked):
     Attributes:
         layers: int, evenly spread ones with the last among them.
         heads, neurons: int of each layer, the most important ones by the first-order Taylor criterion.
+        stack: "encoder" or "decoder", which of an encoder-decoder; None for both of it, each losing as much.
     """
 
     layers: int | None = _least(None)
     heads: int | None = _least(None)
     neurons: int | None = _least(None)
+    stack: str | None = _one_of(None, STACKS, none=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,7 +100,8 @@ class Structure(_Checked):
 
     def __str__(self):
         sizes = {"layers": self.layers, "heads": self.heads, "neurons": self.neurons}
-        return ", ".join(f"{count} {name}" for name, count in sizes.items() if count is not None)
+        said = ", ".join(f"{count} {name}" for name, count in sizes.items() if count is not None)
+        return said if self.stack is None else f"{said} in the {self.stack}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class Distil(_Checked):
         label_weight: float, weight of the labels' loss beside the teacher's; 0 to learn from the teacher alone.
         temperature: float, of the logits.
         hidden_states: bool, whether the teacher's hidden states are learned too.
+        beams: int, of an encoder-decoder: to learn the targets that the teacher writes by so many beams (1 is greedily)
+            in place of the data's (`compression.teacher_targets`); None for these.
     """
 
     epochs: int = _least(3)
@@ -114,9 +122,11 @@ class Distil(_Checked):
     label_weight: float = _number(1.0, zero=True)
     temperature: float = _number(2.0)
     hidden_states: bool = False
+    beams: int | None = _least(None)
 
     def __str__(self):
-        return f"distilled for {self.epochs} epochs" + (" with hidden states" if self.hidden_states else "")
+        said = f"distilled for {self.epochs} epochs" + (" with hidden states" if self.hidden_states else "")
+        return said if self.beams is None else f"{said} on targets of {self.beams} beam{'s'[: self.beams > 1]}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class Choose(_Checked):
 
     Attributes:
         most_points_lost: float, the most that its score on the held-out texts may lie below the baseline's, in
-            hundredths of the score; see `results.choose`.
+            hundredths of the score, or those that chrF has itself; see `results.choose`.
         smallest: "bytes", "zipped_bytes" or "median_ms": of those, the one with the least.
     """
 
@@ -191,15 +201,18 @@ class Recipe(_Checked):
         name: str, of the exported file.
         model: str, a Hugging Face folder, a hub id, or the name of a checkpoint of `samples` ("minilm").
         data: str, the name of a split of `samples` ("vader_movies"), or {"train": file, "test": file}: .csv, .tsv or
-            .jsonl files with the columns text and label, their paths beside the recipe's.
+            .jsonl files with the columns text and label, or source and target, their paths beside the recipe's.
         sweep: tuple of grids, each {axis of Point: tuple of settings}: all combinations of each grid are tried.
         task: one of `TASKS`.
-        sequence_length: int S, tokens of a text.
+        sequence_length: int S, tokens of a text or source.
+        target_length: int, tokens of a target, which the file can write; None for what the training targets need.
         validation: float, share of the training texts that no fit sees; the choice is made on them.
         train_texts, test_texts: int, how many are used; None for all.
         batch_size: int. dtype: policy of training, None for float32. seed: int.
         latency_rounds: int, timed runs of each file, 2 or more (quartiles need them).
         choose: Choose.
+
+    Raises ValueError for a value against its rule, and for what the task has not.
     """
 
     name: str = _rule(
@@ -212,6 +225,7 @@ class Recipe(_Checked):
     sweep: tuple
     task: str = _one_of("text-classification", TASKS)
     sequence_length: int = _least(128)
+    target_length: int | None = _least(None)
     validation: float = _share(0.1)
     train_texts: int | None = _least(None)
     test_texts: int | None = _least(None)
@@ -220,6 +234,29 @@ class Recipe(_Checked):
     seed: int = _least(0, 0)
     latency_rounds: int = _least(50, 2)
     choose: Choose = field(default_factory=Choose)
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings = [one for grid in self.sweep for listed in grid.values() for one in listed]
+        if self.task == WRITES_TARGETS:
+            refused = [one for one in settings if isinstance(one, str) and one in REFUSED]
+            if isinstance(self.data, str):
+                raise ValueError("data must be {train: FILE, test: FILE}, with the columns source and target")
+            if refused:
+                raise ValueError(f"quantize={refused[0]!r} is not for decoders: {REFUSED[refused[0]]}")
+            return
+        for name, found in (
+            ("target_length", self.target_length),
+            ("stack", [one for one in settings if isinstance(one, Structure) and one.stack]),
+            ("beams", [one for one in settings if isinstance(one, Distil) and one.beams]),
+        ):
+            if found:
+                raise ValueError(f"{name} is for task={WRITES_TARGETS}; this one is {self.task}")
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes targets for sources."""
+        return self.task == WRITES_TARGETS
 
     def to_dict(self) -> dict:
         """The recipe as JSON values."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.data.text_scores import POINTS
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import markdown
 from tfxformer.recipes.sweep.recipe import Choose
@@ -15,19 +17,20 @@ LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped, MB", "median_ms": "one t
 
 
 def compared(points: list[dict]) -> list[dict]:
-    """The points beside the first, the baseline: times smaller and faster, and hundredths of the score lost.
+    """The points beside the first, the baseline: times smaller and faster, and points of the score lost.
 
     Where it is known which texts a point gets `right`, the losses have standard errors, those of a difference of two
     models on the same texts; `right` itself is left out.
     """
     found, first = [], points[0]
+    scale = POINTS.get(first.get("main_score"), 100.0)
     for point in points:
         point = dict(point)
         right = point.pop("right", None)
         if "refused" not in point:
             point["smaller"] = first["bytes"] / point["bytes"]
             point["faster"] = first["latency"]["median_ms"] / point["latency"]["median_ms"]
-            point["lost"] = {part: 100.0 * (first[part] - point[part]) for part in ("validation", "test")}
+            point["lost"] = {part: scale * (first[part] - point[part]) for part in ("validation", "test")}
             if right is not None:
                 point["standard_errors"] = {part: _error(first["right"][part], own) for part, own in right.items()}
         found.append(point)
@@ -124,14 +127,16 @@ def conclusion(found: dict) -> str:
 def conditions(found: dict) -> str:
     """How the figures came about, in one paragraph."""
     recipe, data, machine = found["recipe"], found["data"], found["machine"]
+    losses = f"points of {found['main_score']}" if found["main_score"] in POINTS else "hundredths of the score"
+    timed = "a longest source read and target written" if recipe["task"] == WRITES_TARGETS else "one text"
     return (
         f"{data['train_texts']:,} texts to train on, {data['validation_texts']:,} held out for the choice, "
         f"{data['test_texts']:,} to test, cut at {recipe['sequence_length']} tokens; batch {recipe['batch_size']}, "
         f"{recipe['dtype'] or 'float32'}, seed {recipe['seed']}. All scores are those of the .tflite files, text by "
         f"text. Training took {found['seconds_of_stages']:.0f} s on {machine['cores']} cores of "
-        f"{machine['processor']}, {found['date']}. Times are medians of {recipe['latency_rounds']} runs of one text in "
+        f"{machine['processor']}, {found['date']}. Times are medians of {recipe['latency_rounds']} runs of {timed} in "
         "turn with the other files, on one thread, without tokenizing; zip is deflate, what an app store ships. Losses "
-        "are hundredths of the score against point 0, with their standard errors. Best: s, no other file is as small "
+        f"are {losses} against point 0, with their standard errors. Best: s, no other file is as small "
         "with a higher score; t, none as fast."
     )
 
@@ -158,7 +163,7 @@ def plot(found: dict, size: str, path: Path) -> None:
             panel.annotate(str(index), place, xytext=(5, 5), textcoords="offset points")
     front = pareto(points, size)
     panel.plot([scale * measure(points[i], size) for i in front], [points[i]["test"] for i in front], color="tab:gray")
-    limit = points[0]["test"] - found["recipe"]["choose"]["most_points_lost"] / 100.0
+    limit = points[0]["test"] - found["recipe"]["choose"]["most_points_lost"] / POINTS.get(found["main_score"], 100.0)
     panel.axhline(limit, color="tab:gray", linestyle=":")
     panel.set(xlabel=LABELS[size], ylabel=found["main_score"].replace("_", " "), xscale="log")
     save_figure(drawn, path)

@@ -17,11 +17,12 @@ import keras
 import numpy as np
 
 from tfxformer.data.evaluation import main_score, predict, scores
-from tfxformer.export import ExportError, LiteRTModel, export_litert
+from tfxformer.export import ExportError, export_litert
 from tfxformer.files import recover, replacing_folder
 from tfxformer.json_files import read_json
 from tfxformer.recipes import pipeline, report
 from tfxformer.recipes.file_costs import file_costs
+from tfxformer.recipes.models import open_model as open_file
 from tfxformer.recipes.sweep import results as tables
 from tfxformer.recipes.sweep.inputs import model_opener, read_split
 from tfxformer.recipes.sweep.reading import read_recipe
@@ -69,6 +70,9 @@ def run(recipe: Recipe, split: Split, open_model: Callable, output, verbose="aut
     output, start = Path(output), time.perf_counter()
     sweep = Sweep(recipe, split, open_model, output, verbose, progress)
     with warnings.catch_warnings():
+        if recipe.writes:  # a file refuses longer sources, which is said before anything is trained
+            sources, length = [*sweep.held_out[0], *sweep.test[0]], recipe.sequence_length
+            open_model().encode(sources, sequence_length=length, truncation=False)
         # That texts are longer than `sequence_length` is meant here: the recipe says so.
         warnings.filterwarnings("ignore", message=r".*texts (were|are) longer than")
         measured = [sweep.measure(point) for point in recipe.points]
@@ -111,7 +115,8 @@ class Sweep:
         self._open_model = open_model
         self.train, self.held_out, self.test = _parts(recipe, split)
         # What all stages depend on: other texts or another seed make other models.
-        general = {name: getattr(recipe, name) for name in ("model", "task", "sequence_length", "batch_size", "dtype")}
+        names = ("model", "task", "sequence_length", "target_length", "batch_size", "dtype")
+        general = {name: getattr(recipe, name) for name in names}
         self._identity = {**general, "seed": recipe.seed, "data": _digest([self.train, self.held_out, self.test])}
 
     # ---- models -----------------------------------------------------------------------------------------------
@@ -196,7 +201,7 @@ class Sweep:
             samples=texts[:8],
             representative=representative,
         )
-        file, score = LiteRTModel(path), main_score(model)
+        file, score = open_file(str(path)), main_score(model)
         found = {
             "bytes": written.bytes,
             "zipped_bytes": written.zipped_bytes,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfxformer import compression
+from tfxformer.generation import Beams
 from tfxformer.recipes import pipeline
 from tfxformer.recipes.sweep.recipe import Distil, Prune, Recipe, Structure, Tune
 
@@ -52,45 +54,55 @@ def is_kernel_of_a_block(layer) -> bool:
 
 
 def trim(model, _, context: Context):
-    """The vocabulary of the training texts; those of words or pairs are taken apart."""
-    texts = [part for text in context.texts for part in ([text] if isinstance(text, str) else text)]
+    """The vocabulary of the training texts and targets; those of words or pairs are taken apart."""
+    texts = [*context.texts, *context.labels] if context.recipe.writes else context.texts
+    texts = [part for text in texts for part in ([text] if isinstance(text, str) else text)]
     return compression.trim_vocabulary(model, texts)
 
 
 def restructure(model, setting: Structure, context: Context):
-    """Fewer layers, then fewer heads and neurons of those left."""
-    if setting.layers is not None:
-        model = compression.student_from(model, keep=setting.layers)
+    """Fewer layers, then fewer heads and neurons of those left; of an encoder-decoder in one stack or in both."""
+    stacks = [setting.stack] if setting.stack else list(model.backbone.config.stacks)
+    for stack in stacks:
+        if setting.layers is not None:
+            model = compression.student_from(model, keep=setting.layers, stack=stack)
     if setting.heads is None and setting.neurons is None:
         return model
-    model.compile()
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(context.texts))[:TAYLOR_TEXTS]
     data = [context.texts[i] for i in chosen], [context.labels[i] for i in chosen]
-    if setting.heads is not None:
-        model = compression.remove_heads(model, setting.heads, "taylor", data, context.recipe.batch_size)
-        model.compile()
-    if setting.neurons is not None:
-        model = compression.remove_neurons(model, setting.neurons, "taylor", data, context.recipe.batch_size)
+    for remove, keep in ((compression.remove_heads, setting.heads), (compression.remove_neurons, setting.neurons)):
+        for stack in stacks if keep is not None else ():
+            model.compile()
+            model = remove(model, keep, "taylor", data, context.recipe.batch_size, stack=stack)
     return model
 
 
 def distil(model, setting: Distil, context: Context):
     """The model, taught by the tuned one."""
-    _fit(_distiller(model, setting, context), setting, context)
+    taught, context = _taught(model, setting, context)
+    _fit(taught, setting, context)
     return model
 
 
 def prune(model, setting: Prune, context: Context, teaching: Distil | None = None):
     """The model with zeros among its weights, taught as it was before."""
-    _fit(model if teaching is None else _distiller(model, teaching, context), setting, context, setting.sparsity)
+    taught, context = (model, context) if teaching is None else _taught(model, teaching, context)
+    _fit(taught, setting, context, setting.sparsity)
     return model
 
 
-def _distiller(student, setting: Distil, context: Context):
+def _taught(student, setting: Distil, context: Context) -> tuple:
+    """A student with its teacher, and the context with the targets that it learns."""
+    teacher = context.teacher()
+    if setting.beams is not None:
+        sampler = Beams(setting.beams) if setting.beams > 1 else None
+        options = {"batch_size": context.recipe.batch_size, "verbose": context.verbose}
+        written = compression.teacher_targets(teacher, context.texts, sampler, **options)
+        context = dataclasses.replace(context, labels=written)
     losses = [compression.LogitsLoss(setting.temperature)]
     if setting.hidden_states:
         losses.append(compression.HiddenStateLoss())
-    return compression.Distiller(student, context.teacher(), losses, label_weight=setting.label_weight)
+    return compression.Distiller(student, teacher, losses, label_weight=setting.label_weight), context
 
 
 def _fit(trained, setting, context: Context, sparsity: float | None = None):
