@@ -85,7 +85,13 @@ def folder(path, tokenizer_class, **more):
         models = [train(path / "source.spm", texts=CORPUS[:12]), train(path / "target.spm", texts=CORPUS[9:])]
         pieces = [model.id_to_piece(index) for model in models for index in range(3, len(model))]
         languages = more.pop("languages", [">>fra<<", ">>deu<<"])
-        vocabulary(path, ["</s>", "<unk>", *mixed(pieces), *languages, "<pad>"])
+        if more.get("separate_vocabs"):
+            first = ["</s>", "<unk>", "<pad>"]  # under the same ids: the model's config has one padding_id
+            for model, name, codes in zip(models, ("vocab.json", "target_vocab.json"), (languages, []), strict=True):
+                pieces = [model.id_to_piece(index) for index in range(3, len(model))]
+                vocabulary(path, [*first, *mixed(pieces), *codes], name)
+        else:
+            vocabulary(path, ["</s>", "<unk>", *mixed(pieces), *languages, "<pad>"])
     elif tokenizer_class == "M2M100Tokenizer":
         model = train(path / "sentencepiece.bpe.model", model_type="bpe")
         pieces = mixed([model.id_to_piece(index) for index in range(3, len(model))])
@@ -102,5 +108,5 @@ def mixed(pieces):
     return [*pieces[::2], *pieces[1::2]][:-20]
 
 
-def vocabulary(path, tokens):
-    (path / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+def vocabulary(path, tokens, name="vocab.json"):
+    (path / name).write_text(json.dumps({token: index for index, token in enumerate(tokens)}))

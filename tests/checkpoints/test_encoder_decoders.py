@@ -57,7 +57,7 @@ def test_equals_transformers_both_ways(name, live, tmp_path):
     assert json.loads((saved / "config.json").read_text())["decoder_start_token_id"] == lm.decoder_start_token_id
 
 
-@pytest.mark.parametrize("name", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("name", ["t5", "bart", "marian", "marian-two-vocabularies"])
 def test_a_bare_model(name, live, tmp_path):
     """Without its head, and without the head's prefix in the names."""
     folder, model = live(name)
@@ -144,13 +144,18 @@ def test_what_would_answer_wrongly_is_refused(live, tmp_path):
     with pytest.raises(CheckpointError, match="is not what its model computes in its place"):
         tasks.Seq2SeqLM.from_pretrained(rewritten(folder, tmp_path, tensors=trained))
 
-    folder, _ = live("marian")
+    def shared(stated):
+        stated["share_encoder_decoder_embeddings"] = True
+
+    folder, _ = live("marian-two-vocabularies")
+    with pytest.raises(CheckpointError, match=r"'final_logits_bias' has shape \[1, 120\], the model wants \[1, 90\]"):
+        tasks.Seq2SeqLM.from_pretrained(rewritten(folder, tmp_path, shared))
 
     def separate(stated):
         stated["share_encoder_decoder_embeddings"] = False
 
-    with pytest.raises(CheckpointError, match="share_encoder_decoder_embeddings=False"):
-        tasks.Seq2SeqLM.from_pretrained(rewritten(folder, tmp_path, separate))
+    with pytest.raises(CheckpointError, match=r"lacks 2 tensors of its 'marian' model: .*embed_tokens\.weight"):
+        tasks.Seq2SeqLM.from_pretrained(rewritten(live("marian")[0], tmp_path, separate))
     with pytest.raises(ValueError, match="CausalLM stands on an encoder or a decoder"):
         tasks.CausalLM.from_pretrained(live("bart")[0])
 

@@ -179,6 +179,7 @@ STACK = {
 }
 WHOLE = {
     "vocabulary_size": {"vocabulary_size": 120},
+    "source_vocabulary_size": {"source_vocabulary_size": 120},
     "embedding_size": {"embedding_size": 16},
     "token_table_rank": {"token_table_rank": 4},
     "embedding_projection": {"embedding_projection": True},

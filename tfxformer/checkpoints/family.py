@@ -136,12 +136,13 @@ class Family:
         rules: `Rule`s, for switches that are not one key each.
         required: config.json key -> the values that we implement; another one is an error.
         modules: our layer path -> the reference's module (a name, or `Module`), for everything outside the blocks.
+        own_tables: in their place, where the encoder has a token table of its own.
         numbered: our layer path -> the reference's module, each with a "{}" for the number of a block.
         blocks: our stack's name -> `Blocks`.
         pooler: the reference's pooler module, or None.
         heads: our task name -> `Head`.
         other_heads: module names of the reference's heads that we have no task for.
-        tied: tensors that repeat another one in older files.
+        tied: tensors that repeat another one in older files, where the model has no such table of its own.
         computed: tensor that some files hold and we compute -> what it must be, of a config.
         writes_computed: whether the reference wants these tensors in a file.
     """
@@ -155,6 +156,7 @@ class Family:
     blocks: Mapping[str, Blocks]
     heads: Mapping[str, Head]
     rules: tuple[Rule, ...] = ()
+    own_tables: Mapping[str, str | Module] = field(default_factory=dict)
     encoder_architecture: str | None = None
     numbered: Mapping[str, str] = field(default_factory=dict)
     pooler: str | None = None
@@ -229,7 +231,7 @@ class Family:
 
     def module_names(self, config: TransformerConfig, task: str | None) -> dict[str, Module]:
         """Our layer path -> the reference's module, for a model of `config` with the head of `task`."""
-        names = dict(self.modules)
+        names = dict(self.modules) if config.source_vocabulary_size is None else {**self.modules, **self.own_tables}
         for stack, described in config.stacks.items():
             blocks = self.blocks[stack]
             modules = blocks.modules(config) if callable(blocks.modules) else blocks.modules
@@ -253,12 +255,14 @@ class Family:
             CheckpointError: for a variable that the page has no module for.
         """
         modules = self.module_names(config, task)
+        own = {name for module in modules.values() for name in module.names}
+        tied = {name: other for name, other in self.tied.items() if name.rpartition(".")[0] not in own}
         found = {}
         for path in paths:
             layer, _, leaf = path.rpartition("/")
             if layer not in modules:
                 raise CheckpointError(f"The {self.name!r} page names no tensor for {path!r}.")
-            found[path] = place(modules[layer], leaf, stack_of(path, config), self.tied)
+            found[path] = place(modules[layer], leaf, stack_of(path, config), tied)
         return found
 
     def prefix_of(self, task: str | None) -> str:

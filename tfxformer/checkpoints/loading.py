@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments import notices
-from tfxformer.checkpoints.family import OWN_HEAD, Family, as_module
+from tfxformer.checkpoints.family import OWN_HEAD, Family
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Place
 from tfxformer.checkpoints.variables import initialize
@@ -85,7 +85,7 @@ def is_tied(config: TransformerConfig, tensors: Mapping, family: Family) -> bool
     if family.own_head(names := strip_prefix(tensors, family)) is None:
         return config.heads.tied
     head = tensors[names[family.own_head(names)]]
-    table = tensors.get(names.get(f"{as_module(family.modules['token_embedding']).name}.weight"))
+    table = tensors.get(names.get(f"{family.module_names(config, None)['token_embedding'].name}.weight"))
     return config.heads.tied and table is not None and np.array_equal(head, table)
 
 

@@ -71,7 +71,7 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, sa
 def generation_facts(model) -> dict:
     """What a file says of how texts are generated: the ids that end them, and the checkpoint's settings."""
     tokenizer, vocabulary = model.tokenizer, model.backbone.config.vocabulary_size
-    settings = model.generation_config.with_end(None if tokenizer is None else tokenizer.eos_id)
+    settings = model.generation_config.with_end(None if tokenizer is None else tokenizer.of_targets.eos_id)
     return {"stop_ids": list(settings.ends_in(vocabulary)), "generation_config": model.generation_config.to_dict()}
 
 

@@ -157,9 +157,10 @@ def _drawn(model, signature: Signature) -> dict:
     generator, batch = np.random.default_rng(0), {}
     for name, (shape, dtype) in signature.inputs.items():
         batch[name] = generator.normal(size=shape).astype(dtype)
-    for name in ("tokens", SOURCE_INPUTS[0]):
+    config = model.backbone.config
+    for name, rows in (("tokens", config.vocabulary_size), (SOURCE_INPUTS[0], config.read_vocabulary_size)):
         if name in batch:
-            batch[name] = generator.integers(0, model.backbone.config.vocabulary_size, batch[name].shape, "int32")
+            batch[name] = generator.integers(0, rows, batch[name].shape, "int32")
     for name in (SOURCE_INPUTS[1], decoding.SOURCE_MASK):
         if name in batch:
             batch[name] = np.ones_like(batch[name])
@@ -177,7 +178,7 @@ def sample_rows(model, samples, longest: int) -> list[np.ndarray]:
     if texts and not isinstance(texts[0], str):
         rows = [np.asarray(row, np.int32).reshape(-1) for row in texts]
     elif model.tokenizer is None:
-        generator, size = np.random.default_rng(0), model.backbone.config.vocabulary_size
+        generator, size = np.random.default_rng(0), model.backbone.config.read_vocabulary_size
         rows = [generator.integers(0, size, count).astype(np.int32) for count in (2, 5, 20, 40)]
     else:
         spoken = model.spoken(sources=True, targets=True)

@@ -47,7 +47,7 @@ def make_layers(
 ) -> DecoderLayers:
     """The layers of `config`; their names are the first part of every variable's path.
 
-    `token_embedding` is the table of an encoder, to read in place of a new one.
+    `token_embedding` is the table of an encoder, to read in place of a new one; None makes a new one.
     """
     stack, size = config.decoder, config.table_size
 

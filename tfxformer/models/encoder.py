@@ -69,7 +69,7 @@ def make_layers(
         segment = ConstantSegmentEmbedding(initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
         segment = TokenEmbedding(config.token_types, size, initializer(config), dtype=dtype, name="segment_embedding")
-    token = parts.token_embedding(config, dtype)
+    token = parts.token_embedding(config, dtype, config.source_vocabulary_size is not None)
     if stack.has_position_table:
         position = PositionEmbedding(
             stack.max_positions,

@@ -26,15 +26,15 @@ REFERENCE_NAMES = dict(
 
 
 class EncoderDecoderLayers(NamedTuple):
-    """The layers of both stacks, which read one token table."""
+    """The layers of both stacks, which read one token table, or each its own."""
 
     encoder: EncoderLayers
     decoder: DecoderLayers
 
     @property
     def token_embedding(self) -> TokenEmbedding:
-        """The table of both."""
-        return self.encoder.token_embedding
+        """The table that logits come from: that of both, or the decoder's."""
+        return self.decoder.token_embedding
 
     @property
     def blocks(self) -> tuple[TransformerBlock, ...]:
@@ -45,9 +45,8 @@ class EncoderDecoderLayers(NamedTuple):
 def make_layers(config: TransformerConfig, gradient_checkpointing: bool = False, dtype=None) -> EncoderDecoderLayers:
     """The layers of `config`; their names begin with that of their stack."""
     encoding = encoder.make_layers(config, gradient_checkpointing, dtype)
-    return EncoderDecoderLayers(
-        encoding, decoder.make_layers(config, gradient_checkpointing, dtype, encoding.token_embedding)
-    )
+    shared = encoding.token_embedding if config.source_vocabulary_size is None else None
+    return EncoderDecoderLayers(encoding, decoder.make_layers(config, gradient_checkpointing, dtype, shared))
 
 
 def encode(config, layers: EncoderDecoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT) -> dict:
@@ -148,7 +147,15 @@ class EncoderDecoder(Backbone):
         Args:
             inputs: dict of int32 [B, S] `token_ids` and `padding_mask`, padded behind.
             graph_form: how the graph is written.
+
+        Raises:
+            ValueError: where encoder and decoder have vocabularies of their own.
         """
+        if self.config.source_vocabulary_size is not None:
+            raise ValueError(
+                "This model has a vocabulary for sources and one for targets: its decoder cannot read a text again, as "
+                "a classifier needs it."
+            )
         ids, mask = inputs["token_ids"], inputs["padding_mask"]
         last = chosen_token(ops.not_equal(mask, 0), first=False)
         start = ops.full_like(ids[:, :1], self.start_id)

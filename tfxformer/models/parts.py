@@ -30,15 +30,15 @@ def initializer(config: TransformerConfig):
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-def token_embedding(config: TransformerConfig, dtype=None) -> TokenEmbedding:
-    """The token table."""
+def token_embedding(config: TransformerConfig, dtype=None, own: bool = False) -> TokenEmbedding:
+    """The token table, or the `own` one that an encoder reads beside a decoder's."""
     return TokenEmbedding(
-        config.vocabulary_size,
+        config.read_vocabulary_size if own else config.vocabulary_size,
         config.table_size,
         initializer(config),
         config.token_table_rank,
         dtype=dtype,
-        name="token_embedding",
+        name="encoder_token_embedding" if own else "token_embedding",
     )
 
 

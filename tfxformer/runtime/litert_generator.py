@@ -17,7 +17,7 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.arguments.plain_values import is_whole_number
 from tfxformer.runtime.generation import beam_search, decoding
 from tfxformer.runtime.generation.sampling import Sampler
-from tfxformer.runtime.generation.text_buffers import Runtime, Text, output_of
+from tfxformer.runtime.generation.text_buffers import SOURCE_INPUTS, Runtime, Text, output_of
 from tfxformer.runtime.interpreters import of_this_process, thread_count
 from tfxformer.runtime.model_file import open_file
 from tfxformer.text import Tokenizer
@@ -83,10 +83,13 @@ class LiteRTGenerator:
         self._start, self._told = own.get("decoder_start_token_id") or 0, own.get("sources") or {}
         self._around = {"first": [], "last": [], **(own.get("targets") or {})}  # ids of a target's language
         self._vocabulary_size = output_of(found[decoding.DECODE], "logits").shape[-1]
+        # Sources may have a vocabulary of their own; the file says how many ids it has.
+        self._read_size = (own.get("limits") or {}).get(SOURCE_INPUTS[0], self._vocabulary_size)
         self._num_threads = num_threads
         threads, content = thread_count(num_threads), file.content if file.bundled else None
         place = file.place
-        self._make_runtime = lambda: Runtime(place, content, found, threads)
+        limits = {"tokens": self._vocabulary_size, SOURCE_INPUTS[0]: self._read_size}
+        self._make_runtime = lambda: Runtime(place, content, found, limits, threads)
         self._runtimes = {}
         of_this_process(self._runtimes, self._make_runtime)
 
@@ -199,7 +202,7 @@ class LiteRTGenerator:
         return self._pieces(self._checked(ids, max_new_tokens), max_new_tokens, sampler, stops)
 
     def _stops(self, stop, chat: bool = False):
-        tokenizer, ends = self._tokenizer(), self.generation_config.ends_in(self._vocabulary_size)
+        tokenizer, ends = self._tokenizer().of_targets, self.generation_config.ends_in(self._vocabulary_size)
         if chat and tokenizer.eos_id is not None:  # a turn ends with it, whatever else ends a text
             ends = (*ends, tokenizer.eos_id)
         return read_stops(tokenizer, stop, ends, self.generation_config.stop_strings)
@@ -239,8 +242,9 @@ class LiteRTGenerator:
         targets = as_texts(() if targets is None else targets, "targets")
         if len(targets) != len(texts):
             raise ValueError(f"{len(texts)} sources but {len(targets)} targets: give each source its target.")
-        end, likelihoods = self._tokenizer().eos_id, []
-        for index, row in enumerate(self._tokenizer().of_targets.ids(targets, special_tokens=False)):
+        tokenizer, likelihoods = self._tokenizer().of_targets, []
+        end = tokenizer.eos_id
+        for index, row in enumerate(tokenizer.ids(targets, special_tokens=False)):
             steps = self._begin(self._checked(self._ids_of(texts[index]), None))
             row = [*self._around["first"], *row, *([] if row[-1:] == [end] else [end]), *self._around["last"]]
             likelihoods.append(self._likelihood_of(index, [self._start, *row], steps))
@@ -299,9 +303,10 @@ class LiteRTGenerator:
     def _whole_ids(self, ids) -> list[int]:
         """Token ids as int; LiteRT would stop at those that its table does not have, or read another row."""
         ids = list(ids)
-        wrong = next((i for i in ids if not is_whole_number(i) or not 0 <= i < self._vocabulary_size), None)
+        size = self._read_size if self.source_lengths else self._vocabulary_size
+        wrong = next((i for i in ids if not is_whole_number(i) or not 0 <= i < size), None)
         if wrong is not None:
-            raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {self._vocabulary_size - 1}.")
+            raise ValueError(f"{wrong!r} is no token id: they are integers from 0 to {size - 1}.")
         return [int(index) for index in ids]
 
     def _room(self, written: list[int], max_new_tokens: int | None) -> int:
@@ -333,7 +338,7 @@ class LiteRTGenerator:
 
     def _pieces(self, ids, max_new_tokens, sampler, stops) -> Iterator[str]:
         tokens = self._tokens(ids, max_new_tokens, sampler, stops.ids)
-        return Writer(self.tokenizer, self._written(ids), stops).written([token] for token in tokens)
+        return Writer(self._tokenizer().of_targets, self._written(ids), stops).written([token] for token in tokens)
 
     def _best(self, prompt, max_new_tokens, num_beams, stop=(), **options) -> str:
         """The text of the best of several beams."""
@@ -347,7 +352,7 @@ class LiteRTGenerator:
         end = self._room(written, max_new_tokens)
         steps = self._begin(ids)
         found = search.run([steps, *(self.steps() for _ in range(num_beams - 1))], written, end, stops.ids)
-        return "".join(Writer(self.tokenizer, written, stops).written([token] for token in found[0].ids))
+        return "".join(Writer(self._tokenizer().of_targets, written, stops).written([token] for token in found[0].ids))
 
 
 class _Steps(decoding.DecodingSession):

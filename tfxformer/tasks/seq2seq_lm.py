@@ -165,13 +165,13 @@ class Seq2SeqLM(LanguageMethods, GenerationMethods, Task):
         """The ids of the targets of `count` sources, each with its end."""
         if len(texts) != count:
             raise ValueError(f"{count} sources but {len(texts)} targets: give each source its target.")
-        tokenizer = self._tokenizer()
+        tokenizer = self._tokenizer().of_targets
         end = tokenizer.eos_id
         if end is None:
             raise ValueError(
                 "The tokenizer has no end token, so no target would ever end: it is none for such a model."
             )
-        spoken, rows = self.spoken(targets=True), tokenizer.of_targets.ids(texts, special_tokens=False)
+        spoken, rows = self.spoken(targets=True), tokenizer.ids(texts, special_tokens=False)
         first = [] if spoken.first is None else [spoken.first]
         return [[*first, *row, *([] if row[-1:] == [end] else [end]), *spoken.last] for row in rows]
 
@@ -235,13 +235,11 @@ class Seq2SeqLM(LanguageMethods, GenerationMethods, Task):
         return weigh_tokens(self._by_our_names(x), y, sample_weight, "decoder_padding_mask")
 
     def limits(self) -> Limits:
-        ids = Limit(0, self.backbone.config.vocabulary_size - 1, "ids of the vocabulary")
-        mask = Limit(0, None, "0 at padding and 1 at tokens")
-        inputs = {
-            f"{stack}_{name}": limit
-            for stack in ("encoder", "decoder")
-            for name, limit in (("token_ids", ids), ("padding_mask", mask))
-        }
+        config, mask = self.backbone.config, Limit(0, None, "0 at padding and 1 at tokens")
+        inputs = {}
+        for stack, rows in (("encoder", config.read_vocabulary_size), ("decoder", config.vocabulary_size)):
+            inputs[f"{stack}_token_ids"] = Limit(0, rows - 1, "ids of the vocabulary")
+            inputs[f"{stack}_padding_mask"] = mask
         return super().limits()._replace(inputs=inputs)
 
     def target_limits(self):
@@ -332,7 +330,7 @@ class Seq2SeqLM(LanguageMethods, GenerationMethods, Task):
                 raise ValueError(
                     f"sources[{index}] has {len(row)} tokens, the model has positions for {self._maximum}: shorten it."
                 )
-            check_ids(row, self.backbone.config.vocabulary_size, f"sources[{index}]")
+            check_ids(row, self.backbone.config.read_vocabulary_size, f"sources[{index}]")
         length = round_length(max(map(len, rows)), self._maximum)
         return dict(zip(SOURCE_INPUTS, self._padded(rows, length), strict=True))
 

@@ -28,10 +28,11 @@ SPECIAL_TOKENS = {
 }
 CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # one, and a folder of others
 # What another tokenizer may have left in a folder: all that a reader would mix with the new one's files.
+OF_TARGETS = "target_tokenizer"
 SAVED_FILES = (
     *("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, CHAT_TEMPLATES),
     *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-    *(*families.MODEL_FILES, "source.spm", "target.spm"),
+    *(*families.MODEL_FILES, "source.spm", "target.spm", "target_vocab.json", OF_TARGETS),
 )
 # Key of tokenizer_config.json -> the BertNormalizer's own name, and what an absent key means to a BERT class.
 _BERT_SETTINGS = {

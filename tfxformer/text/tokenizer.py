@@ -159,13 +159,16 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json, tokenizer_config.json, the chat template and, for WordPiece, vocab.txt.
 
-        All or nothing: they replace those of an older tokenizer in one step. Other files of the folder stay.
+        Where targets have ids of their own, transformers finds what writes them in the folder target_tokenizer. All or
+        nothing: they replace those of an older tokenizer in one step. Other files of the folder stay.
         """
         config = files.saved_config(self._backend, self._config)
         with replacing_folder(folder, files.SAVED_FILES) as new:
             files.write_chat_template(new, config)
             write_text(new / "tokenizer.json", self._tokenizer_json)
             write_json(new / "tokenizer_config.json", config, indent=2)
+            if self.of_targets.vocabulary() != self.vocabulary():
+                self.of_targets.save_pretrained(new / files.OF_TARGETS)
             if self.kind == "WordPiece":
                 write_text(new / "vocab.txt", "".join(f"{token}\n" for token in self.vocabulary()))
 
@@ -236,7 +239,7 @@ class Tokenizer:
 
     @functools.cached_property
     def of_targets(self) -> Tokenizer:
-        """What writes the targets of an encoder-decoder, under the same ids: this one, or of Marian another."""
+        """What writes the targets of an encoder-decoder: this one, or of Marian another, with its ids or others."""
         target = (self._config.get(SETTINGS) or {}).get("target")
         return Tokenizer.from_json(json.dumps(target)) if target else self
 

@@ -330,8 +330,12 @@ def test_missing_and_foreign_files_are_named(folder, tmp_path):
     (path / "vocab.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks vocab\.json"):
         Tokenizer.from_pretrained(path)
-    cases.settings(path, "MarianTokenizer", separate_vocabs=True)
-    with pytest.raises(ValueError, match="separate vocabularies"):
+    path = cases.folder(tmp_path / "two", "MarianTokenizer", separate_vocabs=True)
+    shutil.copy(path / "vocab.json", path / "target_vocab.json")
+    with pytest.raises(ValueError, match=r"target\.spm' and the target_vocab\.json beside it do not belong together"):
+        Tokenizer.from_pretrained(path)
+    (path / "target_vocab.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks target_vocab\.json"):
         Tokenizer.from_pretrained(path)
 
 

@@ -29,6 +29,8 @@ def test_depths_of_an_encoder_with_its_head():
 def test_depths_of_an_encoder_decoder_go_on_in_the_decoder():
     paths = ["decoder_block_0/a", "encoder_block_1/a", "encoder_block_0/a", "decoder_block_1/a", "token_embedding/a"]
     assert layer_depths(paths) == ([3, 2, 1, 4, 0], 5)
+    beside = ["encoder_token_embedding/a", "decoder_position_embedding/a", "encoder_embedding_norm/a", "decoder_norm/a"]
+    assert layer_depths([*paths, *beside]) == ([3, 2, 1, 4, 0, 0, 0, 0, 5], 5)
 
 
 @pytest.mark.parametrize("family", ["bert", "albert", "gpt2", "llama"])

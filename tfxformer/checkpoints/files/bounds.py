@@ -54,6 +54,7 @@ def check_size(reference: Mapping, config: TransformerConfig, family: Family, te
             f"{name}.num_layers": stack.num_blocks * (attention + inner),
         }
     parts["token_types"] = config.token_types * config.table_size
+    parts["source_vocabulary_size"] = config.read_vocabulary_size * config.table_size
     parts["vocabulary_size"] = config.vocabulary_size * config.table_size
     for name, stack in config.stacks.items():
         if stack.position_table == "learned":

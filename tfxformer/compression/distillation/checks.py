@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfxformer.compression.distillation.losses import DistillationLoss
+from tfxformer.models import TransformerConfig
 
 
 def check_losses(losses, label_weight) -> None:
@@ -57,14 +58,16 @@ def _check_vocabularies(student, teacher) -> None:
                 "tokenizer and vocabulary."
             )
         return
-    sizes = [_vocabulary_size(model) for model in (student, teacher)]
+    sizes = [_vocabulary_sizes(model) for model in (student, teacher)]
     if None not in sizes and sizes[0] != sizes[1]:
+        ours, theirs = (" and ".join(map(str, dict.fromkeys(both))) for both in sizes)
         raise ValueError(
-            f"The student has a vocabulary of {sizes[0]}, its teacher one of {sizes[1]}: the same ids would be other "
+            f"The student has a vocabulary of {ours}, its teacher one of {theirs}: the same ids would be other "
             "texts to each. Give both the same (compression.student_from)."
         )
 
 
-def _vocabulary_size(model) -> int | None:
+def _vocabulary_sizes(model) -> tuple[int, int] | None:
+    """Rows of what a model reads and of what it writes."""
     config = getattr(getattr(model, "backbone", None), "config", None)
-    return getattr(config, "vocabulary_size", None)
+    return (config.read_vocabulary_size, config.vocabulary_size) if isinstance(config, TransformerConfig) else None

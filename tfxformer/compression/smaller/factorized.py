@@ -32,12 +32,14 @@ def factorize_embeddings(model, rank: int):
 
     Raises:
         TypeError: for a model that is not ours, and a rank that is no int. ValueError: for a rank that is not below the
-            width, and a table that is a product already.
+            width, a table that is a product already, and a model with two.
     """
     backbone = backbone_of(model)
     config = backbone.config
     if isinstance(rank, bool) or not isinstance(rank, Integral):
         raise TypeError(f"factorize_embeddings: rank is an int, the width of the smaller table; got {rank!r}.")
+    if config.source_vocabulary_size is not None:
+        raise ValueError("factorize_embeddings: this model has a token table for sources and one for targets, not one.")
     if config.token_table_rank is not None:
         raise ValueError(
             f"factorize_embeddings: this model's token table has rank {config.token_table_rank} already; factorize the "

@@ -61,10 +61,12 @@ def keep_tokens(model, ids, tokenizer=None):
 
     Raises:
         TypeError: for a model that is not ours. ValueError: for ids that are not ascending ids of the vocabulary or
-            lack the padding token, and for a tokenizer that does not go with them.
+            lack the padding token, a tokenizer that does not go with them, and a model with two vocabularies.
     """
     backbone = backbone_of(model)
     config, ids = backbone.config, np.asarray(ids)
+    if config.source_vocabulary_size is not None:
+        raise ValueError("keep_tokens: this model has a vocabulary for sources and one for targets; it takes one.")
     if (
         ids.ndim != 1
         or not len(ids)

@@ -6,6 +6,7 @@ from functools import reduce
 
 # Path of a switch -> the values that the model computes. What is not listed it computes in all of its values.
 ENCODER = {
+    "source_vocabulary_size": (None,),
     "encoder.norm.positions": (True,),
     "heads.tied": (True,),  # a masked-language head reads the token table in reverse
     "heads.logit_scale": (1.0,),
@@ -13,6 +14,7 @@ ENCODER = {
     "heads.logits_bias": (False,),
 }
 DECODER = {
+    "source_vocabulary_size": (None,),
     "decoder.position_mode": ("arange",),
     "decoder.layer_groups": (None,),
     "decoder.layers_per_group": (1,),

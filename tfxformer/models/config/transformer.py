@@ -69,10 +69,12 @@ class TransformerConfig(KnownKeywords):
 
     Attributes:
         family: the reference family ("bert", "roberta", ...), which names the tensors of a saved checkpoint.
-        vocabulary_size: V, rows of the token table.
+        vocabulary_size: V, rows of the token table; beside an encoder with a table of its own, of the decoder's.
         encoder: the encoder's stack, or None.
         decoder: the decoder's stack, or None.
         heads: the family's heads.
+        source_vocabulary_size: None, or the rows of a token table that the encoder beside a decoder has of its own
+            (Marian with a vocabulary for each language).
         embedding_size: width of the tables, projected to D where it differs; None for D.
         token_table_rank: None, or E where the token table is a product [V, E] x [E, width of the tables]; no reference
             family has it (`compression.factorize_embeddings`).
@@ -89,6 +91,7 @@ class TransformerConfig(KnownKeywords):
     encoder: StackConfig | None = None
     decoder: StackConfig | None = None
     heads: HeadConfig = field(default_factory=HeadConfig)
+    source_vocabulary_size: int | None = None
     embedding_size: int | None = None
     token_table_rank: int | None = None
     embedding_projection: bool | None = None
@@ -114,10 +117,13 @@ class TransformerConfig(KnownKeywords):
         require(size is None or size > 0, f"embedding_size must be positive or None, not {size!r}.")
         require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
         require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
-        require(
-            0 <= self.padding_id < self.vocabulary_size,
-            f"padding_id ({self.padding_id}) must be an id of the vocabulary (0 to {self.vocabulary_size - 1}).",
-        )
+        sources = self.source_vocabulary_size
+        require(sources is None or sources > 0, f"source_vocabulary_size must be positive or None, not {sources!r}.")
+        for rows in (self.vocabulary_size, self.read_vocabulary_size):
+            require(
+                0 <= self.padding_id < rows,
+                f"padding_id ({self.padding_id}) must be an id of the vocabulary (0 to {rows - 1}).",
+            )
         rank = self.token_table_rank
         require(
             rank is None or (isinstance(rank, int) and 0 < rank < self.table_size),
@@ -138,6 +144,11 @@ class TransformerConfig(KnownKeywords):
     def hidden_size(self) -> int:
         """D, width of the stream in every stack."""
         return next(iter(self.stacks.values())).hidden_size
+
+    @property
+    def read_vocabulary_size(self) -> int:
+        """Rows of the token table by which a text is read: the encoder's own, or the one that there is."""
+        return self.vocabulary_size if self.source_vocabulary_size is None else self.source_vocabulary_size
 
     @property
     def table_size(self) -> int:

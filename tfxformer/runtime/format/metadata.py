@@ -163,7 +163,7 @@ def _archive(source):
 def input_limits(config, inputs) -> dict[str, int]:
     """The first integer that is too large, for those inputs that a model of ours reads from a table or as a switch."""
     limits = {"token_ids": config.vocabulary_size, "padding_mask": 2, "segment_ids": config.token_types}
-    limits |= {f"encoder_{name}": limits[name] for name in ("token_ids", "padding_mask")}
+    limits |= {"encoder_token_ids": config.read_vocabulary_size, "encoder_padding_mask": 2}
     return {name: limits[name] for name in inputs if name in limits}
 
 

@@ -28,12 +28,13 @@ class Runtime:
     more tokens a second, and held 115 MB where one model with the buffers of 8 texts held 40 MB.
     """
 
-    def __init__(self, place: Place, content: bytes | None, signatures: dict, num_threads: int):
+    def __init__(self, place: Place, content: bytes | None, signatures: dict, limits: dict, num_threads: int):
+        """`limits`: how many ids there are, by the name of the input that has some."""
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
         self.lock = threading.Lock()
         self.place, self._content, self._signatures = place if content is None else None, content, signatures
-        self.vocabulary_size = output_of(signatures[decoding.DECODE], "logits").shape[-1]
+        self.limits, self.vocabulary_size = limits, output_of(signatures[decoding.DECODE], "logits").shape[-1]
         self.kept = [tensor for tensor in signatures[decoding.DECODE].inputs if tensor.name.startswith(KEPT)]
         self.free = []  # buffers whose texts are finished
         # Signatures share the weights as XNNPACK packs them: else each holds them in memory once more.
@@ -120,9 +121,9 @@ class Text:
     def _run(self, signature: str, arrays: dict):
         """Runs a signature on arrays of int32; float32 [V] where it gives logits."""
         runtime = self._runtime
-        if next(iter(arrays.values())).max() >= runtime.vocabulary_size:  # LiteRT stops, or reads another row
-            largest = next(iter(arrays.values())).max()
-            raise ValueError(f"{largest} is no token id: they are below {runtime.vocabulary_size}.")
+        name, ids = next(iter(arrays.items()))
+        if ids.max() >= runtime.limits[name]:  # LiteRT stops, or reads another row
+            raise ValueError(f"{ids.max()} is no token id: they are below {runtime.limits[name]}.")
         inputs, outputs = self._buffers[signature]
         with runtime.lock:
             if runtime.place is not None:

@@ -43,6 +43,11 @@ def read_prompts(tokenizer: Tokenizer | None, prompts) -> list[list[int]]:
     return rows
 
 
+def writing_tokenizer(model) -> Tokenizer | None:
+    """The tokenizer of what a model writes, or None."""
+    return None if model.tokenizer is None else model.tokenizer.of_targets
+
+
 def read_settings(model, given: GenerationConfig | Mapping | None, processors=()) -> GenerationConfig:
     """How a model generates: its checkpoint's settings, or those given in their place.
 
@@ -53,7 +58,8 @@ def read_settings(model, given: GenerationConfig | Mapping | None, processors=()
     """
     vocabulary = model.backbone.config.vocabulary_size
     settings = model.generation_config if given is None else as_generation_config(given, vocabulary)
-    settings = model.settings_of_call(settings).with_end(None if model.tokenizer is None else model.tokenizer.eos_id)
+    writes = writing_tokenizer(model)
+    settings = model.settings_of_call(settings).with_end(None if writes is None else writes.eos_id)
     if any(isinstance(one, generation.RepetitionPenalty) for one in processors):
         settings = dataclasses.replace(settings, repetition_penalty=1.0)
     return settings
@@ -122,7 +128,7 @@ def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
     rules = () if settings.rules.change_nothing else (settings.rules,)
     given = options.pop("stop_ids", ())
     ends = (*settings.ends_in(model.backbone.config.vocabulary_size), *([given] if isinstance(given, int) else given))
-    stops = read_stops(model.tokenizer, request.stop, ends, settings.stop_strings)
+    stops = read_stops(writing_tokenizer(model), request.stop, ends, settings.stop_strings)
     return rows, new, stops, {**options, **read, "processors": (*rules, *processors), "stop_ids": stops.ids}
 
 
@@ -152,7 +158,7 @@ def generate(
 
 
 def _together(model, request: Request, num_return_sequences: int = 1) -> list[str]:
-    tokenizer = model._tokenizer()
+    tokenizer = model._tokenizer().of_targets
     rows, new, stops, options = read_request(model, request)
     writers = [Writer(tokenizer, row, stops) for row in rows for _ in range(num_return_sequences)]
     options["num_return_sequences"] = num_return_sequences
@@ -173,7 +179,7 @@ def _together(model, request: Request, num_return_sequences: int = 1) -> list[st
 
 def stream(model, request: Request) -> Iterator[str]:
     """See `CausalLM.stream`."""
-    tokenizer = model._tokenizer()
+    tokenizer = model._tokenizer().of_targets
     check_one_prompt(request.prompts)
     rows, new, stops, options = read_request(model, request._replace(prompts=[request.prompts]))
     pieces = generation.stream(model, rows, new, **{"piece_length": PIECE, **options})

@@ -53,7 +53,7 @@ def lowercasing(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def check_tokenizer(tokenizer: Tokenizer, config) -> None:
-    """Refuses a tokenizer that has ids beyond the rows of the model's token table.
+    """Refuses a tokenizer that has ids beyond the rows of the model's token tables.
 
     Args:
         tokenizer: `text.Tokenizer`.
@@ -62,8 +62,12 @@ def check_tokenizer(tokenizer: Tokenizer, config) -> None:
     Raises:
         ValueError: naming the tokens and the way out.
     """
-    rows = config.vocabulary_size
-    tokens = tokenizer.vocabulary()  # ids may have gaps: the largest counts, not how many there are
+    sides = ((tokenizer, config.read_vocabulary_size), (tokenizer.of_targets, config.vocabulary_size))
+    for side, rows in sides if "decoder" in config.stacks else sides[:1]:
+        _check_rows(side.vocabulary(), rows)  # ids may have gaps: the largest counts, not how many there are
+
+
+def _check_rows(tokens: list[str], rows: int) -> None:
     if len(tokens) <= rows:
         return
     beyond = tokens[rows:]

@@ -65,6 +65,11 @@ class DenoisingLM(HidingMethods, Seq2SeqLM):
         check = denoising.noise_counts if corruption == "spans" else denoising.hidden_counts
         check(1, corruption_rate, mean_span)
         super().__init__(backbone, tokenizer=tokenizer, **kwargs)
+        if self.backbone.config.source_vocabulary_size is not None:
+            raise ValueError(
+                f"{type(self).__name__} corrupts a text and writes the text itself: encoder and decoder need one "
+                "vocabulary, and this model has two."
+            )
         self.corruption, self.corruption_rate, self.mean_span, self.seed = corruption, corruption_rate, mean_span, seed
 
     # ---- lengths ----------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _m2m(folder: Path, config: dict[str, Any]) -> Parts:
     if chosen not in codes.M2M100:
         raise ValueError(f"tokenizer_config.json says language_codes={chosen!r}: wanted one of {[*codes.M2M100]}.")
     languages = [f"__{code}__" for code in codes.M2M100[chosen]]
-    rows = _vocabulary_rows(model, [*vocabulary, *languages], ["<s>", *_ROLES.values(), *languages])
+    rows = _vocabulary_rows(model, "vocab.json", [*vocabulary, *languages], ["<s>", *_ROLES.values(), *languages])
     tokens = ["<s>", *languages]
     return _parts(
         model, rows, config, tokens, ["$A", "</s>"], ["$A", "$B", "</s>"], count=len(vocabulary) + len(languages)
@@ -97,18 +97,16 @@ def _m2m(folder: Path, config: dict[str, Any]) -> Parts:
 
 
 def _marian(folder: Path, config: dict[str, Any]) -> Parts:
-    """Marian: one vocabulary, and two models that cut sources and targets into its pieces."""
-    if config.get("separate_vocabs"):
-        raise ValueError(f"{str(folder)!r} has separate vocabularies for sources and targets; one for both is read.")
-    vocabulary = _vocabulary(folder / "vocab.json")
-    languages = [token for token in vocabulary if token.startswith(">>") and token.endswith("<<")]
-    config = {"model_max_length": 512, **config}
-    made = []
-    for name in ("source.spm", "target.spm"):
+    """Marian: two models, which cut sources and targets into the pieces of one vocabulary, or each of its own."""
+    config, made = {"model_max_length": 512, **config}, []
+    of_targets = "target_vocab.json" if config.get("separate_vocabs") else "vocab.json"
+    for name, ids in (("source.spm", "vocab.json"), ("target.spm", of_targets)):
+        vocabulary = _vocabulary(folder / ids)
+        languages = [token for token in vocabulary if token.startswith(">>") and token.endswith("<<")]
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{str(folder)!r} lacks {name}, which Marian's tokenizer is made of: fetch it too.")
         model = read_model(folder / name)
-        rows = _vocabulary_rows(model, vocabulary, [*_ROLES.values(), *languages])
+        rows = _vocabulary_rows(model, ids, vocabulary, [*_ROLES.values(), *languages])
         content, made_config = _parts(
             model, rows, config, languages, ["$A", "</s>"], ["$A", "$B", "</s>"], count=len(vocabulary)
         )
@@ -206,8 +204,8 @@ def _vocabulary(path: Path) -> list[str]:
     return sorted(ids, key=ids.__getitem__)
 
 
-def _vocabulary_rows(model: SentencePieceModel, vocabulary: list[str], special: list[str]) -> list[Row]:
-    """Rows by a vocabulary: pieces that it lacks stand behind them.
+def _vocabulary_rows(model: SentencePieceModel, name: str, vocabulary: list[str], special: list[str]) -> list[Row]:
+    """Rows by the vocabulary of a file of that name: pieces that it lacks stand behind them.
 
     A token that is no piece stands for characters that are none, as they come; with others in it, it is never met.
     """
@@ -216,7 +214,7 @@ def _vocabulary_rows(model: SentencePieceModel, vocabulary: list[str], special: 
     share = sum(text in known for text in pieces) / max(len(pieces), 1)
     if share < _LEAST_KNOWN:
         raise ValueError(
-            f"{model.path!r} and the vocab.json beside it do not belong together: it has {share:.0%} of the pieces."
+            f"{model.path!r} and the {name} beside it do not belong together: it has {share:.0%} of the pieces."
         )
     rows = []
     for token in vocabulary:

@@ -13,6 +13,7 @@ from tfxformer.arguments.keywords import KnownKeywords
 NO_DECAY = ("bias", "beta", "gamma", "scale")
 # The layers of our models from the inputs up; all that is named here nowhere (final norm, pooler, head) is the top.
 EMBEDDINGS = ("token_embedding", "position_embedding", "segment_embedding", "embedding_norm", "embedding_projection")
+_EMBEDDING = re.compile(rf"((encoder|decoder)_)?({'|'.join(EMBEDDINGS)})")  # with its stack's name where there are two
 BLOCKS = ("encoder_block", "decoder_block")  # of an encoder-decoder, the decoder stands on the encoder
 
 _BLOCK = re.compile(rf"({'|'.join(BLOCKS)})_(\d+)")
@@ -40,7 +41,7 @@ def layer_depths(paths: list[str]) -> tuple[list[int], int]:
         )
     top = 1 + len(order)
     depths = [
-        1 + order.index(key) if key else 0 if set(path.split("/")) & set(EMBEDDINGS) else top
+        1 + order.index(key) if key else 0 if any(map(_EMBEDDING.fullmatch, path.split("/"))) else top
         for key, path in zip(keys, paths, strict=True)
     ]
     return depths, top

@@ -176,14 +176,40 @@ PEGASUS = replace(
     computed=computed_positions("sinusoidal"),
     writes_computed=True,
 )
+
+
+_MARIAN_VOCABULARY = Key("vocab_size", 58101)
+
+
+def _marian_vocabularies(reference: Mapping) -> dict:
+    # With one table for both stacks transformers does not look at the decoder's number.
+    sources = _MARIAN_VOCABULARY.read(reference)
+    if reference.get("share_encoder_decoder_embeddings") is not False:
+        return {"vocabulary_size": sources, "source_vocabulary_size": None}
+    return {"vocabulary_size": reference.get("decoder_vocab_size") or sources, "source_vocabulary_size": sources}
+
+
 MARIAN = replace(
     FAMILY,
     name="marian",
     architecture="MarianModel",
-    keys={**KEYS, "vocabulary_size": Key("vocab_size", 58101), "padding_id": Key("pad_token_id", 58100)},
+    keys={**KEYS, "vocabulary_size": _MARIAN_VOCABULARY, "padding_id": Key("pad_token_id", 58100)},
     fixed={**both({**SINUSOIDAL, **POST}), **BIAS},
-    rules=(positions_rule(1024, 0), scale_rule(False, size_key(1024))),
-    required={"share_encoder_decoder_embeddings": (True, None)},
+    rules=(
+        positions_rule(1024, 0),
+        scale_rule(False, size_key(1024)),
+        Rule(
+            ("vocab_size", "decoder_vocab_size", "share_encoder_decoder_embeddings"),
+            _marian_vocabularies,
+            lambda config: {
+                "vocab_size": config.read_vocabulary_size,
+                "decoder_vocab_size": config.vocabulary_size,
+                "share_encoder_decoder_embeddings": config.source_vocabulary_size is None,
+            },
+        ),
+    ),
+    required={"share_encoder_decoder_embeddings": (True, False, None)},
+    own_tables={"token_embedding": "decoder.embed_tokens", "encoder_token_embedding": "encoder.embed_tokens"},
     heads=heads("MarianMTModel"),
     computed=computed_positions("sinusoidal"),
 )
