@@ -1,4 +1,5 @@
-"""T5-small's shape on this CPU: our LiteRT file and Keras, CTranslate2, torch; and a training step, ours and torch's.
+"""T5-small's shape on this CPU: our LiteRT file and Keras, CTranslate2, ONNX Runtime, torch; and a training
+step, ours and torch's.
 
     python benchmarks/seq2seq.py --rounds 10
 
@@ -21,12 +22,12 @@ from pathlib import Path
 
 import harness
 import numpy as np
-from peers import encoder_decoders
+from peers import encoder_decoders, onnx_t5
 
 SOURCE, TARGET, VOCABULARY, BATCH = 128, 64, 32128, 16
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 5e-5, 0.01, 1.0
 PARTS = {"first": 1, "whole": TARGET}
-PACKAGES = ["tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "ctranslate2"]
+PACKAGES = ["tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "ctranslate2", "onnxruntime"]
 # (runtime of ours, part, peer) -> how many times as fast as the peer we want to be
 TARGETS = [
     ("tfxformer int8", "whole", "CTranslate2 int8", 1.0),
@@ -170,12 +171,16 @@ def main():
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.files or temporary)
+        spawn = multiprocessing.get_context("spawn")
         if not (folder / "ctranslate2").exists():
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 pool.submit(write_files, folder, list(encoder_decoders.MODES.values())).result()
+        if not onnx_t5.path_of(folder, *onnx_t5.LAST).exists():
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                pool.submit(onnx_t5.write, folder / "checkpoint", folder, source_ids(), TARGET).result()
         machine = harness.machine(PACKAGES)  # the load before ours
         found = compared({part: race(folder, part, options) for part in PARTS})
-        sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.tflite"))}
+        sizes = {path.name: path.stat().st_size for path in sorted([*folder.glob("*.tflite"), *folder.glob("*.onnx")])}
     print("training step", file=sys.stderr, flush=True)
     steps = harness.race({"tfxformer": tfxformer_step, "torch": torch_step}, options.rounds, 1)
     reached = [

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from peers import onnx_t5
+
 
 @dataclass(frozen=True)
 class Case:
@@ -105,12 +107,18 @@ def ctranslate2(case: Case, compute_type: str):
     return write
 
 
+def onnxruntime(case: Case, mode: str):
+    """torch's export of the same weights under ONNX Runtime, its int8 files by dynamic quantization."""
+    return onnx_t5.writer(case.folder, mode, case.source, case.threads)
+
+
 MODES = {"tfxformer int8": "dynamic_int8", "tfxformer float32 file": "float32"}  # of our files
 RUNTIMES = {
     **{name: functools.partial(litert, quantization=mode) for name, mode in MODES.items()},
     "tfxformer Keras, XLA": keras,
     "CTranslate2 int8": functools.partial(ctranslate2, compute_type="int8"),
     "CTranslate2 float32": functools.partial(ctranslate2, compute_type="float32"),
+    **{f"ONNX Runtime {mode}": functools.partial(onnxruntime, mode=mode) for mode in ("int8", "float32")},
     "torch float32": torch,
 }
 OURS = "tfxformer int8"
