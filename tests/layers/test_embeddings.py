@@ -1,6 +1,7 @@
 """Tables in both directions, positions, segments."""
 
 import batteries
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,6 +93,35 @@ def test_longer_than_the_table(mode, longest):
         ValueError, match=rf"{longest + 1} tokens long, but the model has {longest} positions.*Truncate"
     ):
         layer(np.full((1, longest + 1), 3, "int32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("layer", "inputs", "more"),
+    [
+        (TokenEmbedding(10, 4), IDS, {}),
+        (TokenEmbedding(10, 4, rank=2), IDS, {}),
+        (TokenEmbedding(10, 4), np.ones((2, 3, 4), "float32"), {"reverse": True}),
+        (TokenEmbedding(10, 4, rank=2), np.ones((2, 3, 4), "float32"), {"reverse": True, "scale": 2.0}),
+        (PositionEmbedding(8, 4), IDS, {}),
+        (PositionEmbedding(8, 4), IDS, {"positions": np.zeros_like(IDS)}),
+        (PositionEmbedding(8, 4, "nonpad_cumsum", padding_id=1), IDS, {}),
+        (ConstantSegmentEmbedding(), np.ones((2, 3, 4), "float32"), {}),
+    ],
+)
+def test_what_a_graph_is_told_of_the_outputs_is_what_comes(layer, inputs, more, dtype):
+    """The shapes are said without a trace of `call`, which a model's building would pay for."""
+    layer = type(layer).from_config({**layer.get_config(), "dtype": dtype})
+    outputs = layer(inputs, **more)
+    told = {name: keras.KerasTensor(x.shape, x.dtype) if hasattr(x, "shape") else x for name, x in more.items()}
+    said = layer(keras.KerasTensor(inputs.shape, inputs.dtype), **told)
+    assert (said.shape, said.dtype) == (tuple(outputs.shape), outputs.dtype.name)
+    assert layer(keras.KerasTensor((None, *inputs.shape[1:]), inputs.dtype), **told).shape[1:] == said.shape[1:]
+
+
+def test_a_graph_longer_than_the_table_is_refused():
+    with pytest.raises(ValueError, match="9 tokens long, but the model has 8 positions"):
+        PositionEmbedding(8, 4)(keras.KerasTensor((None, 9), "int32"))
 
 
 def test_unknown_mode():

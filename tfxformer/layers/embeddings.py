@@ -76,6 +76,10 @@ class TokenEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
             rows = ops.matmul(rows, self.projection)
         return rows if self.adapter is None else self.adapter.placed(inputs, rows, graph_form.embedding)
 
+    def compute_output_spec(self, inputs, reverse=False, *args, **kwargs):
+        shape = (*inputs.shape[:-1], self.vocabulary_size) if reverse else (*inputs.shape, self.size)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -103,6 +107,9 @@ class ConstantSegmentEmbedding(KnownKeywords, keras.layers.Layer):
 
     def call(self, inputs):
         return inputs + self.embeddings[0]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}

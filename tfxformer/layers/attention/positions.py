@@ -117,13 +117,15 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, token_ids, positions=None, graph_form: GraphForm = DEFAULT):
-        length = token_ids.shape[1]
+    def _check_length(self, length):
         if length is not None and length > self.usable_positions:
             raise ValueError(
                 f"The sequence is {length} tokens long, but the model has {self.usable_positions} positions. "
                 f"Truncate with sequence_length={self.usable_positions} or less."
             )
+
+    def call(self, token_ids, positions=None, graph_form: GraphForm = DEFAULT):
+        self._check_length(token_ids.shape[1])
         # A computed table is a constant of each graph: of one tensor, made in the first, others could not read.
         table = self.embeddings if self.table == "learned" else ops.convert_to_tensor(self.embeddings)
         if positions is not None:
@@ -135,6 +137,12 @@ class PositionEmbedding(WrittenLayer, KnownKeywords, keras.layers.Layer):
             return ops.cast(ops.expand_dims(rows, 0), self.compute_dtype)
         rows = ops.take(table, nonpad_positions(token_ids, self.padding_id), axis=0)
         return ops.cast(rows, self.compute_dtype)
+
+    def compute_output_spec(self, token_ids, positions=None, *args, **kwargs):
+        self._check_length(token_ids.shape[1])
+        given = token_ids if positions is None else positions
+        shape = (1, token_ids.shape[1]) if positions is None and self.mode == "arange" else given.shape
+        return keras.KerasTensor((*shape, self.size), dtype=self.compute_dtype)
 
     def get_config(self):
         return {
