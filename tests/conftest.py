@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for shared in ("", "compression", "export", "generation", "training"):
     sys.path.insert(0, str(Path(__file__).parent / shared))
 
+# Modules that make something costly once in a process: the files that import one of them share a process.
+MADE_ONCE = re.compile(r"^ *import (replicas|litert_files)$", re.MULTILINE)
 REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 
@@ -32,6 +35,25 @@ def pytest_xdist_auto_num_workers(config):
     files = {argument.partition("::")[0] for argument in config.args}
     few = len(files) <= 3 and all(name.endswith(".py") for name in files)
     return 0 if few else (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests in one process, and files together that share a child of two replicas, or exported files.
+
+    Each process would start such a child, and write such files, once more: 10 s and 30 s of processor time.
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            shared = MADE_ONCE.search((config.rootpath / file).read_text(encoding="utf-8"))
+            return shared[1] if shared else file
+
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(config, items):

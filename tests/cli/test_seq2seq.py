@@ -132,27 +132,32 @@ def test_errors_are_one_line_and_leave_nothing(trained, pairs, tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
 
 
-def test_an_exported_file_writes_alike(trained, few, tmp_path):
-    folder, file, short = trained[0], tmp_path / "model.tflite", ["--max-new-tokens", 4]
+@pytest.fixture(scope="module")
+def exported(trained, few, tmp_path_factory):
+    """(its file, what the command says of it), behind a gate."""
+    file = tmp_path_factory.mktemp("exported") / "model.tflite"
     options = ["--quantization", "float32", "--sequence-lengths", "16,32", "--cache-length", 24]
-    report = run_json("export", folder, file, *options)
+    return file, run_json("export", trained[0], file, *options, "--accuracy-gate", few)
+
+
+def test_an_exported_file_writes_alike(trained, exported, few):
+    folder, (file, report), short = trained[0], exported, ["--max-new-tokens", 4]
     assert {"encode_16", "encode_32", "decode"} <= set(report["signatures"])
     for extra in ([], ["--num-beams", 2]):
         said = [run_json("generate", model, SOURCES[0], *short, *extra)["continuation"] for model in (folder, file)]
         assert said[0] == said[1]
     said = [run_json("generate", model, "--file", few, *short)["targets"] for model in (folder, file)]
     assert said[0] == said[1]
-    scores = run_json("evaluate", file, few)["scores"]
-    assert scores["chrf"] == sacrebleu.corpus_chrf(LiteRTGenerator(file).generate(SOURCES), [TARGETS]).score
     assert "tfxformer generate runs it" in failure("predict", file, "good film")
     assert "has no conversations" in failure("chat", file, input="good\n")
 
 
-def test_a_gate_counts_points_of_chrf(trained, few, tmp_path):
-    options = ["--quantization", "float32", "--cache-length", 24, "--accuracy-gate", few]
-    gated = run_json("export", trained[0], tmp_path / "model.tflite", *options)
+def test_a_gate_counts_points_of_chrf(exported, few):
+    file, gated = exported
     assert gated["keras_score"] - gated["score"] <= 1.0
-    assert gated["score"] == run_json("evaluate", tmp_path / "model.tflite", few)["scores"]["chrf"]
+    scores = run_json("evaluate", file, few)["scores"]
+    assert gated["score"] == scores["chrf"]
+    assert scores["chrf"] == sacrebleu.corpus_chrf(LiteRTGenerator(file).generate(SOURCES), [TARGETS]).score
 
 
 # ---- models of many languages ------------------------------------------------------------------------------------

@@ -232,6 +232,7 @@ def test_dense_modules_prompts_and_default_prompt_name(dense_folder, tmp_path, e
         assert all((np.asarray(read[name]) == written[name]).all() for name in read)
 
 
+@pytest.mark.road
 def test_dense_modules_train_and_are_kept_in_files(dense_folder, tmp_path, eager):
     model = tasks.TextEmbedder.from_pretrained(dense_folder, max_length=16)
     batteries.check_task(

@@ -205,6 +205,7 @@ def test_a_model_that_continues_an_encoders_graph_is_saved_and_loaded(tmp_path):
 # ---- Keras' own files -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.road
 def test_load_model_after_importing_tfxformer_alone(tmp_path):
     """Row 6, in a fresh process: a task, a model around a backbone, and a plain one with an optimizer of ours."""
     task = classifier()

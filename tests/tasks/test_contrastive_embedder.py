@@ -102,6 +102,7 @@ def train(strategy):
     return [history, [weight.numpy().ravel()[:50].tolist() for weight in model.trainable_weights]]
 
 
+@pytest.mark.road
 def test_two_replicas_compare_all_texts_as_one_device_does():
     """With a last batch of half the size; XLA and more in tests/training/test_distributed_model.py."""
     alone, together = train(tf.distribute.get_strategy()), replicas.run(train)

@@ -27,10 +27,14 @@ CELLS = {
     "one": [cell(optimizer="adamw", fit_only=True)],
     "mirrored": [
         cell(loss="tokens", steps=2, samples=65, regularize=0.1),  # the last batch is one sample: a replica gets none
-        cell(loss="two", steps=2, samples=77, regularize=0.1, fit_only=True),
         cell(
             loss="samples", clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", steps_per_execution=5, fit_only=True
         ),  # "compare" stands in tests/tasks/test_contrastive_embedder.py
+    ],
+}
+ROAD_CELLS = {
+    "mirrored": [
+        cell(loss="two", steps=2, samples=77, regularize=0.1, fit_only=True),
         cell(on_batch=True, fit_only=True, epochs=1),
     ],
     "multiworker": [cell(loss="tokens", samples=65, steps=2, steps_per_execution=2, fit_only=True)],
@@ -68,13 +72,17 @@ def largest_difference(result, options):
     return max(np.abs(result[f"weight_{index}"] - weight).max() for index, weight in enumerate(weights))
 
 
-@pytest.mark.parametrize("cells", [CELLS, pytest.param(SLOW_CELLS, marks=pytest.mark.slow)], ids=["", "slow"])
 @pytest.mark.parametrize(
-    "strategy", [pytest.param(name, marks=pytest.mark.road) if name == "multiworker" else name for name in CELLS]
+    ("strategy", "cells"),
+    [
+        pytest.param(strategy, cells, marks=marks, id="-".join([strategy, *(mark.name for mark in marks)]))
+        for table, marks in ((CELLS, []), (ROAD_CELLS, [pytest.mark.road]), (SLOW_CELLS, [pytest.mark.slow]))
+        for strategy, cells in table.items()
+    ],
 )
 def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, cells, tmp_path):
     """Every cell of one strategy: weights against the reference, metrics and predictions against no strategy."""
-    alone, cells = strategy in ("none", "one"), cells[strategy]
+    alone = strategy in ("none", "one")
     run = [cases.run(options, cases.scope_of(strategy)) for options in cells] if alone else None
     for options, result in zip(cells, run or run_cells(strategy, cells, tmp_path), strict=True):
         assert largest_difference(result, options) <= TOLERANCE, options
