@@ -117,6 +117,7 @@ def test_prune_leaves_the_zeros_it_promises(tuned, data, tmp_path):
     assert inspected["config"]["encoder"]["num_layers"] == 1
 
 
+@pytest.mark.road
 def test_words_are_tagged(tiny, tmp_path):
     data = tmp_path / "words.jsonl"
     record = {"text": "the film was good", "label": "O FILM O O"}

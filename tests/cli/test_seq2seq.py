@@ -105,9 +105,9 @@ def test_what_is_written_is_scored(trained, few):
     assert {"loss", "perplexity", "bleu", "rouge1", "rouge2", "rougeL"} < scores.keys()
 
 
-def test_it_is_pruned_and_looked_into(trained, pairs, tmp_path):
-    options = ["--epochs", 1, "--batch-size", 4]
-    result = run_json("prune", trained[0], pairs, "-o", tmp_path / "pruned", *options)
+def test_it_is_pruned_and_looked_into(trained, few, tmp_path):
+    options = ["--epochs", 1, "--batch-size", 1]
+    result = run_json("prune", trained[0], few, "-o", tmp_path / "pruned", *options)
     assert result["sparsity"] == pytest.approx(0.5, abs=1e-3)
     found = run_json("inspect", tmp_path / "pruned")
     assert found["task"] == "seq2seq-lm" and found["config"]["decoder"]["num_layers"] == 1

@@ -13,6 +13,8 @@ from tfxformer.export import language_model as decoder
 from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.generation import decoding
 
+# Positions that other files of a kind beside them have in part; Keras' own are tested in tests/models.
+ROADS = dict.fromkeys(("gpt2", "alibi"), pytest.mark.road)
 T, LENGTHS = litert_files.CACHE, litert_files.PREFILL_LENGTHS
 
 
@@ -65,7 +67,10 @@ def test_greedy_tokens_equal_keras(model, written):
     assert len(distinct) > 8
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "untied"])  # that: quantization/test_tied_table.py
+@pytest.mark.parametrize(
+    "kind",  # "untied" stands in quantization/test_tied_table.py
+    [pytest.param(kind, marks=ROADS.get(kind, ())) for kind in KINDS if kind != "untied"],
+)
 def test_kinds_of_decoders(tmp_path, monkeypatch, kind):
     """Learned, partial and no rotary positions, ALiBi, windows, parallel halves: logits and tokens.
 

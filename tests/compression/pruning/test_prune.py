@@ -36,7 +36,7 @@ def assert_sparsity(model, sparsity):
 @pytest.mark.parametrize(
     ("make", "dtype", "optimizer", "options"),
     [
-        pytest.param(small_dense, None, {}, {}, id="plain"),
+        pytest.param(small_dense, None, {}, {}, id="plain", marks=pytest.mark.road),  # what "transformer" has in parts
         pytest.param(small_transformer, None, {}, {}, id="transformer"),
         pytest.param(small_transformer, None, {}, {"jit_compile": True}, id="jit", marks=pytest.mark.slow),
         pytest.param(
