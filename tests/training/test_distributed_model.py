@@ -276,6 +276,7 @@ def test_without_a_loss_it_says_so():
         model.fit(X, Y, verbose=0)
 
 
+@pytest.mark.road
 def test_a_task_learns_the_same_on_two_replicas():
     """Weights of words and classes, -100, and metrics on logits: halves of a batch that weigh differently."""
     one, two = replicas.run(task_replicas.histories)
@@ -284,6 +285,7 @@ def test_a_task_learns_the_same_on_two_replicas():
         np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)
 
 
+@pytest.mark.road
 def test_a_writer_of_targets_learns_the_same_on_two_replicas():
     """The mean is over all tokens of a batch, whose halves have other numbers of them."""
     (one, weights), (two, others) = replicas.run(task_replicas.written_histories)

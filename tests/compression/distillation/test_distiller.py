@@ -288,6 +288,7 @@ def test_the_default_rate_falls_to_zero_over_each_fit(teacher):
         assert float(distiller.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("jit", "steps", "small"),
     [

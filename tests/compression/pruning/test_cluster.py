@@ -56,6 +56,7 @@ def test_weights_are_those_of_tfmot():
     assert result["values"][0] <= 8 and result["values"][2] <= 8
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_replicas_hold_the_same_values(jit_compile):
     result = replicas.run(clustering_mirrored_case, jit_compile)

@@ -84,6 +84,7 @@ def test_gradient_accumulation_counts_updates_not_batches(dtype):
     assert_sparsity(model, 0.8)
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("case", "options"),
     [

@@ -76,6 +76,7 @@ def test_a_schedule_that_misses_its_end_warns():
         PolynomialDecay(0.0, 0.5, 0, 437)
 
 
+@pytest.mark.road
 def test_importing_loads_no_tfmot_and_pruning_leaves_tf_keras_alone():
     code = (
         "import os, sys, tfxformer.compression as c; "

@@ -55,6 +55,7 @@ def test_logical_devices_are_asked_for_first():
         training.strategy("cpu:64")
 
 
+@pytest.mark.road
 def test_no_tpu_kernels_names_the_pins():
     """Stock TensorFlow; in a process of its own, which the attempt leaves in an unknown state."""
     code = """

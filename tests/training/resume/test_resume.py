@@ -201,6 +201,7 @@ def test_processes_killed_in_an_epoch_at_its_end_and_while_saving(tmp_path):
     assert not any(path.exists() for path in unfinished)
 
 
+@pytest.mark.road
 def test_two_replicas_go_on_within_an_accumulation(tmp_path):
     assert replicas.run(resume_cases.differences_of_two_replicas, str(tmp_path)) == []
 
