@@ -7,8 +7,9 @@ import pytest
 import sacrebleu
 import tiny
 
-from tfxformer import export, tasks
+from tfxformer import export, samples, tasks
 from tfxformer.recipes import sweep
+from tfxformer.recipes.sweep import inputs
 from tfxformer.recipes.sweep.recipe import Distil, Recipe, Structure, Tune
 from tfxformer.recipes.sweep.stages import Context, distil, restructure
 from tfxformer.text import Tokenizer
@@ -102,6 +103,15 @@ def test_a_student_learns_what_its_teacher_writes(model, monkeypatch):
     student = compression.student_from(model, keep=1, stack="decoder")
     assert distil(student, Distil(beams=3), context) is student
     assert seen[0].num_beams == 3 and seen[1] is written
+
+
+def test_the_model_is_told_its_languages(monkeypatch):
+    told = {"source_language": "en_XX", "target_language": "fr_XX", "target_length": 12}
+    files = {"train": "a", "test": "b"}
+    recipe = Recipe("words", "folder", files, ({"tune": (Tune(),)},), task="seq2seq-lm", **told)
+    monkeypatch.setattr(inputs, "open_task", lambda folder, task, **given: (folder, task, given))
+    folder, task, given = inputs.model_opener(recipe, samples.Split([], [], [], [], []))()
+    assert (folder, task) == ("folder", "seq2seq-lm") and told.items() <= given.items()
 
 
 def test_a_source_that_no_file_would_read_is_said_first(recipe, tmp_path):

@@ -102,6 +102,7 @@ def test_a_stage_depends_on_what_came_before_it_alone(axis):
         ),
         ({"target_length": 9}, "target_length is for task=seq2seq-lm; this one is text-classification"),
         ({"sweep": {"structure": [{"layers": 1, "stack": "decoder"}]}}, "stack is for task=seq2seq-lm"),
+        ({"target_language": "fr"}, "target_language is for task=seq2seq-lm"),
         ({"sweep": {"distil": [{"beams": 4}]}}, "beams is for task=seq2seq-lm"),
         ({**PAIRS, "sweep": {"structure": [{"layers": 1, "stack": "both"}]}}, "stack='both' must be one of encoder"),
         ({"choose": {"smallest": "size"}}, "choose.smallest='size' must be one of bytes, zipped_bytes, median_ms"),

@@ -9,7 +9,7 @@ from tfxformer import samples
 from tfxformer.data import tables
 from tfxformer.data.text_scores import check_names
 from tfxformer.recipes.models import open_task
-from tfxformer.recipes.sweep.recipe import Recipe
+from tfxformer.recipes.sweep.recipe import OF_TARGETS, Recipe
 
 
 def read_split(recipe: Recipe) -> samples.Split:
@@ -48,5 +48,5 @@ def model_opener(recipe: Recipe, split: samples.Split) -> Callable:
     name = recipe.model
     checkpoint = str(getattr(samples, name)()) if name in samples.CHECKPOINTS else name
     arguments = {"sequence_length": recipe.sequence_length, "dtype": recipe.dtype, "labels": split.labels or None}
-    arguments["target_length"] = recipe.target_length
+    arguments |= {name: getattr(recipe, name) for name in OF_TARGETS}
     return lambda: open_task(checkpoint, recipe.task, **arguments)

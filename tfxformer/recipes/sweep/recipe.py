@@ -19,6 +19,7 @@ BASELINE_MODE = "float32"
 SIZES = ("bytes", "zipped_bytes", "median_ms")
 TASKS = ("text-classification", "token-classification", WRITES_TARGETS)
 DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+OF_TARGETS = ("target_length", "source_language", "target_language")  # of recipes whose model writes
 MOST_POINTS = 1000  # a sweep of more would not end in anyone's life
 
 
@@ -206,6 +207,7 @@ class Recipe(_Checked):
         task: one of `TASKS`.
         sequence_length: int S, tokens of a text or source.
         target_length: int, tokens of a target, which the file can write; None for what the training targets need.
+        source_language, target_language: str, codes of the data's languages, where the model knows several.
         validation: float, share of the training texts that no fit sees; the choice is made on them.
         train_texts, test_texts: int, how many are used; None for all.
         batch_size: int. dtype: policy of training, None for float32. seed: int.
@@ -226,6 +228,8 @@ class Recipe(_Checked):
     task: str = _one_of("text-classification", TASKS)
     sequence_length: int = _least(128)
     target_length: int | None = _least(None)
+    source_language: str | None = None
+    target_language: str | None = None
     validation: float = _share(0.1)
     train_texts: int | None = _least(None)
     test_texts: int | None = _least(None)
@@ -246,7 +250,7 @@ class Recipe(_Checked):
                 raise ValueError(f"quantize={refused[0]!r} is not for decoders: {REFUSED[refused[0]]}")
             return
         for name, found in (
-            ("target_length", self.target_length),
+            *((name, getattr(self, name)) for name in OF_TARGETS),
             ("stack", [one for one in settings if isinstance(one, Structure) and one.stack]),
             ("beams", [one for one in settings if isinstance(one, Distil) and one.beams]),
         ):

@@ -26,7 +26,7 @@ from tfxformer.recipes.models import open_model as open_file
 from tfxformer.recipes.sweep import results as tables
 from tfxformer.recipes.sweep.inputs import model_opener, read_split
 from tfxformer.recipes.sweep.reading import read_recipe
-from tfxformer.recipes.sweep.recipe import AXES, Point, Recipe
+from tfxformer.recipes.sweep.recipe import AXES, OF_TARGETS, Point, Recipe
 from tfxformer.recipes.sweep.stages import STAGES, Context, prune
 from tfxformer.samples import Split
 
@@ -115,7 +115,7 @@ class Sweep:
         self._open_model = open_model
         self.train, self.held_out, self.test = _parts(recipe, split)
         # What all stages depend on: other texts or another seed make other models.
-        names = ("model", "task", "sequence_length", "target_length", "batch_size", "dtype")
+        names = ("model", "task", "sequence_length", *OF_TARGETS, "batch_size", "dtype")
         general = {name: getattr(recipe, name) for name in names}
         self._identity = {**general, "seed": recipe.seed, "data": _digest([self.train, self.held_out, self.test])}
 
