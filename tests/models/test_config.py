@@ -61,6 +61,8 @@ def test_replace_reaches_nested_switches():
         ({"encoder__layer_groups": 3}, "must be a multiple of layer_groups"),
         ({"encoder__layer_groups": 0}, "must be a multiple of layer_groups"),
         ({"embedding_size": 16, "embedding_projection": False}, "the embeddings need a projection"),
+        ({"initializer": "fan_out"}, "Unknown initializer 'fan_out'; known: normal, fan_in"),
+        ({"initializer": "fan_in", "initializer_range": 0}, "initializer='fan_in' needs a positive initializer_range"),
     ],
 )
 def test_wrong_values(changes, message):
@@ -195,9 +197,9 @@ WHOLE = {
 }
 # Seen in training, when weights are made, in tasks' heads, or by who reads a checkpoint.
 NOT_OF_THE_GRAPH = {
-    "family", "encoder", "decoder", "heads", "padding_id", "initializer_range", "dropout", "attention_dropout",
-    "embedding_dropout", "stochastic_depth", "heads__classifier_activation", "heads__classifier_dropout",
-    "heads__classifier_bias", "heads__classifier_wraps",
+    "family", "encoder", "decoder", "heads", "padding_id", "initializer_range", "initializer", "dropout",
+    "attention_dropout", "embedding_dropout", "stochastic_depth", "heads__classifier_activation",
+    "heads__classifier_dropout", "heads__classifier_bias", "heads__classifier_wraps",
 }  # fmt: skip
 
 

@@ -28,7 +28,10 @@ from tfxformer.models import (
 
 OWN_HEAD = "language_model_head"
 # Switches that config.json may not have: they change nothing outside training, or the file's tensors tell them.
-UNSTATED = ("stochastic_depth", "dropout", "attention_dropout", "embedding_dropout", "classifier_dropout", "pooler")
+UNSTATED = (
+    "stochastic_depth", "dropout", "attention_dropout", "embedding_dropout", "classifier_dropout", "pooler",
+    "initializer_range", "initializer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

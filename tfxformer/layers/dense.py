@@ -130,15 +130,17 @@ class Dense(KnownKeywords, keras.layers.Dense):
             keras.layers.Layer.load_own_variables(self, store)
 
 
-def child_dense(parent, name: str, units: int, width: int, use_bias: bool | None = None) -> Dense:
+def child_dense(
+    parent, name: str, units: int, width: int, use_bias: bool | None = None, kernel_initializer=None
+) -> Dense:
     """A built Dense, [..., width] -> [..., units], with the initializer and policy of the layer it is part of.
 
-    `use_bias` is the parent's where it is None.
+    `use_bias` and `kernel_initializer` are the parent's where they are None.
     """
     layer = Dense(
         units,
         use_bias=parent.use_bias if use_bias is None else use_bias,
-        kernel_initializer=parent.kernel_initializer,
+        kernel_initializer=kernel_initializer or parent.kernel_initializer,
         dtype=parent.dtype_policy,
         name=name,
     )

@@ -24,7 +24,7 @@ from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
-from tfxformer.models.parts import PositionLayers, Visibility, initializer, whole_sequence
+from tfxformer.models.parts import PositionLayers, Visibility, initializer, table_initializer, whole_sequence
 from tfxformer.models.pooling import chosen_token
 
 
@@ -65,7 +65,7 @@ def make_layers(
             stack.hidden_size,
             padding_id=config.padding_id,
             offset=stack.position_offset,
-            initializer=initializer(config),
+            initializer=table_initializer(config),
             table=stack.position_table,
             dtype=dtype,
             name=named("position_embedding"),

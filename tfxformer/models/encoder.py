@@ -25,7 +25,7 @@ from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
-from tfxformer.models.parts import PositionLayers, initializer
+from tfxformer.models.parts import PositionLayers, initializer, table_initializer
 from tfxformer.models.pooling import gather_positions, scatter_positions
 
 
@@ -66,9 +66,11 @@ def make_layers(
 
     segment = position = None
     if config.token_types == 1:
-        segment = ConstantSegmentEmbedding(initializer(config), dtype=dtype, name="segment_embedding")
+        segment = ConstantSegmentEmbedding(table_initializer(config), dtype=dtype, name="segment_embedding")
     elif config.token_types > 1:
-        segment = TokenEmbedding(config.token_types, size, initializer(config), dtype=dtype, name="segment_embedding")
+        segment = TokenEmbedding(
+            config.token_types, size, table_initializer(config), dtype=dtype, name="segment_embedding"
+        )
     token = parts.token_embedding(config, dtype, config.source_vocabulary_size is not None)
     if stack.has_position_table:
         position = PositionEmbedding(
@@ -77,7 +79,7 @@ def make_layers(
             stack.position_mode,
             config.padding_id,
             stack.position_offset,
-            initializer=initializer(config),
+            initializer=table_initializer(config),
             table=stack.position_table,
             dtype=dtype,
             name=named("position_embedding"),

@@ -23,11 +23,34 @@ from tfxformer.layers.attention.position_scores import PositionScores, make_scor
 from tfxformer.layers.attention.positions import positions_seen
 from tfxformer.layers.normalization import make_norm
 from tfxformer.models.config import AttentionConfig, StackConfig, TransformerConfig
+from tfxformer.models.config.transformer import FAN_IN
+
+# ---- initial weights: a new initializer for each variable, one would give everybody the same numbers ----------------
 
 
-def initializer(config: TransformerConfig):
-    """The initializer of a kernel; a new one for each variable: one initializer gives everybody the same numbers."""
+def initializer(config: TransformerConfig, shrink: float = 1.0):
+    """That of a kernel; see `TransformerConfig.initializer`. `shrink` multiplies a deviation that hangs on widths."""
+    if config.initializer == FAN_IN:
+        scale = (config.initializer_range * shrink) ** 2
+        return keras.initializers.VarianceScaling(scale, "fan_in", "untruncated_normal")
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def table_initializer(config: TransformerConfig, rank: int | None = None):
+    """That of a table of embeddings, whose rows are looked up and not summed; of a product of two, that of each."""
+    if config.initializer == FAN_IN:
+        return keras.initializers.RandomNormal(stddev=config.initializer_range * (rank or 1) ** -0.25)
+    return initializer(config)
+
+
+def score_initializer(config: TransformerConfig):
+    """That of a table of scores, which stand beside products of D summands."""
+    if config.initializer == FAN_IN:
+        return keras.initializers.RandomNormal(stddev=config.initializer_range * config.hidden_size**-0.5)
+    return initializer(config)
+
+
+# ---- beside the blocks ---------------------------------------------------------------------------------------------
 
 
 def token_embedding(config: TransformerConfig, dtype=None, own: bool = False) -> TokenEmbedding:
@@ -35,7 +58,7 @@ def token_embedding(config: TransformerConfig, dtype=None, own: bool = False) ->
     return TokenEmbedding(
         config.read_vocabulary_size if own else config.vocabulary_size,
         config.table_size,
-        initializer(config),
+        table_initializer(config, config.token_table_rank),
         config.token_table_rank,
         dtype=dtype,
         name="encoder_token_embedding" if own else "token_embedding",
@@ -106,6 +129,8 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: i
         "scale": scale / (index + 1) if kind.scale_by_layer else scale,
         "dropout": stack.attention_dropout,
         "kernel_initializer": initializer(config),
+        # Where the scores are not scaled by it, the queries are: scores begin about as large as 1 either way.
+        "query_initializer": initializer(config, stack.head_width**-0.5 / scale),
         "query_key_norm": kind.query_key_norm,
         "norm_epsilon": stack.norm.epsilon,
         "soft_cap": kind.soft_cap,
@@ -140,7 +165,7 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
 
     def make_of_scores(kind: AttentionConfig, name):
         return make_scores(
-            kind.scores, kind.heads, kind.causal, initializer=initializer(config), dtype=dtype, name=name
+            kind.scores, kind.heads, kind.causal, initializer=score_initializer(config), dtype=dtype, name=name
         )
 
     rotary = _by_value(stack, lambda kind: kind.rotary, make_rotary, named(config, name, "rotary_positions"))

@@ -185,6 +185,8 @@ def _t5(num_layers: int, hidden_size: int, heads: int, inner: int, gated: bool) 
         family="t5",
         vocabulary_size=32128,
         heads=HeadConfig(classifier_dropout=0.0, tied=not gated, logit_scale=1.0 if gated else hidden_size**-0.5),
+        initializer_range=1.0,
+        initializer="fan_in",
     )
 
 

@@ -19,6 +19,7 @@ from tfxformer.data.targets.masking import (
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
+from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import gather_positions
 from tfxformer.tasks.base.hiding import HidingMethods
 from tfxformer.tasks.base.streams import read_given
@@ -69,13 +70,12 @@ class MaskedLM(HidingMethods, Task):
     def make_heads(backbone) -> dict:
         """The layers between the encoder and the token table."""
         config, policy = backbone.config, backbone.dtype_policy
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         return {
             "transform": MaskedLMTransform(
                 config.table_size,
                 config.heads.masked_lm_activation or config.encoder.feed_forward.activation,
                 config.encoder.norm.epsilon,
-                initializer,
+                initializer(config),
                 dtype=policy,
                 name="masked_lm_transform",
             ),

@@ -14,6 +14,7 @@ from tfxformer.data.targets.weights import example_weights
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
@@ -68,7 +69,7 @@ class QuestionAnswering(Task):
             2,
             None,
             0.0,
-            keras.initializers.TruncatedNormal(stddev=config_of(backbone).initializer_range),
+            initializer(config_of(backbone)),
             dtype=backbone.dtype_policy,
             name="span_classifier",
         )

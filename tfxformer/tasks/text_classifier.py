@@ -12,6 +12,7 @@ from tfxformer.data.targets.labels import check_labels, encode_labels, label_key
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_texts
 from tfxformer.training.compiling.outputs import Output
@@ -68,7 +69,7 @@ class TextClassifier(Task):
             # BART, T5 and their kin have a Dense of their own there, and tanh.
             "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation,
             config.heads.classifier_dropout,
-            keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            initializer(config),
             use_bias=config.heads.classifier_bias,
             dtype=backbone.dtype_policy,
             name="classifier",

@@ -14,6 +14,7 @@ from tfxformer.data.targets.word_windows import encode_word_windows, named_label
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_list
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
@@ -50,7 +51,7 @@ class TokenClassifier(Task):
             len(labels),
             None,
             config.heads.classifier_dropout,
-            keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            initializer(config),
             dtype=backbone.dtype_policy,
             name="token_classifier",
         )

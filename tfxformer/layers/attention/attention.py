@@ -108,6 +108,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         scale: float, what queries are multiplied by; None for H ** -0.5.
         dropout: float, dropout rate of the attention probabilities.
         kernel_initializer: initializer of the four kernels.
+        query_initializer: initializer of the query's; None for that of the others.
         query_key_norm: None; "head", RMS norms of each head's queries and keys; or "whole", of all heads' together.
         norm_epsilon: float, epsilon of these norms.
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
@@ -150,6 +151,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         query_key_norm=None,
         norm_epsilon=1e-6,
         soft_cap=None,
+        query_initializer=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -167,6 +169,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.scale = head_size**-0.5 if scale is None else scale
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_initializer = keras.initializers.get(query_initializer)
         self.query_key_norm = query_key_norm
         self.norm_epsilon = norm_epsilon
         self.soft_cap = soft_cap
@@ -182,7 +185,9 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def build(self, input_shape):
         # The same path whoever builds it: projections are children, built with the input's width.
         width = input_shape[-1]
-        self.query = child_dense(self, "query", self.num_heads * self.head_size, width)
+        self.query = child_dense(
+            self, "query", self.num_heads * self.head_size, width, kernel_initializer=self.query_initializer
+        )
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
         self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
@@ -349,4 +354,5 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "query_key_norm": self.query_key_norm,
             "norm_epsilon": self.norm_epsilon,
             "soft_cap": self.soft_cap,
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
         }

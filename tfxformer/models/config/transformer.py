@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tfxformer.arguments.keywords import KnownKeywords, refuse_unknown
 from tfxformer.layers.activations import activation as check_activation
 from tfxformer.models.config.checks import (
+    check_choice,
     check_kinds,
     check_rate,
     construct,
@@ -22,6 +23,7 @@ from tfxformer.models.config.older import converted
 from tfxformer.models.config.stack import StackConfig
 
 STACKS = ("encoder", "decoder")
+NORMAL, FAN_IN = INITIALIZERS = ("normal", "fan_in")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class TransformerConfig(KnownKeywords):
         output_projection: whether the stack's output is projected back to the width of the tables (OPT-350m).
         token_types: rows of the segment table; 0 for none, with 1 the row is added to every token.
         padding_id: id of the padding token.
-        initializer_range: standard deviation of the truncated normal that new kernels are drawn from.
+        initializer_range: standard deviation of the normal that new weights are drawn from.
+        initializer: "normal", all kernels and tables alike, the normal truncated; or "fan_in": so are tables of
+            embeddings, and a kernel's deviation is divided by the root of the number of its inputs, so that what it
+            gives is as large as what it reads; a query's also by that of H where scores are not scaled by it, and that
+            of relative scores by the root of D (Mesh TensorFlow, as T5 begins).
     """
 
     family: str
@@ -100,6 +106,7 @@ class TransformerConfig(KnownKeywords):
     token_types: int = 0
     padding_id: int = 0
     initializer_range: float = 0.02
+    initializer: str = NORMAL
 
     def __post_init__(self):
         for name, kind in (*((stack, StackConfig) for stack in STACKS), ("heads", HeadConfig)):
@@ -113,6 +120,11 @@ class TransformerConfig(KnownKeywords):
             put(self, **{name: _with_causal(stack, name == "decoder")})
         check_kinds(self)
         require_number(self.initializer_range, "initializer_range")
+        check_choice("initializer", self.initializer, INITIALIZERS)
+        require(
+            self.initializer_range > 0 or self.initializer == NORMAL,
+            f"initializer={self.initializer!r} needs a positive initializer_range, not {self.initializer_range!r}.",
+        )
         size = self.embedding_size
         require(size is None or size > 0, f"embedding_size must be positive or None, not {size!r}.")
         require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")

@@ -11,6 +11,7 @@ from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.graph_form import chosen
 from tfxformer.models.heads import LogitsBias
+from tfxformer.models.parts import initializer
 from tfxformer.training.compiling.losses_and_metrics import is_token_cross_entropy
 
 
@@ -21,7 +22,7 @@ def language_heads(backbone) -> dict:
         heads["head"] = Dense(
             config.vocabulary_size,
             use_bias=False,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            kernel_initializer=initializer(config),
             dtype=backbone.dtype_policy,
             name="language_model_head",
         )

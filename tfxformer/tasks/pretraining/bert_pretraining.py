@@ -10,6 +10,7 @@ from tfxformer.data.targets.sentence_pairs import OBJECTIVES, sentence_pairs
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import gather_positions
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM, token_logits
 from tfxformer.training.compiling.outputs import OF_TOKENS, Output
@@ -57,8 +58,9 @@ class BertPretraining(MaskedLM):
 
     @staticmethod
     def make_heads(backbone) -> dict:
-        initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
-        head = ClassificationHead(2, initializer=initializer, dtype=backbone.dtype_policy, name="sentence_classifier")
+        head = ClassificationHead(
+            2, initializer=initializer(backbone.config), dtype=backbone.dtype_policy, name="sentence_classifier"
+        )
         return {**MaskedLM.make_heads(backbone), "sentences": head}
 
     @staticmethod

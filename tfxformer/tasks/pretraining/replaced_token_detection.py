@@ -13,6 +13,7 @@ from tfxformer.files import replacing_folder
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models import Encoder
 from tfxformer.models.heads import ReplacedTokenHead
+from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import scatter_positions
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.masked_lm import POSITIONS, MaskedLM
@@ -89,7 +90,7 @@ class ReplacedTokenDetection(MaskedLM):
         return {
             "discriminator": ReplacedTokenHead(
                 config.heads.classifier_activation or config.encoder.feed_forward.activation,
-                keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+                initializer(config),
                 dtype=backbone.dtype_policy,
                 name="replaced_token_head",
             )

@@ -40,6 +40,7 @@ def scores_rule(shared: bool) -> Rule:
 
 
 # Keys that transformers takes by another name, too.
+_FACTOR = Key("initializer_factor", 1.0)
 SIZE, WIDTH = Key("d_model", 512, ("hidden_size",)), Key("d_kv", 64, ("head_dim",))
 
 
@@ -113,6 +114,13 @@ ENCODER_ALONE = Rule(
     ("is_encoder_decoder", "architectures"),
     _read_stacks,
     lambda config: {"is_encoder_decoder": config.decoder is not None},
+)
+
+# Nothing outside training hangs on it, so a model that began otherwise is saved, too.
+INITIAL = Rule(
+    ("initializer_factor",),
+    lambda reference: {"initializer": "fan_in", "initializer_range": _FACTOR.read(reference)},
+    lambda config: {_FACTOR.name: config.initializer_range} if config.initializer == "fan_in" else {},
 )
 
 KEYS = {
@@ -199,6 +207,7 @@ FAMILY = Family(
         scores_rule(shared=True),
         Rule(("scale_decoder_outputs",), _read_scale, _write_scale),
         ENCODER_ALONE,
+        INITIAL,
     ),
     encoder_architecture="T5EncoderModel",
     modules={
@@ -229,7 +238,7 @@ MT5 = replace(
         **both({"attention.heads": heads_key(6), "feed_forward.size": Key("d_ff", 1024)}),
     },
     fixed={**FIXED, "heads.logit_scale": 1.0},
-    rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE),
+    rules=(width_rule(6), feed_forward_rule("gated-gelu"), FAMILY.rules[2], ENCODER_ALONE, INITIAL),
     encoder_architecture="MT5EncoderModel",
     heads=heads("MT5"),
 )
