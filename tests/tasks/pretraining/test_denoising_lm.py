@@ -164,6 +164,7 @@ def test_the_folder_opens_as_a_task_of_sources_and_targets(tmp_path):
     assert opened.generate(TEXTS[:2], 4) == model.generate(TEXTS[:2], 4)
 
 
+@pytest.mark.road
 def test_records_are_corrupted_by_the_number_of_their_batch(tmp_path):
     model = make()
     records = data.prepare_records(
