@@ -36,7 +36,18 @@ MAY_IMPORT = {
 }
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = (
-    *("registered", "extras", "arguments", "json_files", "files", "figures", "keras_files", "numpy_ops", "ranking"),
+    *(
+        "registered",
+        "extras",
+        "backend",
+        "arguments",
+        "json_files",
+        "files",
+        "figures",
+        "keras_files",
+        "numpy_ops",
+        "ranking",
+    ),
 )
 ENGINE = "compression/pruning/tfmot_engine.py"  # the one file behind which tfmot stays
 LAZY = (

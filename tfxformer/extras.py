@@ -36,14 +36,14 @@ def needs(use: str, *packages: str) -> None:
         ModuleNotFoundError: for the first that is not installed.
     """
     for package in packages:
-        if not _is_installed(package):
+        if not is_installed(package):
             line = f'pip install "tfxformer[{EXTRAS[package]}]"'
             if _on_tpu_host():  # what depends on `tensorflow` would be installed over `tensorflow-tpu`
                 line += " (on a TPU host with --no-deps, as requirements-tpu.txt says)"
             raise ModuleNotFoundError(f"{use} needs {package}, which is not installed: {line}.", name=package)
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
     if package in sys.modules:
         return sys.modules[package] is not None
     try:

@@ -1,9 +1,9 @@
 """Checkpoints of the reference implementations, read and written exactly."""
 
+from tfxformer.backend import needs_keras
 from tfxformer.checkpoints.files.errors import CheckpointError
-from tfxformer.extras import needs
 
-needs("tfxformer.checkpoints", "keras", "tensorflow")
+needs_keras("tfxformer.checkpoints")
 
 from tfxformer.checkpoints.files.gguf import GGUFFile
 from tfxformer.checkpoints.files.safetensors import SafetensorsFile

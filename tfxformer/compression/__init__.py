@@ -1,8 +1,8 @@
 """Smaller models: pruning and clustering on tfmot's engine, distillation, structures removed, adapters."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.compression", "keras", "tensorflow")
+needs_keras("tfxformer.compression")
 
 from tfxformer.compression.adapters import (
     IA3,

@@ -7,6 +7,7 @@ import contextlib
 import keras
 import numpy as np
 
+from tfxformer.backend import strategy_of
 from tfxformer.compression.adapters import keras_layers
 from tfxformer.layers.adapters.base import adapted_layers
 
@@ -20,7 +21,7 @@ def merged_adapters(model: keras.Model):
     model is what it was, bit for bit.
     """
     taken_back = contextlib.ExitStack()
-    with taken_back, model.distribute_strategy.scope():
+    with taken_back, strategy_of(model).scope():
         for layer in adapted_layers(model):
             if layer.adapter.merges:
                 _merge(keras_layers.kernel_of(layer), taken_back)

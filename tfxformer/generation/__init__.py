@@ -1,8 +1,8 @@
 """Generation on ids: samplers, beam search, speculation, and the compiled loop under them."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.generation", "keras", "tensorflow")
+needs_keras("tfxformer.generation")
 
 from tfxformer.generation.beams import Beam, Beams, beam_search
 from tfxformer.generation.generate import generate, stream

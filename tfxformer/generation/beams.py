@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.generation.engine import (
     Engine,
     State,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache

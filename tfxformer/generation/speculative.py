@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.generation.engine import Engine, Request, State
 from tfxformer.generation.prompts import (
     Prompts,

@@ -1,8 +1,8 @@
 """Keras layers that every model is made of, and the pure functions under them."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.layers", "keras", "tensorflow")
+needs_keras("tfxformer.layers")
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention

@@ -50,6 +50,9 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.gate = child_dense(self, "gate", self.size, width) if self.gated else None
         self.output_projection = child_dense(self, "output", width, self.size)
 
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
     def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT, channels=None):
         equalization = graph_form.equalization
         if channels is not None:

@@ -1,8 +1,8 @@
 """Functional Keras models and the configs that they are made from."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.models", "keras", "tensorflow")
+needs_keras("tfxformer.models")
 
 from tfxformer.models.build import build
 from tfxformer.models.config import (

@@ -1,8 +1,8 @@
 """Tasks: Keras models that take texts, and that `fit`, save and export."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.tasks", "keras", "tensorflow")
+needs_keras("tfxformer.tasks")
 
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.causal_lm import CausalLM

@@ -1,8 +1,8 @@
 """Strategies, the train step, optimizers, schedules, metrics and callbacks for any Keras 3 model."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("tfxformer.training", "keras", "tensorflow")
+needs_keras("tfxformer.training")
 
 from tfxformer.training.callbacks.averages import SwapEMAWeights
 from tfxformer.training.callbacks.history import HistoryFiles

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+
 import keras
-import tensorflow as tf
 from keras import tree
 
 from tfxformer.arguments.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
+from tfxformer.backend import ONE_PROGRAM, on_tensorflow, strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
 from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
@@ -14,27 +17,31 @@ from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.data_positions import Epochs, describe
 from tfxformer.training.resume.resumable_fit import resumable_fit, resume_among
+from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
 from tfxformer.training.step.accumulation import Accumulator
 from tfxformer.training.step.replica_step import batch_size, call, compiled, values
 from tfxformer.training.step.train_step import TestStep, TrainStep
 
-# Strategies under which Keras' own steps fail or differ from one device.
-_DISTRIBUTED = (
-    tf.distribute.MirroredStrategy,
-    tf.distribute.MultiWorkerMirroredStrategy,
-    tf.distribute.TPUStrategy,
-)
+# Of tf.distribute: strategies under which Keras' own steps fail or differ from one device, and those that are refused.
+_DISTRIBUTED = ("MirroredStrategy", "MultiWorkerMirroredStrategy", "TPUStrategy")
 _REFUSED = (
-    tf.distribute.ParameterServerStrategy,
-    tf.distribute.experimental.ParameterServerStrategy,
-    tf.distribute.experimental.CentralStorageStrategy,
+    "ParameterServerStrategy",
+    "experimental.ParameterServerStrategy",
+    "experimental.CentralStorageStrategy",
 )
+
+
+def _is_among(strategy, names: tuple[str, ...]) -> bool:
+    if strategy is ONE_PROGRAM:
+        return False
+    return isinstance(strategy, tuple(operator.attrgetter(name)(tf.distribute) for name in names))
 
 
 class _Accumulation:
     """What `compile` starts anew, in an object that Keras and TensorFlow do not track."""
 
     accumulator: Accumulator | None = None
+    sums: AccumulatedGradients | None = None  # the same on JAX
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -157,13 +164,13 @@ class DistributedModel(KnownKeywords, SavedModel):
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._assert_compile_called("fit")
-        check_batch_size(self.distribute_strategy, x, batch_size)
+        check_batch_size(strategy_of(self), x, batch_size)
         check_rate_callbacks(callbacks, self.optimizer)
         if resume_among(callbacks) is not None or isinstance(x, Epochs):
             return resumable_fit(self, **arguments)
-        data = describe(x, y, sample_weight, batch_size) if is_cluster(self.distribute_strategy) else {}
+        data = describe(x, y, sample_weight, batch_size) if is_cluster(strategy_of(self)) else {}
         check_workers(self, {"epochs": epochs, "steps": steps_per_epoch, "data": data})
-        with naming_lost_workers(self.distribute_strategy):
+        with naming_lost_workers(strategy_of(self)):
             return super().fit(**arguments)
 
     def prepare_training(self, element_spec) -> None:
@@ -171,7 +178,7 @@ class DistributedModel(KnownKeywords, SavedModel):
         if not self._keras_step_is_right(True):
             self._check_strategy()
         spec = local_spec(element_spec)
-        with self.distribute_strategy.scope():
+        with strategy_of(self).scope():
             self._symbolic_build(data_batch=tree.map_structure(symbolic, spec))
         self.make_train_function()
         if isinstance(self.train_function, _Execution):
@@ -183,10 +190,10 @@ class DistributedModel(KnownKeywords, SavedModel):
         return getattr(type(self), method) is not getattr(DistributedModel, method)
 
     def _keras_step_is_right(self, training: bool) -> bool:
-        if keras.backend.backend() != "tensorflow":
+        if not on_tensorflow():
             return True
-        strategy, method = self.distribute_strategy, "train_step" if training else "test_step"
-        distributed = isinstance(strategy, (*_DISTRIBUTED, *_REFUSED))
+        strategy, method = strategy_of(self), "train_step" if training else "test_step"
+        distributed = _is_among(strategy, (*_DISTRIBUTED, *_REFUSED))
         if self._has_own(method):
             if distributed:
                 raise ValueError(
@@ -207,30 +214,51 @@ class DistributedModel(KnownKeywords, SavedModel):
         self._check_strategy()
         if iterator is not None:
             data_batch = tree.map_structure(symbolic, local_spec(iterator._distributed_dataset.element_spec))
-        with self.distribute_strategy.scope():
+        with strategy_of(self).scope():
             self._symbolic_build(data_batch=data_batch)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' build from the first batch; on JAX the sums of an accumulation are made of it too."""
+        accumulates = not on_tensorflow() and self.gradient_accumulation_steps > 1 and not self._has_own("train_step")
+        if not accumulates or self._accumulation.sums is not None:
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        if data_batch is None:
+            data_batch = next(next(batches for _, _, batches in iterator))
+        super()._symbolic_build(data_batch=data_batch)
+        objectives = count_objectives(self, data_batch)
+        self._accumulation.sums = AccumulatedGradients(self, self.gradient_accumulation_steps, objectives)
+
+    @property
+    def metrics(self):
+        sums = getattr(self, "_accumulation", _Accumulation).sums
+        return [*super().metrics, *([] if sums is None else [sums])]
 
     def _check_strategy(self) -> None:
         """Refuses what cannot give the weights of one device."""
-        if isinstance(self.distribute_strategy, _REFUSED):
+        if _is_among(strategy_of(self), _REFUSED):
             raise ValueError(
-                f"A DistributedModel does not train under {type(self.distribute_strategy).__name__}: the replicas have "
+                f"A DistributedModel does not train under {type(strategy_of(self)).__name__}: the replicas have "
                 "no step in common. Use MirroredStrategy, MultiWorkerMirroredStrategy or TPUStrategy."
             )
         for layer in self._flatten_layers():
-            if getattr(layer, "synchronized", False) and self.distribute_strategy.num_replicas_in_sync > 1:
+            if getattr(layer, "synchronized", False) and strategy_of(self).num_replicas_in_sync > 1:
                 raise ValueError(
                     f"Layer {layer.path} is a synchronized BatchNormalization, which waits for other replicas inside "
                     "the compiled step. Use synchronized=False, or LayerNormalization."
                 )
 
-    def train_step(self, data):
+    def train_step(self, *given):
         """Keras' step on one device, but that the optimizer gets an embedding's gradient as a dense matrix.
 
-        Keras squares the rows of one id before it sums them: in a norm to clip by, and in Adam's second moment.
+        Keras squares the rows of one id before it sums them: in a norm to clip by, and in Adam's second moment. On JAX
+        the gradient is dense, and a step takes state and data; there only an accumulation is ours.
         """
-        if keras.backend.backend() != "tensorflow" or not self.trainable_weights:
-            return super().train_step(data)
+        if not on_tensorflow() and self._accumulation.sums is not None:
+            return accumulating_step(self, self._accumulation.sums, *given)
+        if not on_tensorflow() or not self.trainable_weights:
+            return super().train_step(*given)
+        (data,) = given
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             y_pred = call(self, x, training=True)
@@ -271,7 +299,7 @@ class DistributedModel(KnownKeywords, SavedModel):
         """The same for `predict`: under a strategy XLA compiles the model's call, not what reads its variables."""
         if self.predict_function is not None and not force:
             return
-        if keras.backend.backend() != "tensorflow" or not isinstance(self.distribute_strategy, _DISTRIBUTED):
+        if not _is_among(strategy_of(self), _DISTRIBUTED):
             super().make_predict_function(force)
             return
         jit, self.jit_compile = self.jit_compile, False
@@ -280,9 +308,10 @@ class DistributedModel(KnownKeywords, SavedModel):
         finally:
             self.jit_compile = jit
 
-    def predict_step(self, data):
-        if keras.backend.backend() != "tensorflow" or not isinstance(self.distribute_strategy, _DISTRIBUTED):
-            return super().predict_step(data)
+    def predict_step(self, *given):
+        if not _is_among(strategy_of(self), _DISTRIBUTED):
+            return super().predict_step(*given)
+        (data,) = given
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         variables = [*self.trainable_variables, *self.non_trainable_variables]
 
@@ -314,7 +343,7 @@ class _Execution:
         Raises:
             StopIteration, tf.errors.OutOfRangeError: at the end of the data; Keras ends the epoch.
         """
-        strategy = self.model.distribute_strategy
+        strategy = strategy_of(self.model)
         whole = not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
         batch = to_tensors(next(iter(iterator))) if whole else None
         with strategy.scope():
@@ -330,7 +359,7 @@ class _Execution:
 
     def prepare(self, spec) -> None:
         """Makes the step, and with it what it accumulates in, before there is a batch."""
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             if self.step is None:
                 self.step = self.make_step(spec)
 

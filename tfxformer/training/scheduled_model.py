@@ -8,6 +8,7 @@ import keras
 from keras import tree
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import strategy_of
 from tfxformer.training.compiling.losses_and_metrics import compile_arguments
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.inputs.array_checks import check_loss
@@ -171,7 +172,7 @@ class ScheduledModel(DistributedModel):
             steps = steps_per_epoch or count_steps(data.x, data.batch_size, validation_split)
             self._restart_optimizer(steps * epochs)
         if not self.optimizer.built:  # built while the step is traced, it would have it traced twice
-            with self.distribute_strategy.scope():
+            with strategy_of(self).scope():
                 self.optimizer.build(self.trainable_variables)
         with refusals():
             return super().fit(
@@ -270,7 +271,7 @@ class ScheduledModel(DistributedModel):
     def _restart_optimizer(self, total_steps: int) -> None:
         """Makes the planned optimizer for a number of batches."""
         updates = max(1, total_steps // self.gradient_accumulation_steps)
-        with self.distribute_strategy.scope():
+        with strategy_of(self).scope():
             optimizer = planned_optimizer(self._plan, updates)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

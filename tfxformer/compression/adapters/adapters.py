@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments import notices
+from tfxformer.backend import strategy_of
 from tfxformer.compression.adapters import keras_layers, peft
 from tfxformer.compression.adapters.kinds import attention_kernels, table_of
 from tfxformer.compression.adapters.layer_choice import AdapterKind
@@ -151,7 +152,7 @@ class Adapters:
             self._known(name)
         if name == self._active:
             return
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             self._leave()
             self._enter(name)
         self._trace_anew()
@@ -187,7 +188,7 @@ class Adapters:
                 f"The adapter {self._active!r} is computed beside its layers ({bound[0]}, ...): no kernel can hold it. "
                 "It stays a part of the model, which a .keras file and generation keep; or save() it alone."
             )
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             self._merged = {}
             for path, adapter in layers.items():
                 keras_layers.detach(self._kernels[path])
@@ -213,7 +214,7 @@ class Adapters:
                 f"{len(changed)} kernels or biases have changed since the merge ({changed[0]}, ...): unmerge() would "
                 "lose what they have learned. Keep the merged model, or train before merging."
             )
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for variable, before, _ in self._merged.values():
                 variable.assign(before)
             self._merged = None
@@ -263,7 +264,7 @@ class Adapters:
     def _put(self, name: str, layers: dict[str, dict], whole: dict[str, keras.Variable]) -> Adapter:
         """A new adapter of these arguments by path, not yet in the model."""
         made = {}
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for index, (path, arguments) in enumerate(layers.items()):
                 kernel = self._kernels[path]
                 own = _of_all(arguments, index, len(layers))

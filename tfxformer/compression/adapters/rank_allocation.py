@@ -9,8 +9,9 @@ from numbers import Integral
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.adapters.adapters import Adapters
 from tfxformer.layers.adapters.low_rank import SingularValues
 from tfxformer.training.optimizers.optimizers import updating_optimizer
@@ -57,7 +58,7 @@ class AllocateRanks(keras.callbacks.Callback):
         self._updates = updating_optimizer(self.model.optimizer).iterations
         self._first = int(self._updates)
         self._next = self.begin_step
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             self._sums = {
                 id(factor): (factor, *(self._zeros(factor) for _ in range(2)))
                 for part in self._parts

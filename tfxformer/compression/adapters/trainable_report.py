@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
+
+from tfxformer.backend import tensorflow as tf
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfxformer.backend import strategy_of
 from tfxformer.compression.distillation.losses import DistillationLoss
 from tfxformer.models import TransformerConfig
 
@@ -36,7 +37,7 @@ def check_models(student, teacher) -> None:
             f"Student and teacher share {len(shared)} weights, so that the teacher would change: make the student by "
             "compression.student_from(teacher, ...), or keras.models.clone_model."
         )
-    if student.distribute_strategy is not teacher.distribute_strategy:
+    if strategy_of(student) is not strategy_of(teacher):
         raise ValueError("Student and teacher were made under different strategies: make both in the scope of one.")
     names = [set(model.input) if isinstance(model.input, dict) else None for model in (student, teacher)]
     if (None in names and names != [None, None]) or (None not in names and not names[1] <= names[0]):

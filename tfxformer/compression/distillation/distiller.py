@@ -9,6 +9,7 @@ import keras
 from keras import ops, tree
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import strategy_of
 from tfxformer.compression.distillation.checks import check_losses, check_models
 from tfxformer.compression.distillation.losses import Bound, DistillationLoss, LogitsLoss
 from tfxformer.compression.distillation.taps import OUTPUT, Taps, token_mask
@@ -63,7 +64,7 @@ class Distiller(ScheduledModel):
         losses = [LogitsLoss()] if losses is None else list(losses)
         check_models(student, teacher)
         check_losses(losses, label_weight)
-        with student.distribute_strategy.scope():
+        with strategy_of(student).scope():
             super().__init__(inputs=student.input, outputs=student.output, name=name)
             own, others = Taps(student), Taps(teacher)
             bounds = _with_names([loss.bind(own, others) for loss in losses])

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from tfxformer.backend import strategy_of
 from tfxformer.training import DistributedModel
 
 BATCH, ANSWERS = "batch", "answers"  # what an input has where the teacher's answers come with it
@@ -15,7 +16,7 @@ class TeacherAnswers(DistributedModel):
     """The teacher as Keras predicts with it: a batch -> dict of what the losses read of it, without dropout."""
 
     def __init__(self, teacher: keras.Model, read):
-        with teacher.distribute_strategy.scope():
+        with strategy_of(teacher).scope():
             super().__init__(inputs=teacher.input, outputs=teacher.output, name="teacher_answers")
             self.__dict__["_read"] = read
 
@@ -35,7 +36,7 @@ class TeacherAnswers(DistributedModel):
             return x
         if isinstance(x, dict) and any(len(np.shape(ids)) == 3 for ids in x.values()):
             raise ValueError("Distiller learns from single texts; these are pairs for an embedder: give their texts.")
-        few = self.distribute_strategy.num_replicas_in_sync  # a row for each: a replica without one cannot answer
+        few = strategy_of(self).num_replicas_in_sync  # a row for each: a replica without one cannot answer
         first = self.predict(tree.map_structure(lambda array: array[:few], x), verbose=0)
         rows = len(tree.flatten(x)[0])
         if rows / few * sum(array.nbytes for array in tree.flatten(first)) > cache_bytes:

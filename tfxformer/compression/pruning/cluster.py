@@ -7,6 +7,7 @@ from numbers import Integral
 
 import keras
 
+from tfxformer.backend import strategy_of
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 
 
@@ -54,7 +55,7 @@ class Cluster(HoldingCallback):
         return KernelClustering(kernel, self.number_of_clusters)
 
     def begin(self):
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for engine in self.engines:
                 engine.choose(self.keep_zeros)
         self.bring_into_form()

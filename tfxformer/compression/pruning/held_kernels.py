@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import value_of
@@ -115,7 +116,7 @@ class HoldingCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         kernels = trainable_kernels(self.model, self.layers, type(self).__name__)
         self._begun, self._held = False, HeldKernels(self.model)
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for kernel in kernels:
                 self._held.hold(kernel.variable, self.engine_of(kernel))
 
@@ -137,13 +138,13 @@ class HoldingCallback(keras.callbacks.Callback):
 
     def resume_from(self, state: dict) -> None:
         """Goes on where `resume_state` was taken."""
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for engine, *arrays in zip(self.engines, *state.values(), strict=True):
                 engine.set_state(dict(zip(state, map(np.asarray, arrays), strict=True)))
         self._begun = True
 
     def bring_into_form(self) -> None:
         """Gives the kernels the form that their engines hold."""
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for variable, engine in zip(self.variables, self.engines, strict=True):
                 variable.assign(engine.in_form(variable.value))

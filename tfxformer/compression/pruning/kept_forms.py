@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.pruning.held_kernels import HeldConstraint, HeldKernels
 from tfxformer.compression.weights.matrices import all_kernels
 from tfxformer.training.resume.state import value_of
@@ -25,7 +26,7 @@ class KeptForms:
         self.model, self._held = model, None
         kernels = [kernel.variable for kernel in all_kernels(model)]
         free = [kernel for kernel in kernels if kernel.trainable and not isinstance(kernel.constraint, HeldConstraint)]
-        with model.distribute_strategy.scope():
+        with strategy_of(model).scope():
             found = [(kernel, _form(kernel)) for kernel in free]
             found = [(kernel, engine) for kernel, engine in found if engine is not None]
             if found:
@@ -37,7 +38,7 @@ class KeptForms:
         """Brings the kernels into their forms once more (an average of weights may have left them), and lets go."""
         if self._held is None:
             return
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for kernel, engine in self._held.engines.values():
                 kernel.assign(engine.after_update())
         self._held.release()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from numbers import Integral
 
 import keras
-import tensorflow as tf
 
 from tfxformer.arguments import notices
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
 from tfxformer.compression.weights.sparsity import count_zeros
@@ -128,7 +129,7 @@ class Prune(HoldingCallback):
             self._warn_if_too_late(done)
             return
         before = self._zeros()
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             for engine in self.engines:
                 engine.start_at(acted)
         self.bring_into_form()

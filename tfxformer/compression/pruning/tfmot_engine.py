@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.extras import needs
 
 # tfmot sets TF_USE_LEGACY_KERAS=1 when imported. A `tf.keras` first touched after that is tf_keras for the

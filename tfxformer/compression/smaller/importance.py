@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.smaller.one_stack import OneStack, stack_of
 from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.backend import strategy_of
 from tfxformer.checkpoints.generation_settings import renumbered
 from tfxformer.models import TransformerConfig
 from tfxformer.models.backbone import Backbone
@@ -132,7 +133,7 @@ def rebuild(
         raise ValueError(
             "The model has adapters, which stand beside weights that would be cut: merge() or remove() them first."
         )
-    with model.distribute_strategy.scope():
+    with strategy_of(model).scope():
         new = type(model).from_config(described)
         _fill(new, model, cuts, *(names or ({}, set())), values or {})
     return new

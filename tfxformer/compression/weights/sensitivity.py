@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from numbers import Real
 
 import keras
-import tensorflow as tf
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.weights.ranking import keep_largest
 from tfxformer.figures import figure, save_figure
@@ -185,7 +186,7 @@ def _pruned(values, sparsity: float) -> tf.Tensor:
 
 
 def _assign(model, kernel: Kernel, values) -> None:
-    with model.distribute_strategy.scope():
+    with strategy_of(model).scope():
         kernel.variable.assign(values)
 
 

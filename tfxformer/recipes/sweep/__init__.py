@@ -1,8 +1,8 @@
 """The compression sweep: a recipe names ways to make a model small; each is gone, measured, and the best is chosen."""
 
-from tfxformer.extras import needs
+from tfxformer.backend import needs_keras
 
-needs("A sweep", "keras", "tensorflow", "yaml")
+needs_keras("A sweep", "yaml")
 
 from tfxformer.recipes.sweep.reading import read_recipe
 from tfxformer.recipes.sweep.recipe import Recipe

@@ -7,8 +7,8 @@ import os
 import time
 
 import keras
-import tensorflow as tf
 
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.step.replica_step import call
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")

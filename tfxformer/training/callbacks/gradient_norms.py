@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.step.hooks import on_gradients
 
@@ -30,7 +31,7 @@ class GradientNorms:
     """
 
     def __init__(self, model, by_layer=False):
-        strategy = model.distribute_strategy
+        strategy = strategy_of(model)
         if strategy.num_replicas_in_sync > 1 and not isinstance(model, DistributedModel):
             raise ValueError(
                 f"Under {type(strategy).__name__} the gradients of a {type(model).__name__} are each replica's own "

@@ -6,9 +6,10 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfxformer.arguments import notices
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.callbacks.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
 from tfxformer.training.step.hooks import on_batches
 from tfxformer.training.step.replica_step import batch_size
@@ -49,7 +50,7 @@ class Throughput(keras.callbacks.Callback):
         self._stop_watching()
         self.peak_flops, self.flops_per_sample = self._peak(), None
         self._data, self._unit, self._tracing, self._rates = None, "samples", True, {}
-        with self.model.distribute_strategy.scope():
+        with strategy_of(self.model).scope():
             self._counts = tf.Variable(  # samples, tokens
                 tf.zeros(2, "int64"),
                 trainable=False,
@@ -60,7 +61,7 @@ class Throughput(keras.callbacks.Callback):
 
     def _peak(self) -> float | None:
         if self._wanted == "measured":
-            replicas = self.model.distribute_strategy.num_replicas_in_sync
+            replicas = strategy_of(self.model).num_replicas_in_sync
             shared = 1 if tf.config.list_physical_devices("GPU") else replicas
             return measured_flops(keras.backend.standardize_dtype(self.model.compute_dtype)) / shared
         if self._wanted is not None:
@@ -100,7 +101,7 @@ class Throughput(keras.callbacks.Callback):
         samples, tokens = (counts - self._before) / seconds
         self._rates = {f"{self._unit}_per_second": float(tokens)}
         if self.flops_per_sample:
-            replicas = self.model.distribute_strategy.num_replicas_in_sync
+            replicas = strategy_of(self.model).num_replicas_in_sync
             self._rates["mfu"] = float(samples) * self.flops_per_sample / (self.peak_flops * replicas)
         if logs is not None:
             logs.update(self._rates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-import tensorflow as tf
+from tfxformer.backend import tensorflow as tf
 
 _TPU_WAY_OUT = (
     "This TensorFlow ({version}) has no TPU support. On Colab choose a TPU runtime, and install the pinned list in a "

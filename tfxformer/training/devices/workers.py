@@ -10,19 +10,15 @@ import weakref
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfxformer import __version__
+from tfxformer.backend import ONE_PROGRAM, strategy_of
+from tfxformer.backend import tensorflow as tf
 
 _SECONDS = 600  # that a worker waits for the others to come to the same fit
 _BYTES = 4096  # what each tells
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.CancelledError,
-    tf.errors.InternalError,
-)
+# Of tf.errors, what a collective raises whose other side is gone.
+_LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError", "InternalError")
 
 
 class LostWorkerError(RuntimeError):
@@ -31,6 +27,8 @@ class LostWorkerError(RuntimeError):
 
 def is_cluster(strategy) -> bool:
     """Whether other processes train with this one."""
+    if strategy is ONE_PROGRAM:
+        return False
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and len(_tasks(strategy)) > 1
 
 
@@ -108,7 +106,7 @@ def check_workers(model, told: dict) -> None:
         ValueError: on every worker, naming what differs.
         LostWorkerError: where another one does not come to the same fit within ten minutes.
     """
-    strategy = model.distribute_strategy
+    strategy = strategy_of(model)
     if not is_cluster(strategy):
         return
     told = {
@@ -144,7 +142,7 @@ def check_batch_size(strategy, x, batch_size) -> None:
     Raises:
         ValueError: naming the next sizes that do.
     """
-    if not isinstance(strategy, tf.distribute.TPUStrategy):
+    if strategy is ONE_PROGRAM or not isinstance(strategy, tf.distribute.TPUStrategy):
         return
     replicas, size = strategy.num_replicas_in_sync, batch_size
     if isinstance(x, tf.data.Dataset):
@@ -195,11 +193,12 @@ def naming_lost_workers(strategy, way_out: str = ""):
     Raises:
         LostWorkerError: with TensorFlow's message.
     """
+    if not is_cluster(strategy):
+        yield
+        return
     try:
         yield
-    except _LOST as error:
-        if not is_cluster(strategy):
-            raise
+    except tuple(getattr(tf.errors, name) for name in _LOST) as error:
         said = str(error).split("\n", maxsplit=1)[0][:300]
         raise LostWorkerError(
             f"Another of the {len(_tasks(strategy))} workers has ended or does not answer: see its output for why. "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
+
+from tfxformer.backend import tensorflow as tf
 
 
 def local_spec(spec):

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import tensorflow as tf
-
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.memory.lowering import Lowering, training_steps
 from tfxformer.training.memory.tpu_compiler import Compiler
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import tree
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.step.train_step import TestStep
 
@@ -120,7 +121,7 @@ def training_steps(model, batch_spec, *, replicated: bool = True) -> dict[str, S
     symbols = tree.map_structure(
         lambda spec: None if spec is None else keras.KerasTensor(tuple(spec.shape), spec.dtype.name), batch_spec
     )
-    with model.distribute_strategy.scope(), _as_on_accelerators(model):
+    with strategy_of(model).scope(), _as_on_accelerators(model):
         model._symbolic_build(data_batch=symbols)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
-import tensorflow as tf
-
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.memory.batch_search import Search
 from tfxformer.training.memory.lowering import Lowering, LoweringError, Step, training_steps
 from tfxformer.training.memory.tpu_compiler import Compiled, Compiler, CompilerError

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfxformer import __version__
 from tfxformer.arguments import notices
+from tfxformer.backend import strategy_of
 from tfxformer.training.devices.workers import local_rows, of_all_replicas, optimizer_config, plain_path
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
@@ -56,7 +57,7 @@ def collect_arrays(model, callbacks) -> dict[str, np.ndarray]:
     if accumulator is not None:
         arrays[_BATCHES] = value_of(accumulator.batches)
         if accumulator.pending:  # else all sums are zero
-            arrays |= _collect_sums(accumulator, model.distribute_strategy)
+            arrays |= _collect_sums(accumulator, strategy_of(model))
     for key, callback in _with_state(callbacks):
         for name, value in _state_of(callback).items():
             if _is_arrays(value):
@@ -89,7 +90,7 @@ def collect_manifest(model, source, callbacks, history) -> dict:
         "tfxformer": __version__,
         "optimizer": optimizer_config(model),
         "accumulation": getattr(model, "gradient_accumulation_steps", 1),
-        "replicas": model.distribute_strategy.num_replicas_in_sync,
+        "replicas": strategy_of(model).num_replicas_in_sync,
         "data": source.signature,
         "rate_factor": rate.factor if isinstance(rate, Scaled) else None,
         "history": {"epoch": list(history.epoch), "history": history.history},
@@ -197,7 +198,7 @@ def restore_arrays(arrays: dict, manifest: dict, model) -> None:
         accumulator.reset()
         accumulator.batches.assign(arrays[_BATCHES])
         if accumulator.pending:
-            _restore_sums(arrays, accumulator, model.distribute_strategy)
+            _restore_sums(arrays, accumulator, strategy_of(model))
 
 
 def restore_weights(path, arrays: dict, model) -> None:
@@ -252,7 +253,7 @@ def restore_callbacks(arrays: dict, manifest: dict, callbacks) -> None:
 
 def warn_of_replicas(manifest: dict, model) -> None:
     """Says that a training goes on with another number of replicas."""
-    here = model.distribute_strategy.num_replicas_in_sync
+    here = strategy_of(model).num_replicas_in_sync
     if manifest["replicas"] != here:
         notices.warn(
             f"The training goes on with {here} replica(s); it had {manifest['replicas']}. Other replicas draw other "

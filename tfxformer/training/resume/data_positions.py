@@ -16,7 +16,8 @@ import json
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from tfxformer.backend import tensorflow as tf
 
 _FINGERPRINT_ROWS = 1024  # of an array, spread evenly
 

@@ -6,9 +6,10 @@ import contextlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.devices.workers import check_workers, naming_lost_workers
 from tfxformer.training.resume.checkpoint_state import (
     check_data,
@@ -49,7 +50,7 @@ class ResumableFit:
     def __init__(self, model, source, resume, *, epochs, initial_epoch, verbose, callbacks, evaluate):
         self.model, self.source, self.resume = model, source, resume
         self.epochs, self.verbose, self.evaluate = epochs, verbose, evaluate
-        self.begun: Checkpoint | None = resume and resume.find(model.distribute_strategy)
+        self.begun: Checkpoint | None = resume and resume.find(strategy_of(model))
         self.epoch, self.batch, stopped = initial_epoch, 0, False
         if self.begun is not None:
             manifest = self.begun.manifest
@@ -89,7 +90,7 @@ class ResumableFit:
         if self.resume is not None:
             told = (self.begun.path, self.begun.manifest["best"]) if self.begun else (None, None)
             running = self.resume.running(model, self.source, callbacks.callbacks, model.history, *told)
-        with running, naming_lost_workers(model.distribute_strategy, " The training goes on from the last checkpoint."):
+        with running, naming_lost_workers(strategy_of(model), " The training goes on from the last checkpoint."):
             callbacks.on_train_begin()
             self._restore_callbacks(callbacks)
             logs = self._epochs(callbacks)
@@ -101,7 +102,7 @@ class ResumableFit:
     # ---- before the first step --------------------------------------------------------------------------------
 
     def _read(self, dataset) -> None:
-        distributed = self.model.distribute_strategy.experimental_distribute_dataset(dataset)
+        distributed = strategy_of(self.model).experimental_distribute_dataset(dataset)
         self.iterator = iter(distributed)
 
     def _prepare(self) -> None:
@@ -109,7 +110,7 @@ class ResumableFit:
         model = self.model
         model.prepare_training(self.iterator.element_spec)
         if not model.optimizer.built:
-            with model.distribute_strategy.scope():
+            with strategy_of(model).scope():
                 model.optimizer.build(model.trainable_variables)
 
     def _callback_list(self):

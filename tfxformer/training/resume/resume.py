@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 
 from tfxformer.arguments import notices
+from tfxformer.backend import strategy_of
 from tfxformer.files import remove_leftovers
 from tfxformer.training.devices.workers import any_worker, is_chief, is_cluster
 from tfxformer.training.resume.checkpoint_files import (
@@ -100,7 +101,7 @@ class Resume(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):
         # In a cluster workers stop at the same place only: at the end of the evaluation.
-        if self._running and self._stopping and not is_cluster(self.model.distribute_strategy):
+        if self._running and self._stopping and not is_cluster(strategy_of(self.model)):
             self._save_and_leave()
 
     # ---- as DistributedModel.fit calls it ---------------------------------------------------------------------
@@ -159,7 +160,7 @@ class Resume(keras.callbacks.Callback):
         self._unsaved += batches
         if self._saving is not None and self._saving.done():
             self._wait()  # raises what went wrong
-        if any_worker(self.model.distribute_strategy, self._stopping):
+        if any_worker(strategy_of(self.model), self._stopping):
             self._save_and_leave()
         elif self.save_freq != "epoch" and self._unsaved >= self.save_freq:
             self.save()
@@ -174,7 +175,7 @@ class Resume(keras.callbacks.Callback):
         if self.monitor is not None:
             self._compare(epoch)
         self.save()
-        if any_worker(self.model.distribute_strategy, self._stopping):
+        if any_worker(strategy_of(self.model), self._stopping):
             self._leave()
 
     def _compare(self, epoch):
@@ -197,7 +198,7 @@ class Resume(keras.callbacks.Callback):
         manifest = collect_manifest(self.model, self._source, self._callbacks, self._history)
         manifest |= {"batch": 0, "logs": None, "stopped": False, **self._position, "best": self._best}
         self._unsaved = 0
-        if is_chief(self.model.distribute_strategy):
+        if is_chief(strategy_of(self.model)):
             self._wait()
             self._saving = self._writer.submit(self._write, arrays, manifest)
 
@@ -230,7 +231,7 @@ class Resume(keras.callbacks.Callback):
             ValueError: where no best checkpoint was kept.
             ResumeError: for the checkpoint of another model.
         """
-        newest = self.find(model.distribute_strategy)
+        newest = self.find(strategy_of(model))
         best = newest and newest.manifest["best"]
         if not best:
             raise ValueError(f"{self.folder} has no best checkpoint: give Resume a monitor, and fit.")

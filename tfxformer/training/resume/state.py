@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.backend import strategy_of
 from tfxformer.files import replacing
 from tfxformer.training.step.accumulation import Accumulator, copies
 
@@ -47,7 +48,7 @@ class State:
         if getattr(model, "optimizer", None) is None or not all(layer.built for layer in model._flatten_layers()):
             raise ValueError(f"{model.name} has not all its variables yet: compile it, and call it on a batch once.")
         if not model.optimizer.built:  # without a strategy Keras does it in the first step only
-            with model.distribute_strategy.scope():
+            with strategy_of(model).scope():
                 model.optimizer.build(model.trainable_variables)
         self._model, self._accumulator = model, accumulator_of(model)
         self._variables = state_variables(model)

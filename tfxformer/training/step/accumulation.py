@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from tfxformer.backend import tensorflow as tf
 
 
 class Accumulator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-import tensorflow as tf
+import keras
 from keras import ops, tree
 
 
@@ -21,8 +21,8 @@ class OutputLoss(NamedTuple):
     """
 
     name: str
-    value: tf.Tensor
-    count: tf.Tensor | None
+    value: object
+    count: object
     per_sample: bool
     weight: float
 
@@ -33,8 +33,8 @@ class Objective(NamedTuple):
     `value`: mean over the replica's terms. `count`: their number, None where nothing is divided.
     """
 
-    value: tf.Tensor
-    count: tf.Tensor | None
+    value: object
+    count: object
 
 
 def _same_rank(x, weights):
@@ -84,9 +84,9 @@ def _value_and_count(loss, y_true, y_pred, sample_weight):
     elif mask is not None:
         count = ops.sum(ops.cast(mask, "float32"))
     else:
-        count = ops.cast(tf.size(terms), "float32")
-        return tf.math.divide_no_nan(total, count), count, all(size is not None for size in terms.shape[1:])
-    return tf.math.divide_no_nan(total, count), count, False
+        count = ops.cast(ops.size(terms), "float32")
+        return ops.divide_no_nan(total, count), count, all(size is not None for size in terms.shape[1:])
+    return ops.divide_no_nan(total, count), count, False
 
 
 class _Recorder:
@@ -148,3 +148,28 @@ def own_objective(loss, records, samples) -> Objective:
     """The loss of a user's `compute_loss`: a mean over the terms of the one compiled loss it calls, or the samples."""
     counts = [record.count for record in records if record.count is not None]
     return Objective(ops.cast(ops.sum(loss), "float32"), counts[0] if len(counts) == len(records) == 1 else samples)
+
+
+def objectives_of(model, x, y, y_pred, sample_weight, samples, records, training: bool) -> list[Objective]:
+    """The parts of a model's loss on a batch, inside `recorded(model)`.
+
+    Args:
+        model: a compiled Keras model; one with `objectives` says them itself.
+        x, y, y_pred, sample_weight: as `compute_loss` takes them.
+        samples: float32 scalar, the batch's number of samples.
+        records: what `recorded` yields.
+        training: bool, as `compute_loss` takes it.
+
+    Raises ValueError for a model without a loss.
+    """
+    if hasattr(model, "objectives"):
+        return model.objectives(x, y, y_pred, sample_weight, samples, records)
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        return [own_objective(loss, records, samples)]
+    if model._compile_loss is not None:
+        model._compile_loss(y, y_pred, sample_weight)
+    parts = compiled_objectives(records, model.losses, samples)
+    if not parts:
+        raise ValueError("There is no loss to minimize: give loss=... to compile(), or add losses in layers.")
+    return parts

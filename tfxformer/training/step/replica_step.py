@@ -7,10 +7,11 @@ as tensors (`keras.StatelessScope`) and come out as tensors; only what stands ar
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
 
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.step.hooks import see_batch
-from tfxformer.training.step.loss_terms import Objective, compiled_objectives, own_objective, recorded
+from tfxformer.training.step.loss_terms import Objective, objectives_of, recorded
 
 SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
 _SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next
@@ -21,7 +22,7 @@ def compiled(function, model):
     if model.run_eagerly:
         return function
     # On a TPU the whole step is one XLA program already.
-    jit = bool(model.jit_compile) and not isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+    jit = bool(model.jit_compile) and not isinstance(strategy_of(model), tf.distribute.TPUStrategy)
     return tf.function(function, jit_compile=jit or None, autograph=False, reduce_retracing=True)
 
 
@@ -52,7 +53,6 @@ class ReplicaStep:
     def __init__(self, model, batch_spec, training: bool):
         self.model, self.training = model, training
         self.batch_spec = batch_spec
-        self.own_loss = type(model).compute_loss is not keras.Model.compute_loss
         # What the step sets itself, once it knows the loss of all replicas.
         self.loss_metrics = [] if model._compile_loss is None else list(model._compile_loss.metrics)
         trackers = [model._loss_tracker, *self.loss_metrics]
@@ -73,7 +73,7 @@ class ReplicaStep:
 
     @property
     def _replicas(self) -> int:
-        return self.model.distribute_strategy.num_replicas_in_sync
+        return strategy_of(self.model).num_replicas_in_sync
 
     def __call__(self, batch, scale):
         """In replica context.
@@ -110,7 +110,7 @@ class ReplicaStep:
                 tape.watch(trainable)
             with keras.StatelessScope(mapping, collect_losses=True) as scope, recorded(model) as records:
                 y_pred = call(model, x, self.training)
-                parts = self._objectives(x, y, y_pred, sample_weight, samples, records)
+                parts = objectives_of(model, x, y, y_pred, sample_weight, samples, records, self.training)
                 model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
             scaled = [part.value * scale for part in parts]
         gradients = [self._gradients(tape, *pair, trainable) for pair in zip(scaled, parts, strict=True)]
@@ -211,20 +211,6 @@ class ReplicaStep:
 
     # ---- the parts --------------------------------------------------------------------------------------------
 
-    def _objectives(self, x, y, y_pred, sample_weight, samples, records):
-        model = self.model
-        if hasattr(model, "objectives"):
-            return model.objectives(x, y, y_pred, sample_weight, samples, records)
-        if self.own_loss:
-            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=self.training)
-            return [own_objective(loss, records, samples)]
-        if model._compile_loss is not None:
-            model._compile_loss(y, y_pred, sample_weight)
-        parts = compiled_objectives(records, model.losses, samples)
-        if not parts:
-            raise ValueError("There is no loss to minimize: give loss=... to compile(), or add losses in layers.")
-        return parts
-
     def count_objectives(self) -> int:
         """How many losses have a divisor of their own, found by tracing the loss."""
         found = []
@@ -235,7 +221,9 @@ class ReplicaStep:
             with keras.StatelessScope(mapping, collect_losses=True), recorded(self.model) as records:
                 y_pred = call(self.model, x, self.training)
                 samples = tf.cast(batch_size(x), "float32")
-                found.append(len(self._objectives(x, y, y_pred, sample_weight, samples, records)))
+                found.append(
+                    len(objectives_of(self.model, x, y, y_pred, sample_weight, samples, records, self.training))
+                )
 
         tf.function(trace, autograph=False).get_concrete_function(self.batch_spec)
         return found[0]

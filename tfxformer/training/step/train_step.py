@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 
-import tensorflow as tf
-
+from tfxformer.backend import strategy_of
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.step.accumulation import Accumulator
 from tfxformer.training.step.replica_step import ReplicaStep
@@ -36,7 +36,7 @@ class TestStep:
 
     def __call__(self, batch) -> None:
         """In cross-replica context; `batch` is what the strategy's iterator yields."""
-        self.model.distribute_strategy.run(self._in_replica, args=(batch,))
+        strategy_of(self.model).run(self._in_replica, args=(batch,))
 
     def _in_replica(self, batch):
         self._measure(self.replica_step(batch, tf.ones(())))
@@ -81,7 +81,7 @@ class TrainStep(TestStep):
         self.loss_scaling = model.optimizer if model.optimizer is not self.optimizer else None
 
     def __call__(self, batch) -> None:
-        strategy, accumulator = self.model.distribute_strategy, self.accumulator
+        strategy, accumulator = strategy_of(self.model), self.accumulator
         if accumulator is None:
             self._update(strategy.run(self._in_replica, args=(batch,)))
             return
@@ -143,7 +143,7 @@ class TrainStep(TestStep):
 
     def _update(self, reduced) -> tf.Tensor:
         """One update of the optimizer, unless loss scaling finds the gradients not finite; returns whether it was."""
-        strategy = self.model.distribute_strategy
+        strategy = strategy_of(self.model)
         gradients, finite = reduced
         finite = strategy.experimental_local_results(finite)[0]  # one value on all replicas
 

@@ -1,0 +1,120 @@
+"""The one place that knows which backend Keras runs on, and what only TensorFlow does.
+
+Layers, models, checkpoints, text, data, tasks, generation and most of compression are written in `keras.ops`, and run
+on TensorFlow and on JAX, there without TensorFlow installed. What stands on TensorFlow itself (`tf.distribute`,
+tfmot's pruning, quantization-aware training, TFRecord files, export) takes it from here, imported when it is first
+used, and begins with `needs_tensorflow`, which says the way out in one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from types import ModuleType
+
+from tfxformer.extras import is_installed, needs
+
+BACKENDS = ("tensorflow", "jax")
+EXPORT_WAY_OUT = (
+    "save the model here (save_pretrained, or save to a .keras file), and open it with Keras on TensorFlow "
+    '(pip install "tfxformer[train]", KERAS_BACKEND=tensorflow)'
+)
+
+
+class BackendError(RuntimeError):
+    """What was asked for runs on another backend of Keras than the one that is set."""
+
+
+class _OnFirstUse:
+    """A module that is imported when its first attribute is asked for."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str):
+        return getattr(self._module, attribute)
+
+    @functools.cached_property
+    def _module(self) -> ModuleType:
+        needs("This", self._name)
+        return importlib.import_module(self._name)
+
+
+tensorflow = _OnFirstUse("tensorflow")
+
+
+def needs_keras(use: str, *packages: str) -> None:
+    """Says which pip line helps, where Keras, the backend that it is set to, or one of some packages is missing.
+
+    Args:
+        use: what needs them, the beginning of a sentence.
+        packages: as `needs` takes them.
+
+    Raises:
+        ModuleNotFoundError: for the first that is not installed.
+    """
+    needs(use, "keras", *packages)
+    try:
+        import keras  # noqa: F401
+    except ModuleNotFoundError as error:  # of the backend, which Keras imports
+        other = next((name for name in BACKENDS if name != error.name and is_installed(name)), None)
+        if error.name not in BACKENDS or other is None:
+            if error.name in BACKENDS:
+                needs(use, error.name)
+            raise
+        raise ModuleNotFoundError(
+            f"{use} needs {error.name}, the backend that Keras is set to, which is not installed; {other} is: set the "
+            f"environment variable KERAS_BACKEND={other} before Python starts.",
+            name=error.name,
+        ) from error
+
+
+def backend() -> str:
+    """The backend of Keras: "tensorflow" or "jax"."""
+    import keras
+
+    return keras.backend.backend()
+
+
+def on_tensorflow() -> bool:
+    """Whether Keras runs on TensorFlow."""
+    return backend() == "tensorflow"
+
+
+def on_jax() -> bool:
+    """Whether Keras runs on JAX."""
+    return backend() == "jax"
+
+
+def needs_tensorflow(use: str, way_out: str = EXPORT_WAY_OUT) -> None:
+    """Refuses, in one sentence, what only TensorFlow does.
+
+    Args:
+        use: what was asked for, the beginning of a sentence.
+        way_out: what to do instead.
+
+    Raises:
+        BackendError: where Keras runs on another backend.
+    """
+    if not on_tensorflow():
+        raise BackendError(f"{use} needs Keras on TensorFlow, and it runs on {backend()}: {way_out}.")
+
+
+class _OneProgram:
+    """What stands for a `tf.distribute` strategy on JAX, where one program sees all devices and Keras shards it."""
+
+    num_replicas_in_sync = 1
+    scope = staticmethod(contextlib.nullcontext)
+
+    @staticmethod
+    def experimental_local_results(value) -> tuple:
+        return (value,)
+
+
+ONE_PROGRAM = _OneProgram()
+
+
+def strategy_of(model):
+    """The `tf.distribute` strategy that a model was made under; on JAX what does the same for one program."""
+    return model.distribute_strategy if on_tensorflow() else ONE_PROGRAM
