@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from keras import ops
 
-from tfxformer.backend import tensorflow as tf
+from tfxformer.generation.compiled import compiled, to_tensors
 from tfxformer.generation.engine import (
     Engine,
     State,
@@ -145,8 +146,8 @@ def beam_search(
     state = engine.start(rows, length, beams.num_beams, has_penalty(kinds), source)
     found = search(_begin(state, len(rows.token_ids), beams.num_beams), limits)
     require_finite(found.state.finite)
-    tokens, scores = found.finished.numpy(), found.finished_scores.numpy()
-    ends = rows.length + found.finished_lengths.numpy()
+    tokens, scores, lengths = map(ops.convert_to_numpy, (found.finished, found.finished_scores, found.finished_lengths))
+    ends = rows.length + lengths
     return [
         Beam(until_stop(tokens[row, beam, rows.length : ends[row, beam]], stops), float(scores[row, beam]))
         for row in range(len(tokens))
@@ -158,22 +159,22 @@ def _loop(engine: Engine, kinds: tuple, settings: tuple):
     """The whole search as one graph: (`Search`, `Limits`) -> `Search`."""
 
     def search(search, limits):
-        return tf.while_loop(
-            lambda search: tf.reduce_any(search.open) & ~search.ended & search.state.finite,
+        return ops.while_loop(
+            lambda search: ops.any(search.open) & ~search.ended & search.state.finite,
             lambda search: (_advance(engine, search, limits, kinds, settings),),
             (search,),
         )[0]
 
-    return tf.function(search, jit_compile=engine.jit_compile)
+    return compiled(engine.model, search, engine.jit_compile)
 
 
 def _begin(state: State, rows: int, beams: int) -> Search:
     scores = np.full((rows, beams), _WORST, "float32")
     finished_scores = scores.copy()
     scores[:, 0] = 0.0  # all beams are the prompt still: the candidates of one of them are enough
-    tokens = tf.reshape(state.tokens, (rows, beams, -1))  # [B * K, T] -> [B, K, T]
+    tokens = ops.reshape(state.tokens, (rows, beams, -1))  # [B * K, T] -> [B, K, T]
     lengths, first = np.zeros((rows, beams), "int32"), np.ones(rows, bool)
-    return Search(state, *map(tf.constant, (scores, tokens, finished_scores, lengths, first, np.bool_(False))))
+    return Search(state, *to_tensors(scores, tokens, finished_scores, lengths, first, np.bool_(False)))
 
 
 def _candidates(engine, search: Search, limits: Limits, kinds, beams: int, count: int):
@@ -186,11 +187,18 @@ def _candidates(engine, search: Search, limits: Limits, kinds, beams: int, count
     state = search.state
     logits, cache = last_logits(engine.model, state.tokens, state.slot, limits.padding, state.cache, engine.context)
     rows = Rows(state.tokens, state.slot, limits.padding, limits.first, limits.limit)
-    logarithms = process(tf.nn.log_softmax(logits, axis=-1), state.seen, kinds, limits.processors, rows)
+    logarithms = process(ops.log_softmax(logits, axis=-1), state.seen, kinds, limits.processors, rows)
     vocabulary = logits.shape[-1]
-    sums = tf.reshape(logarithms, (-1, beams, vocabulary)) + search.scores[:, :, None]  # [B * K, V] -> [B, K, V]
-    best, indices = tf.math.top_k(tf.reshape(sums, (-1, beams * vocabulary)), count)  # [B, K, V] -> [B, K * V]
+    sums = ops.reshape(logarithms, (-1, beams, vocabulary)) + search.scores[:, :, None]  # [B * K, V] -> [B, K, V]
+    best, indices = ops.top_k(ops.reshape(sums, (-1, beams * vocabulary)), count)  # [B, K, V] -> [B, K * V]
     return best, indices // vocabulary, indices % vocabulary, cache, state.finite & all_finite(logits)
+
+
+def _of_each(values, indices):
+    """Of values [B, K, ...] those chosen in each row, int32 [B, C]: [B, C, ...]."""
+    rows, count = values.shape[:2]
+    flat = ops.reshape(values, (rows * count, *values.shape[2:]))  # [B, K, ...] -> [B * K, ...]
+    return ops.take(flat, indices + ops.arange(rows, dtype="int32")[:, None] * count, axis=0)
 
 
 def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
@@ -199,22 +207,22 @@ def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
     state = search.state
     sums, sources, tokens, cache, finite = _candidates(engine, search, limits, kinds, beams, count)
     length = state.slot - limits.first + 1  # new tokens of a candidate
-    stops = tf.reduce_any(tokens[:, :, None] == limits.stop_ids, axis=-1) | (state.slot + 1 >= limits.limit)
+    stops = ops.any(tokens[:, :, None] == limits.stop_ids, axis=-1) | (state.slot + 1 >= limits.limit)
 
     # === The texts of the candidates: int32 [B, C, T] ===
     slots = state.tokens.shape[1]
-    texts = tf.gather(tf.reshape(state.tokens, (-1, beams, slots)), sources, batch_dims=1)  # [B * K, T] -> [B, K, T]
-    texts = tf.where(tf.range(slots) == state.slot, tokens[:, :, None], texts)
+    texts = _of_each(ops.reshape(state.tokens, (-1, beams, slots)), sources)  # [B * K, T] -> [B, K, T]
+    texts = ops.where(ops.arange(slots) == state.slot, tokens[:, :, None], texts)
 
     # === The unfinished go on ===
-    scores, chosen = tf.math.top_k(tf.where(stops, sums + _WORST, sums), beams)
-    rows = tf.gather(sources, chosen, batch_dims=1) + tf.range(sums.shape[0])[:, None] * beams
-    rows = tf.reshape(rows, (-1,))  # [B, K] -> [B * K]
+    scores, chosen = ops.top_k(ops.where(stops, sums + _WORST, sums), beams)
+    rows = _of_each(sources, chosen) + ops.arange(sums.shape[0])[:, None] * beams
+    rows = ops.reshape(rows, (-1,))  # [B, K] -> [B * K]
     seen = state.seen
     if has_penalty(kinds):
-        seen = mark_seen(tf.gather(seen, rows), tf.reshape(tf.gather(tokens, chosen, batch_dims=1), (-1,)))
+        seen = mark_seen(ops.take(seen, rows, axis=0), ops.reshape(_of_each(tokens, chosen), (-1,)))
     unfinished = State(
-        tokens=tf.reshape(tf.gather(texts, chosen, batch_dims=1), (-1, slots)),  # [B, K, T] -> [B * K, T]
+        tokens=ops.reshape(_of_each(texts, chosen), (-1, slots)),  # [B, K, T] -> [B * K, T]
         slot=state.slot + 1,
         done=state.done,
         seen=seen,
@@ -225,19 +233,19 @@ def _advance(engine, search: Search, limits: Limits, kinds, settings) -> Search:
     # === The finished are merged with those before ===
     penalty = limits.length_penalty
     complete = search.finished_lengths > 0
-    closed = ~search.open[:, None] | (tf.reduce_all(complete, axis=1, keepdims=True) & early)
-    counted = stops & (tf.range(count) < beams) & ~closed  # only the K best candidates may finish
-    final = tf.where(counted, sums / tf.cast(length, tf.float32) ** penalty, _WORST)
-    finished_scores, kept = tf.math.top_k(tf.concat([search.finished_scores, final], axis=1), beams)
-    lengths = tf.concat([search.finished_lengths, tf.where(counted, length, 0)], axis=1)
-    lengths = tf.gather(lengths, kept, batch_dims=1)
-    finished = tf.gather(tf.concat([search.finished, texts], axis=1), kept, batch_dims=1)
+    closed = ~search.open[:, None] | (ops.all(complete, axis=1, keepdims=True) & early)
+    counted = stops & (ops.arange(count) < beams) & ~closed  # only the K best candidates may finish
+    final = ops.where(counted, sums / ops.cast(length, "float32") ** penalty, _WORST)
+    finished_scores, kept = ops.top_k(ops.concatenate([search.finished_scores, final], axis=1), beams)
+    lengths = ops.concatenate([search.finished_lengths, ops.where(counted, length, 0)], axis=1)
+    lengths = _of_each(lengths, kept)
+    finished = _of_each(ops.concatenate([search.finished, texts], axis=1), kept)
 
     # === Whether an unfinished one may still do better ===
     reach = limits.limit - limits.first if never else length
-    possible = scores[:, 0] / tf.cast(reach, tf.float32) ** penalty
+    possible = scores[:, 0] / ops.cast(reach, "float32") ** penalty
     complete = lengths > 0
     # While one of the K places is empty, the worst finished score is that of no text, and anything is better.
-    still = search.open & (possible > tf.reduce_min(finished_scores, axis=1))
-    ended = tf.reduce_all(stops) | (tf.reduce_all(complete) & early)
+    still = search.open & (possible > ops.min(finished_scores, axis=1))
+    ended = ops.all(stops) | (ops.all(complete) & early)
     return Search(unfinished, scores, finished, finished_scores, lengths, still, ended)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.backend import tensorflow as tf
+from tfxformer.backend import on_tensorflow
+from tfxformer.generation.compiled import compiled, shape_of, to_tensors
 from tfxformer.generation.processors import RepetitionPenalty, process
 from tfxformer.generation.prompts import Prompts, backbone_of, config_of
 from tfxformer.layers import Cache
@@ -18,6 +20,7 @@ from tfxformer.layers.attention.cache import repeated
 from tfxformer.text.generation.token_rules import Rows
 
 PREFILL_CHUNK = 512  # tokens of one call: bounds the memory of its attention scores [B, N, S, T]
+_LEAST_CHUNK = 16  # tokens that a chunk is filled up to, where every size is compiled
 KEPT_FUNCTIONS = 16  # the compiled functions that a model keeps, the last ones used
 
 
@@ -94,6 +97,12 @@ def all_finite(logits):
     return ops.all(ops.isfinite(logits))
 
 
+def _filled_up(ids, room: int):
+    """Ids [B, S] with zeros behind, up to a power of two or the slots that there are."""
+    size = min(max(_LEAST_CHUNK, 1 << (ids.shape[1] - 1).bit_length()), room)
+    return np.pad(ids, ((0, 0), (0, size - ids.shape[1])))
+
+
 def has_penalty(kinds: tuple) -> bool:
     """Whether the loop must know which tokens a row has."""
     return RepetitionPenalty in kinds
@@ -162,7 +171,7 @@ class Engine:
             for row, ids, padding in zip(seen, rows.token_ids, rows.padding, strict=True):
                 row[ids[padding:][ids[padding:] >= 0]] = True  # a prompt of embeddings has no tokens
         done = np.zeros(len(tokens), bool)
-        return State(*map(tf.constant, (tokens, np.int32(prompts.length), done, seen, np.bool_(True))), cache)
+        return State(*to_tensors(tokens, np.int32(prompts.length), done, seen, np.bool_(True)), cache)
 
     def new_cache(self, rows: int, length: int, source: dict | None) -> Cache:
         """An empty cache of `length` slots; of a source it holds what every step reads (one graph for all lengths)."""
@@ -170,15 +179,16 @@ class Engine:
             return self.model.new_cache(rows, length)
 
         def make():
-            signature = {name: tf.TensorSpec((rows, None), tf.int32, name) for name in source}
-            return tf.function(lambda source: self.model.new_cache(rows, length, source), input_signature=(signature,))
+            signature = {name: shape_of((rows, None), "int32", name) for name in source}
+            return compiled(self.model, lambda source: self.model.new_cache(rows, length, source), False, (signature,))
 
         return self.function(("source", rows, length), make)(source)
 
     def prefill(self, token_ids, slot: int, padding, cache: Cache) -> Cache:
         """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.
 
-        Not by XLA: it would compile every S anew.
+        Not by XLA on TensorFlow: it would compile every S anew. On JAX a chunk is filled up to one of a few sizes;
+        what that writes behind the tokens is overwritten by the next ones, before any token sees it.
         """
         rows, count = token_ids.shape
 
@@ -187,23 +197,22 @@ class Engine:
                 inputs = step_inputs(ids, slot, padding, cache.length, self.context)
                 return self.model.step(inputs, cache, logits=None)[1]
 
-            whole, scalar = tf.TensorSpec((rows, None), tf.int32), tf.TensorSpec((), tf.int32)
-            return tf.function(
-                prefill,
-                input_signature=(
-                    whole,
-                    scalar,
-                    tf.TensorSpec((rows,), tf.int32),
-                    tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), cache),
-                ),
+            whole, scalar, row = ((rows, None), (), (rows,))
+            signature = (
+                *(shape_of(shape, "int32") for shape in (whole, scalar, row)),
+                keras.tree.map_structure(lambda x: shape_of(tuple(x.shape), x.dtype), cache),
             )
+            return compiled(self.model, prefill, False, signature)
 
         at = 0
         while at < count:
             # The odd chunk first, so that all others have one size.
             size = (count - at) % PREFILL_CHUNK or PREFILL_CHUNK
+            ids = token_ids[:, at : at + size]
+            if not on_tensorflow():
+                ids = _filled_up(ids, cache.length - slot - at)
             function = self.function(("prefill", rows, cache.length), make)
-            cache = function(token_ids[:, at : at + size], np.int32(slot + at), padding, cache)
+            cache = function(ids, np.int32(slot + at), padding, cache)
             at += size
         return cache
 
@@ -222,13 +231,13 @@ class Engine:
 
         def make():
             def loop(state, request, limit):
-                return tf.while_loop(
-                    lambda state: (state.slot < limit) & ~tf.reduce_all(state.done) & state.finite,
+                return ops.while_loop(
+                    lambda state: (state.slot < limit) & ~ops.all(state.done) & state.finite,
                     lambda state: (self._append(state, request, sampler, kinds),),
                     (state,),
                 )[0]
 
-            return tf.function(loop, jit_compile=self.jit_compile)
+            return compiled(self.model, loop, self.jit_compile)
 
         return self.function(key, make)(state, request, np.int32(limit))
 
@@ -238,10 +247,10 @@ class Engine:
         finite = state.finite & all_finite(logits)
         rows = Rows(state.tokens, state.slot, request.padding, request.first, request.end)
         logits = process(logits, state.seen, kinds, request.processors, rows)
-        seed = tf.stack([request.seed, tf.cast(state.slot - request.first, tf.uint32)])
+        seed = ops.stack([request.seed, ops.cast(state.slot - request.first, "uint32")])
         chosen = sampler.choose(logits, request.sampler, seed)
         tokens = ops.slice_update(state.tokens, (0, state.slot), chosen[:, None])
-        done = state.done | tf.reduce_any(chosen[:, None] == request.stop_ids[None], axis=1)
+        done = state.done | ops.any(chosen[:, None] == request.stop_ids[None], axis=1)
         seen = mark_seen(state.seen, chosen) if has_penalty(kinds) else state.seen
         return State(tokens, state.slot + 1, done, seen, finite, cache)
 
@@ -265,7 +274,7 @@ class Engine:
                 best = logits if whole else ops.cast(ops.argmax(logits, axis=-1), "int32")
                 return best, all_finite(logits), cache
 
-            return tf.function(predict, jit_compile=self.jit_compile)
+            return compiled(self.model, predict, self.jit_compile)
 
         function = self.function(("verify", whole, token_ids.shape[1], cache.length), make)
         return function(token_ids, np.int32(slot), cache)

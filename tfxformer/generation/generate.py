@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import numpy as np
+from keras import ops
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.generation.beams import Beams, beam_search
@@ -138,7 +139,7 @@ def _pieces(engine, state, prompts, request, new, piece_length, sampler, kinds):
     while shown < end and open_rows.any():
         state = engine.decode(state, request, min(shown + piece_length, end), sampler, kinds)
         require_finite(state.finite)
-        slot, tokens = int(state.slot), state.tokens.numpy()
+        slot, tokens = int(state.slot), ops.convert_to_numpy(state.tokens)
         pieces = zip(tokens[:, shown:slot], open_rows, strict=True)
         yield [until_stop(piece, request.stop_ids) if is_open else [] for piece, is_open in pieces]
-        open_rows, shown = ~state.done.numpy(), slot
+        open_rows, shown = ~ops.convert_to_numpy(state.done), slot

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from keras import ops
 
-from tfxformer.backend import tensorflow as tf
+from tfxformer.generation.compiled import to_tensors
 from tfxformer.generation.engine import Engine, Request, State
 from tfxformer.generation.prompts import (
     Prompts,
@@ -105,11 +106,11 @@ class _Drafts:
         tokens = np.zeros((1, self.length), "int32")
         tokens[0, : len(ids)] = ids
         parts = (tokens, np.int32(len(ids)), np.zeros(1, bool), np.zeros((1, 0), bool), np.bool_(True))
-        state = State(*map(tf.constant, parts), self.cache)
+        state = State(*to_tensors(*parts), self.cache)
         end = len(ids) + count
         state = self.engine.decode(state, self.request, end, Greedy, ())
         require_finite(state.finite)
-        drafted = state.tokens.numpy()[0, :end].tolist()
+        drafted = ops.convert_to_numpy(state.tokens)[0, :end].tolist()
         self.cache, self.read = state.cache, drafted[:-1]  # the last one was drawn but not read
         return drafted[len(ids) :]
 
@@ -162,7 +163,7 @@ def _one(engine: Engine, prompt: Prompts, new: int, speculation, rules, stops, c
         chunk[0, : len(draft) + 1] = [ids[-1], *draft]
         best, finite, cache = engine.verify(chunk, len(ids) - 1, cache, bool(rules))
         require_finite(finite)
-        best = best.numpy()[0]
+        best = ops.convert_to_numpy(best)[0]
         best = _ruled(best, ids, draft, rules, prompt.length, end) if rules else best.tolist()
         right = next((at for at, token in enumerate(draft) if token != best[at]), len(draft))
         accepted = until_stop(best[: right + 1], stops)
