@@ -29,6 +29,9 @@ TRAIN = [
     "pyyaml>=6",
     "unearth>=0.17",  # reads the package index for the samples
 ]
+# What trains where JAX is: a TPU host, or GPUs. Colab's images hold Keras 3.13 and JAX 0.7. jax[cuda12] or jax[tpu] is
+# the user's own line, as JAX's page has it; export is TensorFlow's.
+JAX = ["keras>=3.13", "jax>=0.7", *(package for package in TRAIN if not package.startswith(("tensorflow", "keras")))]
 GGUF = ["gguf>=0.10"]
 METRICS = ["sacrebleu>=2.4", "rouge-score>=0.1.2"]
 TENSORBOARD = ["tensorboard>=2.20"]
@@ -54,6 +57,7 @@ setup(
     install_requires=RUNTIME,
     extras_require={
         "train": TRAIN,
+        "jax": JAX,
         "test": TEST,
         "reference": REFERENCE,
         "gguf": GGUF,

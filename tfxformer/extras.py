@@ -44,6 +44,7 @@ def needs(use: str, *packages: str) -> None:
 
 
 def is_installed(package: str) -> bool:
+    """Whether a package can be imported, by the name it is imported by; it is not imported."""
     if package in sys.modules:
         return sys.modules[package] is not None
     try:

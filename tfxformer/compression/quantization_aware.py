@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tfxformer.backend import needs_tensorflow
 from tfxformer.compression.pruning.kept_forms import KeptForms
 from tfxformer.layers.quantization.fake_quantization import rounding
 from tfxformer.layers.quantization.graph_form import STATIC_INT8
@@ -51,6 +52,7 @@ class QuantizationAware(keras.callbacks.Callback):
         self._remove = self._kept = None
 
     def on_train_begin(self, logs=None):
+        needs_tensorflow("QuantizationAware, which rounds as a LiteRT file does,")
         _check(self._rounding_model)
         self._remove = self._kept = None
 

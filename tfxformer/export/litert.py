@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 import tfxformer
+from tfxformer.backend import needs_tensorflow
 from tfxformer.arguments.keywords import checked
 from tfxformer.export import convert, plan, seq2seq_model, verify
 from tfxformer.export import language_model as decoder
@@ -117,6 +118,7 @@ def export_litert(
         ValueError: the arguments do not fit together.
         OSError: the file cannot be written; nothing half-written is left.
     """
+    needs_tensorflow("Export to LiteRT")
     path = Path(path).expanduser()
     mode = quantize.mode(quantization, tolerance)
     mode, float_layers = check_choices(mode, calibration, float_layers, representative)

@@ -12,6 +12,7 @@ from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
 from tfxformer.training.compiling.label_smoothing import SmoothedCrossEntropy
 from tfxformer.training.compiling.metrics import Perplexity
+from tfxformer.training.devices.layout import layout
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
@@ -66,6 +67,7 @@ __all__ = [
     "adamw",
     "find_learning_rate",
     "fit_estimate",
+    "layout",
     "optimizer",
     "schedule",
     "strategy",

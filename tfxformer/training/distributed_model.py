@@ -12,12 +12,12 @@ from tfxformer.backend import ONE_PROGRAM, on_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
 from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
+from tfxformer.training.jax_training import JAXTraining
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.data_positions import Epochs, describe
 from tfxformer.training.resume.resumable_fit import resumable_fit, resume_among
-from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
 from tfxformer.training.step.accumulation import Accumulator
 from tfxformer.training.step.replica_step import batch_size, call, compiled, values
 from tfxformer.training.step.train_step import TestStep, TrainStep
@@ -41,11 +41,10 @@ class _Accumulation:
     """What `compile` starts anew, in an object that Keras and TensorFlow do not track."""
 
     accumulator: Accumulator | None = None
-    sums: AccumulatedGradients | None = None  # the same on JAX
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class DistributedModel(KnownKeywords, SavedModel):
+class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
     """A `keras.Model`, made and used like any, that trains alike on one device and on many.
 
     `fit`, `evaluate`, `train_on_batch` and `test_on_batch` give the weights and metrics of one device on the same
@@ -92,6 +91,7 @@ class DistributedModel(KnownKeywords, SavedModel):
     def take_over_accumulation(self) -> None:
         """Makes the accumulation that the optimizer asks for the model's, and begins it anew."""
         object.__setattr__(self, "_accumulation", _Accumulation())
+        self.forget_sums()
         optimizer = updating_optimizer(self.optimizer)
         if optimizer is None or not optimizer.gradient_accumulation_steps or self._has_own("train_step"):
             return
@@ -217,23 +217,6 @@ class DistributedModel(KnownKeywords, SavedModel):
         with strategy_of(self).scope():
             self._symbolic_build(data_batch=data_batch)
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' build from the first batch; on JAX the sums of an accumulation are made of it too."""
-        accumulates = not on_tensorflow() and self.gradient_accumulation_steps > 1 and not self._has_own("train_step")
-        if not accumulates or self._accumulation.sums is not None:
-            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
-            return
-        if data_batch is None:
-            data_batch = next(next(batches for _, _, batches in iterator))
-        super()._symbolic_build(data_batch=data_batch)
-        objectives = count_objectives(self, data_batch)
-        self._accumulation.sums = AccumulatedGradients(self, self.gradient_accumulation_steps, objectives)
-
-    @property
-    def metrics(self):
-        sums = getattr(self, "_accumulation", _Accumulation).sums
-        return [*super().metrics, *([] if sums is None else [sums])]
-
     def _check_strategy(self) -> None:
         """Refuses what cannot give the weights of one device."""
         if _is_among(strategy_of(self), _REFUSED):
@@ -252,10 +235,8 @@ class DistributedModel(KnownKeywords, SavedModel):
         """Keras' step on one device, but that the optimizer gets an embedding's gradient as a dense matrix.
 
         Keras squares the rows of one id before it sums them: in a norm to clip by, and in Adam's second moment. On JAX
-        the gradient is dense, and a step takes state and data; there only an accumulation is ours.
+        the gradient is dense, and a step takes state and data.
         """
-        if not on_tensorflow() and self._accumulation.sums is not None:
-            return accumulating_step(self, self._accumulation.sums, *given)
         if not on_tensorflow() or not self.trainable_weights:
             return super().train_step(*given)
         (data,) = given

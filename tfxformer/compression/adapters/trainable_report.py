@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import keras
-
-from tfxformer.backend import tensorflow as tf
+import ml_dtypes  # noqa: F401 - numpy learns bfloat16
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -108,4 +108,4 @@ def _row(name: str, variables: list[keras.Variable], moments: int) -> TrainableR
 
 
 def _bytes(variable: keras.Variable) -> int:
-    return math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+    return math.prod(variable.shape) * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import keras
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import strategy_of, needs_tensorflow
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 
 
@@ -50,6 +50,7 @@ class Cluster(HoldingCallback):
         self.number_of_clusters, self.keep_zeros = int(number_of_clusters), keep_zeros
 
     def engine_of(self, kernel):
+        needs_tensorflow("Cluster, whose centroids are tfmot's,")
         from tfxformer.compression.pruning.tfmot_engine import KernelClustering  # loads tf_keras: seconds
 
         return KernelClustering(kernel, self.number_of_clusters)

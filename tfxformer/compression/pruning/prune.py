@@ -8,7 +8,7 @@ from numbers import Integral
 import keras
 
 from tfxformer.arguments import notices
-from tfxformer.backend import strategy_of
+from tfxformer.backend import strategy_of, needs_tensorflow
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule
@@ -83,6 +83,7 @@ class Prune(HoldingCallback):
         self._check_m_by_n()
 
     def on_train_begin(self, logs=None):
+        needs_tensorflow("Prune, whose masks are tfmot's,")
         _updating_optimizer(self.model)
         super().on_train_begin(logs)
 

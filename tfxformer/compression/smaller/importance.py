@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.backend import needs_tensorflow
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.smaller.one_stack import OneStack, stack_of
 from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
@@ -165,6 +166,7 @@ def _taylor(model, halves: list[list], gate: Callable, batches: list[tuple]) -> 
         gate: (call of a layer, its inputs, count -> gates [B, 1, count]) -> the layer's outputs with the gates, all at
             one, in their place.
     """
+    needs_tensorflow('importance="taylor"', 'give importance="magnitude", or set KERAS_BACKEND=tensorflow')
     blocks, layers = len(halves[0]), [layer for half in halves for layer in half]
     total, examples = 0.0, 0
     for x, y, weights in batches:

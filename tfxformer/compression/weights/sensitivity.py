@@ -9,7 +9,7 @@ from numbers import Real
 
 import keras
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import strategy_of, needs_tensorflow
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.weights.ranking import keep_largest
@@ -151,6 +151,7 @@ def sensitivity(
         TypeError, ValueError: for sparsities outside (0, 1), no data, an unknown metric or one that is no number, and
             no kernel.
     """
+    needs_tensorflow("sensitivity")
     sparsities = _checked(sparsities)
     kernels = choose_kernels(model, layers)
     if not kernels:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments import notices
-from tfxformer.backend import strategy_of
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.callbacks.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
 from tfxformer.training.step.hooks import on_batches
@@ -47,6 +47,7 @@ class Throughput(keras.callbacks.Callback):
     # ---- the beginning ----------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
+        needs_tensorflow("Throughput", "leave it out here")
         self._stop_watching()
         self.peak_flops, self.flops_per_sample = self._peak(), None
         self._data, self._unit, self._tracing, self._rates = None, "samples", True, {}

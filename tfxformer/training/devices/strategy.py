@@ -1,11 +1,15 @@
-"""One call for a `tf.distribute` strategy, that says what it found."""
+"""One call for what trains on many devices, a `tf.distribute` strategy or a `keras.distribution`, that says which."""
 
 from __future__ import annotations
 
 import json
 import os
 
+from tfxformer.arguments.keywords import checked
+from tfxformer.backend import BackendError, on_jax
 from tfxformer.backend import tensorflow as tf
+from tfxformer.training.devices.keras_distribution import KINDS, distribution
+from tfxformer.training.devices.layout import parts_of_a_batch
 
 _TPU_WAY_OUT = (
     "This TensorFlow ({version}) has no TPU support. On Colab choose a TPU runtime, and install the pinned list in a "
@@ -14,7 +18,8 @@ _TPU_WAY_OUT = (
 )
 
 
-def strategy(name: str = "auto") -> tf.distribute.Strategy:
+@checked
+def strategy(name: str = "auto", mesh=None):
     """The strategy to build and compile a model under; prints one line saying what it is and why.
 
     ```python
@@ -24,28 +29,46 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     model.fit(...)
     ```
 
+    On JAX it is a `keras.distribution` (`DataParallel`, or `ModelParallel` with a mesh), which is set for the process
+    as Keras wants it.
+
     Args:
         name: one of
-            "auto": the cluster of TF_CONFIG, else the TPU, else all GPUs, else the CPU, whichever is there;
+            "auto": the cluster of TF_CONFIG, else the TPU, else all GPUs, else the CPU, whichever is there; on JAX all
+                devices that it sees, and the other processes of KERAS_DISTRIBUTION_JOB_ADDRESSES;
             "cpu" or "cpu:N": one, or N logical devices of this machine's processor, to try out what needs replicas;
             "gpu" or "gpu:N": all GPUs, or the first N;
-            "multiworker": the workers of TF_CONFIG, which start one process each;
-            "tpu" or "tpu:NAME": this machine's TPU, or a Cloud TPU by name or address.
+            "multiworker": the workers of TF_CONFIG (on JAX of KERAS_DISTRIBUTION_*), which start one process each;
+            "tpu" or "tpu:NAME": this machine's TPU, or a Cloud TPU by name or address; on JAX "tpu" or "tpu:N".
+        mesh: (data, model) numbers of devices, on JAX alone: weights are split over the second, see `layout`.
+
+    Returns:
+        `tf.distribute.Strategy`; on JAX `keras.distribution.Distribution`.
 
     Raises:
-        ValueError: for an unknown name, or a TF_CONFIG that is absent or wrong.
+        ValueError: for an unknown name, a TF_CONFIG that is absent or wrong, or a mesh of other numbers of devices.
         RuntimeError: where the devices are not there, or TensorFlow has started without them.
+        BackendError: for a mesh on TensorFlow.
     """
     kind, _, argument = name.partition(":")
-    makers = {"auto": _auto, "cpu": _cpu, "gpu": _gpu, "multiworker": _multiworker, "tpu": _tpu}
-    if kind not in makers or (argument and kind in ("auto", "multiworker")):
+    if kind not in KINDS or (argument and kind in ("auto", "multiworker")):
         raise ValueError(
             f'strategy({name!r}) is unknown: give "auto", "cpu", "cpu:2", "gpu", "gpu:2", "multiworker", "tpu" or '
             '"tpu:NAME".'
         )
-    found, why = makers[kind](argument)
-    kind_of = type(found).__name__.lstrip("_")
-    print(f"strategy({name!r}): {kind_of}, {found.num_replicas_in_sync} replica(s): {why}", flush=True)
+    if on_jax():
+        found, why = distribution(kind, argument, mesh)
+        replicas = parts_of_a_batch(found)
+    else:
+        if mesh is not None:
+            raise BackendError(
+                f"A mesh of {mesh} splits weights over devices, which Keras does on JAX (KERAS_BACKEND=jax); a "
+                "strategy of TensorFlow copies them: leave out mesh."
+            )
+        makers = {"auto": _auto, "cpu": _cpu, "gpu": _gpu, "multiworker": _multiworker, "tpu": _tpu}
+        found, why = makers[kind](argument)
+        replicas = found.num_replicas_in_sync
+    print(f"strategy({name!r}): {type(found).__name__.lstrip('_')}, {replicas} replica(s): {why}", flush=True)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 from keras import tree
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.step.train_step import TestStep
@@ -63,6 +63,9 @@ class Lowering:
     """
 
     def __init__(self, model, step: Step):
+        needs_tensorflow(
+            "The check of a step by its compiler (tpu_check, fit_estimate)", "set KERAS_BACKEND=tensorflow"
+        )
         self.step = step
         start = time.monotonic()
         with _as_on_accelerators(model):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import strategy_of, needs_tensorflow
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.devices.workers import check_workers, naming_lost_workers
 from tfxformer.training.resume.checkpoint_state import (
@@ -21,6 +21,11 @@ from tfxformer.training.resume.checkpoint_state import (
 )
 from tfxformer.training.resume.data_positions import positioned, split_validation
 from tfxformer.training.resume.resume import Checkpoint, Resume
+
+
+_WITHOUT_RESUME = (
+    "train without it, with keras.callbacks.BackupAndRestore to begin an epoch again, or set KERAS_BACKEND=tensorflow"
+)
 
 
 def resume_among(callbacks) -> Resume | None:
@@ -220,6 +225,7 @@ def resumable_fit(
     validation_freq,
 ) -> keras.callbacks.History:
     """`fit` of a `DistributedModel` on data that has positions; the arguments are Keras'."""
+    needs_tensorflow("Training that goes on at any batch (Resume, Epochs)", _WITHOUT_RESUME)
     if class_weight is not None:
         raise ValueError("class_weight does not go with Resume or Epochs: pass sample_weight, a weight for each row.")
     if validation_split and validation_data is None:

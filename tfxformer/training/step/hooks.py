@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import keras
 
+from tfxformer.backend import needs_tensorflow
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 
 
@@ -83,8 +84,7 @@ def changed_until(model, undo) -> Callable[[], None]:
 
 
 def _hook(model, owner, name, function) -> Callable[[], None]:
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"Watching a training step needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
+    needs_tensorflow("Watching a training step (Throughput, GradientNorms, AllocateRanks)", "leave it out here")
     return changed_until(model, _precede(owner, name, function))
 
 

@@ -1,0 +1,203 @@
+"""What both backends compute alike, in a process of its own or in this one.
+
+    KERAS_BACKEND=jax python cases.py FOLDER CELLS.json
+
+writes into the folder: `weights.npz`, those of each training of CELLS.json; `texts.json`, what models generate;
+`classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
+With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
+
+import numpy as np
+import tiny
+
+ROWS, LENGTH, LABELS, BATCH = 76, 12, 7, 8  # the last batch of an epoch has 4 rows, which 8 devices cannot share
+SHAPES = ("bert", "gpt2", "llama", "t5")  # of BERT, GPT-2, SmolLM2 and T5
+ONE, DATA, MODEL, MODEL_4 = None, "data", (2, 4), (4, 2)
+
+
+def cell(family="bert", dropout=0.0, accumulation=1, mesh=ONE):
+    """A training."""
+    return {"family": family, "dropout": dropout, "accumulation": accumulation, "mesh": mesh}
+
+
+def name(cell) -> str:
+    """Of a training, for files and tables."""
+    mesh = cell["mesh"] if cell["mesh"] in (ONE, DATA) else "x".join(map(str, cell["mesh"]))
+    return f"{cell['family']} dropout {cell['dropout']} accumulation {cell['accumulation']} on {mesh or 'one'}"
+
+
+def model_of(cell):
+    """A tagger of a family's backbone, 2 layers of width 32, with weights drawn by numpy."""
+    import keras
+
+    import tfxformer
+    from tfxformer import training
+
+    keras.utils.set_random_seed(1)
+    stacks = tiny.config(cell["family"]).stacks
+    dropout = {f"{stack}__{kind}": cell["dropout"] for stack in stacks for kind in ("dropout", "attention_dropout")}
+    backbone = tfxformer.build(tiny.config(cell["family"], **dropout))
+    outputs = backbone.output
+    hidden = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+    tagger = training.DistributedModel(backbone.inputs, keras.layers.Dense(LABELS, name="head")(hidden))
+    tiny.perturb(tagger)
+    return tagger
+
+
+def data_of(tagger):
+    """(inputs, labels, weights): every row counts another number of tokens, and some none."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, tiny.VOCABULARY_SIZE, (ROWS, LENGTH)).astype("int32")
+    lengths = rng.integers(2, LENGTH + 1, (ROWS, 1))
+    mask = (np.arange(LENGTH) < lengths).astype("int32")
+    arrays = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+    inputs = {one.name: arrays[one.name.removeprefix("encoder_").removeprefix("decoder_")] for one in tagger.inputs}
+    counted = mask * (rng.random(mask.shape) < rng.random((ROWS, 1)))
+    return inputs, rng.integers(0, LABELS, ids.shape).astype("int32"), counted.astype("float32")
+
+
+def train(cell, epochs=2) -> dict:
+    """Fits, evaluates and predicts; the weights and metrics as arrays by name."""
+    import keras
+
+    from tfxformer import training
+
+    if cell["mesh"] is not ONE:
+        training.strategy("auto", mesh=None if cell["mesh"] == DATA else cell["mesh"])
+    try:
+        tagger = model_of(cell)
+        accumulation = {"gradient_accumulation_steps": cell["accumulation"]} if cell["accumulation"] > 1 else {}
+        # A large epsilon: with the usual one the steps of weights whose gradient is rounding noise would be noise too.
+        optimizer = training.AdamW(1e-3, epsilon=1e-4, global_clipnorm=0.05, **accumulation)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+        tagger.compile(optimizer, loss, weighted_metrics=["accuracy"])
+        x, y, weights = data_of(tagger)
+        given = {"sample_weight": weights, "batch_size": BATCH, "verbose": 0}
+        history = tagger.fit(x, y, epochs=epochs, shuffle=False, **given).history
+        metrics = tagger.evaluate(x, y, return_dict=True, **given)
+        predicted = tagger.predict({key: array[:5] for key, array in x.items()}, verbose=0)
+    finally:
+        if cell["mesh"] is not ONE:
+            keras.distribution.set_distribution(None)
+    arrays = {f"weight {index}": _numpy(weight) for index, weight in enumerate(tagger.trainable_variables)}
+    arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
+    arrays |= {f"evaluate {key}": np.array(value) for key, value in metrics.items()}
+    return {**arrays, "predicted": predicted, "updates": np.array(int(optimizer.iterations))}
+
+
+def _numpy(variable):
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+
+
+def generate() -> dict:
+    """Tokens and texts of decoders and encoder-decoders, by every way of choosing them."""
+    from tfxformer import generation, tasks
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = tiny.tokenizer(folder)
+    prompts, found = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [7] * 20], {}
+    for family in ("gpt2", "llama", "bloom"):
+        lm = tasks.CausalLM(tiny.backbone(family), tokenizer)
+        tiny.perturb(lm)
+        sampled = {"sampler": generation.TopP(0.9, temperature=1.5), "seed": 3}
+        penalized = {"sampler": generation.Random(), "processors": [generation.RepetitionPenalty(1.3)], "seed": 5}
+        beams = generation.Beams(3, length_penalty=0.8)
+        found[family] = {
+            "greedy": generation.generate(lm, prompts, 12),
+            "sampled": generation.generate(lm, prompts, 12, **sampled),
+            "penalized": generation.generate(lm, prompts, 12, **penalized),
+            "drafted": generation.generate(lm, prompts, 12, speculation=generation.PromptLookup()),
+            "beams": [beam.ids for beam in generation.beam_search(lm, prompts, 10, beams=beams, stop_ids=[17, 18])],
+            "texts": lm.generate(["good film", "bad"], max_new_tokens=8),
+        }
+    for family in ("t5", "bart"):
+        lm = tasks.Seq2SeqLM(tiny.backbone(family), tokenizer)
+        tiny.perturb(lm)
+        texts = ["good film and a very good cat", "bad"]
+        found[family] = {
+            "greedy": lm.generate(texts, max_new_tokens=8),
+            "beams": lm.generate(texts, max_new_tokens=8, sampler=generation.Beams(3)),
+        }
+    return found
+
+
+def fit_tasks(folder) -> dict:
+    """Fits tasks on texts, saves them in every form, and returns what they answer."""
+    from tfxformer import compression, tasks
+    from tfxformer.text import Tokenizer
+
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory() as words:
+        tokenizer = tiny.tokenizer(words)
+    settings = {"epochs": 1, "batch_size": 8, "verbose": 0}
+    answers = {}
+
+    def classifier(seed=0):
+        tagger = tasks.TextClassifier(tiny.backbone(seed=seed), ["negative", "positive"], tokenizer=tokenizer)
+        tiny.perturb(tagger, seed)
+        return tagger
+
+    whole = classifier()
+    whole.fit(tiny.TEXTS, tiny.LABELS, validation_split=0.25, **settings)
+    whole.save_pretrained(folder / "classifier")
+    whole.save(folder / "classifier.keras")
+    answers["classifier"] = whole.predict(tiny.TEXTS[:6], verbose=0)
+
+    adapted = classifier()
+    adapters = compression.Adapters(adapted)
+    adapters.add("films", compression.LoRA(rank=4))
+    adapted.fit(tiny.TEXTS, tiny.LABELS, **settings)
+    adapters.save(folder / "lora", base="nobody/tiny")
+    answers["lora"] = adapted.predict(tiny.TEXTS[:6], verbose=0)
+
+    for lm in (
+        tasks.MaskedLM(tiny.backbone(), tokenizer=tokenizer),
+        tasks.CausalLM(tiny.backbone("gpt2"), tokenizer),
+    ):
+        lm.fit(tiny.TEXTS * 4, **settings)
+    pieces = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)
+    writer = tasks.Seq2SeqLM(tiny.backbone("marian", vocabulary_size=290), pieces)
+    writer.fit(tiny.TEXTS, tiny.TEXTS[::-1], **settings)
+    distiller = compression.Distiller(classifier(3), classifier(4))
+    distiller.fit(tiny.TEXTS, tiny.LABELS, **settings)
+    compression.remove_heads(whole, 1)
+    answers["fewer heads"] = whole.predict(tiny.TEXTS[:6], verbose=0)
+    return answers
+
+
+def environment() -> dict:
+    """Of a child on JAX: eight virtual devices, and this package."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("TF_CONFIG", "PYTEST_ADDOPTS")}
+    return kept | {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(Path(__file__).parent.parent.parent),
+    }
+
+
+def run_on_jax(python, folder, cells) -> None:
+    """Runs this file by another Python."""
+    command = [str(python), __file__, str(folder), str(cells)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    for number, one in enumerate(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))):
+        np.savez(target / f"{number}.npz", **train(one))
+    (target / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
+    np.savez(target / "logits.npz", **fit_tasks(target))
+    assert "tensorflow" not in sys.modules, "something imported TensorFlow"

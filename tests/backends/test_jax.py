@@ -1,0 +1,96 @@
+"""JAX without TensorFlow: the same trainings, tokens and answers, on one device and on eight, and back for a phone.
+
+The child runs in an environment with Keras and JAX of Colab's versions and no TensorFlow (requirements-jax.txt), which
+TFXFORMER_JAX_PYTHON names; this process computes the same on TensorFlow.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+import tiny
+
+from tfxformer import compression, export, tasks
+
+PYTHON = os.environ.get("TFXFORMER_JAX_PYTHON")
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.skipif(not PYTHON, reason="TFXFORMER_JAX_PYTHON names no Python with JAX: see requirements-jax.txt"),
+]
+ROOT = Path(__file__).parent.parent.parent
+# Each shape, mesh, and switch at least once; `equality_of_backends.py` has all of them.
+CELLS = [
+    cases.cell("bert", 0.1, 1, cases.DATA),
+    cases.cell("gpt2", 0.0, 4, cases.MODEL),
+    cases.cell("llama", 0.1, 4, cases.MODEL_4),
+    cases.cell("t5", 0.1, 4),
+]
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """The folder that `cases.py` writes on JAX."""
+    folder = tmp_path_factory.mktemp("jax")
+    (folder / "cells.json").write_text(json.dumps(CELLS), encoding="utf-8")
+    cases.run_on_jax(PYTHON, folder, folder / "cells.json")
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(CELLS)), ids=[cases.name(cell) for cell in CELLS])
+def test_a_fit_ends_with_the_weights_of_tensorflow(child, number):
+    """Token weights, rows that count nothing, a batch that the devices cannot share, dropout, clip, accumulation."""
+    here = cases.train({**CELLS[number], "mesh": cases.ONE})
+    with np.load(child / f"{number}.npz") as there:
+        assert sorted(there) == sorted(here)
+        for key, value in here.items():
+            np.testing.assert_allclose(there[key], value, rtol=2e-6, atol=2e-6, err_msg=key)
+        assert int(there["updates"]) == 20 // CELLS[number]["accumulation"]
+
+
+def test_generation_gives_the_same_tokens(child):
+    assert json.loads((child / "texts.json").read_text(encoding="utf-8")) == json.loads(json.dumps(cases.generate()))
+
+
+@pytest.fixture(scope="module")
+def answers(child):
+    with np.load(child / "logits.npz") as found:
+        return dict(found)
+
+
+def test_fits_on_texts_end_alike(child, answers, tmp_path):
+    for key, value in cases.fit_tasks(tmp_path).items():
+        np.testing.assert_allclose(answers[key], value, atol=5e-6, err_msg=key)
+
+
+def test_what_jax_saved_opens_on_tensorflow_and_becomes_a_file(child, answers, tmp_path):
+    import keras
+
+    opened = tasks.TextClassifier.from_pretrained(child / "classifier")
+    np.testing.assert_allclose(opened.predict(tiny.TEXTS[:6], verbose=0), answers["classifier"], atol=1e-6)
+    whole = keras.saving.load_model(child / "classifier.keras")
+    np.testing.assert_allclose(whole.predict(tiny.TEXTS[:6], verbose=0), answers["classifier"], atol=1e-6)
+    path = tmp_path / "classifier.tflite"
+    export.export_litert(whole, path, quantization="dynamic_int8", sequence_length=16)
+    found = export.LiteRTModel(path).predict(tiny.TEXTS[:6])
+    np.testing.assert_allclose(found, answers["classifier"], atol=0.02)
+
+
+def test_an_adapter_goes_from_jax_to_tensorflow(child, answers):
+    tokenizer = tasks.TextClassifier.from_pretrained(child / "classifier").tokenizer
+    base = tasks.TextClassifier(tiny.backbone(), ["negative", "positive"], tokenizer=tokenizer)
+    tiny.perturb(base)
+    compression.Adapters(base).load(child / "lora", "films")
+    np.testing.assert_allclose(base.predict(tiny.TEXTS[:6], verbose=0), answers["lora"], atol=1e-6)
+
+
+def test_stored_families_are_exact_on_jax(tmp_path):
+    """The folders and answers of transformers in tests/fixtures, read by the tests of checkpoints."""
+    chosen = ["tests/checkpoints", "-m", "not reference and not extra and not samples"]
+    command = [PYTHON, "-m", "pytest", "-q", "-n", "0", *chosen]
+    done = subprocess.run(command, cwd=ROOT, env=cases.environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " failed" not in done.stdout and int(done.stdout.split(" passed")[0].split()[-1]) > 200

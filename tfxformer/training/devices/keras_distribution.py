@@ -1,0 +1,114 @@
+"""The same call for devices on JAX: `keras.distribution` shards data and weights, one program sees all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import keras
+import numpy as np
+
+from tfxformer.training.devices.layout import BATCH, MODEL, tensor_parallel
+
+KINDS = ("auto", "cpu", "gpu", "tpu", "multiworker")
+# What keras.distribution.initialize reads; on a Cloud TPU pod the addresses are found without.
+_CLUSTER = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_NUM_PROCESSES", "KERAS_DISTRIBUTION_PROCESS_ID")
+
+
+def distribution(kind: str, argument: str, mesh) -> tuple:
+    """Sets Keras' distribution for this process.
+
+    Args:
+        kind, argument: the name of `training.strategy`, at its colon: of `KINDS`, and a number of devices or "".
+        mesh: (data, model) sizes, or None for data parallelism alone.
+
+    Returns:
+        (the distribution, why it is this one); of one device a distribution with one.
+
+    Raises:
+        ValueError: for a mesh that does not hold the devices.
+        RuntimeError: where the devices are not there.
+    """
+    if kind == "multiworker" or (kind == "auto" and os.environ.get(_CLUSTER[0])):
+        _join()
+    devices = _devices(kind, argument)
+    found = _data_parallel(devices) if mesh is None else _sharded(devices, mesh)
+    keras.distribution.set_distribution(found)
+    return found, f"{len(devices)} {devices[0].split(':')[0]} device(s) on JAX"
+
+
+def _join() -> None:
+    missing = [name for name in _CLUSTER if name not in os.environ]
+    on_pod = "TPU_WORKER_HOSTNAMES" in os.environ
+    if missing and not on_pod:
+        raise ValueError(
+            f'strategy("multiworker") on JAX finds no {", ".join(missing)}: start every process with the address of '
+            "process 0, their number and its own number in these variables; a TPU pod needs none."
+        )
+    keras.distribution.initialize()
+
+
+def _devices(kind: str, argument: str) -> list[str]:
+    platform = kind if kind in ("cpu", "gpu", "tpu") else None
+    devices = keras.distribution.list_devices(platform)
+    count = int(argument) if argument.isdecimal() else len(devices)
+    if not devices or count > len(devices) or count < 1 or (argument and not argument.isdecimal()):
+        way_out = ""
+        if kind == "cpu":
+            way_out = (
+                f" XLA_FLAGS=--xla_force_host_platform_device_count={argument}, set before JAX starts, makes them."
+            )
+        raise RuntimeError(
+            f'strategy("{kind}{":" if argument else ""}{argument}"): JAX sees {len(devices)} device(s)'
+            f"{f': {devices[0]} and on' if devices else ''}.{way_out}"
+        )
+    return devices[:count]
+
+
+def _data_parallel(devices: list[str]):
+    return keras.distribution.DataParallel(devices=devices)
+
+
+def _sharded(devices: list[str], mesh):
+    try:
+        data, model = map(int, mesh)
+    except (TypeError, ValueError):
+        raise ValueError(f"mesh is the sizes (data, model), such as (2, 4), not {mesh!r}.") from None
+    if data * model != len(devices):
+        raise ValueError(f"A mesh of {data} x {model} wants {data * model} devices, there are {len(devices)}.")
+    return tensor_parallel(keras.distribution.DeviceMesh((data, model), (BATCH, MODEL), devices))
+
+
+@contextlib.contextmanager
+def batches_of_any_size():
+    """While it holds, a batch that the devices cannot share, such as an epoch's last, is whole on each of them.
+
+    Keras lays out every batch as the first one, and JAX then refuses one whose rows do not divide.
+    """
+    found = keras.distribution.distribution()
+    if found is None:
+        yield
+        return
+    from keras.src.backend.jax import trainer
+
+    def iterate(self, distribution):
+        parts = dict(zip(distribution.device_mesh.axis_names, distribution.device_mesh.shape, strict=True))
+        parts = parts[distribution.batch_dim_name]
+
+        def lay_out(leaf):
+            if leaf is None:
+                return None
+            axes = [distribution.batch_dim_name if np.shape(leaf)[0] % parts == 0 else None]
+            axes += [None] * (np.ndim(leaf) - 1)
+            return keras.distribution.TensorLayout(axes, distribution.device_mesh).backend_layout
+
+        for batch in self.data_adapter.get_jax_iterator():
+            yield trainer._distribute_data(batch, keras.tree.map_structure(lay_out, batch))
+
+    # Private to Keras, and the only place where a batch meets its layout; tests/backends runs it on both versions.
+    before = trainer.JAXEpochIterator._get_distributed_iterator
+    trainer.JAXEpochIterator._get_distributed_iterator = iterate
+    try:
+        yield
+    finally:
+        trainer.JAXEpochIterator._get_distributed_iterator = before

@@ -1,0 +1,54 @@
+"""What a `DistributedModel` adds to Keras' own training on JAX; nothing on TensorFlow."""
+
+from __future__ import annotations
+
+from tfxformer.backend import on_jax
+from tfxformer.training.devices.keras_distribution import batches_of_any_size
+from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
+
+
+class JAXTraining:
+    """Keras' step on JAX is right as it is: one program sees the whole batch. Ours are an accumulation that counts as
+    one update, and batches that the devices cannot share.
+
+    Mixed in before `keras.Model`, by a class with `gradient_accumulation_steps`.
+    """
+
+    _sums: AccumulatedGradients | None = None
+
+    def forget_sums(self) -> None:
+        """Begins the accumulation anew, as `compile` does."""
+        object.__setattr__(self, "_sums", None)  # past Keras, which would track it as a metric to be saved
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' build from the first batch; the sums of an accumulation are made of it too."""
+        accumulates = on_jax() and self.gradient_accumulation_steps > 1 and self.optimizer is not None
+        if not accumulates or self._sums is not None or self._has_own("train_step"):
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        if data_batch is None:
+            data_batch = next(next(batches for _, _, batches in iterator))
+        super()._symbolic_build(data_batch=data_batch)
+        sums = AccumulatedGradients(self, self.gradient_accumulation_steps, count_objectives(self, data_batch))
+        object.__setattr__(self, "_sums", sums)
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *([] if self._sums is None else [self._sums])]
+
+    def train_step(self, *given):
+        if on_jax() and self._sums is not None:
+            return accumulating_step(self, self._sums, *given)
+        return super().train_step(*given)
+
+    def fit(self, *args, **kwargs):
+        with batches_of_any_size():
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        with batches_of_any_size():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with batches_of_any_size():
+            return super().predict(*args, **kwargs)
