@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 
 import tfxformer
-from tfxformer.backend import needs_tensorflow
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import needs_tensorflow
 from tfxformer.export import convert, plan, seq2seq_model, verify
 from tfxformer.export import language_model as decoder
 from tfxformer.export.merged_adapters import merged_adapters

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import keras
-import ml_dtypes  # noqa: F401 - numpy learns bfloat16
+import ml_dtypes  # noqa: F401  (numpy learns bfloat16)
 import numpy as np
 
 

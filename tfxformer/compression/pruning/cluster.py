@@ -7,7 +7,7 @@ from numbers import Integral
 
 import keras
 
-from tfxformer.backend import strategy_of, needs_tensorflow
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 
 

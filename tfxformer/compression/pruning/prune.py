@@ -8,7 +8,7 @@ from numbers import Integral
 import keras
 
 from tfxformer.arguments import notices
-from tfxformer.backend import strategy_of, needs_tensorflow
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.pruning.held_kernels import HoldingCallback
 from tfxformer.compression.pruning.sparsity_schedules import ConstantSparsity, Schedule

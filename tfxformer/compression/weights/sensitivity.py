@@ -9,7 +9,7 @@ from numbers import Real
 
 import keras
 
-from tfxformer.backend import strategy_of, needs_tensorflow
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
 from tfxformer.compression.weights.ranking import keep_largest

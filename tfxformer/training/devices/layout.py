@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 import keras
-import ml_dtypes  # noqa: F401 - numpy learns bfloat16
+import ml_dtypes  # noqa: F401  (numpy learns bfloat16)
 import numpy as np
 
 BATCH, MODEL = "batch", "model"  # the axes of a mesh

@@ -63,9 +63,7 @@ class Lowering:
     """
 
     def __init__(self, model, step: Step):
-        needs_tensorflow(
-            "The check of a step by its compiler (tpu_check, fit_estimate)", "set KERAS_BACKEND=tensorflow"
-        )
+        needs_tensorflow("What a compiler says of a step (tpu_check, fit_estimate)", "set KERAS_BACKEND=tensorflow")
         self.step = step
         start = time.monotonic()
         with _as_on_accelerators(model):

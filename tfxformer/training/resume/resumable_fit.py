@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from tfxformer.backend import strategy_of, needs_tensorflow
+from tfxformer.backend import needs_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.devices.workers import check_workers, naming_lost_workers
 from tfxformer.training.resume.checkpoint_state import (
@@ -21,7 +21,6 @@ from tfxformer.training.resume.checkpoint_state import (
 )
 from tfxformer.training.resume.data_positions import positioned, split_validation
 from tfxformer.training.resume.resume import Checkpoint, Resume
-
 
 _WITHOUT_RESUME = (
     "train without it, with keras.callbacks.BackupAndRestore to begin an epoch again, or set KERAS_BACKEND=tensorflow"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
-
 from tfxformer.backend import needs_tensorflow
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 
