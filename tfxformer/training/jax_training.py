@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfxformer.arguments.keywords import checked
 from tfxformer.backend import on_jax
 from tfxformer.training.devices.keras_distribution import batches_of_any_size
 from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
@@ -41,14 +42,17 @@ class JAXTraining:
             return accumulating_step(self, self._sums, *given)
         return super().train_step(*given)
 
+    @checked
     def fit(self, *args, **kwargs):
         with batches_of_any_size():
             return super().fit(*args, **kwargs)
 
+    @checked
     def evaluate(self, *args, **kwargs):
         with batches_of_any_size():
             return super().evaluate(*args, **kwargs)
 
+    @checked
     def predict(self, *args, **kwargs):
         with batches_of_any_size():
             return super().predict(*args, **kwargs)
