@@ -1,8 +1,8 @@
 """What both backends compute alike, in a process of its own or in this one.
 
-    KERAS_BACKEND=jax python cases.py FOLDER CELLS.json
+    KERAS_BACKEND=jax python cases.py FOLDER CELLS.json all
 
-writes into the folder: `weights.npz`, those of each training of CELLS.json; `texts.json`, what models generate;
+writes into the folder: `0.npz` and on, what each training of CELLS.json ends with; `texts.json`, what models generate;
 `classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
 With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
 """
@@ -101,34 +101,28 @@ def _numpy(variable):
 
 
 def generate() -> dict:
-    """Tokens and texts of decoders and encoder-decoders, by every way of choosing them."""
+    """Tokens and texts of a decoder and an encoder-decoder, by every way of choosing them."""
     from tfxformer import generation, tasks
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = tiny.tokenizer(folder)
-    prompts, found = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [7] * 20], {}
-    for family in ("gpt2", "llama", "bloom"):
-        lm = tasks.CausalLM(tiny.backbone(family), tokenizer)
-        tiny.perturb(lm)
-        sampled = {"sampler": generation.TopP(0.9, temperature=1.5), "seed": 3}
-        penalized = {"sampler": generation.Random(), "processors": [generation.RepetitionPenalty(1.3)], "seed": 5}
-        beams = generation.Beams(3, length_penalty=0.8)
-        found[family] = {
-            "greedy": generation.generate(lm, prompts, 12),
-            "sampled": generation.generate(lm, prompts, 12, **sampled),
-            "penalized": generation.generate(lm, prompts, 12, **penalized),
-            "drafted": generation.generate(lm, prompts, 12, speculation=generation.PromptLookup()),
-            "beams": [beam.ids for beam in generation.beam_search(lm, prompts, 10, beams=beams, stop_ids=[17, 18])],
-            "texts": lm.generate(["good film", "bad"], max_new_tokens=8),
-        }
-    for family in ("t5", "bart"):
-        lm = tasks.Seq2SeqLM(tiny.backbone(family), tokenizer)
-        tiny.perturb(lm)
-        texts = ["good film and a very good cat", "bad"]
-        found[family] = {
-            "greedy": lm.generate(texts, max_new_tokens=8),
-            "beams": lm.generate(texts, max_new_tokens=8, sampler=generation.Beams(3)),
-        }
+    prompts = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [7] * 20]
+    lm = tiny.perturb(tasks.CausalLM(tiny.backbone("llama"), tokenizer))
+    sampled = {"sampler": generation.TopP(0.9, temperature=1.5), "seed": 3}
+    penalized = {"sampler": generation.Random(), "processors": [generation.RepetitionPenalty(1.3)], "seed": 5}
+    beams = generation.Beams(3, length_penalty=0.8)
+    found = {
+        "greedy": generation.generate(lm, prompts, 12),
+        "sampled": generation.generate(lm, prompts, 12, **sampled),
+        "penalized": generation.generate(lm, prompts, 12, **penalized),
+        "drafted": generation.generate(lm, prompts, 12, speculation=generation.PromptLookup()),
+        "beams": [beam.ids for beam in generation.beam_search(lm, prompts, 10, beams=beams, stop_ids=[17, 18])],
+        "texts": lm.generate(["good film", "bad"], max_new_tokens=8),
+    }
+    writer = tiny.perturb(tasks.Seq2SeqLM(tiny.backbone("t5"), tokenizer))
+    texts = ["good film and a very good cat", "bad"]
+    found["written"] = writer.generate(texts, max_new_tokens=8)
+    found["written by beams"] = writer.generate(texts, max_new_tokens=8, sampler=generation.Beams(3))
     return found
 
 
@@ -149,7 +143,7 @@ def fit_tasks(folder) -> dict:
         return tagger
 
     whole = classifier()
-    whole.fit(tiny.TEXTS, tiny.LABELS, validation_split=0.25, **settings)
+    whole.fit(tiny.TEXTS, tiny.LABELS, **settings)
     whole.save_pretrained(folder / "classifier")
     whole.save(folder / "classifier.keras")
     answers["classifier"] = whole.predict(tiny.TEXTS[:6], verbose=0)
@@ -187,17 +181,28 @@ def environment() -> dict:
     }
 
 
-def run_on_jax(python, folder, cells) -> None:
-    """Runs this file by another Python."""
-    command = [str(python), __file__, str(folder), str(cells)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
+def run_on_jax(python, folder, cells, what="all") -> dict:
+    """Runs this file by another Python; the versions that it has."""
+    command = [str(python), __file__, str(folder), str(cells), what]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=7200)
     assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((Path(folder) / "versions.json").read_text(encoding="utf-8"))
+
+
+def main(folder, cells, what) -> None:
+    """All that a child writes; of "trainings" those alone."""
+    import jax
+    import keras
+
+    for number, one in enumerate(json.loads(Path(cells).read_text(encoding="utf-8"))):
+        np.savez(folder / f"{number}.npz", **train(one))
+    if what == "all":
+        (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
+        np.savez(folder / "logits.npz", **fit_tasks(folder))
+    versions = {"keras": keras.__version__, "jax": jax.__version__}
+    (folder / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
+    assert "tensorflow" not in sys.modules, "something imported TensorFlow"
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    for number, one in enumerate(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))):
-        np.savez(target / f"{number}.npz", **train(one))
-    (target / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
-    np.savez(target / "logits.npz", **fit_tasks(target))
-    assert "tensorflow" not in sys.modules, "something imported TensorFlow"
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -19,15 +19,15 @@ from tfxformer import compression, export, tasks
 PYTHON = os.environ.get("TFXFORMER_JAX_PYTHON")
 pytestmark = [
     pytest.mark.client,
+    pytest.mark.road,  # two minutes of processor time, most of them XLA's
     pytest.mark.skipif(not PYTHON, reason="TFXFORMER_JAX_PYTHON names no Python with JAX: see requirements-jax.txt"),
 ]
 ROOT = Path(__file__).parent.parent.parent
-# Each shape, mesh, and switch at least once; `equality_of_backends.py` has all of them.
+# Each kind of mesh and each switch; `equality_of_backends.py` has all cells.
 CELLS = [
     cases.cell("bert", 0.1, 1, cases.DATA),
-    cases.cell("gpt2", 0.0, 4, cases.MODEL),
-    cases.cell("llama", 0.1, 4, cases.MODEL_4),
-    cases.cell("t5", 0.1, 4),
+    cases.cell("llama", 0.1, 4, cases.MODEL),
+    cases.cell("t5", 0.0, 4, cases.ONE),
 ]
 
 
@@ -47,7 +47,8 @@ def test_a_fit_ends_with_the_weights_of_tensorflow(child, number):
     with np.load(child / f"{number}.npz") as there:
         assert sorted(there) == sorted(here)
         for key, value in here.items():
-            np.testing.assert_allclose(there[key], value, rtol=2e-6, atol=2e-6, err_msg=key)
+            atol = 2e-6 if key.startswith("weight") else 1e-5  # logits, losses
+            np.testing.assert_allclose(there[key], value, rtol=2e-6, atol=atol, err_msg=key)
         assert int(there["updates"]) == 20 // CELLS[number]["accumulation"]
 
 
