@@ -58,15 +58,16 @@ def needs_keras(use: str, *packages: str) -> None:
     try:
         import keras  # noqa: F401
     except ModuleNotFoundError as error:  # of the backend, which Keras imports
-        other = next((name for name in BACKENDS if name != error.name and is_installed(name)), None)
-        if error.name not in BACKENDS or other is None:
-            if error.name in BACKENDS:
-                needs(use, error.name)
+        missing = (error.name or "").partition(".")[0]
+        other = next((name for name in BACKENDS if name != missing and is_installed(name)), None)
+        if missing not in BACKENDS:
             raise
+        if other is None:
+            needs(use, missing)
         raise ModuleNotFoundError(
-            f"{use} needs {error.name}, the backend that Keras is set to, which is not installed; {other} is: set the "
+            f"{use} needs {missing}, the backend that Keras is set to, which is not installed; {other} is: set the "
             f"environment variable KERAS_BACKEND={other} before Python starts.",
-            name=error.name,
+            name=missing,
         ) from error
 
 

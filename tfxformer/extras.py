@@ -9,6 +9,7 @@ import sys
 # What is imported -> the extra of setup.py that brings it.
 EXTRAS = {
     "keras": "train",
+    "jax": "jax",
     "tensorflow": "train",
     "tensorflow_model_optimization": "train",
     "matplotlib": "train",

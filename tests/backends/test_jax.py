@@ -63,7 +63,9 @@ def answers(child):
 
 
 def test_fits_on_texts_end_alike(child, answers, tmp_path):
-    for key, value in cases.fit_tasks(tmp_path).items():
+    here = cases.fit_tasks(tmp_path)
+    del here["lora"]  # whose first matrix is drawn by each backend: it goes to TensorFlow below
+    for key, value in here.items():
         np.testing.assert_allclose(answers[key], value, atol=5e-6, err_msg=key)
 
 
