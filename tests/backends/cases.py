@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python cases.py FOLDER CELLS.json all
 
 writes into the folder: `0.npz` and on, what each training of CELLS.json ends with; `texts.json`, what models generate;
+`resume.json`, how trainings end that were interrupted;
 `classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
 With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "training"))  # `resume_cases`
 sys.path.insert(0, str(Path(__file__).parent.parent))  # `tiny`
 
 import numpy as np
@@ -92,6 +94,41 @@ def train(cell, epochs=2) -> dict:
     arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
     arrays |= {f"evaluate {key}": np.array(value) for key, value in metrics.items()}
     return {**arrays, "predicted": predicted, "updates": np.array(int(optimizer.iterations))}
+
+
+def resume(folder) -> dict:
+    """What differs where a training was interrupted: of each kind of data the names of such arrays."""
+    import resume_cases
+
+    kinds = {
+        "arrays": {"accumulation": 4},
+        "python": {"accumulation": 1, "ema": True},
+        "epochs": {"accumulation": 2, "save_freq": 3},
+    }
+    return {
+        data: resume_cases.differences(resume_cases.case(data=data, epochs=2, **more), Path(folder) / data)
+        for data, more in kinds.items()
+    }
+
+
+def fit_records(folder) -> dict:
+    """A masked language model fitted on records, interrupted and not: the losses of both."""
+    from tfxformer import data, tasks, training
+
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory() as words:
+        tokenizer = tiny.tokenizer(words)
+    (folder / "corpus.txt").write_text("\n\n".join(tiny.TEXTS * 4), encoding="utf-8")
+    data.prepare_records(folder / "corpus.txt", folder / "records", tokenizer, sequence_length=16, kind="masked")
+    records = data.Records(folder / "records", tokenizer=tokenizer)
+    found = {}
+    for name, epochs in {"whole": (2,), "resumed": (1, 2)}.items():
+        for until in epochs:
+            lm = tiny.perturb(tasks.MaskedLM(tiny.backbone(), tokenizer=tokenizer))
+            lm.compile(learning_rate=1e-3)
+            history = lm.fit(lm.epochs(records, 8), epochs=until, callbacks=[training.Resume(folder / name)], verbose=0)
+        found[name] = history.history["loss"]
+    return found
 
 
 def _numpy(variable):
@@ -199,6 +236,8 @@ def main(folder, cells, what) -> None:
     if what == "all":
         (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
         np.savez(folder / "logits.npz", **fit_tasks(folder))
+        found = {"differences": resume(folder / "resume"), "losses": fit_records(folder)}
+        (folder / "resume.json").write_text(json.dumps(found), encoding="utf-8")
     versions = {"keras": keras.__version__, "jax": jax.__version__}
     (folder / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
     assert "tensorflow" not in sys.modules, "something imported TensorFlow"

@@ -90,6 +90,13 @@ def test_an_adapter_goes_from_jax_to_tensorflow(child, answers):
     np.testing.assert_allclose(base.predict(tiny.TEXTS[:6], verbose=0), answers["lora"], atol=1e-6)
 
 
+def test_an_interrupted_training_goes_on_bit_for_bit(child):
+    found = json.loads((child / "resume.json").read_text(encoding="utf-8"))
+    assert found["differences"] == {"arrays": [], "python": [], "epochs": []}
+    assert found["losses"]["resumed"] == found["losses"]["whole"]
+    assert found["losses"]["whole"][1] < found["losses"]["whole"][0]
+
+
 def test_stored_families_are_exact_on_jax(tmp_path):
     """The folders and answers of transformers in tests/fixtures, read by the tests of checkpoints."""
     chosen = ["tests/checkpoints", "-m", "not reference and not extra and not samples"]

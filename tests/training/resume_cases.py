@@ -7,6 +7,7 @@ interruption, in FOLDER/name-whole; the file gets weights, history and optimizer
 "name/whole/...").
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -52,9 +53,9 @@ def arrays(rows=ROWS):
 def data(options):
     """The arguments of `fit` that are data."""
     import keras
-    import tensorflow as tf
 
     from tfxformer import training
+    from tfxformer.backend import on_jax
 
     ids, labels = arrays(options["rows"])
 
@@ -75,14 +76,20 @@ def data(options):
 
     def begun(epoch, first):
         rows = np.random.default_rng([3, epoch]).permutation(len(ids))[first * BATCH :]
-        return tf.data.Dataset.from_tensor_slices((ids[rows], labels[rows])).batch(BATCH)
+        if on_jax():
+            return ((ids[some], labels[some]) for some in np.split(rows, range(BATCH, len(rows), BATCH)))
+        return dataset(rows).batch(BATCH)
 
-    dataset = tf.data.Dataset.from_tensor_slices((ids, labels))
+    def dataset(rows=slice(None)):
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((ids[rows], labels[rows]))
+
     makers = {
         "arrays": lambda: {"x": ids, "y": labels, "batch_size": BATCH},
-        "dataset": lambda: {"x": dataset.batch(BATCH)},
-        "shuffled": lambda: {"x": dataset.shuffle(16, seed=5).batch(BATCH)},
-        "repeated": lambda: {"x": dataset.shuffle(16, seed=5).repeat().batch(BATCH), "steps_per_epoch": 4},
+        "dataset": lambda: {"x": dataset().batch(BATCH)},
+        "shuffled": lambda: {"x": dataset().shuffle(16, seed=5).batch(BATCH)},
+        "repeated": lambda: {"x": dataset().shuffle(16, seed=5).repeat().batch(BATCH), "steps_per_epoch": 4},
         "python": lambda: {"x": Changing()},
         "epochs": lambda: {"x": training.Epochs(begun, -(-len(ids) // BATCH))},
     }
@@ -178,6 +185,11 @@ def fit(options, folder, interrupted, scope, extra=()):
 
 def differences_of_two_replicas(strategy, folder):
     """For `replicas.run`: what differs between a training interrupted within an accumulation and a whole one."""
+    return differences(case(accumulation=4, data="shuffled", epochs=2), folder, strategy.scope)
+
+
+def differences(options, folder, scope=contextlib.nullcontext) -> list[str]:
+    """What differs between a training that is interrupted after nine batches and goes on, and a whole one."""
     import keras
 
     class Interruption(BaseException):
@@ -191,14 +203,14 @@ def differences_of_two_replicas(strategy, folder):
             if self.seen == 9:
                 raise Interruption
 
-    options, interrupted = case(accumulation=4, data="shuffled", epochs=2), False
+    interrupted = False
     try:
-        fit(options, Path(folder) / "run", False, strategy.scope, [Interrupt()])
+        fit(options, Path(folder) / "run", False, scope, [Interrupt()])
     except Interruption:
         interrupted = True
     if not interrupted:
         return ["it was not interrupted"]
-    resumed, whole = (fit(options, Path(folder) / name, False, strategy.scope) for name in ("run", "whole"))
+    resumed, whole = (fit(options, Path(folder) / name, False, scope) for name in ("run", "whole"))
     return [name for name, value in whole.items() if not np.array_equal(value, resumed[name])]
 
 

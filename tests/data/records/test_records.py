@@ -51,6 +51,35 @@ def order(records, batch_size=5, **options):
 # ---- bytes ----------------------------------------------------------------------------------------------------
 
 
+def numbers(batches) -> list[int]:
+    return [int(number) for batch in batches for number in batch["token_ids"][:, 0]]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("seed", [None, 4])
+def test_numpy_reads_the_same_rows_from_every_position(tmp_path, workers, seed):
+    """Without TensorFlow: each row once, workers share them, and an epoch goes on from anywhere."""
+    records = numbered(tmp_path / "records", 47, 4)
+    every = []
+    for worker in range(workers):
+        place = {"worker": worker, "workers": workers, "seed": seed, "window": 5}
+        read = numbers(records.batches(1, epoch=2, **place))
+        assert len(read) == records.rows(worker, workers)
+        for position in range(len(read)):
+            assert numbers(records.batches(1, epoch=2, position=position, **place)) == read[position:]
+        if seed is None:
+            assert read == order(records, **place)
+        every += read
+    assert sorted(every) == list(range(47))
+    first = next(records.batches(8, seed=seed))
+    assert first["weights"].dtype == "float32" and first["token_ids"].shape == (8, 3)
+    np.testing.assert_array_equal(first["weights"], first["token_ids"][:, 0] / 2)
+    if seed is not None:
+        assert numbers(records.batches(1, seed=seed)) != numbers(records.batches(1, seed=seed, epoch=1))
+    with pytest.raises(ValueError, match="position=99"):
+        records.batches(1, position=99)
+
+
 @settings(max_examples=5, deadline=None)
 @given(SPECS, st.integers(1, 7), st.integers(1, 4), st.integers(0, 99))
 def test_every_bit_comes_back(tmp_path_factory, spec, count, shards, seed):

@@ -92,6 +92,16 @@ class RecordFormat:
             batch[name] = tf.ensure_shape(tf.bitcast(values, dtype), (rows.shape[0], *shape))
         return batch
 
+    def decode_arrays(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The same in numpy."""
+        return {
+            name: np.ascontiguousarray(rows[:, self._places[name]])
+            .view(np.dtype(dtype).newbyteorder("<"))
+            .astype(dtype)
+            .reshape(-1, *shape)
+            for name, (dtype, shape) in self.features.items()
+        }
+
     def to_json(self) -> dict:
         """Ready for the index."""
         return {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in self.features.items()}

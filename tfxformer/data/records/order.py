@@ -36,6 +36,41 @@ def framed_rows(records, seed, epochs: range, position: int, worker: int, worker
     return tf.data.Dataset.from_tensor_slices(columns).flat_map(epoch)
 
 
+def rows_in_order(records, seed, epoch: int, position: int, worker: int, workers: int, window: int):
+    """The rows of one worker in an epoch, from `position` on, without TensorFlow.
+
+    The same turns of the shards as `framed_rows`, and windows as large; inside of them an order of its own, for
+    TensorFlow's shuffle is its own too.
+
+    Returns:
+        An iterator of some rows each, uint8 [any, record_bytes].
+    """
+    shards, counts, taken, keys = _turns(records, seed, epoch, position, worker, workers)
+    # Read from the disk row by row, where it is asked for.
+    files = [np.memmap(records.folder / records.shards[shard].file, np.uint8, "r") for shard in shards]
+    files = [file.reshape(-1, records.format.record_bytes) for file in files]
+    orders = [_shard_order(*pair, window, seed is not None) for pair in zip(counts, keys, strict=True)]
+    step = 1 if len(records.shards) % workers == 0 else workers  # all rows are read, every `workers`-th is given
+    block, at = step * -(-_TOGETHER // len(shards)), 0
+    while (taken + at < counts).any():
+        rounds = taken[:, None] + np.arange(at, at + block)  # [shards, block]
+        places = [(turn, shard) for turn in range(block) for shard in range(len(shards))]
+        there = [(turn, shard) for turn, shard in places if rounds[shard, turn] < counts[shard]]
+        some = [files[shard][orders[shard][rounds[shard, turn]]] for turn, shard in there[::step]]
+        if some:
+            yield np.stack(some)
+        at += block
+
+
+def _shard_order(count: int, key: int, window: int, shuffled: bool) -> np.ndarray:
+    """The rows of a shard in an epoch's order: its windows shuffled, and each of them inside."""
+    if not shuffled:
+        return np.arange(count)
+    generator = np.random.default_rng(key)
+    begins = generator.permutation(np.arange(0, count, window))
+    return np.concatenate([begin + generator.permutation(min(window, count - begin)) for begin in begins])
+
+
 def _turns(records, seed, epoch: int, position: int, worker: int, workers: int):
     """Whose turn it is in an epoch from `position` on, and how far each is: int64 [shards] of the worker.
 

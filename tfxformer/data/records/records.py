@@ -22,7 +22,7 @@ import numpy as np
 from tfxformer.data.records import files as record_files
 from tfxformer.data.records.files import INDEX, Shard, index_shards, read_index, sha256_of, shard_name
 from tfxformer.data.records.format import RecordFormat, RecordsError
-from tfxformer.data.records.order import framed_rows
+from tfxformer.data.records.order import framed_rows, rows_in_order
 from tfxformer.extras import needs
 from tfxformer.files import recover
 from tfxformer.text import Tokenizer
@@ -188,13 +188,7 @@ class Records:
         Raises:
             ValueError: for a worker or a position that is not there.
         """
-        if not 0 <= position <= self.rows(worker, workers):
-            raise ValueError(
-                f"position={position} is not in an epoch of {self.rows(worker, workers)} rows (worker {worker} of "
-                f"{workers}); position_after counts over epochs."
-            )
-        if epochs < 1 or epoch < 0 or window < 1:
-            raise ValueError(f"epochs={epochs} and window={window} must be at least 1, epoch={epoch} at least 0.")
+        self._check_place(position, epoch, epochs, worker, workers, window)
         needs("A dataset of records", "tensorflow")
         import tensorflow as tf
 
@@ -208,3 +202,45 @@ class Records:
         if batch_size is not None:
             left = left // batch_size if drop_remainder else -(-left // batch_size)
         return rows.apply(tf.data.experimental.assert_cardinality(left)).prefetch(tf.data.AUTOTUNE)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        position: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        window: int = 1024,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of one epoch as arrays [B, *shape] by name, read by numpy: for Keras on JAX, without TensorFlow.
+
+        A short last batch is left out. The order depends on the seed and the epoch's number alone; shuffled, it is not
+        that of `dataset`.
+
+        Args:
+            all: as `dataset` has them.
+
+        Raises:
+            ValueError: for a worker or a position that is not there.
+        """
+        self._check_place(position, epoch, 1, worker, workers, window)
+        return self._batches(rows_in_order(self, seed, epoch, position, worker, workers, window), batch_size)
+
+    def _batches(self, rows: Iterable[np.ndarray], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        left = np.empty((0, self.format.record_bytes), np.uint8)
+        for some in rows:
+            left = np.concatenate([left, some])
+            while len(left) >= batch_size:
+                yield self.format.decode_arrays(left[:batch_size])
+                left = left[batch_size:]
+
+    def _check_place(self, position, epoch, epochs, worker, workers, window) -> None:
+        if not 0 <= position <= self.rows(worker, workers):
+            raise ValueError(
+                f"position={position} is not in an epoch of {self.rows(worker, workers)} rows (worker {worker} of "
+                f"{workers}); position_after counts over epochs."
+            )
+        if epochs < 1 or epoch < 0 or window < 1:
+            raise ValueError(f"epochs={epochs} and window={window} must be at least 1, epoch={epoch} at least 0.")

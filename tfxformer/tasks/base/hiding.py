@@ -10,7 +10,7 @@ import numpy as np
 from tfxformer.arguments.keywords import our_inputs
 from tfxformer.data.batches import is_dataset
 from tfxformer.data.examples import is_py_dataset, is_raw
-from tfxformer.tasks.base.record_epochs import record_epochs
+from tfxformer.tasks.base.record_epochs import Mapped, record_epochs
 from tfxformer.training import Epochs
 from tfxformer.training.inputs.array_checks import Limits, check_batch
 from tfxformer.training.inputs.checked_batches import each_batch
@@ -119,6 +119,9 @@ class HidingMethods:
         Returns:
             A dataset of what `hidden_batch` returns.
         """
+        if isinstance(dataset, Mapped):  # of records, on JAX: an epoch from its number on, in which nothing changes
+            numbered = enumerate(dataset, first)
+            return Mapped(self.hidden_batch(b, np.random.default_rng((self.seed, n, 0))) for n, b in numbered)
         import tensorflow as tf
 
         spec = dataset.element_spec

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from tfxformer.backend import on_jax
 from tfxformer.training import Epochs
+
+
+class Mapped:
+    """An iterable of batches with the `map` of a `tf.data.Dataset`, for JAX."""
+
+    def __init__(self, batches: Iterable):
+        self._batches = batches
+
+    def __iter__(self):
+        return iter(self._batches)
+
+    def map(self, function) -> Mapped:
+        """The same batches as `function` returns them; of tuples it takes the parts."""
+        return Mapped(function(*batch) if isinstance(batch, tuple) else function(batch) for batch in self)
 
 
 def record_epochs(task, records, batch_size: int, seed: int, names: Iterable[str], batches: Callable) -> Epochs:
@@ -16,7 +31,7 @@ def record_epochs(task, records, batch_size: int, seed: int, names: Iterable[str
         batch_size: rows of a batch; of an epoch the rows of a short last batch are left out.
         seed: of the order of rows.
         names: what the task reads of a row.
-        batches: function (dataset of batches of rows, number of its first batch) -> what `fit` takes.
+        batches: function (dataset, on JAX `Mapped`, of batches of rows; number of its first batch) -> what `fit` takes.
 
     Raises:
         ValueError: for records of another kind, or of fewer rows than a batch. RecordsError: of another tokenizer.
@@ -34,7 +49,11 @@ def record_epochs(task, records, batch_size: int, seed: int, names: Iterable[str
         raise ValueError(f"batch_size={batch_size} is more than the {records.count} rows of {records.folder}.")
 
     def make(epoch: int, first: int):
-        rows = records.dataset(batch_size, seed=seed, epoch=epoch, position=batch_size * first)
+        place = {"seed": seed, "epoch": epoch, "position": batch_size * first}
+        if on_jax():
+            rows = Mapped(records.batches(batch_size, **place))
+        else:
+            rows = records.dataset(batch_size, **place)
         return batches(rows, epoch * count + first)
 
     return Epochs(make, count, f"{records.fingerprint}, batches of {batch_size}, seed {seed}")

@@ -8,7 +8,7 @@ import os
 import keras
 import numpy as np
 
-from tfxformer.training.devices.layout import BATCH, MODEL, tensor_parallel
+from tfxformer.training.devices.layout import BATCH, MODEL, parts_of_a_batch, tensor_parallel
 
 KINDS = ("auto", "cpu", "gpu", "tpu", "multiworker")
 # What keras.distribution.initialize reads; on a Cloud TPU pod the addresses are found without.
@@ -79,6 +79,25 @@ def _sharded(devices: list[str], mesh):
     return tensor_parallel(keras.distribution.DeviceMesh((data, model), (BATCH, MODEL), devices))
 
 
+def on_devices(batch):
+    """A batch in memory on the devices of Keras' distribution, shared among them where its rows divide."""
+    import jax
+
+    found = keras.distribution.distribution()
+    if found is None:
+        return jax.device_put(batch)
+    parts = parts_of_a_batch(found)
+
+    def put(leaf):
+        if leaf is None:
+            return None
+        axes = [found.batch_dim_name if np.shape(leaf)[0] % parts == 0 else None, *[None] * (np.ndim(leaf) - 1)]
+        sharding = keras.distribution.TensorLayout(axes, found.device_mesh).backend_layout
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return keras.tree.map_structure(put, batch)
+
+
 @contextlib.contextmanager
 def batches_of_any_size():
     """While it holds, a batch that the devices cannot share, such as an epoch's last, is whole on each of them.
@@ -92,18 +111,7 @@ def batches_of_any_size():
     from keras.src.backend.jax import trainer
 
     def iterate(self, distribution):
-        parts = dict(zip(distribution.device_mesh.axis_names, distribution.device_mesh.shape, strict=True))
-        parts = parts[distribution.batch_dim_name]
-
-        def lay_out(leaf):
-            if leaf is None:
-                return None
-            axes = [distribution.batch_dim_name if np.shape(leaf)[0] % parts == 0 else None]
-            axes += [None] * (np.ndim(leaf) - 1)
-            return keras.distribution.TensorLayout(axes, distribution.device_mesh).backend_layout
-
-        for batch in self.data_adapter.get_jax_iterator():
-            yield trainer._distribute_data(batch, keras.tree.map_structure(lay_out, batch))
+        return map(on_devices, self.data_adapter.get_jax_iterator())
 
     # Private to Keras, and the only place where a batch meets its layout; tests/backends runs it on both versions.
     before = trainer.JAXEpochIterator._get_distributed_iterator

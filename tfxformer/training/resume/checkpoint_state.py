@@ -7,7 +7,7 @@ import numpy as np
 
 from tfxformer import __version__
 from tfxformer.arguments import notices
-from tfxformer.backend import strategy_of
+from tfxformer.backend import on_jax, strategy_of
 from tfxformer.training.devices.workers import local_rows, of_all_replicas, optimizer_config, plain_path
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.optimizers.schedules import Scaled
@@ -52,6 +52,8 @@ def _place(name: str) -> str:
 
 def collect_arrays(model, callbacks) -> dict[str, np.ndarray]:
     """Copies of all values; every worker of a cluster calls it at the same time."""
+    if on_jax():
+        model.jax_state_sync()  # a step there writes to no variable
     arrays = {name: value_of(variable) for name, variable in variables_by_name(model).items()}
     accumulator = accumulator_of(model)
     if accumulator is not None:

@@ -4,7 +4,7 @@ What `fit` takes becomes one of four sources here. A source has
 
 - `num_batches`: of an epoch, or None where only reading tells;
 - `signature`: dict of what must be the same in a run that goes on, its values JSON;
-- `first_epoch(epoch, batch)`: the `tf.data.Dataset` that begins there; called once;
+- `first_epoch(epoch, batch)`: the `tf.data.Dataset` that begins there, on JAX an iterable of batches; called once;
 - `next_epoch(epoch)`: that of a later epoch, from its beginning; None to go on reading the one before;
 - `end_epoch()`: called when an epoch has been read.
 """
@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 
 import keras
 import numpy as np
+from keras import ops
 
+from tfxformer.backend import on_jax
 from tfxformer.backend import tensorflow as tf
 
 _FINGERPRINT_ROWS = 1024  # of an array, spread evenly
@@ -71,6 +74,8 @@ class Epochs:
 
 def _by_batches(dataset):
     """Of workers each reads all, and takes its part of every batch: the global batch is that of one device."""
+    if on_jax():
+        return dataset
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
@@ -80,9 +85,9 @@ class _Arrays:
     """Arrays in memory, shuffled by (seed, epoch)."""
 
     def __init__(self, arrays, batch_size, shuffle, seed):
-        self.arrays = tf.nest.map_structure(_with_keras_dtype, arrays)
+        self.arrays = keras.tree.map_structure(_with_keras_dtype, arrays)
         self.batch_size, self.shuffle, self.seed = int(batch_size or 32), bool(shuffle), seed
-        rows = {int(leaf.shape[0]) for leaf in tf.nest.flatten(self.arrays) if leaf is not None}
+        rows = {int(leaf.shape[0]) for leaf in keras.tree.flatten(self.arrays) if leaf is not None}
         if len(rows) != 1:
             raise ValueError(f"x, y and sample_weight must have as many rows, they have {sorted(rows)}.")
         (self.rows,) = rows
@@ -101,10 +106,15 @@ class _Arrays:
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
         left = order[batch * self.batch_size :]
+        if on_jax():
+            return map(self._rows, np.split(left, range(self.batch_size, len(left), self.batch_size)))
         whole = self.rows % self.batch_size == 0  # then all batches have one static shape
         index = tf.data.Dataset.from_tensor_slices(left).batch(self.batch_size, drop_remainder=whole)
         dataset = index.map(self._take, tf.data.AUTOTUNE, deterministic=True)
         return _by_batches(dataset.prefetch(tf.data.AUTOTUNE))
+
+    def _rows(self, index):
+        return keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[index], self.arrays)
 
     def _take(self, index):
         return tf.nest.map_structure(lambda leaf: None if leaf is None else tf.gather(leaf, index), self.arrays)
@@ -127,7 +137,7 @@ class _PyBatches:
         if self.num_batches < 1:
             raise ValueError("The PyDataset has no batches.")
         samples = [self._batch(index) for index in sorted({0, min(1, self.num_batches - 1), self.num_batches - 1})]
-        self.spec = tf.nest.map_structure(_common_spec, *samples)
+        self.spec = None if on_jax() else tf.nest.map_structure(_common_spec, *samples)
         own = getattr(dataset, "fingerprint", None)
         self.signature = {
             "kind": getattr(dataset, "kind", type(dataset).__name__),
@@ -159,6 +169,8 @@ class _PyBatches:
         order = np.arange(self.num_batches)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_batches)
+        if on_jax():
+            return map(self._batch, map(int, order[batch:]))
         flat = [spec for spec in tf.nest.flatten(self.spec) if spec is not None]
 
         def read(index):
@@ -211,6 +223,11 @@ class _Dataset:
         """Nothing: Keras gives datasets no hook either."""
 
 
+def _is_dataset(x) -> bool:
+    """Whether this is a `tf.data.Dataset`, for which TensorFlow is not imported."""
+    return "tensorflow" in sys.modules and isinstance(x, tf.data.Dataset)
+
+
 def positioned(x, y=None, sample_weight=None, *, batch_size=None, steps_per_epoch=None, shuffle=True, seed=0):
     """The source of what `fit` was given.
 
@@ -218,18 +235,18 @@ def positioned(x, y=None, sample_weight=None, *, batch_size=None, steps_per_epoc
         ValueError, TypeError: for data without positions (generators, data loaders), and for arguments that do not go
             together.
     """
-    if isinstance(x, (Epochs, keras.utils.PyDataset, tf.data.Dataset)):
+    if isinstance(x, (Epochs, keras.utils.PyDataset)) or _is_dataset(x):
         if y is not None or sample_weight is not None:
             raise ValueError(f"A {type(x).__name__} holds targets and weights itself: leave y and sample_weight out.")
-        if steps_per_epoch is not None and not isinstance(x, tf.data.Dataset):
+        if steps_per_epoch is not None and not _is_dataset(x):
             raise ValueError(f"steps_per_epoch goes with a tf.data.Dataset; a {type(x).__name__} says its own length.")
         if isinstance(x, Epochs):
             return x
-        if isinstance(x, tf.data.Dataset):
+        if _is_dataset(x):
             return _Dataset(x, steps_per_epoch)
         return _PyBatches(x, shuffle, seed)
     parts = (x,) if y is None and sample_weight is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-    leaves = [leaf for leaf in tf.nest.flatten(parts) if leaf is not None]
+    leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
     if not leaves or not all(hasattr(leaf, "__array__") and len(leaf.shape) for leaf in leaves):
         raise TypeError(
             f"Training on a {type(x).__name__} cannot be resumed: it has no positions. Give arrays, a "
@@ -248,7 +265,7 @@ def split_validation(arrays, share: float):
     Args:
         arrays: (x, y, sample_weight), each a nest of arrays or None.
     """
-    leaves = [leaf for leaf in tf.nest.flatten(arrays) if leaf is not None]
+    leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
     if not all(hasattr(leaf, "__array__") for leaf in leaves):
         raise ValueError("validation_split needs arrays; of other data give validation_data.")
     rows = int(leaves[0].shape[0])
@@ -257,7 +274,7 @@ def split_validation(arrays, share: float):
         raise ValueError(f"validation_split={share} of {rows} rows leaves nothing to train on, or to validate.")
 
     def rows_of(part):
-        return tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[part], arrays)
+        return keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[part], arrays)
 
     return rows_of(slice(kept)), rows_of(slice(kept, None))
 
@@ -284,6 +301,9 @@ def _with_keras_dtype(leaf):
     """An array as a tensor; floats become Keras' own, as in its `fit`."""
     if leaf is None:
         return None
+    if on_jax():
+        leaf = np.asarray(leaf)
+        return leaf.astype(keras.config.floatx()) if leaf.dtype.kind == "f" else leaf
     if not tf.is_tensor(leaf):
         leaf = np.asarray(leaf)
     name = getattr(leaf.dtype, "name", str(leaf.dtype))
@@ -302,14 +322,14 @@ def _common_spec(*leaves):
 
 def _fingerprint(nest) -> str:
     """A SHA-256 of shapes, dtypes and up to 1,024 rows of each array, the first and the last among them."""
-    digest = hashlib.sha256(json.dumps(str(tf.nest.map_structure(lambda _: 0, nest))).encode())
-    for leaf in tf.nest.flatten(nest):
+    digest = hashlib.sha256(json.dumps(str(keras.tree.map_structure(lambda _: 0, nest))).encode())
+    for leaf in keras.tree.flatten(nest):
         if leaf is None:
             continue
         rows = int(leaf.shape[0]) if len(leaf.shape) else 0
         if rows > _FINGERPRINT_ROWS:
             chosen = np.linspace(0, rows - 1, _FINGERPRINT_ROWS).astype("int64")
-            sample = tf.gather(leaf, chosen) if tf.is_tensor(leaf) else np.asarray(leaf)[chosen]
+            sample = ops.take(leaf, chosen, axis=0) if ops.is_tensor(leaf) else np.asarray(leaf)[chosen]
         else:
             sample = leaf
         sample = np.asarray(sample)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import keras
 import numpy as np
 from keras import tree
 
-from tfxformer.backend import needs_tensorflow, strategy_of
+from tfxformer.backend import on_jax, strategy_of
 from tfxformer.backend import tensorflow as tf
+from tfxformer.training.devices.keras_distribution import on_devices
 from tfxformer.training.devices.workers import check_workers, naming_lost_workers
 from tfxformer.training.resume.checkpoint_state import (
     check_data,
@@ -22,9 +24,8 @@ from tfxformer.training.resume.checkpoint_state import (
 from tfxformer.training.resume.data_positions import positioned, split_validation
 from tfxformer.training.resume.resume import Checkpoint, Resume
 
-_WITHOUT_RESUME = (
-    "train without it, with keras.callbacks.BackupAndRestore to begin an epoch again, or set KERAS_BACKEND=tensorflow"
-)
+# What a step on JAX is given and returns, by the names that Keras has for them.
+_STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
 
 
 def resume_among(callbacks) -> Resume | None:
@@ -146,6 +147,19 @@ class ResumableFit:
         history.epoch = list(told["epoch"])
         history.history = {name: list(values) for name, values in told["history"].items()}
 
+    # ---- steps: what JAX does otherwise -----------------------------------------------------------------------
+
+    @property
+    def ends_of_data(self) -> tuple:
+        """What a step raises at the end of an epoch."""
+        return StopIteration, tf.errors.OutOfRangeError
+
+    def _step(self) -> dict:
+        return self.model.train_function(self.iterator)
+
+    def _end_steps(self) -> None:
+        """Nothing: a step writes to the variables."""
+
     # ---- epochs -----------------------------------------------------------------------------------------------
 
     def _epochs(self, callbacks):
@@ -185,8 +199,8 @@ class ResumableFit:
         while (batches is None or step < batches) and not model.stop_training:
             callbacks.on_train_batch_begin(step)
             try:
-                logs = model.train_function(self.iterator)
-            except (StopIteration, tf.errors.OutOfRangeError):
+                logs = self._step()
+            except self.ends_of_data:
                 if batches is not None:
                     raise ValueError(
                         f"The data of epoch {epoch} ended after {step} batches; it says that it has {batches}."
@@ -199,9 +213,60 @@ class ResumableFit:
             if self.resume is not None:
                 self.resume.after_batch(epoch, step, step - before)
         self.done = step
+        self._end_steps()
         measured = model.get_metrics_result()
         logs = measured if not logs or set(logs) == set(measured) else logs  # a train_step of one's own
         return {name: np.asarray(value).tolist() for name, value in logs.items()}
+
+
+class JAXResumableFit(ResumableFit):
+    """The same where a step is a function of the state that it is given and returns, as Keras' own loop on JAX has it.
+
+    The state is in the variables when they are read: for a checkpoint, an evaluation, a callback that asks for it.
+    """
+
+    ends_of_data = (StopIteration,)
+
+    def run(self):
+        try:
+            return super().run()
+        finally:
+            self.model.jax_state_sync()
+            self.model._jax_state = None
+
+    def _read(self, dataset) -> None:
+        if hasattr(dataset, "as_numpy_iterator"):
+            dataset = dataset.as_numpy_iterator()
+        batches = iter(dataset)
+        self.first = next(batches, None)
+        read = itertools.chain([] if self.first is None else [self.first], batches)
+        self.iterator = (on_devices(batch if isinstance(batch, tuple) else (batch,)) for batch in read)
+        self.model._jax_state_synced = True
+
+    def _prepare(self) -> None:
+        if self.first is None:
+            raise ValueError("There is no batch to train on.")
+        first = self.first if isinstance(self.first, tuple) else (self.first,)
+        self.model._symbolic_build(data_batch=first)
+        self.model.make_train_function()
+
+    def _step(self) -> dict:
+        model = self.model
+        if model._jax_state_synced:
+            self.state = model._get_jax_state(**dict.fromkeys(_STATE, True), purge_model_variables=True)
+            model._jax_state_synced = False
+        try:
+            logs, self.state = model.train_function(self.state, self.iterator)
+        finally:
+            self._publish()
+        return logs
+
+    def _publish(self) -> None:
+        """Lets `jax_state_sync` find the state, which it writes to the variables."""
+        self.model._jax_state = dict(zip(_STATE, self.state, strict=True))
+
+    def _end_steps(self) -> None:
+        self.model.jax_state_sync()
 
 
 def resumable_fit(
@@ -224,7 +289,6 @@ def resumable_fit(
     validation_freq,
 ) -> keras.callbacks.History:
     """`fit` of a `DistributedModel` on data that has positions; the arguments are Keras'."""
-    needs_tensorflow("Training that goes on at any batch (Resume, Epochs)", _WITHOUT_RESUME)
     if class_weight is not None:
         raise ValueError("class_weight does not go with Resume or Epochs: pass sample_weight, a weight for each row.")
     if validation_split and validation_data is None:
@@ -243,7 +307,7 @@ def resumable_fit(
     evaluate = _evaluation(
         model, validation_data, validation_freq, batch_size=validation_batch_size or batch_size, steps=validation_steps
     )
-    fitting = ResumableFit(
+    fitting = (JAXResumableFit if on_jax() else ResumableFit)(
         model,
         source,
         resume,
