@@ -67,8 +67,8 @@ def data_of(tagger):
     return inputs, rng.integers(0, LABELS, ids.shape).astype("int32"), counted.astype("float32")
 
 
-def train(cell, epochs=2) -> dict:
-    """Fits, evaluates and predicts; the weights and metrics as arrays by name."""
+def train(cell, epochs=2, measured=True) -> dict:
+    """Fits, and if `measured` evaluates and predicts; the weights and metrics as arrays by name."""
     import keras
 
     from tfxformer import training
@@ -85,15 +85,15 @@ def train(cell, epochs=2) -> dict:
         x, y, weights = data_of(tagger)
         given = {"sample_weight": weights, "batch_size": BATCH, "verbose": 0}
         history = tagger.fit(x, y, epochs=epochs, shuffle=False, **given).history
-        metrics = tagger.evaluate(x, y, return_dict=True, **given)
-        predicted = tagger.predict({key: array[:5] for key, array in x.items()}, verbose=0)
+        metrics = tagger.evaluate(x, y, return_dict=True, **given) if measured else {}
+        predicted = {"predicted": tagger.predict({k: v[:5] for k, v in x.items()}, verbose=0)} if measured else {}
     finally:
         if cell["mesh"] is not ONE:
             keras.distribution.set_distribution(None)
     arrays = {f"weight {index}": _numpy(weight) for index, weight in enumerate(tagger.trainable_variables)}
     arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
     arrays |= {f"evaluate {key}": np.array(value) for key, value in metrics.items()}
-    return {**arrays, "predicted": predicted, "updates": np.array(int(optimizer.iterations))}
+    return {**arrays, **predicted, "updates": np.array(int(optimizer.iterations))}
 
 
 def resume(folder) -> dict:
@@ -125,7 +125,7 @@ def fit_records(folder) -> dict:
     for name, epochs in {"whole": (2,), "resumed": (1, 2)}.items():
         for until in epochs:
             lm = tiny.perturb(tasks.MaskedLM(tiny.backbone(), tokenizer=tokenizer))
-            lm.compile(learning_rate=1e-3)
+            lm.compile(training.AdamW(1e-3))
             history = lm.fit(lm.epochs(records, 8), epochs=until, callbacks=[training.Resume(folder / name)], verbose=0)
         found[name] = history.history["loss"]
     return found
@@ -232,7 +232,7 @@ def main(folder, cells, what) -> None:
     import keras
 
     for number, one in enumerate(json.loads(Path(cells).read_text(encoding="utf-8"))):
-        np.savez(folder / f"{number}.npz", **train(one))
+        np.savez(folder / f"{number}.npz", **train(one, measured=what == "all"))
     if what == "all":
         (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
         np.savez(folder / "logits.npz", **fit_tasks(folder))

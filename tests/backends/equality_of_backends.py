@@ -47,7 +47,7 @@ def main():
         found = iter([np.load(Path(folder) / f"{number}.npz") for number in range(len(cells))])
         lines, worst = [], 0.0
         for row in rows:
-            here = cases.train(cases.cell(*row))
+            here = cases.train(cases.cell(*row), measured=False)
             names = [name for name in here if name.startswith("weight")]
             differences = []
             for _ in MESHES:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tfxformer.backend import on_jax
 from tfxformer.training import Epochs
 
 
-class Mapped:
-    """An iterable of batches with the `map` of a `tf.data.Dataset`, for JAX."""
+class Mapped(Iterator):
+    """An iterator of batches with the `map` of a `tf.data.Dataset`, for JAX."""
 
     def __init__(self, batches: Iterable):
-        self._batches = batches
+        self._batches = iter(batches)
 
-    def __iter__(self):
-        return iter(self._batches)
+    def __next__(self):
+        return next(self._batches)
 
     def map(self, function) -> Mapped:
         """The same batches as `function` returns them; of tuples it takes the parts."""
