@@ -277,7 +277,7 @@ class ScheduledModel(DistributedModel):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             self.optimizer = optimizer
         self.take_over_accumulation()
-        self.make_train_function(force=True)  # the traced step holds the old optimizer
+        self.train_function = None  # the traced step holds the old optimizer; the fit makes its own, once that is built
 
 
 def _is_auto(value) -> bool:
