@@ -24,7 +24,6 @@ import numpy as np
 import tfxformer
 from tfxformer import samples, tasks
 from tfxformer.data.text_scores import text_scores
-from tfxformer.files import write_json
 from tfxformer.recipes import kept_training, pipeline, report
 from tfxformer.text import Tokenizer
 
@@ -300,11 +299,7 @@ def main():
     folder = options.output.with_name(f"{options.output.name}-quick") if options.quick else options.output
     folder.mkdir(parents=True, exist_ok=True)
     results = run(folder, QUICK if options.quick else Settings(), verbose="auto")
-    write_json(folder / "results.json", results)
-    print(section(results))
-    if not options.quick:
-        write_json(HOME / "results.json", results)
-        report.update_section(HOME / "RESULTS.md", section(results))
+    report.keep_results(results, section(results), folder, None if options.quick else HOME)
 
 
 if __name__ == "__main__":

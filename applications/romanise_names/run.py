@@ -23,7 +23,6 @@ from rich.progress import track
 
 import tfxformer
 from tfxformer import export, samples, tasks, training
-from tfxformer.files import write_json
 from tfxformer.recipes import kept_training, pipeline, report
 from tfxformer.text import Tokenizer
 
@@ -290,11 +289,7 @@ def main():
     if not (options.names and (folder / FILE).is_file()):
         folder.mkdir(parents=True, exist_ok=True)
         results = run(folder, QUICK if options.quick else Settings(), verbose="auto")
-        write_json(folder / "results.json", results)
-        print(section(results))
-        if not options.quick:
-            write_json(HOME / "results.json", results)
-            report.update_section(HOME / "RESULTS.md", section(results))
+        report.keep_results(results, section(results), folder, None if options.quick else HOME)
     for name in options.names or ():
         print(export.LiteRTGenerator(folder / FILE).generate(name))
 

@@ -21,7 +21,6 @@ from rich.progress import track
 
 from tfxformer import export, samples, tasks, training
 from tfxformer.data.text_scores import text_scores
-from tfxformer.files import write_json
 from tfxformer.recipes import kept_training, pipeline, report
 
 HOME = Path(__file__).parent
@@ -243,11 +242,7 @@ def main():
     folder = options.output.with_name(f"{options.output.name}-quick") if options.quick else options.output
     folder.mkdir(parents=True, exist_ok=True)
     results = run(folder, QUICK if options.quick else Settings(), verbose="auto")
-    write_json(folder / "results.json", results)
-    print(section(results))
-    if not options.quick:
-        write_json(HOME / "results.json", results)
-        report.update_section(HOME / "RESULTS.md", section(results))
+    report.keep_results(results, section(results), folder, None if options.quick else HOME)
 
 
 if __name__ == "__main__":

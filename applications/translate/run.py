@@ -22,7 +22,6 @@ from baselines import copied, nearest, word_for_word
 import tfxformer
 from tfxformer import samples, tasks, training
 from tfxformer.data.text_scores import text_scores
-from tfxformer.files import write_json
 from tfxformer.generation import Beams
 from tfxformer.recipes import kept_training, pipeline, report
 from tfxformer.text import Tokenizer
@@ -240,11 +239,7 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         settings = QUICK if options.quick else Settings()
         results = run(folder, settings, verbose="auto")
-        write_json(folder / "results.json", results)
-        print(section(results))
-        if not options.quick:
-            write_json(HOME / "results.json", results)
-            report.update_section(HOME / "RESULTS.md", section(results))
+        report.keep_results(results, section(results), folder, None if options.quick else HOME)
     if options.text:
         model = tasks.Seq2SeqLM.from_pretrained(folder / kept_training.MODEL)
         print("\n".join(translate(model, options.text, Settings().new_tokens, Beams(BEAMS))))

@@ -84,3 +84,17 @@ def test_calls_are_timed_in_turn():
     assert 0 <= found["a"]["low_quartile_ms"] <= found["a"]["median_ms"] <= found["a"]["high_quartile_ms"]
     assert latency.processor_name()
     assert latency.cores() >= 1
+
+
+def test_a_storys_results_are_kept_where_they_belong(tmp_path, capsys):
+    folder, home = tmp_path / "run", tmp_path / "home"
+    for path in (folder, home):
+        path.mkdir()
+    report.keep_results({"score": 1}, "| quick |", folder)
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == {"score": 1}
+    assert "| quick |" in capsys.readouterr().out
+    assert not list(home.iterdir())
+    (home / "RESULTS.md").write_text(f"# Results\n{report.BEGIN}\n{report.END}\n", encoding="utf-8")
+    report.keep_results({"score": 2}, "| whole |", folder, home)
+    assert json.loads((home / "results.json").read_text(encoding="utf-8")) == {"score": 2}
+    assert "| whole |" in (home / "RESULTS.md").read_text(encoding="utf-8")

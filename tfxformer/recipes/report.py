@@ -137,3 +137,19 @@ keras.saving.load_model("{name}.keras").predict(["..."])
 
 {limits}
 """
+
+
+def keep_results(results: dict, section: str, folder: Path, home: Path | None = None) -> None:
+    """Prints a story's section, and writes what it measured as JSON.
+
+    Args:
+        results: ready for JSON.
+        section: Markdown.
+        folder: gets results.json.
+        home: the story's own folder, which gets it too, and the section in its RESULTS.md; None for a quick run.
+    """
+    write_json(folder / "results.json", results)
+    print(section)
+    if home is not None:
+        write_json(home / "results.json", results)
+        update_section(home / "RESULTS.md", section)

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from tfxformer.training.step.loss_terms import objectives_of, recorded
+from tfxformer.training.step.replica_step import call
 
 
 class AccumulatedGradients(keras.metrics.Metric):
@@ -67,7 +68,7 @@ def count_objectives(model, batch) -> int:
     def trace(batch):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with keras.StatelessScope(collect_losses=True), recorded(model) as records:
-            y_pred = _call(model, x)
+            y_pred = call(model, x, training=True)
             found.append(len(objectives_of(model, x, y, y_pred, sample_weight, _samples(x), records, True)))
         return ops.zeros(())
 
@@ -102,7 +103,7 @@ def accumulating_step(model, sums: AccumulatedGradients, state: tuple, batch) ->
             *zip(model.metrics_variables, metrics, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope, recorded(model) as records:
-            y_pred = _call(model, x)
+            y_pred = call(model, x, training=True)
             parts = objectives_of(model, x, y, y_pred, sample_weight, _samples(x), records, True)
             model._loss_tracker.update_state(sum(part.value for part in parts), sample_weight=_samples(x))
             logs = model.compute_metrics(x, y, y_pred, sample_weight)
@@ -162,10 +163,6 @@ def _places(model, sums) -> list[int]:
 def _value(scope, variable):
     value = scope.get_current_value(variable)
     return variable.value if value is None else value
-
-
-def _call(model, x):
-    return model(x, training=True) if model._call_has_training_arg else model(x)
 
 
 def _samples(x):
