@@ -13,6 +13,8 @@ import functools
 import importlib
 from types import ModuleType
 
+import numpy as np
+
 from tfxformer.extras import is_installed, needs
 
 BACKENDS = ("tensorflow", "jax")
@@ -119,3 +121,21 @@ ONE_PROGRAM = _OneProgram()
 def strategy_of(model):
     """The `tf.distribute` strategy that a model was made under; on JAX what does the same for one program."""
     return model.distribute_strategy if on_tensorflow() else ONE_PROGRAM
+
+
+def whole_value(variable) -> np.ndarray:
+    """A variable's whole value, wherever its parts are; nothing of it stays on the host with the variable.
+
+    On JAX an array keeps what `np.asarray` made of it, so that a model which was saved would be on the host too, whole.
+    Of a variable that several hosts share, every process must ask at once, and each gets all of it.
+    """
+    value = variable.value
+    if not on_jax():
+        return np.asarray(value)
+    import jax
+
+    if not value.is_fully_addressable:
+        whole = jax.sharding.NamedSharding(value.sharding.mesh, jax.sharding.PartitionSpec())
+        return np.asarray(jax.jit(lambda x: x, out_shardings=whole)(value).addressable_data(0))
+    parts = [shard.data for shard in value.addressable_shards]
+    return np.asarray(jax.make_array_from_single_device_arrays(value.shape, value.sharding, parts))

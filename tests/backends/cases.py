@@ -218,11 +218,16 @@ def environment() -> dict:
     }
 
 
-def run_on_jax(python, folder, cells, what="all") -> dict:
-    """Runs this file by another Python; the versions that it has."""
-    command = [str(python), __file__, str(folder), str(cells), what]
+def run_script(python, script, *arguments) -> None:
+    """Runs a file by another Python, on JAX with eight virtual devices, and waits for its end."""
+    command = [str(python), *map(str, (script, *arguments))]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=7200)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_on_jax(python, folder, cells, what="all") -> dict:
+    """Runs this file by another Python; the versions that it has."""
+    run_script(python, __file__, folder, cells, what)
     return json.loads((Path(folder) / "versions.json").read_text(encoding="utf-8"))
 
 

@@ -139,6 +139,24 @@ def _number(said: int | str, stack) -> int:
     return {"heads": heads, "groups": groups, "heads_per_group": heads // groups}[said]
 
 
+def variables_of_tensors(places: Mapping[str, Place]) -> dict[str, list[tuple[str, Place]]]:
+    """The reference's name of a tensor -> the variables that are in it, by path, in the order of its parts."""
+    found: dict[str, list[tuple[str, Place]]] = {}
+    for path, where in places.items():
+        found.setdefault(where.names[0], []).append((path, where))
+    return {name: sorted(variables, key=lambda one: one[1].part or 0) for name, variables in found.items()}
+
+
+def tensor_of(arrays: list[np.ndarray], places: list[Place]) -> np.ndarray:
+    """The tensor that holds some variables: one alone, or all parts of a fused one in their order."""
+    parts = []
+    for array, where in zip(arrays, places, strict=True):
+        array = array.T if where.transposed else array
+        array = array - np.asarray(where.offset, array.dtype) if where.offset else array
+        parts.append(array[None] if where.row else array)
+    return parts[0] if places[0].part is None else places[0].join(parts)
+
+
 def tensors_of(arrays: Mapping[str, np.ndarray], places: Mapping[str, Place]) -> dict[str, np.ndarray]:
     """Our variables as the reference's tensors: name -> array.
 
@@ -146,16 +164,7 @@ def tensors_of(arrays: Mapping[str, np.ndarray], places: Mapping[str, Place]) ->
         arrays: variable path -> value.
         places: variable path -> `Place`; every part of a fused tensor must be there.
     """
-    parts: dict[str, dict[int | None, np.ndarray]] = {}
-    for path, where in places.items():
-        array = arrays[path].T if where.transposed else arrays[path]
-        array = array - np.asarray(where.offset, array.dtype) if where.offset else array
-        array = array[None] if where.row else array
-        parts.setdefault(where.names[0], {})[where.part] = array
-    joiners = {where.names[0]: where for where in places.values()}
     return {
-        name: found[None]
-        if None in found
-        else joiners[name].join([found[part] for part in range(len(joiners[name].sizes))])
-        for name, found in parts.items()
+        name: tensor_of([arrays[path] for path, _ in variables], [where for _, where in variables])
+        for name, variables in variables_of_tensors(places).items()
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import whole_value
 from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
@@ -15,9 +16,9 @@ from tfxformer.checkpoints.files.errors import CheckpointError, read_json
 from tfxformer.checkpoints.files.gguf import is_gguf
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.files.refusals import check_adapter_only, check_quantized
-from tfxformer.checkpoints.files.safetensors import open_folder, write_folder
+from tfxformer.checkpoints.files.safetensors import Unread, open_folder, write_folder
 from tfxformer.checkpoints.gguf_models import open_gguf
-from tfxformer.checkpoints.layout import tensors_of
+from tfxformer.checkpoints.layout import tensor_of, variables_of_tensors
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
 from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
@@ -143,25 +144,35 @@ def check_no_adapters(model) -> None:
 
 
 def reference_tensors(model, config: TransformerConfig, task: str | None, dtype: str = "float32") -> dict:
-    """A model's weights as the reference names and lays them out: name -> array."""
+    """A model's weights as the reference names and lays them out: name -> `safetensors.Unread`."""
     if dtype not in SAVE_DTYPES:
         raise CheckpointError(f"Unknown dtype {dtype!r} to save in; known: {', '.join(SAVE_DTYPES)}.")
     check_no_adapters(model)
     family = family_of(config.family)
     to = safetensors.DTYPES[SAVE_DTYPES[dtype]]
-    arrays = {
-        path: np.asarray(variable.value).astype(to, copy=False)
+    variables = {
+        path: variable
         for path, variable in weights(model).items()
         if config.heads.pooler or not path.startswith("pooler/")
     }
     tensors, prefix = {}, family.prefix_of(task)
-    for name, array in tensors_of(arrays, family.places(arrays, config, task)).items():
+    for name, held in variables_of_tensors(family.places(variables, config, task)).items():
         is_pooler = family.pooler is not None and name.startswith(f"{family.pooler}.")
         is_backbone = is_pooler or not family.is_head(name)
-        tensors[(prefix if is_backbone else "") + name] = array
+        found = [variables[path] for path, _ in held]
+        tensors[(prefix if is_backbone else "") + name] = _unread(found, [where for _, where in held], to)
     if family.writes_computed:
         tensors |= {prefix + name: make(config).astype(to) for name, make in family.computed.items()}
     return tensors
+
+
+def _unread(variables: list, places: list, dtype: np.dtype) -> Unread:
+    """The tensor of some variables, which are fetched when it is written."""
+
+    def make() -> np.ndarray:
+        return tensor_of([whole_value(one).astype(dtype, copy=False) for one in variables], places)
+
+    return Unread(places[0].tensor_shape(tuple(variables[0].shape)), dtype, make)
 
 
 @checked

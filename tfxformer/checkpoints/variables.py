@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
+from tfxformer.backend import on_jax
+
 _PENDING = "uninitialized_variables"
 
 
@@ -43,6 +45,10 @@ def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, tra
         if variable._value is None:
             variable._deferred_initialize()
         return
+    sharding = _sharding(variable)
+    if sharding is not None:
+        _initialize_by_parts(variable, value.T if transpose else value, sharding)
+        return
     if value.dtype != variable.dtype:
         value = value.astype(variable.dtype)
     tensor = keras.ops.transpose(value) if transpose else keras.ops.convert_to_tensor(value)
@@ -51,3 +57,26 @@ def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, tra
         return
     variable._initializer = lambda shape, dtype: tensor
     variable._deferred_initialize()
+
+
+def _sharding(variable: keras.Variable):
+    """How Keras' distribution on JAX lays a variable out; None without one."""
+    if not on_jax() or keras.distribution.distribution() is None:
+        return None
+    variable._initialize_layout()
+    return getattr(variable._layout, "backend_layout", variable._layout)  # of Keras 3.15, and of 3.13
+
+
+def _initialize_by_parts(variable: keras.Variable, value: np.ndarray, sharding) -> None:
+    """Gives each device its part, cut from the array: neither a device nor the host holds a copy of the whole."""
+    import jax
+
+    def part(index) -> np.ndarray:
+        return np.array(value[index], variable.dtype, order="C")  # a copy: the file may be written anew
+
+    tensor = jax.make_array_from_callback(value.shape, sharding, part)
+    if variable._value is not None:
+        variable.assign(tensor)
+        return
+    variable._initialize(tensor)
+    variable._initializer = None

@@ -10,7 +10,8 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
@@ -23,6 +24,7 @@ from tfxformer.files import replacing, replacing_folder, write_json
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS = (SINGLE_FILE, INDEX_FILE, "model-?????-of-?????.safetensors")  # patterns of all files of weights
+_PIECE_BYTES = 1 << 20
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 
 DTYPES = {
@@ -200,12 +202,34 @@ def open_folder(folder) -> SafetensorsFile | ShardedFiles:
     return SafetensorsFile(folder / SINGLE_FILE)
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that is made when it is written, and is in memory no longer than that.
+
+    Attributes:
+        shape, dtype: what `make` will return.
+        make: makes the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.make(), self.dtype if dtype is None else dtype)
+
+
 def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes one safetensors file, whole or not at all.
 
     Args:
         path: the file.
-        tensors: name -> array; a dtype outside `DTYPES` is an error.
+        tensors: name -> array, or `Unread`, which are made one at a time; a dtype outside `DTYPES` is an error.
         metadata: strings for the header; "format": "pt" is what transformers expects.
     """
     with replacing(path) as part:
@@ -230,8 +254,15 @@ def _write_in_place(path: Path, tensors: Mapping, metadata: Mapping[str, str] | 
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
         for array in tensors.values():
-            # A transposed view written as it lies in memory would be silently wrong.
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            _write_rows(file, np.atleast_1d(np.asarray(array)))
+
+
+def _write_rows(file, array: np.ndarray) -> None:
+    """Some rows at a time: a view that must be copied is never there twice, nor are two tensors."""
+    rows = max(len(array) * _PIECE_BYTES // max(array.nbytes, 1), 1)
+    for first in range(0, len(array), rows):
+        # A transposed view written as it lies in memory would be silently wrong.
+        file.write(np.ascontiguousarray(array[first : first + rows]).reshape(-1).view(np.uint8).data)
 
 
 def _shards(tensors: Mapping[str, np.ndarray], max_shard_bytes: int) -> dict[str, dict]:
