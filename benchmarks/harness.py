@@ -47,11 +47,15 @@ def _serve(prepare, connection, warmups):
         for _ in range(calls):
             step()
         connection.send(Time((time.perf_counter() - start) / calls, (time.process_time() - processor) / calls))
+    connection.send(step.facts() if hasattr(step, "facts") else {})
 
 
 @contextlib.contextmanager
 def _running(prepare, warmups):
-    """A starting peer: what waits until it is ready, and a function from a number of calls to the Time of one."""
+    """A starting peer: what waits until it is ready, and a function from a number of calls to the Time of one.
+
+    Of 0 calls the peer ends, and the function gives its facts.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(prepare, theirs, warmups), daemon=True)
@@ -75,7 +79,7 @@ def _running(prepare, warmups):
         process.join()
 
 
-def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3) -> dict:
+def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3, facts: dict | None = None) -> dict:
     """Times peers in interleaved rounds.
 
     Args:
@@ -83,6 +87,7 @@ def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3) -> dic
         rounds: int, each peer once a round, the order reversed from round to round.
         calls: int, steps of one measurement.
         warmups: int, steps before the first round.
+        facts: dict or None; filled, name -> what the `facts()` of a peer's step says at the end.
 
     Returns:
         dict of name -> list of Time, one for each round.
@@ -96,6 +101,8 @@ def race(peers: dict, rounds: int = 10, calls: int = 1, warmups: int = 3) -> dic
         for turn in range(rounds):
             for name in list(running)[:: 1 if turn % 2 else -1]:
                 times[name].append(running[name](calls))
+        if facts is not None:
+            facts.update({name: measure(0) for name, measure in running.items()})
     return times
 
 
