@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from peers.accelerator_cells import Cell
 from torch.nn import functional
+
+from peers.accelerator_cells import Cell
 
 
 class Block(torch.nn.Module):

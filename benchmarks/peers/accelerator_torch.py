@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+
 from peers.accelerator_cells import (
     CLIP,
     LEARNING_RATE,
@@ -175,7 +176,7 @@ class _Decoding:
 
 def nano_gpt(cell: Cell):
     """A GPT-2 of a hundred lines: one product for queries, keys and values, fused attention, a filled vocabulary."""
-    torch, device = _torch()
+    _, device = _torch()
     model = _modules().GPT(cell).to(device)
     ids = token_rows(cell)
     return Training(model, model, [ids, np.roll(ids, -1, 1)], cell)

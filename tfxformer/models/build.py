@@ -25,7 +25,9 @@ def build(config, *, dtype=None, gradient_checkpointing=False, **changes) -> Bac
         dtype: dtype policy, such as "mixed_bfloat16".
         gradient_checkpointing: bool, recompute blocks in the backward pass.
         changes: other values of the config; nested ones by path, `encoder__num_layers=2`,
-            `encoder__attention__heads=4`.
+            `encoder__attention__heads=4`. For training from scratch on a GPU give a `vocabulary_size` that is the next
+            multiple of 64 (50,304 for GPT-2's 50,257 tokens): its matrix units then read whole tiles, and the ids and
+            the tokenizer stay as they are, with some rows that no token has.
     """
     if isinstance(config, str):
         config = preset(config)
