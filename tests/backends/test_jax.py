@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tfxformer import compression, export, tasks
+from tfxformer import compression, export, samples, tasks, text
 
 PYTHON = os.environ.get("TFXFORMER_JAX_PYTHON")
 pytestmark = [
@@ -104,3 +104,25 @@ def test_stored_families_are_exact_on_jax(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=cases.environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " failed" not in done.stdout and int(done.stdout.split(" passed")[0].split()[-1]) > 200
+
+
+@pytest.mark.samples
+@pytest.mark.reference
+def test_the_real_minilm_equals_torch(tmp_path):
+    import torch
+    import transformers
+
+    folder = samples.minilm()
+    sentences = ["The striker scored twice.", "Rates rose again in July, the bank said, and a film ended well."]
+    encoding = text.Tokenizer.from_pretrained(folder).encode(sentences, sequence_length=32)
+    inputs = {name: getattr(encoding, name) for name in ("token_ids", "padding_mask", "segment_ids")}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    cases.run_script(PYTHON, Path(__file__).with_name("real_model.py"), folder, tmp_path / "inputs.npz")
+    reference = transformers.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
+    named = zip(("input_ids", "attention_mask", "token_type_ids"), inputs.values(), strict=True)
+    with torch.no_grad():
+        wanted = reference(**{name: torch.from_numpy(array).long() for name, array in named})
+    with np.load(tmp_path / "outputs.npz") as found:
+        valid = encoding.padding_mask.astype(bool)
+        assert np.abs(found["sequence_output"] - wanted.last_hidden_state.numpy())[valid].max() <= 1e-5
+        assert np.abs(found["pooled_output"] - wanted.pooler_output.numpy()).max() <= 1e-5
