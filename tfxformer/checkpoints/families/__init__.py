@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tfxformer.checkpoints.families.decoders import bloom, gpt2, gpt_neox, llama, opt, qwen2
+from tfxformer.checkpoints.families.decoders.gpt import bloom, gpt2, gpt_neox, opt
+from tfxformer.checkpoints.families.decoders.llama import llama, qwen
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, roberta
 from tfxformer.checkpoints.family import Family
@@ -26,7 +27,7 @@ FAMILIES: dict[str, Family] = {
         bloom.FAMILY,
         llama.FAMILY,
         llama.MISTRAL,
-        qwen2.FAMILY,
+        qwen.FAMILY,
         t5.FAMILY,
         t5.MT5,
         t5.UMT5,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.decoders.opt import BLOCK  # fairseq named both
+from tfxformer.checkpoints.families.decoders.gpt.opt import BLOCK  # fairseq named both
 from tfxformer.checkpoints.families.encoder_decoders.t5 import STACKS, both
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.decoders import llama
+from tfxformer.checkpoints.families.decoders.llama import llama
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
