@@ -212,7 +212,8 @@ def test_tokenizer_one_token_larger_than_the_table(folder, tmp_path):
         ("tf_model.h5", "save_pretrained"),
         ("model.onnx", "exported from"),
         ("model.fp16.safetensors", "a variant"),
-        ("pytorch_model.bin", "pickles"),
+        ("pytorch_model.bin", r"pytorch_model\.bin is not read"),
+        ("model.pt", "pickles"),
     ],
 )
 def test_folder_with_other_formats_only(name, way_out, folder):

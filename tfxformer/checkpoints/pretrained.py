@@ -13,10 +13,11 @@ from tfxformer.checkpoints.families import family_of
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
 from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.folders import open_folder
 from tfxformer.checkpoints.files.gguf import is_gguf
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.files.refusals import check_adapter_only, check_quantized
-from tfxformer.checkpoints.files.safetensors import Unread, open_folder, write_folder
+from tfxformer.checkpoints.files.safetensors import Unread, write_folder
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.layout import tensor_of, variables_of_tensors
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
@@ -108,7 +109,7 @@ def from_pretrained(folder_or_hub_id, *, dtype=None, gradient_checkpointing=Fals
     """The bare encoder or decoder of a checkpoint, its family picked by `config.json`.
 
     Args:
-        folder_or_hub_id: a folder with config.json and safetensors, a GGUF file, or a hub id ("owner/name").
+        folder_or_hub_id: a folder with config.json and safetensors (or pytorch_model.bin), a GGUF file, or a hub id.
         dtype: dtype policy, such as "mixed_bfloat16"; variables are float32 under every mixed policy.
         gradient_checkpointing: bool, recompute blocks in the backward pass.
         revision: branch, tag or commit of a hub id; None for its main branch.

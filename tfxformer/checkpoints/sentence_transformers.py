@@ -18,6 +18,7 @@ import numpy as np
 
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.folders import open_folder
 from tfxformer.checkpoints.loading import unwrapped
 from tfxformer.files import write_json
 
@@ -161,13 +162,13 @@ def read_dense(folder: Path, files: Mapping[str, Any]) -> list[dict[str, np.ndar
     """The weights of the dense layers in their order: "kernel" [in, out], and "bias" [out] where there is one.
 
     Raises:
-        CheckpointError: for weights that are missing, unknown, or pickles.
+        CheckpointError: for weights that are missing, unknown, or that their reader refuses.
     """
     found = []
     for module in files.get(MODULES_FILE, ()):
         if module["type"].rpartition(".")[2] != "Dense":
             continue
-        tensors = safetensors.open_folder(folder / module["path"])
+        tensors = open_folder(folder / module["path"])
         arrays = {unwrapped(name): np.asarray(tensors[name], "float32") for name in tensors}
         if unknown := sorted(set(arrays) - {"linear.weight", "linear.bias"}) or "linear.weight" not in arrays:
             raise CheckpointError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import is_gguf
+from tfxformer.checkpoints.files.pickles import reader as pickles
 from tfxformer.files import recover
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -25,8 +26,8 @@ _TOKENIZER_FILES = (
     "*.model",  # SentencePiece under all its names
     "*.spm",
 )
-# What a checkpoint needs, each once. Weights are read from safetensors only, and under the names that transformers
-# gives them: a maker's own (consolidated.safetensors) and variants (model.fp16.safetensors) would be a second copy.
+# What a checkpoint needs, each once. Weights are read under the names that transformers gives them: a maker's own
+# (consolidated.safetensors) and variants (model.fp16.safetensors) would be a second copy.
 _WANTED = (
     "config.json",
     "generation_config.json",
@@ -45,7 +46,15 @@ _WANTED = (
 )
 # The hub's patterns see no folders: "*.model" would match original/tokenizer.model too. Wanted are those of modules,
 # which begin with a number, and additional_chat_templates.
-_UNWANTED = ("[!0-9a]*/*", "a[!d]*/*", "*.bin", "*.h5", "*.msgpack", "*.onnx")
+# Weights of a checkpoint that has no safetensors, which are asked for once that is known.
+_PICKLES = (
+    pickles.SINGLE_FILE,
+    pickles.INDEX_FILE,
+    "pytorch_model-?????-of-?????.bin",
+    f"[0-9]*_*/{pickles.SINGLE_FILE}",
+)
+_UNWANTED_PICKLES = ("*.bin",)
+_UNWANTED = ("[!0-9a]*/*", "a[!d]*/*", "*.h5", "*.msgpack", "*.onnx")
 
 
 def resolve(folder_or_hub_id, revision: str | None = None) -> Path:
@@ -75,18 +84,27 @@ def resolve(folder_or_hub_id, revision: str | None = None) -> Path:
     name = str(folder_or_hub_id).rstrip("/")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise CheckpointError(f"There is no folder {name!r}, and it is not a hub id (owner/name) either.")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED))
-        )
+        folder = _download(name, revision, _WANTED, (*_UNWANTED, *_UNWANTED_PICKLES))
+        return _download(name, revision, (*_WANTED, *_PICKLES), _UNWANTED) if _lacks_weights(folder) else folder
     except Exception as error:  # the hub client raises many kinds, from its own to the network's
         version = f" at revision {revision!r}" if revision is not None else ""
         raise CheckpointError(
             f"There is no folder {name!r} here, and the hub did not give a checkpoint of that name{version} "
             f"({type(error).__name__}: {error}). Offline, it must already be in the hub's cache."
         ) from error
+
+
+def _download(name: str, revision: str | None, wanted: tuple[str, ...], unwanted: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(unwanted)))
+
+
+def _lacks_weights(folder: Path) -> bool:
+    """Whether a model of a folder, or one of its sentence-transformers modules, has no safetensors."""
+    model = next(folder.glob("0_*"), folder)
+    return any(not any(place.glob("model*.safetensors")) for place in (model, *folder.glob("[0-9]*_Dense")))
 
 
 def _instead_of_file(path: Path) -> str:

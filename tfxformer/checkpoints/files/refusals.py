@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.pickles import reader as pickles
+from tfxformer.checkpoints.files.pickles.errors import WAY_OUT
 from tfxformer.checkpoints.files.safetensors import INDEX_FILE, SINGLE_FILE
 
+_MODELS = (SINGLE_FILE, INDEX_FILE, pickles.SINGLE_FILE, pickles.INDEX_FILE)
 ADAPTER_CONFIG = "adapter_config.json"
 # Keys of config.json under which quantized weights are described: transformers' two, and MLX's.
 _QUANTIZATION = ("quantization_config", "compression_config", "quantization")
@@ -31,7 +34,7 @@ def check_adapter_only(folder: Path) -> None:
         CheckpointError: naming the base model, where the adapter's config does, and what loads the adapter.
     """
     path = folder / ADAPTER_CONFIG
-    if not path.is_file() or any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
+    if not path.is_file() or any((folder / name).is_file() for name in _MODELS):
         return
     base = read_json(path).get("base_model_name_or_path")
     raise CheckpointError(
@@ -62,22 +65,22 @@ def check_quantized(reference: Mapping, path) -> None:
 
 
 def refuse_without_weights(folder: Path) -> NoReturn:
-    """Refuses a folder that has no weights in safetensors, naming those it has in other formats.
+    """Refuses a folder that has no weights under a name that is read, naming those it has in other formats.
 
     Raises:
         CheckpointError: always.
     """
     check_adapter_only(folder)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-    if pickles:
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    if pickled:
         raise CheckpointError(
-            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run any code when they are "
-            "read, so tfxformer does not. Convert them once where you trust them, with torch and transformers: "
-            "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes model.safetensors."
+            f"{folder} holds pickles ({', '.join(pickled)}), which can run any code when torch reads them; tfxformer "
+            f"reads state dicts of plain tensors only, under the name {pickles.SINGLE_FILE}. Rename the one that is, "
+            f"or {WAY_OUT[0].lower()}{WAY_OUT[1:]}."
         )
     for pattern, way_out in _OTHER_FORMATS.items():
         if found := sorted(path.name for path in folder.glob(pattern)):
             raise CheckpointError(
                 f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}, but {', '.join(found[:3])}: {way_out}."
             )
-    raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}, nor {pickles.SINGLE_FILE}.")

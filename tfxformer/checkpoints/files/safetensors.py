@@ -137,13 +137,17 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
 
 
 class ShardedFiles(Mapping[str, np.ndarray]):
-    """Several safetensors files under one index, as one mapping.
+    """Several files of weights under one index, as one mapping.
+
+    Args:
+        index_path: JSON, whose "weight_map" says the file of each tensor.
+        open_file: path -> mapping with `shape` and `dtype`, which a file is read by.
 
     Raises:
         CheckpointError: for shards that are missing, that lie outside the folder, or lack what the index promises.
     """
 
-    def __init__(self, index_path):
+    def __init__(self, index_path, open_file: Callable = SafetensorsFile):
         self.path = Path(index_path)
         try:
             self._shards = json_files.read_json(self.path)["weight_map"]
@@ -156,7 +160,7 @@ class ShardedFiles(Mapping[str, np.ndarray]):
                 raise CheckpointError(f"{self.path} names the shard {name!r}: a shard must lie beside its index.")
             if not (self.path.parent / name).is_file():
                 raise CheckpointError(f"{self.path} names the shard {name!r}, which is not there. Download it too.")
-        self._files = {name: SafetensorsFile(self.path.parent / name) for name in files}
+        self._files = {name: open_file(self.path.parent / name) for name in files}
         for tensor, name in self._shards.items():
             if tensor not in self._files[name]:
                 raise CheckpointError(f"{self.path} promises tensor {tensor!r} in {name!r}, which has no such tensor.")
@@ -187,7 +191,7 @@ class ShardedFiles(Mapping[str, np.ndarray]):
 
 
 def open_folder(folder) -> SafetensorsFile | ShardedFiles:
-    """The tensors of a checkpoint folder.
+    """The tensors of a folder with safetensors; `folders.open_folder` opens other formats too.
 
     Raises:
         CheckpointError: where the folder has no safetensors file, with what it has instead and the way out.
