@@ -47,17 +47,17 @@ _SIZES = {
     "intermediate_size": 40,
     "max_position_embeddings": 40,
 }
-_GROUPED = {**_SIZES, "num_attention_heads": 6, "num_key_value_heads": 2}
+GROUPED_SIZES = {**_SIZES, "num_attention_heads": 6, "num_key_value_heads": 2}
 SIZES = {
     "gpt2": {**_TOKENS, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 40},
     "gpt_neox": _SIZES,
     "opt": {**{key: value for key, value in _SIZES.items() if key != "intermediate_size"}, "ffn_dim": 40},
     "bloom": {**_TOKENS, "hidden_size": 24, "n_layer": 2, "n_head": 3},
-    "llama": _GROUPED,
-    "mistral": _GROUPED,
-    "qwen2": _GROUPED,
+    "llama": GROUPED_SIZES,
+    "mistral": GROUPED_SIZES,
+    "qwen2": GROUPED_SIZES,
 }
-_LM, _TEXTS, _WORDS = "causal-lm", "text-classification", "token-classification"
+LM, TEXTS, WORDS = "causal-lm", "text-classification", "token-classification"
 _ALL_ROPE = {
     "linear": {"rope_type": "linear", "factor": 3.0},
     "dynamic": {"rope_type": "dynamic", "factor": 2.5},
@@ -73,106 +73,106 @@ _ALL_ROPE = {
 }
 
 
-def _rope(kind: str, **changes) -> dict:
+def rope(kind: str, **changes) -> dict:
     values = {"rope_parameters": {"rope_theta": 1000.0, **_ALL_ROPE[kind], **changes}}
     if kind == "dynamic":  # rows are longer than that
         values["max_position_embeddings"] = 8
     return values
 
 
-_TIED, _OWN = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
-_WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
-_FULL, _SLIDING = "full_attention", "sliding_attention"
+TIED, OWN = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
+WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+FULL, SLIDING = "full_attention", "sliding_attention"
 CASES = {
-    "gpt2-lm": Case("gpt2", _LM, stored=True),
+    "gpt2-lm": Case("gpt2", LM, stored=True),
     "gpt2-bare": Case("gpt2", None, {"pad_token_id": None, "eos_token_id": 50256, "activation_function": "relu"}),
     "gpt2-inner": Case(
-        "gpt2", _LM, {"n_inner": 48, "scale_attn_by_inverse_layer_idx": True, "layer_norm_epsilon": 1e-3}
+        "gpt2", LM, {"n_inner": 48, "scale_attn_by_inverse_layer_idx": True, "layer_norm_epsilon": 1e-3}
     ),
-    "gpt2-unscaled": Case("gpt2", _LM, {"scale_attn_weights": False, "reorder_and_upcast_attn": True}),
-    "gpt2-own-head": Case("gpt2", _LM, _OWN),
-    "gpt2-old": Case("gpt2", _LM, {"activation_function": "gelu"}, files="old"),
-    "gpt2-bare-names": Case("gpt2", _LM, files="bare-names"),
-    "gpt2-differing-head": Case("gpt2", _LM, files="own"),
-    "gpt2-shards": Case("gpt2", _LM, files="shards"),
-    "gpt2-classifier": Case("gpt2", _TEXTS, {"num_labels": 3}, stored=True),
-    "gpt2-tagger": Case("gpt2", _WORDS, {"activation_function": "silu"}),
-    "neox-lm": Case("gpt_neox", _LM, stored=True),
+    "gpt2-unscaled": Case("gpt2", LM, {"scale_attn_weights": False, "reorder_and_upcast_attn": True}),
+    "gpt2-own-head": Case("gpt2", LM, OWN),
+    "gpt2-old": Case("gpt2", LM, {"activation_function": "gelu"}, files="old"),
+    "gpt2-bare-names": Case("gpt2", LM, files="bare-names"),
+    "gpt2-differing-head": Case("gpt2", LM, files="own"),
+    "gpt2-shards": Case("gpt2", LM, files="shards"),
+    "gpt2-classifier": Case("gpt2", TEXTS, {"num_labels": 3}, stored=True),
+    "gpt2-tagger": Case("gpt2", WORDS, {"activation_function": "silu"}),
+    "neox-lm": Case("gpt_neox", LM, stored=True),
     "neox-bare": Case("gpt_neox"),
-    "neox-sequential": Case("gpt_neox", _LM, {"use_parallel_residual": False, "hidden_act": "relu"}),
+    "neox-sequential": Case("gpt_neox", LM, {"use_parallel_residual": False, "hidden_act": "relu"}),
     "neox-half-turned": Case(
         "gpt_neox",
-        _LM,
+        LM,
         {"rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 0.5}, "attention_bias": False},
     ),
-    "neox-dynamic": Case("gpt_neox", _LM, _rope("dynamic", partial_rotary_factor=0.5)),
-    "neox-linear-old": Case("gpt_neox", _LM, _rope("linear", partial_rotary_factor=0.5), files="old"),
-    "neox-old": Case("gpt_neox", _LM, {"layer_norm_eps": 1e-3}, files="old"),
-    "neox-tied": Case("gpt_neox", _LM, _TIED),
-    "neox-shards": Case("gpt_neox", _LM, files="shards"),
-    "neox-classifier": Case("gpt_neox", _TEXTS),
-    "neox-tagger": Case("gpt_neox", _WORDS, {"num_labels": 4}),
-    "opt-lm": Case("opt", _LM),
+    "neox-dynamic": Case("gpt_neox", LM, rope("dynamic", partial_rotary_factor=0.5)),
+    "neox-linear-old": Case("gpt_neox", LM, rope("linear", partial_rotary_factor=0.5), files="old"),
+    "neox-old": Case("gpt_neox", LM, {"layer_norm_eps": 1e-3}, files="old"),
+    "neox-tied": Case("gpt_neox", LM, TIED),
+    "neox-shards": Case("gpt_neox", LM, files="shards"),
+    "neox-classifier": Case("gpt_neox", TEXTS),
+    "neox-tagger": Case("gpt_neox", WORDS, {"num_labels": 4}),
+    "opt-lm": Case("opt", LM),
     "opt-bare": Case("opt", None, {"activation_function": "gelu"}),
     "opt-post-norm-projected": Case(
-        "opt", _LM, {"do_layer_norm_before": False, "word_embed_proj_dim": 16, "pad_token_id": 1}, stored=True
+        "opt", LM, {"do_layer_norm_before": False, "word_embed_proj_dim": 16, "pad_token_id": 1}, stored=True
     ),
-    "opt-projected": Case("opt", _LM, {"word_embed_proj_dim": 16}),
-    "opt-no-final-norm": Case("opt", _LM, {"_remove_final_layer_norm": True}),
-    "opt-no-bias": Case("opt", _LM, {"enable_bias": False}),
-    "opt-copy": Case("opt", _LM, files="copy"),
-    "opt-own-head": Case("opt", _LM, {**_OWN, "word_embed_proj_dim": 16}),
-    "opt-classifier": Case("opt", _TEXTS, {"word_embed_proj_dim": 16}),
-    "bloom-lm": Case("bloom", _LM, stored=True),
+    "opt-projected": Case("opt", LM, {"word_embed_proj_dim": 16}),
+    "opt-no-final-norm": Case("opt", LM, {"_remove_final_layer_norm": True}),
+    "opt-no-bias": Case("opt", LM, {"enable_bias": False}),
+    "opt-copy": Case("opt", LM, files="copy"),
+    "opt-own-head": Case("opt", LM, {**OWN, "word_embed_proj_dim": 16}),
+    "opt-classifier": Case("opt", TEXTS, {"word_embed_proj_dim": 16}),
+    "bloom-lm": Case("bloom", LM, stored=True),
     "bloom-bare": Case("bloom", None, {"layer_norm_epsilon": 1e-3}),
-    "bloom-four-heads": Case("bloom", _LM, {"n_head": 4, "pretraining_tp": 2}),
-    "bloom-six-heads-old": Case("bloom", _LM, {"n_head": 6}, files="old"),
-    "bloom-copy": Case("bloom", _LM, files="copy"),
-    "bloom-classifier": Case("bloom", _TEXTS),
-    "bloom-tagger": Case("bloom", _WORDS),
-    "llama-lm": Case("llama", _LM, {**_TIED, "rms_norm_eps": 1e-5}, stored=True),
+    "bloom-four-heads": Case("bloom", LM, {"n_head": 4, "pretraining_tp": 2}),
+    "bloom-six-heads-old": Case("bloom", LM, {"n_head": 6}, files="old"),
+    "bloom-copy": Case("bloom", LM, files="copy"),
+    "bloom-classifier": Case("bloom", TEXTS),
+    "bloom-tagger": Case("bloom", WORDS),
+    "llama-lm": Case("llama", LM, {**TIED, "rms_norm_eps": 1e-5}, stored=True),
     "llama-bare": Case("llama", None, {"pad_token_id": None, "eos_token_id": [2, 5]}),
-    "llama-own-head": Case("llama", _LM, _OWN),
-    "llama-many-heads": Case("llama", _LM, {"num_key_value_heads": 6, "hidden_act": "gelu", "rms_norm_eps": 1e-3}),
-    "llama-biases": Case("llama", _LM, {"attention_bias": True, "mlp_bias": True}),
-    "llama-one-group-wide-heads": Case("llama", _LM, {"num_key_value_heads": 1, "head_dim": 10, **_TIED}),
-    "llama-linear": Case("llama", _LM, _rope("linear")),
-    "llama-dynamic": Case("llama", _LM, _rope("dynamic")),
-    "llama-llama3": Case("llama", _LM, {**_rope("llama3"), "head_dim": 12, "num_hidden_layers": 1}, stored=True),
-    "llama-yarn": Case("llama", _LM, {**_rope("yarn"), "head_dim": 12}),
+    "llama-own-head": Case("llama", LM, OWN),
+    "llama-many-heads": Case("llama", LM, {"num_key_value_heads": 6, "hidden_act": "gelu", "rms_norm_eps": 1e-3}),
+    "llama-biases": Case("llama", LM, {"attention_bias": True, "mlp_bias": True}),
+    "llama-one-group-wide-heads": Case("llama", LM, {"num_key_value_heads": 1, "head_dim": 10, **TIED}),
+    "llama-linear": Case("llama", LM, rope("linear")),
+    "llama-dynamic": Case("llama", LM, rope("dynamic")),
+    "llama-llama3": Case("llama", LM, {**rope("llama3"), "head_dim": 12, "num_hidden_layers": 1}, stored=True),
+    "llama-yarn": Case("llama", LM, {**rope("yarn"), "head_dim": 12}),
     "llama-yarn-scaled": Case(
-        "llama", _LM, {**_rope("yarn", beta_fast=4.0, beta_slow=0.5, attention_factor=1.3), "head_dim": 12}
+        "llama", LM, {**rope("yarn", beta_fast=4.0, beta_slow=0.5, attention_factor=1.3), "head_dim": 12}
     ),
-    "llama-yarn-mscale": Case("llama", _LM, {**_rope("yarn", mscale=0.7, mscale_all_dim=1.5), "head_dim": 12}),
-    "llama-old": Case("llama", _LM, files="old"),
-    "llama-linear-old": Case("llama", _LM, _rope("linear"), files="old"),
-    "llama-dynamic-old": Case("llama", _LM, _rope("dynamic"), files="old"),
-    "llama-llama3-old": Case("llama", _LM, _rope("llama3"), files="old"),
-    "llama-yarn-old": Case("llama", _LM, _rope("yarn"), files="old"),
-    "llama-copy": Case("llama", _LM, _TIED, files="copy"),
-    "llama-differing-head": Case("llama", _LM, _TIED, files="own"),
-    "llama-shards": Case("llama", _LM, _TIED, files="shards"),
-    "llama-classifier": Case("llama", _TEXTS, {"num_labels": 3}),
-    "llama-tagger": Case("llama", _WORDS, {"num_labels": 3}),
-    "mistral-window": Case("mistral", _LM, {"sliding_window": 4}),
-    "mistral-no-window": Case("mistral", _LM, {"sliding_window": None, "head_dim": 6}, files="shards"),
-    "mistral-bare": Case("mistral", None, {"sliding_window": 5, **_rope("linear")}),
-    "mistral-classifier": Case("mistral", _TEXTS, {"sliding_window": 4}),
-    "qwen2-lm": Case("qwen2", _LM, _TIED),
-    "qwen2-window": Case("qwen2", _LM, _WINDOW, stored=True),
-    "qwen2-window-old": Case("qwen2", _LM, {**_WINDOW, **_rope("yarn")}, files="old"),
+    "llama-yarn-mscale": Case("llama", LM, {**rope("yarn", mscale=0.7, mscale_all_dim=1.5), "head_dim": 12}),
+    "llama-old": Case("llama", LM, files="old"),
+    "llama-linear-old": Case("llama", LM, rope("linear"), files="old"),
+    "llama-dynamic-old": Case("llama", LM, rope("dynamic"), files="old"),
+    "llama-llama3-old": Case("llama", LM, rope("llama3"), files="old"),
+    "llama-yarn-old": Case("llama", LM, rope("yarn"), files="old"),
+    "llama-copy": Case("llama", LM, TIED, files="copy"),
+    "llama-differing-head": Case("llama", LM, TIED, files="own"),
+    "llama-shards": Case("llama", LM, TIED, files="shards"),
+    "llama-classifier": Case("llama", TEXTS, {"num_labels": 3}),
+    "llama-tagger": Case("llama", WORDS, {"num_labels": 3}),
+    "mistral-window": Case("mistral", LM, {"sliding_window": 4}),
+    "mistral-no-window": Case("mistral", LM, {"sliding_window": None, "head_dim": 6}, files="shards"),
+    "mistral-bare": Case("mistral", None, {"sliding_window": 5, **rope("linear")}),
+    "mistral-classifier": Case("mistral", TEXTS, {"sliding_window": 4}),
+    "qwen2-lm": Case("qwen2", LM, TIED),
+    "qwen2-window": Case("qwen2", LM, WINDOW, stored=True),
+    "qwen2-window-old": Case("qwen2", LM, {**WINDOW, **rope("yarn")}, files="old"),
     "qwen2-layer-types": Case(
         "qwen2",
-        _LM,
+        LM,
         {
-            **_WINDOW,
+            **WINDOW,
             "num_hidden_layers": 3,
-            "layer_types": [_SLIDING, _FULL, _SLIDING],
+            "layer_types": [SLIDING, FULL, SLIDING],
         },
     ),
-    "qwen2-all-windows": Case("qwen2", None, {**_WINDOW, "max_window_layers": 0}),
-    "qwen2-classifier": Case("qwen2", _TEXTS),
-    "qwen2-tagger": Case("qwen2", _WORDS),
+    "qwen2-all-windows": Case("qwen2", None, {**WINDOW, "max_window_layers": 0}),
+    "qwen2-classifier": Case("qwen2", TEXTS),
+    "qwen2-tagger": Case("qwen2", WORDS),
 }
 
 

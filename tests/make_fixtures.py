@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import decoder_cases
+import llama_cases
 import numpy as np
 from decoder_cases import VOCABULARY_SIZE, Case
 
+DECODERS = {**decoder_cases.CLASSES, **llama_cases.CLASSES}  # family -> what its classes' names begin with
 FOLDER = Path(__file__).parent / "fixtures"
 HEADS = {
     None: "Model",
@@ -33,7 +35,7 @@ CLASSES = {
     "distilbert": "DistilBert",
     "albert": "Albert",
     "electra": "Electra",
-    **decoder_cases.CLASSES,
+    **DECODERS,
 }
 SIZES = {
     "vocab_size": VOCABULARY_SIZE,
@@ -100,6 +102,7 @@ CASES = {
     "electra-tagger": Case("electra", "token-classification", {**_ELECTRA, "type_vocab_size": 3}),
     "electra-answers": Case("electra", "question-answering", _ELECTRA),
     **decoder_cases.CASES,
+    **llama_cases.CASES,
 }
 
 
@@ -109,7 +112,7 @@ def architecture(family: str, head: str | None) -> str:
 
 
 def is_decoder(case: Case) -> bool:
-    return case.family in decoder_cases.CLASSES
+    return case.family in DECODERS
 
 
 def make_model(case: Case):
@@ -117,7 +120,7 @@ def make_model(case: Case):
     import torch
     import transformers
 
-    sizes = {"distilbert": DISTILBERT_SIZES, **decoder_cases.SIZES}.get(case.family, SIZES)
+    sizes = {"distilbert": DISTILBERT_SIZES, **decoder_cases.SIZES, **llama_cases.SIZES}.get(case.family, SIZES)
     config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
     config._attn_implementation = "eager"
     model = getattr(transformers, architecture(case.family, case.head))(config).eval()
@@ -154,7 +157,7 @@ def run(model, inputs: dict) -> dict:
     """Torch's hidden states [L+1, B, S, D] and, where the model has a head, its logits."""
     import torch
 
-    if model.config.model_type in decoder_cases.CLASSES:
+    if model.config.model_type in DECODERS:
         return decoder_cases.run(model, inputs)
     names = {"token_ids": "input_ids", "padding_mask": "attention_mask", "segment_ids": "token_type_ids"}
     tensors = {names[name]: torch.tensor(array.astype("int64")) for name, array in inputs.items()}

@@ -7,6 +7,7 @@ import numpy as np
 
 import tfxformer
 from tfxformer import checkpoints
+from tfxformer.checkpoints.families import family_of
 from tfxformer.models import HeadConfig, StackConfig, TransformerConfig
 from tfxformer.text import Tokenizer
 
@@ -48,7 +49,9 @@ PRESETS = {
 
 def config(family="bert", **changes):
     """A two-layer configuration of a family, 32 wide, without dropout."""
-    preset = tfxformer.models.preset(PRESETS.get(family, f"{family}-base"))
+    name = PRESETS.get(family, f"{family}-base")
+    known = name in tfxformer.models.PRESETS  # else what an empty config.json of the family says
+    preset = tfxformer.models.preset(name) if known else family_of(family).read_config({})
     values = {}
     for kind, stack in preset.stacks.items():
         values |= {f"{kind}__{name}": value for name, value in _sizes(family, stack).items()}
@@ -69,6 +72,7 @@ def _sizes(family, stack):
         "hidden_size": 32,
         "attention__heads": 4,
         "feed_forward__size": 128 if family == "bloom" else 48,
+        "attention__width": None,
         "max_positions": 64 + stack.position_offset,
         "dropout": 0.0,
         "attention_dropout": 0.0,

@@ -144,7 +144,7 @@ def reopen(case, folder):
     # The pooler is not saved where there is none, and transformers makes one for a bare model.
     bare = (
         {}
-        if case.head or case.family in ("distilbert", "electra", *make_fixtures.decoder_cases.CLASSES)
+        if case.head or case.family in ("distilbert", "electra", *make_fixtures.DECODERS)
         else {"add_pooling_layer": case.files != "no-pooler"}
     )
     model, loading = getattr(transformers, architecture).from_pretrained(
@@ -252,7 +252,7 @@ def test_families_are_found_by_model_type(tmp_path):
 @pytest.mark.parametrize("family", list(make_fixtures.CLASSES))
 def test_built_model_is_saved_and_read_again(family, tmp_path):
     """A model that came from no file, with an activation (where the family has a choice) and depth of its own."""
-    stack = "decoder" if family in make_fixtures.decoder_cases.CLASSES else "encoder"
+    stack = "decoder" if family in make_fixtures.DECODERS else "encoder"
     changes = {} if family == "bloom" else {f"{stack}__feed_forward__activation": "relu"}
     model = tiny.backbone(family, **changes, **{f"{stack}__stochastic_depth": 0.2})
     saved = save(model, tmp_path / "saved")
@@ -278,7 +278,7 @@ def test_built_task_opens_in_transformers(family, tmp_path):
 
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore:Heads")
-@pytest.mark.parametrize("family", list(make_fixtures.decoder_cases.CLASSES))
+@pytest.mark.parametrize("family", list(make_fixtures.DECODERS))
 def test_built_language_model_opens_in_transformers(family, tmp_path):
     """Without any config.json to pass through: every key that transformers needs is written."""
     model = tiny.perturb(tasks.CausalLM(tiny.backbone(family)))

@@ -41,7 +41,7 @@ def test_greedy_by_hand(rows, new, stops):
     assert generate(MODEL, rows, new, stop_ids=sorted(stops), jit_compile=False) == wanted
 
 
-@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm", "neox-lm", "bloom-lm", "qwen2-window"])
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm", "neox-lm", "bloom-lm", "qwen2-window", "qwen3-lm"])
 @pytest.mark.reference
 def test_greedy_equals_transformers(name, decoder, reference):
     """Unequal prompts in one batch."""

@@ -28,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         llama.FAMILY,
         llama.MISTRAL,
         qwen.FAMILY,
+        qwen.QWEN3,
         t5.FAMILY,
         t5.MT5,
         t5.UMT5,

@@ -8,12 +8,18 @@ from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
 
-def heads_rule(groups: int | None) -> Rule:
-    """The rule of grouped heads; `groups` is what an absent `num_key_value_heads` means, null is one for each head."""
+def heads_rule(groups: int | None, width: int | None = None) -> Rule:
+    """The rule of grouped heads.
+
+    Args:
+        groups: what an absent `num_key_value_heads` means; null is one for each head.
+        width: what an absent `head_dim` means; None for D / N.
+    """
+    default = width
 
     def read(reference: Mapping) -> dict:
         heads, size = reference.get("num_attention_heads") or 32, reference.get("hidden_size") or 4096
-        key_value_heads, width = reference.get("num_key_value_heads", groups), reference.get("head_dim")
+        key_value_heads, width = reference.get("num_key_value_heads", groups), reference.get("head_dim") or default
         return {
             "decoder.attention.key_value_heads": None if key_value_heads == heads else key_value_heads,
             "decoder.attention.width": None if width is not None and width * heads == size else width,
@@ -59,6 +65,11 @@ BLOCK = {
     "feed_forward/expand": "mlp.up_proj",
     "feed_forward/output": "mlp.down_proj",
     "feed_forward_norm": "post_attention_layernorm",
+}
+
+QUERY_KEY_NORMS = {
+    "self_attention/query_norm": "self_attn.q_norm",
+    "self_attention/key_norm": "self_attn.k_norm",
 }
 
 REQUIRED = {

@@ -1,11 +1,11 @@
-"""Qwen2 and Qwen2.5 (Yang et al., 2024, arXiv:2407.10671)."""
+"""Qwen2 and Qwen2.5 (Yang et al., 2024, arXiv:2407.10671), Qwen3 (Yang et al., 2025, arXiv:2505.09388)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders.llama import llama
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
-from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.family import Blocks, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
 
@@ -44,6 +44,10 @@ def _write_windows(config) -> dict:
     }
 
 
+_WINDOWS = Rule(
+    ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _read_windows, _write_windows
+)
+
 FAMILY = replace(
     llama.MISTRAL,
     name="qwen2",
@@ -60,10 +64,23 @@ FAMILY = replace(
         rope_rule(32768),
         padding_rule(),
         CAUSAL,
-        Rule(
-            ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _read_windows, _write_windows
-        ),
+        _WINDOWS,
     ),
     required={key: values for key, values in llama.REQUIRED.items() if key != "layer_types"},
     heads=llama.heads("Qwen2"),
+)
+
+QWEN3 = replace(
+    FAMILY,
+    name="qwen3",
+    architecture="Qwen3Model",
+    keys={**FAMILY.keys, "decoder.attention.bias": llama.KEYS["decoder.attention.bias"]},
+    fixed={
+        **llama.FIXED,
+        "decoder.feed_forward.bias": False,
+        "decoder.attention.query_key_norm": "head",
+    },
+    rules=(llama.heads_rule(32, width=128), rope_rule(32768), padding_rule(), CAUSAL, _WINDOWS),
+    blocks={"decoder": Blocks(llama.block, {**llama.BLOCK, **llama.QUERY_KEY_NORMS})},
+    heads=llama.heads("Qwen3"),
 )
