@@ -1,4 +1,4 @@
-"""Cases of `make_fixtures` for the families whose pages stand in checkpoints/families/decoders/llama, beside Llama's."""
+"""Cases of `make_fixtures` for the families in checkpoints/families/decoders/llama, beside Llama's own ones."""
 
 from decoder_cases import FULL, GROUPED_SIZES, LM, OWN, SLIDING, TEXTS, TIED, WINDOW, WORDS, Case, rope
 
