@@ -381,7 +381,8 @@ def test_an_embedding_model_sees_later_tokens(tmp_path):
         ({"llama.rope.scaling.type": "yarn"}, "lacks the metadata key llama.rope.scaling.original_context_length"),
         ({"general.type": "adapter"}, "no model but a GGUF 'adapter'"),
         ({"general.alignment": 24}, "not a power of two"),
-        ({"split.count": 3}, "one of 3 parts"),
+        ({"split.count": 3}, "of the 3 of a split GGUF"),
+        ({"split.count": "3"}, "split.count='3'"),
         ({"tokenizer.ggml.eos_token_id": "two"}, "id of a special token"),
     ],
 )

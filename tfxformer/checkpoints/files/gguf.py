@@ -33,6 +33,8 @@ _FLOAT32 = 6
 _LENGTH, _COUNTS = struct.Struct("<Q"), struct.Struct("<QQ")
 _MIN_FIELD, _MIN_TENSOR = 13, 24  # bytes that the shortest metadata field and tensor entry take
 _MAX_DIMENSIONS = 4
+# Of a file in parts, what llama.cpp's gguf-split says in each.
+_PART_NUMBER, _PARTS, _ALL_TENSORS = "split.no", "split.count", "split.tensors.count"
 _CHUNK = 1 << 18  # values dequantized at once: temporary arrays of a few megabytes, and full speed
 
 
@@ -115,39 +117,23 @@ class _Header:
         return np.frombuffer(self.take(count * dtype.itemsize, name), dtype).tolist()
 
 
-class GGUFFile(Mapping[str, np.ndarray]):
-    """A GGUF file as a mapping from its own tensor names to float32 arrays, dequantized when they are asked for.
+class _Part:
+    """One file: its metadata, and where its tensors lie in it. The header is checked in full."""
 
-    The header is checked in full on opening. Nothing is kept of what was dequantized: each access reads again.
-
-    Attributes:
-        metadata: the header's fields, as Python numbers, strings and lists.
-
-    Raises:
-        CheckpointError: for another magic or version, a truncated file, lengths or offsets that do not agree, a block
-            format that the gguf package cannot read, one part of a split file.
-        ImportError: without the gguf package.
-    """
-
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path: Path):
+        self.path = path
         self._gguf = _gguf()
         try:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < 24:
                     raise CheckpointError(f"{self.path} is not a GGUF file: too short for a header.")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise CheckpointError(f"There is no GGUF file {str(path)!r}.") from error
-        header = _Header(self.path, self._map)
+        header = _Header(self.path, self.data)
         tensors, fields = self._read_start(header)
         self.metadata = self._read_metadata(header, fields)
-        if self.metadata.get("split.count", 1) not in (0, 1):
-            raise CheckpointError(
-                f"{self.path} is one of {self.metadata['split.count']} parts of a split GGUF: put them together first, "
-                "with llama.cpp's `llama-gguf-split --merge first-part.gguf whole.gguf`."
-            )
-        self._tensors = self._read_tensors(header, tensors)
+        self.tensors = self._read_tensors(header, tensors)
 
     def _read_start(self, header: _Header) -> tuple[int, int]:
         magic = header.take(4, "the magic")
@@ -223,11 +209,80 @@ class GGUFFile(Mapping[str, np.ndarray]):
                     "dequantize. Take another quantization of the model."
                 ) from error
 
+
+def _parts(first: _Part) -> list[_Part]:
+    """All files of a model, the given one first.
+
+    Raises:
+        CheckpointError: for a part that is not the first, one that is missing, or one that says it is another.
+    """
+    count, number = first.metadata.get(_PARTS, 1), first.metadata.get(_PART_NUMBER, 0)
+    if type(count) is not int or type(number) is not int:
+        raise CheckpointError(f"{first.path} says {_PARTS}={count!r} and {_PART_NUMBER}={number!r}, not numbers.")
+    if count in (0, 1):
+        return [first]
+    end = f"-00001-of-{count:05}{SUFFIX}"
+    if number != 0 or not first.path.name.endswith(end):
+        raise CheckpointError(
+            f"{first.path} is part {number} (counted from 0) of the {count} of a split GGUF: give the first one, whose "
+            f"name ends in {end}, with the others beside it."
+        )
+    parts = [first]
+    for number in range(1, count):
+        name = f"{first.path.name.removesuffix(end)}-{number + 1:05}-of-{count:05}{SUFFIX}"
+        part = _Part(first.path.with_name(name))
+        says = (part.metadata.get(_PART_NUMBER), part.metadata.get(_PARTS))
+        if says != (number, count):
+            raise CheckpointError(
+                f"{part.path} says that it is part {says[0]!r} (counted from 0) of {says[1]!r}, where {number} of "
+                f"{count} was due. Download it again."
+            )
+        differ = [key for key, value in part.metadata.items() if first.metadata.get(key) != value]
+        if differ != [_PART_NUMBER]:
+            raise CheckpointError(f"{part.path} and {first.path.name} differ in {', '.join(differ)}: of two models?")
+        parts.append(part)
+    return parts
+
+
+class GGUFFile(Mapping[str, np.ndarray]):
+    """A GGUF file as a mapping from its own tensor names to float32 arrays, dequantized when they are asked for.
+
+    Of a split file the first part is given, and the others lie beside it. Every header is checked in full on opening.
+    Nothing is kept of what was dequantized: each access reads again.
+
+    Attributes:
+        metadata: the header's fields, as Python numbers, strings and lists.
+
+    Raises:
+        CheckpointError: for another magic or version, a truncated file, lengths or offsets that do not agree, a block
+            format that the gguf package cannot read, parts that are missing or those of another file.
+        ImportError: without the gguf package.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._gguf = _gguf()
+        parts = _parts(_Part(self.path))
+        self.metadata = parts[0].metadata
+        self._places: dict[str, _Part] = {}
+        for part in parts:
+            for name in part.tensors:
+                if name in self._places:
+                    raise CheckpointError(f"{part.path} holds the tensor {name!r}, which another part has too.")
+                self._places[name] = part
+        promised = self.metadata.get(_ALL_TENSORS, len(self._places)) if len(parts) > 1 else len(self._places)
+        if promised != len(self._places):
+            raise CheckpointError(
+                f"{self.path} says {_ALL_TENSORS}={promised}, but its parts hold {len(self._places)} tensors. Are "
+                "all of one download?"
+            )
+
     def __getitem__(self, name: str) -> np.ndarray:
         """A tensor's values, float32; chunk by chunk, so that little more is allocated than the array itself."""
-        tensor = self._tensors[name]
+        part = self._places[name]
+        tensor = part.tensors[name]
         values, size = self._gguf.GGML_QUANT_SIZES[tensor.kind]
-        stored = np.frombuffer(self._map, np.uint8, tensor.end - tensor.begin, tensor.begin)
+        stored = np.frombuffer(part.data, np.uint8, tensor.end - tensor.begin, tensor.begin)
         if tensor.kind == self._gguf.GGMLQuantizationType.F32:
             return stored.view("<f4").reshape(tensor.shape)
         array = np.empty(math.prod(tensor.shape), np.float32)
@@ -239,16 +294,16 @@ class GGUFFile(Mapping[str, np.ndarray]):
         return array.reshape(tensor.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without touching its bytes."""
-        return self._tensors[name].shape
+        return self._places[name].tensors[name].shape
 
     def dtype(self, name: str) -> np.dtype:
         """The dtype that a tensor is read as: float32, whatever its blocks are."""
-        self._tensors[name]  # a name that is not there is a KeyError, as for the other readers
+        self._places[name]  # a name that is not there is a KeyError, as for the other readers
         return np.dtype(np.float32)
