@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import decoder_cases
+import encoder_cases
 import llama_cases
 import numpy as np
 from decoder_cases import VOCABULARY_SIZE, Case
@@ -35,6 +36,7 @@ CLASSES = {
     "distilbert": "DistilBert",
     "albert": "Albert",
     "electra": "Electra",
+    **encoder_cases.CLASSES,
     **DECODERS,
 }
 SIZES = {
@@ -101,6 +103,7 @@ CASES = {
     "electra-same-width": Case("electra", "text-classification", {"embedding_size": 24, "hidden_act": "silu"}),
     "electra-tagger": Case("electra", "token-classification", {**_ELECTRA, "type_vocab_size": 3}),
     "electra-answers": Case("electra", "question-answering", _ELECTRA),
+    **encoder_cases.CASES,
     **decoder_cases.CASES,
     **llama_cases.CASES,
 }
@@ -120,7 +123,8 @@ def make_model(case: Case):
     import torch
     import transformers
 
-    sizes = {"distilbert": DISTILBERT_SIZES, **decoder_cases.SIZES, **llama_cases.SIZES}.get(case.family, SIZES)
+    sizes = {"distilbert": DISTILBERT_SIZES, **encoder_cases.SIZES, **decoder_cases.SIZES, **llama_cases.SIZES}
+    sizes = sizes.get(case.family, SIZES)
     config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
     config._attn_implementation = "eager"
     model = getattr(transformers, architecture(case.family, case.head))(config).eval()
@@ -139,7 +143,7 @@ def make_inputs(case: Case, seed=0) -> dict:
     generator = np.random.default_rng(seed)
     if is_decoder(case):
         return decoder_cases.make_inputs(case, generator)
-    padding_id = case.config.get("pad_token_id", 0)
+    padding_id = {**encoder_cases.SIZES.get(case.family, {}), **case.config}.get("pad_token_id", 0)
     token_ids = generator.integers(5, VOCABULARY_SIZE, (3, 12)).astype("int32")
     mask = np.ones((3, 12), "int32")
     mask[1, 8:] = 0
@@ -147,7 +151,7 @@ def make_inputs(case: Case, seed=0) -> dict:
     token_ids[mask == 0] = padding_id
     token_ids[2, 3] = padding_id  # a padding id that is not masked: RoBERTa does not count its position
     inputs = {"token_ids": token_ids, "padding_mask": mask}
-    types = 0 if case.family == "distilbert" else case.config.get("type_vocab_size", 2)
+    types = 0 if case.family in ("distilbert", *encoder_cases.NO_SEGMENTS) else case.config.get("type_vocab_size", 2)
     if types > 1:
         inputs["segment_ids"] = generator.integers(0, types, (3, 12)).astype("int32")
     return inputs

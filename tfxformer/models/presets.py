@@ -34,6 +34,15 @@ _ROBERTA = {
     "encoder__norm__epsilon": 1e-5,
     "heads": HeadConfig(classifier_activation="tanh", masked_lm_activation="gelu"),
 }
+_MPNET = {
+    **_ROBERTA,
+    "family": "mpnet",
+    "vocabulary_size": 30527,
+    "token_types": 0,
+    "encoder__positions": "learned",
+    "encoder__attention__scores": Scores("relative"),
+    "heads": HeadConfig(pooler=True, classifier_activation="tanh", masked_lm_activation="gelu"),
+}
 _ALBERT = {
     "family": "albert",
     "vocabulary_size": 30000,
@@ -247,6 +256,8 @@ PRESETS: dict[str, TransformerConfig] = {
     # Liu et al., 2019, arXiv:1907.11692; Conneau et al., 2019, arXiv:1911.02116
     "roberta-base": _bert(12, 768, 12, **_ROBERTA),
     "xlm-roberta-base": _bert(12, 768, 12, **{**_ROBERTA, "family": "xlm-roberta", "vocabulary_size": 250002}),
+    # Song et al., 2020, arXiv:2004.09297
+    "mpnet-base": _bert(12, 768, 12, **_MPNET),
     # Lan et al., 2019, arXiv:1909.11942
     "albert-base": _bert(12, 768, 12, **_ALBERT),
     # Clark et al., 2020, arXiv:2003.10555

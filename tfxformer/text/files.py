@@ -44,17 +44,26 @@ _BERT_SETTINGS = {
 # tokenizer.json says; all others take the file as it stands.
 _BERT_CLASSES = (
     *("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "LayoutLMTokenizer"),
-    *("SqueezeBertTokenizer", "LxmertTokenizer"),
+    *("SqueezeBertTokenizer", "LxmertTokenizer", "MPNetTokenizer"),
 )
 _BYTE_LEVEL_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "LongformerTokenizer", "BartTokenizer", "LEDTokenizer")
 # The class of a folder that names none, by the model_type of its config.json.
 _CLASSES = {
     **dict.fromkeys(("bert", "distilbert", "electra", "ernie"), "BertTokenizer"),
+    "mpnet": "MPNetTokenizer",
     **dict.fromkeys(("gpt2", "opt"), "GPT2Tokenizer"),
     **dict.fromkeys(("roberta", "data2vec-text"), "RobertaTokenizer"),
     **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
     **{"pegasus": "PegasusTokenizer", "mbart": "MBartTokenizer", "plbart": "PLBartTokenizer"},
     **{"m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer"},
+}
+# Special tokens that a class has where no file says so, and others have by other names. Its <mask> eats the space
+# in front of it.
+_ROLES = {
+    "MPNetTokenizer": {
+        **{"cls_token": "<s>", "sep_token": "</s>", "bos_token": "<s>", "eos_token": "</s>"},
+        **{"unk_token": "[UNK]", "pad_token": "<pad>", "mask_token": "<mask>"},
+    }
 }
 # What transformers replaces in decoded texts on request, in this order.
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -70,6 +79,7 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if templates := _chat_templates(folder):  # they win over the key, as in transformers
         config["chat_template"] = templates
     name = _class_name(folder, config)
+    config = {**({"tokenizer_class": name, **_ROLES[name]} if name in _ROLES else {}), **config}
     of_pieces = families.has_files(folder, name)
     # A class that transformers makes of no tokenizer.json is not made of one here either: another tool wrote it.
     if (folder / "tokenizer.json").is_file() and not (of_pieces and name in families.PYTHON_CLASSES):
@@ -95,6 +105,7 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
         lowercase=config.get("do_lower_case", True),
         strip_accents=config.get("strip_accents"),
         tokenize_chinese_chars=config.get("tokenize_chinese_chars", True),
+        roles={role: _text_of(config[role]) for role in _ROLES.get(name, {})},
     )
     _add_tokens(backend, config, _read_json(folder / "added_tokens.json"))
     return backend.to_str(), config
@@ -138,15 +149,20 @@ def wordpiece(
     lowercase: bool = True,
     strip_accents: bool | None = None,
     tokenize_chinese_chars: bool = True,
+    roles: dict[str, str] | None = None,
 ) -> tokenizers.Tokenizer:
     """BERT's tokenizer over a vocabulary; `strip_accents=None` strips them exactly when lowercasing.
 
+    Special tokens are BERT's, or those of `roles` ("cls_token": "<s>", ...), which stand in texts as RoBERTa's do.
+
     Source: Devlin et al. 2018 (arXiv:1810.04805) and its reference implementation's tokenization.py.
     """
-    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
+    told = roles or {role: names[0] for role, names in SPECIAL_TOKENS.items()}
+    unknown, first, end = (told[role] for role in ("unk_token", "cls_token", "sep_token"))
+    missing = [token for token in (unknown, first, end) if token not in vocabulary]
     if missing:
         raise ValueError(f"The vocabulary of {len(vocabulary)} tokens lacks {missing}: not a BERT vocab.txt.")
-    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=tokenize_chinese_chars,
@@ -156,13 +172,25 @@ def wordpiece(
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+        single=f"{first}:0 $A:0 {end}:0",
+        pair=f"{first}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (first, end)],
     )
-    present = [names[0] for names in SPECIAL_TOKENS.values() if names[0] in vocabulary]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+    if roles:
+        backend.post_processor = processors.RobertaProcessing(
+            (end, vocabulary[end]), (first, vocabulary[first]), trim_offsets=True, add_prefix_space=False
+        )
+    tokens = [
+        AddedToken(token, special=True, normalized=False, lstrip=bool(roles) and role == "mask_token")
+        for role, token in told.items()
+        if token in vocabulary
+    ]
+    backend.add_special_tokens(tokens)
     return backend
+
+
+def _text_of(token: str | dict) -> str:
+    return token["content"] if isinstance(token, dict) else token
 
 
 def special_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, str | None]:
