@@ -1,4 +1,4 @@
-"""sentence-transformers folders of encoders that are no BERTs: their vectors against torch's, and after a round trip."""
+"""Folders of sentence-transformers whose encoders are no BERTs: vectors against torch's, and after a round trip."""
 
 import json
 
