@@ -180,6 +180,7 @@ METHODS = {
     "generate_ids": ([5],),
     "logits": (BATCH,),
     "predict": (["good film"],),
+    "rank": ("good", ["a film"]),
     "read_given": (BATCH,),
     "replace": (),
     "save": ("no-folder/model.keras",),

@@ -15,14 +15,15 @@ PACKAGE = "tfxformer"
 # Every name that the package registers; a test compares them with the registry.
 CLASSES = (
     "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
-    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM", "Dense", "DistributedModel", "Dropout",
-    "Encoder", "EncoderDecoder", "FeedForward", "GraphForm", "Lamb", "LayerNormalization", "Lion", "LogitsBias",
-    "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM",
-    "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "RelativeScores",
-    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
-    "SGD", "Scaled", "Seq2SeqLM", "SmoothedCrossEntropy", "SpanLoss", "TextClassifier", "TextEmbedder",
-    "TokenClassifier", "TokenEmbedding", "TransformerBlock", "UnitLength", "WarmupCosine", "WarmupInverseSqrt",
-    "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
+    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM", "Dense", "DistributedModel",
+    "Dropout", "Encoder", "EncoderDecoder", "FeedForward", "FirstDimensions", "GraphForm", "Lamb",
+    "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias", "MaskedLM",
+    "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding",
+    "QuestionAnswering", "RMSNormalization", "RelativeScores", "ReplacedTokenAccuracy", "ReplacedTokenDetection",
+    "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled", "Seq2SeqLM",
+    "SmoothedCrossEntropy", "SpanLoss", "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding",
+    "TransformerBlock", "UnitLength", "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial",
+    "WarmupStableDecay",
 )  # fmt: skip
 # Names of earlier versions -> what reads their files.
 RENAMED = {"DecoderBlock": "TransformerBlock", "EncoderBlock": "TransformerBlock", "Numerics": "GraphForm"}

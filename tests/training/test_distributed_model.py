@@ -29,7 +29,7 @@ CELLS = {
         cell(loss="tokens", steps=2, samples=65, regularize=0.1),  # the last batch is one sample: a replica gets none
         cell(
             loss="samples", clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", steps_per_execution=5, fit_only=True
-        ),  # "compare" stands in tests/tasks/test_contrastive_embedder.py
+        ),  # "compare" stands in tests/tasks/embedding/test_contrastive_embedder.py
     ],
 }
 ROAD_CELLS = {

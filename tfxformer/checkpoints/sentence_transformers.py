@@ -60,6 +60,7 @@ _IGNORED = (
 )
 _WANTED = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
 _OUTPUT = "sentence_embedding"
+_DIMENSIONS = "truncate_dim"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class SentenceModules:
         max_length: tokens of the longest text, or None.
         lowercase: whether texts are lowercased first.
         prompts, default_prompt_name, include_prompt: see `data.prompts.Prompts`.
+        dimensions: how many of a vector's first numbers are kept, or None for all.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -82,6 +84,7 @@ class SentenceModules:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     include_prompt: bool = True
+    dimensions: int | None = None
 
 
 def encoder_folder(folder: Path) -> Path:
@@ -141,9 +144,7 @@ def describe(files: Mapping[str, Any], name="modules.json") -> SentenceModules:
     _check_encoder(encoder, name)
     pooling, include_prompt = _pooling(files.get(f"{listed[1]['path']}/config.json", {}), name)
     prompts = {key: value or "" for key, value in (settings.get("prompts") or {}).items()}
-    longest = encoder.get("max_seq_length")
-    if longest is not None and (type(longest) is not int or longest < 1):
-        raise CheckpointError(f"{name}: {ENCODER_FILE} says max_seq_length={longest!r}, no positive whole number.")
+    longest = _positive(encoder.get("max_seq_length"), f"{name}: {ENCODER_FILE} says max_seq_length")
     return SentenceModules(
         pooling=pooling,
         modules=tuple(
@@ -155,7 +156,13 @@ def describe(files: Mapping[str, Any], name="modules.json") -> SentenceModules:
         prompts=prompts,
         default_prompt_name=settings.get("default_prompt_name"),
         include_prompt=include_prompt,
+        dimensions=_positive(settings.get(_DIMENSIONS), f"{name}: {SETTINGS_FILE} says {_DIMENSIONS}"),
     )
+
+
+def similarity_of(files: Mapping[str, Any]) -> str:
+    """By which measure an embedder's vectors are compared, a name of `data.retrieval.SIMILARITIES`."""
+    return files.get(SETTINGS_FILE, {}).get("similarity_fn_name") or "cosine"
 
 
 def read_dense(folder: Path, files: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
@@ -208,6 +215,13 @@ def write(folder: Path, said: SentenceModules, files: Mapping[str, Any], width: 
 # ---- the parts ------------------------------------------------------------------------------------------------
 
 _POOLING_BY_HABIT = {"path": POOLING_FOLDER, "type": f"{_PACKAGE}models.Pooling"}
+
+
+def _positive(value, what: str) -> int | None:
+    """A stated number, None where there is none."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise CheckpointError(f"{what}={value!r}, no positive whole number.")
+    return value
 
 
 def _listed(path: Path) -> list[dict]:
@@ -335,3 +349,5 @@ def _update(files: dict[str, Any], said: SentenceModules) -> None:
     if (dict(stated.prompts), stated.default_prompt_name) != (dict(said.prompts), said.default_prompt_name):
         own = {"prompts": dict(said.prompts), "default_prompt_name": said.default_prompt_name}
         files[SETTINGS_FILE] = {**files.get(SETTINGS_FILE, {}), **own}
+    if stated.dimensions != said.dimensions:
+        files[SETTINGS_FILE] = {**files.get(SETTINGS_FILE, {}), _DIMENSIONS: said.dimensions}

@@ -111,6 +111,29 @@ class UnitLength(KnownKeywords, keras.layers.Layer):
         return vectors * ops.rsqrt(ops.maximum(squares, 1e-24))
 
 
+@keras.saving.register_keras_serializable("tfxformer")
+class FirstDimensions(KnownKeywords, keras.layers.Layer):
+    """The first numbers of vectors, [B, D] -> [B, dimensions]: what a Matryoshka embedder keeps of them (Kusupati et
+    al., 2022, arXiv:2205.13147).
+
+    Args:
+        dimensions: int, at most D.
+    """
+
+    def __init__(self, dimensions, **kwargs):
+        super().__init__(**kwargs)
+        self.dimensions = dimensions
+
+    def call(self, vectors):
+        return vectors[:, : self.dimensions]
+
+    def compute_output_spec(self, vectors):
+        return keras.KerasTensor((vectors.shape[0], self.dimensions), dtype=vectors.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "dimensions": self.dimensions}
+
+
 def gather_positions(x, positions):
     """The rows of some positions: [B, S, D] and int32 [B, P] -> [B, P, D], zeros where a position is -1.
 

@@ -6,7 +6,8 @@ needs_keras("tfxformer.tasks")
 
 from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.causal_lm import CausalLM
-from tfxformer.tasks.contrastive_embedder import ContrastiveEmbedder
+from tfxformer.tasks.embedding.contrastive_embedder import ContrastiveEmbedder
+from tfxformer.tasks.embedding.text_embedder import TextEmbedder
 from tfxformer.tasks.masked_lm import MaskedLM
 from tfxformer.tasks.multi_task import MultiTask
 from tfxformer.tasks.pretraining.bert_pretraining import BertPretraining
@@ -16,7 +17,6 @@ from tfxformer.tasks.pretraining.replaced_token_detection import ReplacedTokenDe
 from tfxformer.tasks.question_answering import QuestionAnswering
 from tfxformer.tasks.seq2seq_lm import Seq2SeqLM
 from tfxformer.tasks.text_classifier import TextClassifier
-from tfxformer.tasks.text_embedder import TextEmbedder
 from tfxformer.tasks.token_classifier import TokenClassifier
 
 __all__ = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.data.retrieval import Found, ranked
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
@@ -187,6 +188,39 @@ class TextClassifier(Task):
             return probabilities(both, "single_label_classification")[..., 1]
         return probabilities(logits[..., entailed], "single_label_classification")
 
+    @checked(to="logits")
+    def rank(
+        self, query: str, documents: Sequence[str], batch_size: int | None = None, *, top_k: int | None = None, **kwargs
+    ) -> list[Found]:
+        """Documents by how well they answer a query, the best first: for a reranker, a classifier with one label.
+
+        `TextClassifier.from_pretrained("cross-encoder/ms-marco-MiniLM-L6-v2").rank("what is a cache?", documents)`
+
+        Args:
+            query: str.
+            documents: list of str; one that is too long is cut.
+            batch_size, others: of `predict`.
+            top_k: int, documents to give back; None for all.
+
+        Returns:
+            list of `data.retrieval.Found`: index, score and text. The scores are those of the `CrossEncoder` of
+            sentence-transformers: a sigmoid of the logit unless the checkpoint says it shall stay as it is.
+
+        Raises:
+            ValueError: for a classifier with several labels.
+        """
+        documents = as_texts(documents, "documents")
+        if len(self.labels) != 1:
+            raise ValueError(
+                f"rank asks a reranker, which has one score for a query and a document; this classifier has the labels "
+                f"{', '.join(self.labels)}. For vectors compared with each other see TextEmbedder.search."
+            )
+        if not isinstance(query, str):
+            raise TypeError(f"rank takes one query, a text, not {type(query).__name__}: call it for each query.")
+        pairs = self.encode([(query, document) for document in documents], truncation="longest_first")
+        scores = np.asarray(self.logits(pairs, batch_size, **kwargs), "float32")[:, 0]
+        return ranked(reranker_scores(scores, self.backbone.reference_config or {}), top_k, documents)
+
     def get_config(self):
         return {**super().get_config(), "labels": self.labels, "problem_type": self.problem_type}
 
@@ -209,6 +243,20 @@ def inference_columns(labels: Sequence[str], problem_type: str) -> tuple[int, in
         )
     usual = len(names) - 1 if entailed == 0 else 0
     return entailed, next((index for index, name in enumerate(names) if name.startswith("contradict")), usual)
+
+
+def reranker_scores(logits: np.ndarray, reference_config: Mapping) -> np.ndarray:
+    """Scores of a reranker's logits, as `config.json` says in either spelling of sentence-transformers.
+
+    Raises:
+        ValueError: for another activation than none and the sigmoid.
+    """
+    named = (reference_config.get("sentence_transformers") or {}).get("activation_fn")
+    named = named or reference_config.get("sbert_ce_default_activation_function") or "Sigmoid"
+    kind = named.rpartition(".")[2]
+    if kind not in ("Identity", "Sigmoid"):
+        raise ValueError(f"config.json says that scores go through {named}; rank has Identity and Sigmoid of torch.nn.")
+    return logits if kind == "Identity" else 1.0 / (1.0 + np.exp(-logits))
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:

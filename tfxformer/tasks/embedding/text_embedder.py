@@ -25,9 +25,10 @@ from tfxformer.files import replacing_folder
 from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of
-from tfxformer.models.pooling import Pooling, UnitLength
+from tfxformer.models.pooling import FirstDimensions, Pooling, UnitLength
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.tasks.base.tokenizer import has_tokenizer, lowercasing, open_tokenizer
+from tfxformer.tasks.embedding.retrieval import Retrieval
 from tfxformer.training.compiling.outputs import Output
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ LONGEST_FILE = 512  # tokens that an exported file reads unless it is told: atte
 
 
 @keras.saving.register_keras_serializable("tfxformer")
-class TextEmbedder(Task):
+class TextEmbedder(Retrieval, Task):
     """Embeds texts (Reimers and Gurevych, 2019, arXiv:1908.10084), as sentence-transformers does.
 
     Args:
@@ -45,6 +46,9 @@ class TextEmbedder(Task):
         pooling: how a text's tokens become one vector, a name of `models.pooling.POOLINGS` or several: "mean" over real
             tokens, "cls", the first one, ...
         normalize: bool, vectors of length one.
+        dimensions: int, how many of a vector's first numbers are kept, for models that were trained for it
+            (Matryoshka); None for all. As `truncate_dim` of sentence-transformers it comes last, so that vectors of
+            length one are shorter then; cosines do not mind.
         modules: what stands between the two, each a dict: {"kind": "dense", "units": 256, "activation": "tanh",
             "use_bias": True} or {"kind": "normalize"}.
         prompts: dict, what may stand in front of every text, by name ("query", "document", ...).
@@ -61,7 +65,8 @@ class TextEmbedder(Task):
     Example:
         embedder = TextEmbedder.from_pretrained(folder)
         vectors = embedder.predict(["eating food", "having a meal"])
-        similarity = vectors @ vectors.T
+        similarity = embedder.similarity(vectors, vectors)
+        (found,) = embedder.search(["lunch"], ["eating food", "having a meal"], top_k=1)
 
     Raises ValueError for a pooling that the backbone does not allow, and for a max_length below 1.
     """
@@ -76,6 +81,7 @@ class TextEmbedder(Task):
         normalize=True,
         tokenizer=None,
         *,
+        dimensions=None,
         modules=(),
         prompts=None,
         default_prompt_name=None,
@@ -94,10 +100,15 @@ class TextEmbedder(Task):
                 'pooling="cls" is the first token, which in a causal decoder has seen nothing of the text: take '
                 '"mean" or "lasttoken".'
             )
-        heads = make_heads(pooling, modules, normalize)
+        heads = make_heads(pooling, modules, normalize, dimensions)
+        width = heads["pooling"].compute_output_spec(backbone.output["sequence_output"]).shape[-1]
+        width = next((module["units"] for module in modules[::-1] if module["kind"] == "dense"), width)
+        if dimensions is not None and not (type(dimensions) is int and 0 < dimensions <= width):
+            raise ValueError(f"dimensions={dimensions!r} must be a number of 1 to {width}, the width of the vectors.")
         super().__init__(backbone, heads, tokenizer=tokenizer, **kwargs)
         self.pooling = pooling if isinstance(pooling, str) else list(pooling)
         self.normalize = normalize
+        self.dimensions = dimensions
         self.embedding_modules = [dict(module) for module in modules]
         self.max_length = max_length
         self.described_by = dict(described_by or {})  # the files of its folder, written back as they were read
@@ -207,6 +218,7 @@ class TextEmbedder(Task):
             prompts=self._stated_prompts(files),
             default_prompt_name=self.prompts.default,
             include_prompt=self.prompts.pooled,
+            dimensions=self.dimensions,
         )
         check_no_adapters(self)
         dense = [{v.name: np.asarray(v.value) for v in layer.variables} for layer in self._dense_layers()]
@@ -326,6 +338,7 @@ class TextEmbedder(Task):
             **super().get_config(),
             "pooling": self.pooling,
             "normalize": self.normalize,
+            "dimensions": self.dimensions,
             "modules": [dict(module) for module in self.embedding_modules],
             "prompts": dict(self.prompts.texts),
             "default_prompt_name": self.prompts.default,
@@ -335,7 +348,7 @@ class TextEmbedder(Task):
         }
 
 
-def make_heads(pooling, modules, normalize: bool) -> dict:
+def make_heads(pooling, modules, normalize: bool, dimensions: int | None = None) -> dict:
     """The layers on top of a backbone, in their order.
 
     Raises:
@@ -355,7 +368,11 @@ def make_heads(pooling, modules, normalize: bool) -> dict:
                 f"modules[{index}] is {module!r}; wanted {{'kind': 'dense', 'units': int, 'activation': str, "
                 "'use_bias': bool} or {'kind': 'normalize'}."
             )
-    return {**heads, "normalize": UnitLength(dtype="float32", name="normalize")} if normalize else heads
+    if normalize:
+        heads["normalize"] = UnitLength(dtype="float32", name="normalize")
+    if dimensions is not None:
+        heads["dimensions"] = FirstDimensions(dimensions, dtype="float32", name="dimensions")
+    return heads
 
 
 def _stated_arguments(files: dict, said, tokenizer) -> dict:
@@ -375,5 +392,6 @@ def _stated_arguments(files: dict, said, tokenizer) -> dict:
         "prompts": said.prompts,
         "default_prompt_name": said.default_prompt_name,
         "include_prompt": said.include_prompt,
+        "dimensions": said.dimensions,
         "max_length": said.max_length or own,
     }

@@ -7,7 +7,7 @@ from keras import ops
 
 from tfxformer.data.batches import read_examples
 from tfxformer.data.examples import is_raw
-from tfxformer.tasks.text_embedder import TextEmbedder
+from tfxformer.tasks.embedding.text_embedder import TextEmbedder
 from tfxformer.text.inputs import as_list
 from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import AUTO
