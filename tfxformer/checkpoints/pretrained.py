@@ -18,6 +18,7 @@ from tfxformer.checkpoints.files.gguf import is_gguf
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.files.refusals import check_adapter_only, check_quantized
 from tfxformer.checkpoints.files.safetensors import Unread, write_folder
+from tfxformer.checkpoints.files.scaled import ScaledTensors, scaling_of
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.layout import tensor_of, variables_of_tensors
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
@@ -56,6 +57,11 @@ def open_checkpoint(path) -> tuple[dict, Mapping]:
     if not config_file.is_file():
         check_adapter_only(Path(path))
     reference = read_json(config_file)
+    scaling = scaling_of(reference)
+    if scaling is not None:
+        tensors = ScaledTensors(open_folder(path, scaled=True), scaling, path)
+        if tensors.scaled:  # what is saved of it again is not quantized: the key goes
+            return {key: value for key, value in reference.items() if key != scaling.key}, tensors
     check_quantized(reference, config_file)
     return reference, open_folder(path)
 

@@ -39,6 +39,8 @@ DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+# Read where config.json says how they are scaled; without scales their numbers mean nothing.
+EIGHT_BIT_FLOATS = {"F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn), "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2)}
 # Dtypes of quantized checkpoints: numbers that mean nothing without scales, some of them several to a byte.
 QUANTIZED = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "U16", "U32")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -53,12 +55,17 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
 
     The header is checked in full on opening; a tensor's bytes are read when they are used.
 
+    Args:
+        path: the file.
+        scaled: whether the caller has scales for floats of 8 bits, which are refused otherwise.
+
     Raises:
         CheckpointError: for a truncated file, or a header whose lengths, dtypes, shapes or offsets do not agree.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, scaled: bool = False):
         self.path = Path(path)
+        self._dtypes = DTYPES | EIGHT_BIT_FLOATS if scaled else DTYPES
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             self._header, self._start = self._read_header(file, size)
@@ -92,10 +99,10 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
             try:
                 dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
                 valid = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-                known = dtype in DTYPES
+                known = dtype in self._dtypes
             except (TypeError, KeyError, ValueError):
                 _fail(self.path, f"the entry of tensor {name!r} lacks dtype, shape or data_offsets")
-            if dtype in QUANTIZED:
+            if not known and dtype in QUANTIZED:
                 raise CheckpointError(
                     f"{self.path} is a quantized checkpoint: tensor {name!r} holds {dtype} numbers, which tfxformer "
                     "does not read; the file is not damaged. Give the unquantized checkpoint (the model that this one "
@@ -103,7 +110,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
                 )
             if not known:
                 _fail(self.path, f"tensor {name!r} has dtype {dtype!r}; known: {', '.join(DTYPES)}")
-            if not valid or end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+            if not valid or end - begin != math.prod(shape) * self._dtypes[dtype].itemsize:
                 _fail(self.path, f"tensor {name!r} of shape {shape} and dtype {dtype} does not fit {begin}:{end}")
             spans.append((begin, end, name))
         position = 0
@@ -117,7 +124,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._header[name]
         begin, end = entry["data_offsets"]
-        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+        dtype, shape = self._dtypes[entry["dtype"]], tuple(entry["shape"])
         count = (end - begin) // dtype.itemsize
         return np.frombuffer(self._map, dtype, count, self._start + begin).reshape(shape)
 
@@ -133,7 +140,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
 
     def dtype(self, name: str) -> np.dtype:
         """A tensor's dtype, without touching its bytes."""
-        return DTYPES[self._header[name]["dtype"]]
+        return self._dtypes[self._header[name]["dtype"]]
 
 
 class ShardedFiles(Mapping[str, np.ndarray]):
