@@ -2,7 +2,7 @@
 
 from decoder_cases import VOCABULARY_SIZE, Case
 
-CLASSES = {"mpnet": "MPNet"}
+CLASSES = {"mpnet": "MPNet", "modernbert": "ModernBert"}
 _SIZES = {
     "vocab_size": VOCABULARY_SIZE,
     "hidden_size": 24,
@@ -11,16 +11,50 @@ _SIZES = {
     "intermediate_size": 40,
     "max_position_embeddings": 40,
 }
-SIZES = {"mpnet": {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 1}}
-NO_SEGMENTS = ("mpnet",)
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+SIZES = {
+    "mpnet": {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+    "modernbert": {**_SIZES, **_TOKENS, "num_hidden_layers": 4, "local_attention": 6},
+}
+NO_SEGMENTS = ("mpnet", "modernbert")
+NO_POOLER = ("modernbert",)
+FINAL_NORM = ("modernbert",)  # the last of the reference's hidden states is normed
 _HIDDEN, _TEXTS, _WORDS, _ANSWERS = (
     *("masked-lm", "text-classification"),
     *("token-classification", "question-answering"),
 )
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_SMALL = {"num_hidden_layers": 3, "intermediate_size": 16}
+_TURNS = {"rope_parameters": {_FULL: {"rope_theta": 900.0}, _SLIDING: {"rope_theta": 30.0}}}
 CASES = {
     "mpnet-bare": Case("mpnet", None, {"hidden_act": "relu"}, stored=True),
     "mpnet-masked-lm": Case("mpnet", _HIDDEN, {"hidden_act": "silu", "layer_norm_eps": 1e-3}),
     "mpnet-classifier": Case("mpnet", _TEXTS, {"num_labels": 3}),
     "mpnet-tagger": Case("mpnet", _WORDS, files="legacy"),
     "mpnet-answers": Case("mpnet", _ANSWERS, files="shards"),
+    "modernbert-bare": Case("modernbert", None, {"hidden_activation": "relu", "global_attn_every_n_layers": 2}),
+    "modernbert-masked-lm": Case("modernbert", _HIDDEN, {"classifier_activation": "silu", **_SMALL}, stored=True),
+    "modernbert-biases": Case(
+        "modernbert",
+        _HIDDEN,
+        {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "norm_eps": 1e-3},
+    ),
+    "modernbert-classifier": Case("modernbert", _TEXTS, {"num_labels": 3}),
+    "modernbert-classifier-mean": Case("modernbert", _TEXTS, {"classifier_pooling": "mean"}, files="old"),
+    "modernbert-old": Case("modernbert", _HIDDEN, _TURNS, files="old"),
+    "modernbert-tagger": Case("modernbert", _WORDS, {"layer_types": [_SLIDING, _FULL, _FULL, _SLIDING]}),
+    "modernbert-answers": Case("modernbert", _ANSWERS, {"layer_types": [_SLIDING] * 4, "local_attention": 9}),
+    "modernbert-all-full": Case("modernbert", _WORDS, {"layer_types": [_FULL] * 4}),
 }
+
+
+def old_config(config: dict) -> dict:
+    """A config.json in the spelling of transformers 4."""
+    config["torch_dtype"] = config.pop("dtype")
+    if config["model_type"] == "modernbert":
+        del config["layer_types"]
+        config["global_attn_every_n_layers"] = 3
+        turns = config.pop("rope_parameters")
+        config["global_rope_theta"] = turns[_FULL]["rope_theta"]
+        config["local_rope_theta"] = turns[_SLIDING]["rope_theta"]
+    return config

@@ -168,6 +168,9 @@ def run(model, inputs: dict) -> dict:
     with torch.no_grad():
         outputs = model(**tensors, output_hidden_states=True)
     results = {"hidden_states": torch.stack(outputs.hidden_states).numpy()}
+    if model.config.model_type in encoder_cases.FINAL_NORM:
+        *states, last = results["hidden_states"]
+        results = {"hidden_states": np.stack(states), "sequence_output": last}
     if "start_logits" in outputs:
         results["logits"] = torch.stack([outputs.start_logits, outputs.end_logits], -1).numpy()
     for name, key in (("logits", "logits"), ("prediction_logits", "logits"), ("pooler_output", "pooled_output")):
@@ -186,6 +189,9 @@ def save(case: Case, model, folder: Path) -> None:
         model.float()
         return
     model.save_pretrained(folder)
+    if case.files == "old":
+        config = encoder_cases.old_config(json.loads((folder / "config.json").read_text()))
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     path = folder / "model.safetensors"
     tensors = load_file(path)
     if case.files == "legacy":

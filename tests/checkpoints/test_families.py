@@ -144,7 +144,8 @@ def reopen(case, folder):
     # The pooler is not saved where there is none, and transformers makes one for a bare model.
     bare = (
         {}
-        if case.head or case.family in ("distilbert", "electra", *make_fixtures.DECODERS)
+        if case.head
+        or case.family in ("distilbert", "electra", *make_fixtures.encoder_cases.NO_POOLER, *make_fixtures.DECODERS)
         else {"add_pooling_layer": case.files != "no-pooler"}
     )
     model, loading = getattr(transformers, architecture).from_pretrained(

@@ -199,7 +199,8 @@ WHOLE = {
 NOT_OF_THE_GRAPH = {
     "family", "encoder", "decoder", "heads", "padding_id", "initializer_range", "initializer", "dropout",
     "attention_dropout", "embedding_dropout", "stochastic_depth", "heads__classifier_activation",
-    "heads__classifier_dropout", "heads__classifier_bias", "heads__classifier_wraps",
+    "heads__classifier_dropout", "heads__classifier_bias", "heads__classifier_wraps", "heads__classifier_pooling",
+    "heads__transform", "heads__transform_bias",
 }  # fmt: skip
 
 

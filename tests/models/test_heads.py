@@ -24,6 +24,20 @@ def test_classification_head(hidden):
     )
 
 
+def test_classification_head_with_a_norm():
+    arguments = {"norm_epsilon": 1e-3, "norm_bias": False, "hidden_bias": False}
+    batteries.check_layer(lambda policy: ClassificationHead(4, "relu", 0.3, **arguments, dtype=policy), INPUTS)
+    head = ClassificationHead(4, "relu", **arguments)
+    head.build(INPUTS.shape)
+    tiny.perturb(head)
+    weights = {path.split("/", 1)[1]: value.astype("float64") for path, value in tiny.weights(head).items()}
+    assert set(weights) == {"dense/kernel", "norm/gamma", "output/kernel", "output/bias"}
+    x = np.maximum(INPUTS @ weights["dense/kernel"], 0.0)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3) * weights["norm/gamma"]
+    wanted = x @ weights["output/kernel"] + weights["output/bias"]
+    np.testing.assert_allclose(np.asarray(head(INPUTS)), wanted, atol=5e-6)
+
+
 def test_classification_head_drops_in_training_only():
     head = ClassificationHead(4, "tanh", 0.5)
     plain = np.asarray(head(INPUTS))

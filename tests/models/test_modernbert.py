@@ -90,6 +90,33 @@ def test_files_answer_as_keras_does(mode, tiny_tokenizer, tmp_path):
     assert report.error <= report.tolerance
 
 
+def classifier(tokenizer, pooling="mean"):
+    heads = {"classifier_activation": "gelu", "classifier_pooling": pooling, "transform": True, "transform_bias": False}
+    changed = config().replace(**{f"heads__{name}": value for name, value in heads.items()})
+    model = tiny.perturb(tfxformer.build(changed))
+    return tiny.perturb(tasks.TextClassifier(model, ["a", "b"], tokenizer=tokenizer, sequence_length=16))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_classifier_reads_the_first_token_or_the_mean_of_the_real_ones(pooling, tiny_tokenizer):
+    task = classifier(tiny_tokenizer, pooling)
+    inputs = tiny.inputs_for(task.backbone)
+    states, real = np.asarray(task.backbone(inputs)["sequence_output"]), inputs["padding_mask"] == 1
+    rows = zip(states, real, strict=True)
+    vectors = np.stack([row[0] if pooling == "cls" else row[seen].mean(0) for row, seen in rows])
+    wanted = np.asarray(task.heads["classifier"](vectors))
+    np.testing.assert_allclose(np.asarray(task(inputs)), wanted, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["float32", "int8"])
+def test_files_of_a_classifier_answer_as_keras_does(mode, tiny_tokenizer, tmp_path):
+    representative = {"representative": tiny.TEXTS} if mode == "int8" else {}
+    task, options = classifier(tiny_tokenizer), {"quantization": mode, "sequence_length": 16, **representative}
+    report = export.export_litert(task, tmp_path / "m.tflite", **options)
+    assert report.error <= report.tolerance
+
+
 @pytest.mark.reference
 def test_equals_torch():
     import torch

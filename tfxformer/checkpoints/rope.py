@@ -49,10 +49,10 @@ def rope_rule(
         given = reference.get("rope_scaling") or reference.get("rope_parameters") or {}
         outside = {"rope_theta": reference.get(base), _FRACTION: reference.get(fraction or _FRACTION)}
         default = {"rope_theta": 10000.0, _FRACTION: default_fraction}
-        parameters = {**default, **_stated(outside), **_stated(given)}
+        parameters = {**default, **stated(outside), **stated(given)}
         longest = reference.get("max_position_embeddings") or max_positions
         trained = reference.get("original_max_position_embeddings")  # Phi's place for it goes before the parameters
-        rotary = _rotary(parameters, trained, longest)
+        rotary = read_rotary(parameters, trained, longest)
         if fraction is None and rotary.fraction != 1.0:
             raise CheckpointError(f"config.json says {_FRACTION}={rotary.fraction}; this family turns whole heads.")
         return {"decoder.attention.rotary": rotary}
@@ -61,12 +61,22 @@ def rope_rule(
     return Rule(keys, read, lambda config: {"rope_parameters": _parameters(config, fraction is not None)})
 
 
-def _stated(values: Mapping) -> dict:
+def stated(values: Mapping) -> dict:
+    """Without the keys that are null."""
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
-    """Parameters, all in one dict, as `Rotary`."""
+def read_rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
+    """Parameters, all in one dict, as `Rotary`.
+
+    Args:
+        parameters: those of a `rope_parameters`, with `rope_theta`.
+        trained: tokens that it was trained on, where they stand outside of the parameters.
+        longest: `max_position_embeddings`.
+
+    Raises:
+        CheckpointError: for what is not implemented.
+    """
     older = parameters.pop("type", "default")
     kind = parameters.pop("rope_type", older)
     if kind not in ROTARY_KINDS:
@@ -122,10 +132,14 @@ def _scale_of_yarn(parameters: dict) -> None:
 
 
 def _parameters(config: TransformerConfig, partial: bool) -> dict:
-    rotary = config.decoder.attention_of(0).rotary
-    if rotary is None:
-        return {}
+    """Those of the first kind that turns: others may not."""
+    rotary = next((one.rotary for one in config.decoder.attention.values() if one.rotary is not None), None)
+    return {} if rotary is None else rotary_parameters(rotary, partial)
+
+
+def rotary_parameters(rotary: Rotary, partial: bool = False) -> dict:
+    """The inverse of `read_rotary`; `partial` says whether the share that turns stands there even where it is all."""
     values = {key: getattr(rotary, ours) for key, ours in {**_COMMON, **_KEYS[rotary.kind]}.items()}
     if not partial and rotary.fraction == 1.0:
         del values[_FRACTION]
-    return {"rope_type": rotary.kind, **_stated(values)}
+    return {"rope_type": rotary.kind, **stated(values)}

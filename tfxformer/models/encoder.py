@@ -26,7 +26,7 @@ from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
 from tfxformer.models.parts import PositionLayers, initializer, table_initializer
-from tfxformer.models.pooling import gather_positions, scatter_positions
+from tfxformer.models.pooling import gather_positions, mean_vector, scatter_positions
 
 
 class EncoderLayers(NamedTuple):
@@ -245,8 +245,12 @@ class Encoder(Backbone):
         return encode_two_streams(self.config, self._parts, inputs, positions, ranks, hidden_id)
 
     def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
-        """What a classifier reads of a text: the pooled output, or the first token, [B, D]."""
+        """What a classifier reads of a text: the pooled output, the first token, or the mean of all, [B, D]."""
+        heads = self.config.heads
+        if heads.classifier_pooling == "mean":
+            x = self.forward(inputs, graph_form)["sequence_output"]
+            return ops.cast(mean_vector(x, ops.not_equal(inputs["padding_mask"], 0)), x.dtype)
         outputs = self.forward(inputs, graph_form, first_only=True)
-        if self.config.heads.classifier_activation is None:
+        if heads.classifier_activation is None:
             return outputs["pooled_output"]
         return outputs["sequence_output"][:, 0]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import keras
 
 from tfxformer.arguments.keywords import KnownKeywords
-from tfxformer.layers import DEFAULT, Dense, Dropout, GraphForm, LayerNormalization
+from tfxformer.layers import DEFAULT, Dense, Dropout, GraphForm
 from tfxformer.layers.activations import activation
+from tfxformer.layers.normalization import make_norm
 
 
 @keras.saving.register_keras_serializable("tfxformer")
 class ClassificationHead(KnownKeywords, keras.layers.Layer):
-    """Dropout and a Dense layer to the labels, with an optional hidden Dense in front.
+    """Dropout and a Dense layer to the labels, with an optional hidden Dense in front, perhaps with a norm behind it.
 
     Args:
         num_labels: int C.
         hidden_activation: activation of the hidden layer, or None for none.
-        dropout: float, rate in front of each Dense layer.
+        dropout: float, rate in front of each Dense layer, but for a hidden one that has a norm.
         initializer: initializer of the kernels.
         use_bias: bool, whether the last Dense has a bias.
+        norm_epsilon: float, epsilon of the norm of the hidden layer, or None for no norm.
+        norm_bias, hidden_bias: bool, whether that norm and the hidden Dense have a bias.
 
     Call: [..., D] -> [..., C], logits in float32.
     """
@@ -30,6 +33,9 @@ class ClassificationHead(KnownKeywords, keras.layers.Layer):
         dropout=0.0,
         initializer="glorot_uniform",
         use_bias=True,
+        norm_epsilon=None,
+        norm_bias=True,
+        hidden_bias=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -38,15 +44,22 @@ class ClassificationHead(KnownKeywords, keras.layers.Layer):
         self.dropout_rate = dropout
         self.initializer = keras.initializers.get(initializer)
         self.use_bias = use_bias
+        self.norm_epsilon = norm_epsilon
+        self.norm_bias = norm_bias
+        self.hidden_bias = hidden_bias
         self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape):
         width, policy = input_shape[-1], self.dtype_policy
-        self.dense = None
+        self.dense = self.norm = None
         if self.hidden_activation is not None:
             self._activate = activation(self.hidden_activation)
-            self.dense = Dense(width, kernel_initializer=self.initializer, dtype=policy, name="dense")
+            arguments = {"use_bias": self.hidden_bias, "kernel_initializer": self.initializer, "dtype": policy}
+            self.dense = Dense(width, name="dense", **arguments)
             self.dense.build(input_shape)
+        if self.norm_epsilon is not None:
+            self.norm = make_norm("layer", self.norm_epsilon, policy, "norm", self.norm_bias)
+            self.norm.build(input_shape)
         self.output_projection = Dense(
             self.num_labels,
             kernel_initializer=self.initializer,
@@ -56,10 +69,11 @@ class ClassificationHead(KnownKeywords, keras.layers.Layer):
         )
         self.output_projection.build(input_shape)
 
-    def call(self, inputs, training=None):
-        x = self.dropout(inputs, training=training)
+    def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT):
+        x = inputs if self.norm is not None else self.dropout(inputs, training=training)
         if self.dense is not None:
             x = self._activate(self.dense(x), training)
+            x = x if self.norm is None else self.norm(x, graph_form=graph_form)
             x = self.dropout(x, training=training)
         return keras.ops.cast(self.output_projection(x), "float32")
 
@@ -74,7 +88,22 @@ class ClassificationHead(KnownKeywords, keras.layers.Layer):
             "dropout": self.dropout_rate,
             "initializer": keras.initializers.serialize(self.initializer),
             "use_bias": self.use_bias,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_bias": self.norm_bias,
+            "hidden_bias": self.hidden_bias,
         }
+
+
+def transform_arguments(config) -> dict:
+    """Arguments of a `ClassificationHead` by a TransformerConfig, where heads begin as the masked-language one does."""
+    if not config.heads.transform:
+        return {}
+    return {
+        "hidden_activation": config.heads.classifier_activation,
+        "norm_epsilon": config.encoder.norm.epsilon,
+        "norm_bias": config.encoder.norm.bias,
+        "hidden_bias": config.heads.transform_bias,
+    }
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -86,13 +115,25 @@ class MaskedLMTransform(KnownKeywords, keras.layers.Layer):
         activation: str.
         norm_epsilon: float.
         initializer: initializer of the kernel.
+        norm_bias, use_bias: bool, whether the norm and the Dense have a bias.
 
     Call: [B, S, D] -> [B, S, size].
     """
 
-    def __init__(self, size, activation="gelu", norm_epsilon=1e-12, initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        size,
+        activation="gelu",
+        norm_epsilon=1e-12,
+        initializer="glorot_uniform",
+        norm_bias=True,
+        use_bias=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.size = size
+        self.norm_bias = norm_bias
+        self.use_bias = use_bias
         self.activation = activation
         self.norm_epsilon = norm_epsilon
         self.initializer = keras.initializers.get(initializer)
@@ -100,9 +141,10 @@ class MaskedLMTransform(KnownKeywords, keras.layers.Layer):
     def build(self, input_shape):
         policy = self.dtype_policy
         self._activate = activation(self.activation)
-        self.dense = Dense(self.size, kernel_initializer=self.initializer, dtype=policy, name="dense")
+        arguments = {"use_bias": self.use_bias, "kernel_initializer": self.initializer, "dtype": policy}
+        self.dense = Dense(self.size, name="dense", **arguments)
         self.dense.build(input_shape)
-        self.norm = LayerNormalization(epsilon=self.norm_epsilon, dtype=policy, name="norm")
+        self.norm = make_norm("layer", self.norm_epsilon, policy, "norm", self.norm_bias)
         self.norm.build((*input_shape[:-1], self.size))
 
     def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT):
@@ -118,6 +160,8 @@ class MaskedLMTransform(KnownKeywords, keras.layers.Layer):
             "activation": self.activation,
             "norm_epsilon": self.norm_epsilon,
             "initializer": keras.initializers.serialize(self.initializer),
+            "norm_bias": self.norm_bias,
+            "use_bias": self.use_bias,
         }
 
 

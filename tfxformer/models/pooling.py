@@ -74,14 +74,22 @@ class Pooling(KnownKeywords, keras.layers.Layer):
             weights = weights * ops.expand_dims(_positions(real), -1)
             # Shares of one first: sums that grow with the text would leave short ones little of an int8 range.
             return ops.sum(sequence * (weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)), axis=1)
-        total, count = ops.sum(sequence * weights, axis=1), ops.maximum(ops.sum(weights, axis=1), 1.0)
-        return total / (ops.sqrt(count) if kind == "mean_sqrt_len_tokens" else count)
+        if kind == "mean":
+            return mean_vector(sequence, kept)
+        return ops.sum(sequence * weights, axis=1) / ops.sqrt(ops.maximum(ops.sum(weights, axis=1), 1.0))
 
     def compute_output_spec(self, sequence, *args, **kwargs):
         return keras.KerasTensor((sequence.shape[0], len(self.kinds) * sequence.shape[-1]), dtype="float32")
 
     def get_config(self):
         return {**super().get_config(), "pooling": list(self.kinds)}
+
+
+def mean_vector(sequence, kept):
+    """Mean over the kept tokens: [B, S, D] and bool [B, S] -> float32 [B, D]."""
+    weights = ops.expand_dims(ops.cast(kept, "float32"), -1)  # [B, S] -> [B, S, 1]
+    total = ops.sum(ops.cast(sequence, "float32") * weights, axis=1)
+    return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
 
 
 def _positions(real):

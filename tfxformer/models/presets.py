@@ -43,6 +43,29 @@ _MPNET = {
     "encoder__attention__scores": Scores("relative"),
     "heads": HeadConfig(pooler=True, classifier_activation="tanh", masked_lm_activation="gelu"),
 }
+_MODERNBERT = {
+    "family": "modernbert",
+    "vocabulary_size": 50368,
+    "padding_id": 50283,
+    "token_types": 0,
+    "encoder__max_positions": 8192,
+    "encoder__dropout": 0.0,
+    "encoder__embedding_dropout": 0.0,
+    "encoder__attention_dropout": 0.0,
+    "encoder__feed_forward__gated": True,
+    "encoder__feed_forward__bias": False,
+    "encoder__norm": NormConfig("pre", epsilon=1e-5, bias=False, final=True, first=False),
+    "encoder__attention__bias": False,
+    "encoder__attention": {"full": {"rotary": Rotary(160000.0)}, "sliding": {"rotary": Rotary(), "window": 64}},
+    "encoder__pattern": ("full", "sliding", "sliding"),
+    "heads": HeadConfig(
+        classifier_activation="gelu",
+        classifier_dropout=0.0,
+        masked_lm_activation="gelu",
+        transform=True,
+        transform_bias=False,
+    ),
+}
 _ALBERT = {
     "family": "albert",
     "vocabulary_size": 30000,
@@ -258,6 +281,9 @@ PRESETS: dict[str, TransformerConfig] = {
     "xlm-roberta-base": _bert(12, 768, 12, **{**_ROBERTA, "family": "xlm-roberta", "vocabulary_size": 250002}),
     # Song et al., 2020, arXiv:2004.09297
     "mpnet-base": _bert(12, 768, 12, **_MPNET),
+    # Warner et al., 2024, arXiv:2412.13663
+    "modernbert-base": _bert(22, 768, 12, **_MODERNBERT, encoder__feed_forward__size=1152),
+    "modernbert-large": _bert(28, 1024, 16, **_MODERNBERT, encoder__feed_forward__size=2624),
     # Lan et al., 2019, arXiv:1909.11942
     "albert-base": _bert(12, 768, 12, **_ALBERT),
     # Clark et al., 2020, arXiv:2003.10555

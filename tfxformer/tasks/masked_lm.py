@@ -76,6 +76,8 @@ class MaskedLM(HidingMethods, Task):
                 config.heads.masked_lm_activation or config.encoder.feed_forward.activation,
                 config.encoder.norm.epsilon,
                 initializer(config),
+                norm_bias=config.encoder.norm.bias,
+                use_bias=config.heads.transform_bias,
                 dtype=policy,
                 name="masked_lm_transform",
             ),

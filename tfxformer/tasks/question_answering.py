@@ -13,7 +13,7 @@ from tfxformer.data.targets.spans import Answer, Windows, answer_spans, best_ans
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import SETTINGS_KEY, Task
 from tfxformer.training.compiling.outputs import Output
@@ -65,11 +65,11 @@ class QuestionAnswering(Task):
     learns_from_labels = True
 
     def __init__(self, backbone, overlap=None, tokenizer=None, **kwargs):
+        config = config_of(backbone)
         classifier = ClassificationHead(
             2,
-            None,
-            0.0,
-            initializer(config_of(backbone)),
+            initializer=initializer(config),
+            **transform_arguments(config),
             dtype=backbone.dtype_policy,
             name="span_classifier",
         )
@@ -78,7 +78,7 @@ class QuestionAnswering(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
-        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"])
+        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"], graph_form=graph_form)
 
     @classmethod
     def arguments_from(cls, reference, arguments):

@@ -12,7 +12,7 @@ from tfxformer.data.retrieval import Found, ranked
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_texts
@@ -65,16 +65,16 @@ class TextClassifier(Task):
                 f"A {config.family!r} classifier reads the pooled output, and this backbone has no pooler: build it "
                 "with heads__pooler=True, or load it by TextClassifier.from_pretrained."
             )
-        classifier = ClassificationHead(
-            len(labels),
-            # BART, T5 and their kin have a Dense of their own there, and tanh.
-            "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation,
-            config.heads.classifier_dropout,
-            initializer(config),
-            use_bias=config.heads.classifier_bias,
-            dtype=backbone.dtype_policy,
-            name="classifier",
-        )
+        # BART, T5 and their kin have a Dense of their own there, and tanh.
+        hidden = "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation
+        arguments = {
+            "hidden_activation": hidden,
+            "dropout": config.heads.classifier_dropout,
+            "initializer": initializer(config),
+            "use_bias": config.heads.classifier_bias,
+            **transform_arguments(config),
+        }
+        classifier = ClassificationHead(len(labels), **arguments, dtype=backbone.dtype_policy, name="classifier")
         super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
         self.labels = labels
         self.problem_type = problem_type
@@ -86,7 +86,7 @@ class TextClassifier(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
-        return heads["classifier"](backbone.summary_vector(inputs, graph_form))
+        return heads["classifier"](backbone.summary_vector(inputs, graph_form), graph_form=graph_form)
 
     @classmethod
     def wants_pooler(cls, config):

@@ -13,7 +13,7 @@ from tfxformer.data.targets.word_labels import entity_scores, piece_targets
 from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
-from tfxformer.models.heads import ClassificationHead
+from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_list
@@ -49,9 +49,9 @@ class TokenClassifier(Task):
         config = config_of(backbone)
         classifier = ClassificationHead(
             len(labels),
-            None,
-            config.heads.classifier_dropout,
-            initializer(config),
+            dropout=config.heads.classifier_dropout,
+            initializer=initializer(config),
+            **transform_arguments(config),
             dtype=backbone.dtype_policy,
             name="token_classifier",
         )
@@ -60,7 +60,7 @@ class TokenClassifier(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
-        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"])
+        return heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"], graph_form=graph_form)
 
     @classmethod
     def arguments_from(cls, reference, arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfxformer.checkpoints.families.decoders.gpt import bloom, gpt2, gpt_neox, opt
 from tfxformer.checkpoints.families.decoders.llama import llama, qwen
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
-from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, mpnet, roberta
+from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, modernbert, mpnet, roberta
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
 
@@ -22,6 +22,7 @@ FAMILIES: dict[str, Family] = {
         albert.FAMILY,
         electra.FAMILY,
         mpnet.FAMILY,
+        modernbert.FAMILY,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         opt.FAMILY,

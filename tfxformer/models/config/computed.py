@@ -21,6 +21,9 @@ DECODER = {
     "token_types": (0,),
     "heads.pooler": (False,),
     "heads.masked_lm_activation": (None,),
+    "heads.classifier_pooling": ("cls",),
+    "heads.transform": (False,),
+    "heads.transform_bias": (True,),
     "heads.logits_bias": (False,),
 }
 ENCODER_DECODER = {
@@ -35,6 +38,9 @@ ENCODER_DECODER = {
     "output_projection": (False,),
     "token_types": (0,),
     "heads.pooler": (False,),
+    "heads.classifier_pooling": ("cls",),
+    "heads.transform": (False,),
+    "heads.transform_bias": (True,),
 }
 MODELS = {  # the stacks of each model, and what it computes
     "Encoder": (("encoder",), ENCODER),

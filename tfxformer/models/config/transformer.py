@@ -23,6 +23,7 @@ from tfxformer.models.config.older import converted
 from tfxformer.models.config.stack import StackConfig
 
 STACKS = ("encoder", "decoder")
+CLASSIFIER_POOLINGS = ("cls", "mean")
 NORMAL, FAN_IN = INITIALIZERS = ("normal", "fan_in")
 
 
@@ -33,12 +34,17 @@ class HeadConfig(KnownKeywords):
     Attributes:
         pooler: whether the encoder has a tanh Dense on its first token ("pooled_output").
         classifier_activation: None where the classifier reads the pooled output, else the activation of the Dense
-            layer that it puts on the first token instead.
+            layer that it puts on the text's vector instead.
+        classifier_pooling: what that vector is of an encoder's outputs: that of the first token ("cls"), or the "mean"
+            of all real ones.
         classifier_dropout: dropout rate in front of a classifier's output.
         classifier_bias: whether a classifier's output has a bias.
         classifier_wraps: whether the decoder that reads a text again for a classifier begins with the text's last
             token, not with the start token (mBART, PLBART); see `EncoderDecoder.summary_vector`.
         masked_lm_activation: activation of the masked-language head; None for the encoder's.
+        transform: whether classifiers of texts and tokens begin as the masked-language head does, with a Dense, an
+            activation and a norm (ModernBERT).
+        transform_bias: whether that Dense has a bias.
         tied: whether a causal language model's logits come from the token table; else from a Dense layer.
         logit_scale: what a causal language model's logits are multiplied by.
         logit_soft_cap: None, or c of c * tanh(logits / c).
@@ -47,10 +53,13 @@ class HeadConfig(KnownKeywords):
 
     pooler: bool = False
     classifier_activation: str | None = None
+    classifier_pooling: str = "cls"
     classifier_dropout: float = 0.1
     classifier_bias: bool = True
     classifier_wraps: bool = False
     masked_lm_activation: str | None = None
+    transform: bool = False
+    transform_bias: bool = True
     tied: bool = True
     logit_scale: float = 1.0
     logit_soft_cap: float | None = None
@@ -59,6 +68,12 @@ class HeadConfig(KnownKeywords):
     def __post_init__(self):
         check_kinds(self)
         check_rate("classifier_dropout", self.classifier_dropout)
+        check_choice("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
+        require(
+            not (self.transform or self.classifier_pooling != "cls") or self.classifier_activation is not None,
+            f"transform={self.transform} and classifier_pooling={self.classifier_pooling!r} say how a classifier's own "
+            "Dense reads a text: they need its classifier_activation.",
+        )
         require_positive(self, "logit_scale", "logit_soft_cap")
         for name in (self.classifier_activation, self.masked_lm_activation):
             if name is not None:
