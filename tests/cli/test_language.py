@@ -125,6 +125,12 @@ def test_answers_are_learned_and_chatted_with(trained, tmp_path):
     assert spoken[4]["content"] == model.chat(spoken[:4], 6).strip()
     shown = run("chat", tmp_path / "tuned", *options, input="good film\n").stdout
     assert shown.strip() == spoken[2]["content"]
+    # A template that opens the reasoning: what is not closed is no answer.
+    opening = TEMPLATE + "{% if enable_thinking %}<think>{% endif %}"
+    (tmp_path / "tuned" / "chat_template.jinja").write_text(opening, encoding="utf-8")
+    hidden = ["--thinking", "--hide-reasoning", *options]
+    assert run("chat", tmp_path / "tuned", *hidden, input="good film\n").stdout.strip() == ""
+    assert run("chat", tmp_path / "tuned", "--hide-reasoning", *options, input="good film\n").stdout == shown
 
 
 def test_errors_are_one_line_and_leave_nothing(trained, tiny, tmp_path):

@@ -65,12 +65,17 @@ def generate(
     return {"model": model, "prompt": prompt, **_written(pieces, "continuation", write)}
 
 
-def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sampling) -> dict:
+def chat(
+    model, system, thinking, hide_reasoning: bool, max_new_tokens, stop, seed, write: Callable | None, **sampling
+) -> dict:
     """Talks with a model: a line of the standard input a message, until it ends; the whole conversation."""
+    from tfxformer.text.chat.reasoning import OPENING, answers_only, split_reasoning
+
     opened = open_language_model(model)
     if not is_causal(opened):
         raise ValueError(f"{model} writes one text for another, and has no conversations: tfxformer generate runs it.")
     messages = [] if system is None else [{"role": "system", "content": system}]
+    variables = {} if thinking is None else {"enable_thinking": thinking}
     interactive = sys.stdin.isatty()
     while True:
         if interactive:
@@ -81,9 +86,17 @@ def chat(model, max_new_tokens, system, stop, seed, write: Callable | None, **sa
         if not line.strip():
             continue
         messages.append({"role": "user", "content": line.strip()})
-        pieces = _stream(opened, messages, max_new_tokens, stop, seed, **sampling)
-        answer = _written(pieces, "content", write)
-        messages.append({"role": "assistant", "content": answer["content"].strip()})
+        ids = opened.chat_prompt(messages, **variables)
+        # A turn ends with the tokenizer's end token, as in the `chat` of Python.
+        pieces = opened.stream(
+            ids, max_new_tokens, seed=seed, stop=[*(stop or ()), opened.tokenizer.eos_id], **sampling
+        )
+        begun = opened.tokenizer.decode([ids[-8:]])[0].rstrip().endswith(OPENING)
+        if hide_reasoning:
+            pieces = answers_only(pieces, begun)
+        reasoning, answer = split_reasoning(_written(pieces, "content", write)["content"])
+        thought = {} if reasoning is None else {"reasoning_content": reasoning}
+        messages.append({"role": "assistant", "content": answer.strip(), **thought})
         if write is not None:
             write("\n")
     return {"model": model, "messages": messages, **({} if write is None else {"text": ""})}
@@ -132,11 +145,8 @@ def tell_languages(model, source: str | None, target: str | None) -> None:
         setattr(model, name, code)
 
 
-def _stream(model, prompt: str | list, max_new_tokens, stop, seed, **drawing):
-    """The pieces of text after a prompt or a conversation; greedy, where no way to draw is given."""
-    if hasattr(model, "task_name") and not isinstance(prompt, str):  # in a LiteRT file `stream` does so
-        # A turn ends with the tokenizer's end token, as in `chat`.
-        prompt, stop = model.chat_prompt(prompt), [*(stop or ()), model.tokenizer.eos_id]
+def _stream(model, prompt: str, max_new_tokens, stop, seed, **drawing):
+    """The pieces of text after a prompt; greedy, where no way to draw is given."""
     return model.stream(prompt, max_new_tokens, seed=seed, stop=stop or (), **drawing)
 
 

@@ -133,6 +133,12 @@ def generate(
 def chat(
     model: Writing,
     system: Annotated[str | None, typer.Option(help="What the model is told before the first message.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Of a model whose template has the switch.")
+    ] = None,
+    hide_reasoning: Annotated[
+        bool, typer.Option("--hide-reasoning", help="Show the answer without what stands in <think>.")
+    ] = False,
     max_new_tokens: Tokens = 256,
     temperature: Temperature = None,
     top_k: TopK = None,

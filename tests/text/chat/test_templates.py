@@ -65,6 +65,39 @@ def test_transformers_renders_the_same(name, generation, tokenizer, tmp_path):
     assert ours.apply_chat_template(MESSAGES, generation) == expected
 
 
+PARTS = [
+    {"role": "user", "content": [{"type": "text", "text": "Is 1 < 2?"}, {"type": "text", "text": "And é?"}]},
+    {"role": "assistant", "content": "Yes."},
+]
+READS_PARTS = {
+    "loop": """{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}
+    {% for part in m['content'] %}
+    {{ part['text'] | trim }}{% endfor %}{% endif %}{% endfor %}""",
+    "variable": """{% for m in messages %}{% set said = m['content'] %}{% if said is iterable and said is not string %}
+    {%- for part in said %}{% if part.type == 'text' %}<{{ part.text }}>{% endif %}{% endfor %}
+    {% endif %}{% endfor %}""",
+}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", READS_PARTS)
+def test_parts_are_rendered_as_transformers_does(name, tokenizer, tmp_path):
+    import transformers
+
+    ours = with_template(tokenizer, READS_PARTS[name])
+    ours.save_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.apply_chat_template(PARTS) == theirs.apply_chat_template(PARTS, tokenize=False)
+
+
+def test_a_template_without_parts_gets_their_texts_line_by_line(tokenizer):
+    chatml = with_template(tokenizer, CHATML)
+    joined = [{"role": "user", "content": "Is 1 < 2?\nAnd é?"}, PARTS[1]]
+    assert chatml.apply_chat_template(PARTS) == chatml.apply_chat_template(joined)
+    with pytest.raises(ValueError, match=r"\['content'\]\[0\] is {'type': 'image_url'.*; models here read texts only"):
+        chatml.apply_chat_template([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])
+
+
 def test_rendering(tokenizer):
     assert with_template(tokenizer, CHATML).apply_chat_template(MESSAGES[1:3]) == (
         "<|im_start|>system\nHello<|im_end|>\n"
@@ -170,7 +203,7 @@ def test_templates_that_fail(tokenizer, template, message):
         ([{"role": "user"}], ValueError, r"messages\[0\] has no 'content'"),
         ([{"content": "a"}], ValueError, "has no 'role'"),
         ([{"role": "user", "content": None}], TypeError, r"\['content'\] is NoneType"),
-        ([{"role": "user", "content": [{"type": "text"}]}], TypeError, r"\['content'\] is list"),
+        ([{"role": "user", "content": [{"type": "text"}]}], ValueError, "models here read texts only"),
         ([{"role": 1, "content": "a"}], TypeError, r"\['role'\] is int"),
         ([{"role": "user", "content": "\ud800"}], ValueError, "lone surrogate"),
         ([{"role": "user", "content": "a", "image": object()}], TypeError, "plain strings"),

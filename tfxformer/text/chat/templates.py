@@ -115,6 +115,8 @@ def render(
     if len(template) > LONGEST:
         raise ValueError(f"The chat template has {len(template):,} characters; {LONGEST:,} are the most.")
     checked = {"messages": _messages(messages), **_variables(template, variables or {})}
+    if any(isinstance(message.get("content"), list) for message in checked["messages"]) and not _reads_parts(template):
+        checked["messages"] = [_joined(message) for message in checked["messages"]]
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.exceptions import SecurityError
 
@@ -196,14 +198,65 @@ def _messages(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
                 raise ValueError(
                     f"messages[{index}] has no {key!r}, only {sorted(map(str, message))}; wanted {wanted}."
                 )
-            if not isinstance(message[key], str):
-                raise TypeError(f"messages[{index}][{key!r}] is {type(message[key]).__name__}, not str.")
-            check_unicode(message[key], f"messages[{index}][{key!r}]")
+            for text in _texts(message[key], f"messages[{index}][{key!r}]", key == "content"):
+                if not isinstance(text, str):
+                    raise TypeError(f"messages[{index}][{key!r}] is {type(message[key]).__name__}, not str.")
+                check_unicode(text, f"messages[{index}][{key!r}]")
     try:
         kept = [{key: value for key, value in message.items() if value is not None} for message in messages]
         return json.loads(json.dumps([_with_reasoning(message) for message in kept]))
     except (TypeError, ValueError) as error:
         raise TypeError(f"Messages hold plain strings, numbers and lists only: {error}.") from error
+
+
+def _texts(said, where: str, may_be_parts: bool) -> list:
+    """The texts of a message: one, or those of the parts that an API's content may have.
+
+    Raises:
+        ValueError: for a part that is no text.
+    """
+    if not may_be_parts or not isinstance(said, (list, tuple)):
+        return [said]
+    for place, part in enumerate(said):
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or "text" not in part:
+            raise ValueError(
+                f'{where}[{place}] is {part!r:.80}; models here read texts only: {{"type": "text", "text": "Hello"}}.'
+            )
+    return [part["text"] for part in said]
+
+
+def _joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content is one text, for templates that know no parts: each part on a line of its own."""
+    if not isinstance(message.get("content"), list):
+        return message
+    return {**message, "content": "\n".join(part["text"] for part in message["content"])}
+
+
+@lru_cache(maxsize=16)
+def _reads_parts(template: str) -> bool:
+    """Whether a template goes through the parts of a message's content; others would print the list."""
+    from jinja2 import TemplateSyntaxError, nodes
+
+    def is_content(node, names=()) -> bool:
+        while isinstance(node, nodes.Filter) and node.node is not None:
+            node = node.node
+        if isinstance(node, nodes.Name):
+            return node.name in names
+        if isinstance(node, nodes.Getattr):
+            return node.attr == "content"
+        return isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and node.arg.value == "content"
+
+    try:
+        tree = _environment().parse(template)
+    except TemplateSyntaxError:  # rendering says what is wrong with it
+        return True
+    names = {
+        assigned.target.name
+        for assigned in tree.find_all(nodes.Assign)
+        if isinstance(assigned.target, nodes.Name) and is_content(assigned.node)
+    }
+    return any(is_content(loop.iter, names) for loop in tree.find_all(nodes.For))
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
