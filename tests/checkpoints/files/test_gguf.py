@@ -33,6 +33,8 @@ SAID = {
     "hidden_act bos_token_id eos_token_id",
     "qwen2": "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads "
     "rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings hidden_act",
+    "qwen3": "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads "
+    "head_dim rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings hidden_act attention_bias",
     "gpt2": "vocab_size n_embd n_layer n_head n_positions n_inner layer_norm_epsilon activation_function",
 }
 LLAMA3 = {
@@ -177,7 +179,7 @@ def random_model(architecture, **settings_):
     common |= {"max_position_embeddings": 128, "intermediate_size": 96, "num_key_value_heads": 2}
     if architecture == "gpt2":
         common = {"vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "n_inner": 96}
-    classes = {"llama": "Llama", "qwen2": "Qwen2", "gpt2": "GPT2"}
+    classes = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT2"}
     config = getattr(transformers, f"{classes[architecture]}Config")(**{**common, **settings_})
     torch.manual_seed(0)
     model = getattr(transformers, open_class(architecture))(config).eval()
@@ -196,7 +198,8 @@ def transformers_tensors(path, model):
 
 
 def open_class(architecture):
-    return {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel"}[architecture]
+    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+    return (names | {"gpt2": "GPT2LMHeadModel"})[architecture]
 
 
 CASES = {
@@ -221,6 +224,8 @@ CASES = {
         {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
         {},
     ),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32, "rope_parameters": PLAIN}, {}),
+    "qwen3 biases, own head": ("qwen3", {"attention_bias": True, "head_dim": 16, "rope_parameters": PLAIN}, {}),
     "gpt2": ("gpt2", {}, {}),
 }
 
@@ -398,7 +403,7 @@ def test_settings_that_are_missing_or_not_implemented_are_refused(tmp_path, chan
 
 def test_other_architectures_tensors_and_vocabularies_are_refused(tmp_path):
     path = gguf_files.write(tmp_path / "m.gguf", "gemma3", {}, gguf_files.llama_tensors())
-    with pytest.raises(CheckpointError, match=r"architecture 'gemma3'; of GGUF files .* llama, qwen2, gpt2"):
+    with pytest.raises(CheckpointError, match=r"architecture 'gemma3'; of GGUF files .* llama, qwen2, qwen3, gpt2"):
         open_gguf(path)
     extra = gguf_files.llama_tensors() | {"blk.0.attn_q_norm.weight": np.ones(16, "float32")}
     with pytest.raises(CheckpointError, match=r"1 tensors that .* blk\.0\.attn_q_norm\.weight"):
