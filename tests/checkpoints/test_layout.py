@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from tfxformer.checkpoints.layout import LEAVES, Module, place, tensors_of
+from tfxformer.layers import Rotary
+from tfxformer.layers.attention.rotary import RotaryPositions, rotate
 from tfxformer.models import AttentionConfig, StackConfig
 
 HEADS, WIDTH, D = 3, 2, 5
@@ -112,6 +114,57 @@ def test_parts_of_unequal_size(sizes, by, transposed):
         assert where.tensor_shape(array.shape) == tensor.shape
         found = where.read(tensor)
         np.testing.assert_array_equal(found.T if transposed else found, array)
+
+
+TURNING = StackConfig(1, 24, AttentionConfig(4, 2, rotary=Rotary(fraction=4 / 6)), 8)  # 4 of 6 channels turn
+
+
+@pytest.mark.parametrize("part", [None, 1])
+@pytest.mark.parametrize("leaf", ["kernel", "bias"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_neighbours_that_turn_together(transposed, leaf, part):
+    """GPT-J's channels 2i and 2i + 1 are our i and i + R/2, in all heads; those that do not turn stay."""
+    sizes = ("heads", "groups", "groups")
+    module = Module("key", transposed=transposed, part=part, sizes=sizes, neighbours=True)
+    where = place(module, leaf, TURNING, {})
+    shape = (12,) if leaf == "bias" else (D, 12)
+    ours = np.random.default_rng(0).normal(size=shape)
+    others = [] if part is None else [np.zeros((*shape[:-1], 24)), np.zeros(shape)]
+    arrays = {f"1/{leaf}": ours, **{f"{2 * i}/{leaf}": other for i, other in enumerate(others)}}
+    places = {f"1/{leaf}": where} | {
+        f"{2 * i}/{leaf}": place(Module("key", transposed=transposed, part=2 * i, sizes=sizes), leaf, TURNING, {})
+        for i in range(len(others))
+    }
+    (tensor,) = tensors_of(arrays, places).values()
+    found = where.read(tensor)
+    np.testing.assert_array_equal(found.T if where.transposed else found, ours)
+    rows = np.moveaxis(tensor, -1, 0) if not where.transposed else tensor
+    rows = rows if part is None else rows[24:36]
+    for head in range(2):
+        for theirs, own in ((0, 0), (1, 2), (2, 1), (3, 3), (4, 4), (5, 5)):
+            np.testing.assert_array_equal(rows[head * 6 + theirs], ours[..., head * 6 + own])
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_scores_of_neighbours_are_those_of_halves(width):
+    """Turned pair by pair in the file's order, queries and keys have the products that ours have."""
+    rotary = Rotary(base=100.0, fraction=width / 6)
+    stack = StackConfig(1, 12, AttentionConfig(2, rotary=rotary), 8)
+    where = place(Module("query", neighbours=True), "bias", stack, {})
+    theirs = np.random.default_rng(1).normal(size=(2, 5, 12)).astype("float32")  # queries and keys of 5 tokens
+    products, turned = [], []
+    for rows in theirs:
+        ours = np.stack([where.read(row) for row in rows]).reshape(1, 5, 2, 6).transpose(0, 2, 1, 3)
+        products.append(np.asarray(rotate(ours, *RotaryPositions(rotary, 6)(np.arange(5)[None]))))
+        pairs = rows.reshape(5, 2, 6).astype(complex)
+        for i in range(width // 2):
+            number = (pairs[..., 2 * i] + 1j * pairs[..., 2 * i + 1]) * np.exp(
+                1j * np.arange(5)[:, None] * 100.0 ** (-2 * i / width)
+            )
+            pairs[..., 2 * i], pairs[..., 2 * i + 1] = number.real, number.imag
+        turned.append(pairs.real)
+    wanted = np.einsum("snh,tnh->nst", *turned)
+    np.testing.assert_allclose(np.einsum("bnsh,bnth->nst", *products), wanted, atol=1e-5)
 
 
 def test_a_gamma_that_is_stored_less_by_one():

@@ -34,7 +34,10 @@ class Module:
             values) and "heads_per_group" for those of the stack: ("heads", "groups", "groups") in Phi-3, (1, 1) of
             gate and expand.
         by: None where each part is whole, one after another (GPT-2); "heads" where they alternate head by head, outputs
-            being [heads, 3, head width] (GPT-NeoX, Bloom), "groups" by heads of keys and values (Falcon).
+            being [heads, 3, head width] (GPT-NeoX, Bloom), "groups" by heads of keys and values (Falcon); a number of
+            shares of the heads (CodeGen).
+        neighbours: whether channels 2i and 2i + 1 of a head turn together in the reference (GPT-J), of queries and keys:
+            ours are the same rows in the order in which i and i + R/2 do, which changes no product of the two.
         offset: what the reference adds to a norm's gamma (1 in Gemma): ours holds the sum.
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
     """
@@ -44,7 +47,8 @@ class Module:
     transposed: bool = True
     part: int | None = None
     sizes: tuple[int | str, ...] = THIRDS
-    by: str | None = None
+    by: str | int | None = None
+    neighbours: bool = False
     offset: float = 0.0
     buffer: bool = False
 
@@ -65,6 +69,7 @@ class Place:
         sizes: how wide the parts are to each other.
         groups: into how many groups of all parts the outputs fall.
         axis: the tensor's axis of outputs.
+        turned: None, or (H, R) where the first R of a head's H channels turn by neighbours in the tensor.
         offset: what our variable is more than the tensor.
         row: whether the tensor is our variable as its one row.
     """
@@ -75,6 +80,7 @@ class Place:
     sizes: tuple[int, ...] = THIRDS
     groups: int = 1
     axis: int = 0
+    turned: tuple[int, int] | None = None
     offset: float = 0.0
     row: bool = False
 
@@ -90,15 +96,24 @@ class Place:
         if self.offset:
             array = array.astype("float32") + np.float32(self.offset)
         if self.part is None:
-            return array[0] if self.row else array
+            return self.reordered(array[0] if self.row else array)
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
         parts = array.reshape(*outer, self.groups, sum(self.sizes), -1, *inner)
         begin = sum(self.sizes[: self.part])
         ours = (slice(None),) * (self.axis + 1) + (slice(begin, begin + self.sizes[self.part]),)
-        return parts[ours].reshape(*outer, -1, *inner)
+        return self.reordered(parts[ours].reshape(*outer, -1, *inner))
+
+    def reordered(self, array: np.ndarray, back: bool = False) -> np.ndarray:
+        """A part's outputs, its channels of a head in our order; `back` in the tensor's. As it is where both are one."""
+        if self.turned is None:
+            return array
+        width, turning = self.turned
+        order = np.concatenate([np.arange(0, turning, 2), np.arange(1, turning, 2), np.arange(turning, width)])
+        heads = array.reshape(*array.shape[: self.axis], -1, width, *array.shape[self.axis + 1 :])
+        return np.take(heads, np.argsort(order) if back else order, axis=self.axis + 1).reshape(array.shape)
 
     def join(self, parts: list[np.ndarray]) -> np.ndarray:
-        """The inverse of `read` for a fused tensor: one of all parts, each already transposed where it must be."""
+        """The inverse of `read` for a fused tensor: one of all parts, each already transposed and reordered."""
         outer, inner = parts[0].shape[: self.axis], parts[0].shape[self.axis + 1 :]
         grouped = [
             part.reshape(*outer, self.groups, size, -1, *inner) for part, size in zip(parts, self.sizes, strict=True)
@@ -126,6 +141,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         sizes=tuple(_number(size, stack) for size in module.sizes),
         groups=1 if module.by is None else _number(module.by, stack),
         axis=1 if is_kernel and not module.transposed else 0,
+        turned=_turned(stack) if module.neighbours else None,
         offset=module.offset if leaf == "gamma" else 0.0,
         row=module.buffer,
     )
@@ -137,6 +153,12 @@ def _number(said: int | str, stack) -> int:
         return said
     heads, groups = stack.heads, stack.key_value_heads
     return {"heads": heads, "groups": groups, "heads_per_group": heads // groups}[said]
+
+
+def _turned(stack) -> tuple[int, int]:
+    """(H, R) of a stack; the kinds of its attention that turn at all turn as many channels."""
+    width = stack.head_width
+    return width, next(one.rotary.width(width) for one in stack.attention.values() if one.rotary is not None)
 
 
 def variables_of_tensors(places: Mapping[str, Place]) -> dict[str, list[tuple[str, Place]]]:
@@ -152,7 +174,7 @@ def tensor_of(arrays: list[np.ndarray], places: list[Place]) -> np.ndarray:
     parts = []
     for array, where in zip(arrays, places, strict=True):
         array = array.T if where.transposed else array
-        array = array - np.asarray(where.offset, array.dtype) if where.offset else array
+        array = array - np.asarray(where.offset, array.dtype) if where.offset else where.reordered(array, back=True)
         parts.append(array[None] if where.row else array)
     return parts[0] if places[0].part is None else places[0].join(parts)
 

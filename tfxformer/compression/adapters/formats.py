@@ -15,7 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfxformer.checkpoints.files.errors import CheckpointError
-from tfxformer.compression.adapters.peft_names import TABLE, ModuleNames, join_factors, join_outputs, split_outputs
+from tfxformer.compression.adapters.peft_names import (
+    TABLE,
+    ModuleNames,
+    join_factors,
+    join_outputs,
+    prefix_keys,
+    split_outputs,
+)
 
 RANK_MARGIN = 1e-5  # that peft adds to the rank which it divides AdaLoRA's products by
 Tensors = dict[str, np.ndarray]
@@ -250,7 +257,8 @@ def _places(names: ModuleNames, layers: int) -> list[int]:
 
 def _write_prefix(names: ModuleNames, modules: Mapping) -> tuple[dict[str, Tensors], dict]:
     ((full, adapters),) = modules.items()
-    own = np.stack([[np.asarray(one.keys), np.asarray(one.values)] for one in adapters.values()])
+    keys = (prefix_keys(names, path, np.asarray(one.keys), back=True) for path, one in adapters.items())
+    own = np.stack([[own, np.asarray(one.values)] for own, one in zip(keys, adapters.values(), strict=True)])
     layers, _, heads, length, size = own.shape
     pairs, places = np.zeros_like(own), _places(names, layers)
     pairs[places] = own
@@ -278,7 +286,7 @@ def _read_prefix(config: Mapping, full: str, tensors: Tensors, names: ModuleName
     pairs = flat.reshape(length, len(paths), 2, heads, stack.head_width).transpose(1, 2, 3, 0, 4)
     arguments = {"kind": "prefix", "length": length, "heads": heads}
     return {
-        path: (arguments, {"keys": keys, "values": values}, (None, None))
+        path: (arguments, {"keys": prefix_keys(names, path, keys), "values": values}, (None, None))
         for path, (keys, values) in zip(paths, pairs[_places(names, len(paths))], strict=True)
     }
 

@@ -186,12 +186,15 @@ def join_outputs(names: ModuleNames, parts: Mapping[str, np.ndarray], missing: f
         missing: what a part that is not there is filled with.
     """
     paths = list(parts)
+    parts = {path: _place(names, path).reordered(part, back=True) for path, part in parts.items()}
     if names[paths[0]].part is None:
         return parts[paths[0]]
-    found: list = [np.full_like(parts[paths[0]], missing) for _ in names[paths[0]].sizes]
+    where, first = _place(names, paths[0]), parts[paths[0]]
+    unit = len(first) // where.sizes[where.part]
+    found: list = [np.full((unit * size, *first.shape[1:]), missing, first.dtype) for size in where.sizes]
     for path, part in parts.items():
         found[names[path].part] = part
-    return _place(names, paths[0]).join(found)
+    return where.join(found)
 
 
 def join_factors(names: ModuleNames, adapters: Mapping) -> tuple[dict[str, np.ndarray], float]:
@@ -205,8 +208,8 @@ def join_factors(names: ModuleNames, adapters: Mapping) -> tuple[dict[str, np.nd
     factors = {path: {x: np.asarray(getattr(one, x)) for x in letters} for path, one in adapters.items()}
     first = next(iter(factors.values()))
     scale = next(iter(adapters.values())).scale
-    if names[next(iter(adapters))].part is None:
-        return first, scale
+    if names[(only := next(iter(adapters)))].part is None:
+        return {**first, "b": join_outputs(names, {only: first["b"].T}, 0.0).T}, scale
     share = len(adapters) == len(names[next(iter(adapters))].sizes) and all(
         np.array_equal(one[x], first[x]) for one in factors.values() for x in letters if x != "b"
     )
@@ -229,3 +232,9 @@ def join_factors(names: ModuleNames, adapters: Mapping) -> tuple[dict[str, np.nd
 def split_outputs(names: ModuleNames, paths: Iterable[str], columns: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of [r, out] of a module that belong to each of its layers."""
     return {path: _place(names, path).read(columns.T).T for path in paths}
+
+
+def prefix_keys(names: ModuleNames, path: str, keys: np.ndarray, back: bool = False) -> np.ndarray:
+    """Keys [G, P, H] that stand in front of an attention layer's, their channels in our order; `back` in the file's."""
+    where, rows = _place(names, f"{path}/key"), keys.transpose(0, 2, 1)
+    return where.reordered(rows.reshape(-1, keys.shape[1]), back).reshape(rows.shape).transpose(0, 2, 1)
