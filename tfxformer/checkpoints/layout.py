@@ -36,7 +36,7 @@ class Module:
         by: None where each part is whole, one after another (GPT-2); "heads" where they alternate head by head, outputs
             being [heads, 3, head width] (GPT-NeoX, Bloom), "groups" by heads of keys and values (Falcon); a number of
             shares of the heads (CodeGen).
-        neighbours: whether channels 2i and 2i + 1 of a head turn together in the reference (GPT-J), of queries and keys:
+        neighbours: of queries and keys, whether a head's channels 2i and 2i + 1 turn together in the reference (GPT-J):
             ours are the same rows in the order in which i and i + R/2 do, which changes no product of the two.
         offset: what the reference adds to a norm's gamma (1 in Gemma): ours holds the sum.
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
@@ -104,7 +104,7 @@ class Place:
         return self.reordered(parts[ours].reshape(*outer, -1, *inner))
 
     def reordered(self, array: np.ndarray, back: bool = False) -> np.ndarray:
-        """A part's outputs, its channels of a head in our order; `back` in the tensor's. As it is where both are one."""
+        """A part's outputs, the channels of a head in our order; `back` in the tensor's."""
         if self.turned is None:
             return array
         width, turning = self.turned
