@@ -16,6 +16,7 @@ from tfxformer.layers.dense import Dense
 from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
+from tfxformer.layers.kernels.fused_attention import use_fused_attention
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 
@@ -43,4 +44,5 @@ __all__ = [
     "dropout",
     "empty_cache",
     "padding_bias",
+    "use_fused_attention",
 ]

@@ -5,14 +5,14 @@ Shape letters: B batch, S query length, T key length, T' length of an encoder's 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import keras
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters.base import adapted_layers, adapter_seed
 from tfxformer.layers.attention.attention import Attention, cache_spec
+from tfxformer.layers.attention.block_call import BlockCall, arguments_of
+from tfxformer.layers.attention.masks import MaskPattern, Seen
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.dropout import drop_path, split_seed
@@ -25,21 +25,6 @@ from tfxformer.layers.sublayers import deserialized, given, read_older_names, se
 
 PLACEMENTS = ("post", "pre", "parallel", "shared", "sandwich", "output")
 _READ_NORMED = ("pre", "parallel", "shared", "sandwich")  # a half reads its norm of the stream
-
-
-class _Call(NamedTuple):
-    """What a call says beside its streams; see `TransformerBlock`."""
-
-    bias: object
-    rotary: object
-    position: object
-    attended_rotary: object
-    source_bias: object
-    source_cache: object
-    first_only: bool
-    seeds: list
-    training: bool | None
-    graph_form: GraphForm
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -80,6 +65,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         mask, source_mask: bool [B, S] and [B, T'], True at real tokens; None for the masks of Keras layers such as
             `Embedding(mask_zero=True)`. Not read where a bias is given.
         causal: bool, whether tokens see themselves and earlier ones only. Not read where a bias is given.
+        padding_mask, pattern: what a given `bias` says, see `Attention`.
+        source_padding_mask: int [B, T'], what a given `source_bias` says, if nothing else.
 
     Returns:
         [B, S, D] (with `first_only` [B, 1, D]), or with a cache ([B, S, D], new cache).
@@ -174,17 +161,25 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         mask=None,
         source_mask=None,
         causal=False,
+        padding_mask=None,
+        pattern: MaskPattern | None = None,
+        source_padding_mask=None,
         training=None,
         graph_form: GraphForm = DEFAULT,
     ):
         graph_form = in_force().graph_form if rounds(self) else chosen(graph_form)
+        seen = None if pattern is None else Seen(padding_mask, pattern)
+        source_seen = None if source_padding_mask is None else Seen(source_padding_mask, MaskPattern())
         if bias is None:
-            bias = self.self_attention.bias_of(inputs, attended, cache, position, mask, None, causal, graph_form)
+            own = self.self_attention
+            bias, seen = own.bias_of(inputs, attended, cache, position, mask, None, causal, graph_form)
         if source is not None and source_bias is None:
-            source_bias = self.cross_attention.bias_of(inputs, source, None, None, None, source_mask, False, graph_form)
-        call = _Call(
-            bias, rotary, position, attended_rotary, source_bias, source_cache, first_only, self._seeds(training),
-            training, graph_form,
+            source_bias, source_seen = self.cross_attention.bias_of(
+                inputs, source, None, None, None, source_mask, False, graph_form
+            )
+        call = BlockCall(
+            bias, rotary, position, attended_rotary, source_bias, seen, source_seen, source_cache, first_only,
+            self._seeds(training), training, graph_form,
         )  # fmt: skip
         streams = {"x": inputs, "scores": scores, "attended": attended, "source": source}
         streams = {name: x for name, x in streams.items() if x is not None}
@@ -250,11 +245,11 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         attended = None if attended is None else self._read("attention", attended, call.graph_form)
         if call.first_only:
             query, attended = query[:, :1], query if attended is None else attended
-        rotary, attended_rotary, bias, scores = _of_first(call, scores)
+        rotary, attended_rotary, bias, scores = call.of_first(scores)
         result = self.self_attention(
             query, source=attended, bias=bias, rotary=rotary, source_rotary=attended_rotary, scores=scores,
             cache=cache, position=call.position, training=call.training, seed=call.seeds[0],
-            graph_form=call.graph_form,
+            graph_form=call.graph_form, **arguments_of(call.seen),
         )  # fmt: skip
         half, cache = (result, None) if cache is None else result
         return self._regularize(half, call.seeds[1], call.seeds[2]), cache
@@ -262,7 +257,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def _attend_to_source(self, call, x, source):
         half = self.cross_attention(
             x, source=source, bias=call.source_bias, cache=call.source_cache, training=call.training,
-            seed=call.seeds[5], graph_form=call.graph_form,
+            seed=call.seeds[5], graph_form=call.graph_form, **arguments_of(call.source_seen),
         )  # fmt: skip
         half = half if call.source_cache is None else half[0]
         return self._regularize(half, call.seeds[6], call.seeds[7])
@@ -332,10 +327,11 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         stream = x
         if call.first_only:
             stream, attended = x[:, :1], x if attended is None else attended
-        rotary, attended_rotary, bias, scores = _of_first(call, scores)
+        rotary, attended_rotary, bias, scores = call.of_first(scores)
         context = self.self_attention.training_context(
-            stream, attended, bias, call.seeds[0], rotary, rotary if attended is None else attended_rotary, scores
-        )
+            stream, attended, bias, call.seeds[0], rotary, rotary if attended is None else attended_rotary, scores,
+            call.seen,
+        )  # fmt: skip
         output = self.self_attention.output_projection
         x = self._add_norm(context, output, stream, self.attention_norm, call.seeds[1])
         inner = self.feed_forward.inner(x, training=True)
@@ -379,16 +375,3 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             del config["norm_position"]
         layers = {name: deserialized(config[name]) for name in ("attention", "feed_forward", "norm")}
         return cls(**{**config, **layers})
-
-
-def _of_first(call: _Call, scores) -> tuple:
-    """(rotary, attended_rotary, bias, scores) of what is computed, all positions or the first one alone."""
-    if not call.first_only:
-        return call.rotary, call.attended_rotary, call.bias, scores
-    first = None if call.rotary is None else tuple(x[:, :, :1] for x in call.rotary)
-    keys = call.rotary if call.attended_rotary is None else call.attended_rotary
-    return first, keys, _first_row(call.bias), _first_row(scores)
-
-
-def _first_row(x):
-    return x if x is None or x.shape[2] == 1 else x[:, :, :1]  # a whole slice is an operator, too

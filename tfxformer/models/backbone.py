@@ -10,6 +10,7 @@ from tfxformer.arguments.keywords import FUNCTIONAL, KnownKeywords, NamedInputs
 from tfxformer.keras_files import SavedModel, refuse_legacy
 from tfxformer.layers import TokenEmbedding, TransformerBlock
 from tfxformer.layers.adapters.prompt import SEEN_BY_ALL, with_prompt
+from tfxformer.layers.kernels.fused_attention import with_prompt_in_front
 from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
 from tfxformer.models.config import StackConfig, TransformerConfig
@@ -95,7 +96,8 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     def call(self, inputs, training=None, mask=None):
         graph_form = writing_in_force()
         if graph_form is None:
-            outputs = super().call(self.prompted(inputs), training=training, mask=mask)
+            with with_prompt_in_front(self.prompt_length > 0):
+                outputs = super().call(self.prompted(inputs), training=training, mask=mask)
         else:
             outputs = self.forward(self.prompted({name: inputs[name] for name in self.input}), graph_form)
             outputs = {name: outputs[name] for name in self.output}

@@ -141,6 +141,8 @@ def run(
     if source is not None:
         bias = padding_bias(source.padding_mask, graph_form.mask_value, layers.blocks[0].compute_dtype)
         common |= {"source": source.output, "source_bias": bias}
+        if cache is None:
+            common["source_padding_mask"] = source.padding_mask
     for index, block in enumerate(layers.blocks):
         own = layers.positions.of_block(index, visibility)
         arguments = {**seen[stack.kind_of(index)].arguments(), **own, **common}

@@ -12,6 +12,7 @@ from keras import ops
 
 from tfxformer.layers import GraphForm, RotaryPositions, TokenEmbedding, TransformerBlock
 from tfxformer.layers.attention.masks import (
+    MaskPattern,
     causal_visibility,
     document_visibility,
     hidden_bias,
@@ -239,6 +240,8 @@ class KindVisibility(NamedTuple):
     bias: object
     rotary: tuple | None
     scores: object
+    padding_mask: object
+    pattern: MaskPattern | None
 
     def arguments(self) -> dict:
         """As keywords, without those that say nothing."""
@@ -281,10 +284,12 @@ def visibilities(
         rotary, layer = layers.rotary[name], layers.scores[name]
         angles = None if rotary is None else once(id(rotary), lambda rotary=rotary: rotary(visibility.positions))
         seen = (kind.window, kind.causal)
+        whole = visibility.padding_mask is not None  # whether the mask and a pattern say all that the bias does
         bias = once(seen, lambda kind=kind: bias_of(kind))
         scores = None if layer is None else once(id(layer), lambda layer=layer: scores_of(layer))
         if layer is not None and not layer.learned:  # a part of the bias, summed once for all layers
             total = lambda bias=bias, scores=scores: bias + ops.cast(scores, dtype)  # noqa: E731
-            bias, scores = once((seen, id(layer)), total), None
-        found[name] = KindVisibility(bias, angles, scores)
+            bias, scores, whole = once((seen, id(layer)), total), None, False
+        pattern = MaskPattern(kind.causal, kind.window, packed) if whole else None
+        found[name] = KindVisibility(bias, angles, scores, visibility.padding_mask if whole else None, pattern)
     return found

@@ -10,10 +10,11 @@ from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
-from tfxformer.layers.attention.masks import cached_visibility, hidden_bias, keras_mask, own_bias
+from tfxformer.layers.attention.masks import MaskPattern, Seen, cached_visibility, hidden_bias, keras_mask, own_bias
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import fused_attention
 from tfxformer.layers.normalization import RMSNormalization
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
@@ -126,6 +127,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
             `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
         causal: bool, whether tokens see themselves and earlier ones only. Not read where a bias is given.
+        padding_mask, pattern: what a given bias says, if it says nothing else: int [B, T] or None, and the
+            `masks.MaskPattern` of it; None for a bias that says more. With it kernels that take no bias train.
         seed: uint32 [2], the dropout seed; None for the next of the layer's own generator.
 
     Returns:
@@ -215,15 +218,18 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         source_rotary=None,
         scores=None,
         causal=False,
+        padding_mask=None,
+        pattern: MaskPattern | None = None,
         training=None,
         seed=None,
         graph_form: GraphForm = DEFAULT,
     ):
+        seen = None if pattern is None else Seen(padding_mask, pattern)
         if bias is None:
-            bias = self.bias_of(inputs, source, cache, position, mask, source_mask, causal, graph_form)
+            bias, seen = self.bias_of(inputs, source, cache, position, mask, source_mask, causal, graph_form)
         source_rotary = rotary if source is None else source_rotary
         if training and cache is None and not rounds(self):
-            context = self.training_context(inputs, source, bias, seed, rotary, source_rotary, scores)
+            context = self.training_context(inputs, source, bias, seed, rotary, source_rotary, scores, seen)
             return self.output_projection(context)
         readers = (self.key, self.value)
         # What a finished cache was made of is not read here: the query alone reads the inputs, as beside a source.
@@ -256,14 +262,17 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         return key, ops.transpose(value, (0, 1, 3, 2))
 
     def bias_of(self, inputs, source, cache, position, mask, source_mask, causal, graph_form):
-        """The bias of a call that was given none; arguments as `call` has them."""
+        """The bias of a call that was given none, and what it says (`Seen`; None on a cache); arguments as `call`'s."""
         if cache is None:
             attended, mask = (inputs, mask) if source is None else (source, source_mask)
-            return own_bias(attended, keras_mask(attended, mask), causal, graph_form, self.compute_dtype)
+            mask = keras_mask(attended, mask)
+            seen = Seen(None if mask is None else ops.cast(mask, "int32"), MaskPattern(causal, packed=causal))
+            return own_bias(attended, mask, causal, graph_form, self.compute_dtype), seen
         if not causal or position is None:
-            return None
+            return None, None
         slots = position + ops.arange(ops.shape(inputs)[1])
-        return hidden_bias(cached_visibility(slots, cache[0].shape[2]), graph_form.mask_value, self.compute_dtype)
+        visible = cached_visibility(slots, cache[0].shape[2])
+        return hidden_bias(visible, graph_form.mask_value, self.compute_dtype), None
 
     def projected(self, name: str, x, rotary=None):
         """Queries ("query"), keys or values as the scores have them, but for the scale: [B, S, D] -> [B, S, n * H]."""
@@ -300,10 +309,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             return products
         return rounded(products + ops.cast(scores, products.dtype), self, "positioned_scores")
 
-    def training_context(self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None):
+    def training_context(self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None, seen=None):
         """What the output projection reads, by the kernels that train fastest: [B, S, D] -> [B, S, N*H].
 
-        Arguments as in `call`; the bias gets no gradient.
+        Arguments as in `call`, and what the bias says, `Seen` or None; the bias gets no gradient.
         """
         if seed is None and self.seed_generator is not None:
             seed = self.seed_generator.next()
@@ -319,6 +328,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             key = rotate(key, *source_rotary)
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
+            seen = None  # a pattern knows no prefix
+        context = fused_attention.attend(query, key, value, seen, scores, self.soft_cap, self.dropout)
+        if context is not None:
+            return merge_heads(context)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
         return merge_heads(kernels.attend(self._scores(query, key, scores), bias, value, self.dropout, seed))

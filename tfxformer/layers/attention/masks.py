@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
 import keras
 import ml_dtypes
 import numpy as np
@@ -151,3 +154,51 @@ def counted_positions(mask):
     """The real tokens before the last one up to each slot: int [B, T], 0 at padding -> int32 [B, T], at least 0."""
     counts = ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1)
     return ops.maximum(counts - 1, 0)  # a table has a row for padding on the left too
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+@dataclass(frozen=True)
+class MaskPattern:
+    """What a bias on attention scores says of a padding mask, where it says nothing else.
+
+    For kernels that compute it of the mask, and take no bias.
+
+    Attributes:
+        causal: bool, whether tokens see themselves and earlier ones only.
+        window: int or None, see `windowed`.
+        packed: bool, whether tokens see those of their own number only (`document_visibility`); else all that is
+            not 0. `causal` tokens are.
+    """
+
+    causal: bool = False
+    window: int | None = None
+    packed: bool = False
+
+    def visible(self, padding_mask, queries: int, keys: int):
+        """What is seen: int [B, T] or None (all is real) -> bool [B or 1, S or 1, T], of S `queries` and T `keys`."""
+        if padding_mask is None:
+            padding_mask = ops.ones((1, keys), "int32")
+        if self.causal:
+            visible = causal_visibility(padding_mask)
+        elif self.packed:
+            visible = document_visibility(padding_mask)
+        else:
+            visible = ops.expand_dims(ops.not_equal(padding_mask, 0), 1)
+        if self.window is None:
+            return visible
+        return windowed(visible, ops.arange(queries), ops.arange(keys), self.window, self.causal)
+
+    def get_config(self) -> dict:
+        """The fields, for Keras: the file of a model that continues a backbone's graph holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+class Seen(NamedTuple):
+    """What a bias says: `pattern` of a padding mask int [B, T], or of tokens that are all real (None)."""
+
+    padding_mask: object
+    pattern: MaskPattern
