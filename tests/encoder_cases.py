@@ -2,7 +2,7 @@
 
 from decoder_cases import VOCABULARY_SIZE, Case
 
-CLASSES = {"mpnet": "MPNet", "modernbert": "ModernBert"}
+CLASSES = {"mpnet": "MPNet", "modernbert": "ModernBert", "nomic_bert": "NomicBert", "gte": "Gte"}
 _SIZES = {
     "vocab_size": VOCABULARY_SIZE,
     "hidden_size": 24,
@@ -14,16 +14,19 @@ _SIZES = {
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 SIZES = {
     "mpnet": {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+    "nomic_bert": _SIZES,
+    "gte": {**_SIZES, "pad_token_id": 1, "type_vocab_size": 1},
     "modernbert": {**_SIZES, **_TOKENS, "num_hidden_layers": 4, "local_attention": 6},
 }
 NO_SEGMENTS = ("mpnet", "modernbert")
-NO_POOLER = ("modernbert",)
+NO_POOLER = ("modernbert", "nomic_bert", "gte")
 FINAL_NORM = ("modernbert",)  # the last of the reference's hidden states is normed
 _HIDDEN, _TEXTS, _WORDS, _ANSWERS = (
     *("masked-lm", "text-classification"),
     *("token-classification", "question-answering"),
 )
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_LINEAR = {"rope_theta": 100.0, "rope_type": "linear", "factor": 3.0}
 _SMALL = {"num_hidden_layers": 3, "intermediate_size": 16}
 _TURNS = {"rope_parameters": {_FULL: {"rope_theta": 900.0}, _SLIDING: {"rope_theta": 30.0}}}
 CASES = {
@@ -32,6 +35,14 @@ CASES = {
     "mpnet-classifier": Case("mpnet", _TEXTS, {"num_labels": 3}),
     "mpnet-tagger": Case("mpnet", _WORDS, files="legacy"),
     "mpnet-answers": Case("mpnet", _ANSWERS, files="shards"),
+    "nomic-bare": Case("nomic_bert", None, {"type_vocab_size": 1, "layer_norm_eps": 1e-3}),
+    "nomic-masked-lm": Case("nomic_bert", _HIDDEN, {"head_dim": 10}),
+    "nomic-classifier": Case("nomic_bert", _TEXTS, {"hidden_act": "gelu", "rope_parameters": _LINEAR}),
+    "nomic-tagger": Case("nomic_bert", _WORDS, {"type_vocab_size": 3}),
+    "gte-bare": Case("gte", None, {"hidden_act": "relu"}),
+    "gte-masked-lm": Case("gte", _HIDDEN, {"type_vocab_size": 2, "hidden_act": "silu"}, stored=True),
+    "gte-classifier": Case("gte", _TEXTS, {"rope_parameters": _LINEAR}),
+    "gte-tagger": Case("gte", _WORDS, {"layer_norm_eps": 1e-3}),
     "modernbert-bare": Case("modernbert", None, {"hidden_activation": "relu", "global_attn_every_n_layers": 2}),
     "modernbert-masked-lm": Case("modernbert", _HIDDEN, {"classifier_activation": "silu", **_SMALL}, stored=True),
     "modernbert-biases": Case(

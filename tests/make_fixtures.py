@@ -143,7 +143,8 @@ def make_inputs(case: Case, seed=0) -> dict:
     generator = np.random.default_rng(seed)
     if is_decoder(case):
         return decoder_cases.make_inputs(case, generator)
-    padding_id = {**encoder_cases.SIZES.get(case.family, {}), **case.config}.get("pad_token_id", 0)
+    settings = {**encoder_cases.SIZES.get(case.family, {}), **case.config}
+    padding_id = settings.get("pad_token_id", 0)
     token_ids = generator.integers(5, VOCABULARY_SIZE, (3, 12)).astype("int32")
     mask = np.ones((3, 12), "int32")
     mask[1, 8:] = 0
@@ -151,7 +152,7 @@ def make_inputs(case: Case, seed=0) -> dict:
     token_ids[mask == 0] = padding_id
     token_ids[2, 3] = padding_id  # a padding id that is not masked: RoBERTa does not count its position
     inputs = {"token_ids": token_ids, "padding_mask": mask}
-    types = 0 if case.family in ("distilbert", *encoder_cases.NO_SEGMENTS) else case.config.get("type_vocab_size", 2)
+    types = 0 if case.family in ("distilbert", *encoder_cases.NO_SEGMENTS) else settings.get("type_vocab_size", 2)
     if types > 1:
         inputs["segment_ids"] = generator.integers(0, types, (3, 12)).astype("int32")
     return inputs

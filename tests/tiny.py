@@ -32,6 +32,7 @@ PRESETS = {
     "ernie": "bert-base",
     "camembert": "roberta-base",
     "data2vec-text": "roberta-base",
+    "nomic_bert": "nomic-bert-base",
     "albert": "albert-base",
     "electra": "electra-small",
     "gpt2": "gpt2",

@@ -170,6 +170,7 @@ STACK = {
     "feed_forward__activation": {"feed_forward__activation": "relu"},
     "feed_forward__gated": {"feed_forward__gated": True},
     "feed_forward__bias": {"feed_forward__bias": False},
+    "feed_forward__output_bias": {"feed_forward__output_bias": False},
     "norm__placement": {"norm__placement": "parallel"},
     "norm__kind": {"norm__kind": "rms"},
     "norm__epsilon": {"norm__epsilon": 0.5},

@@ -21,6 +21,7 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
         activation: str, a name of `layers.activations`.
         gated: bool, output(activation(gate(x)) * expand(x)) in place of output(activation(expand(x))).
         use_bias: bool, biases on all Dense layers.
+        output_bias: bool or None (`use_bias`), bias on the last of them.
         kernel_initializer: initializer of the kernels.
 
     Call: [B, S, D] -> [B, S, D]; with `channels`, some of D, ([B, S, D] zero there, [B, S, K] those alone).
@@ -33,6 +34,7 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
         gated=False,
         use_bias=True,
         kernel_initializer="glorot_uniform",
+        output_bias=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -40,6 +42,7 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.activation = activation
         self.gated = gated
         self.use_bias = use_bias
+        self.output_bias = use_bias if output_bias is None else output_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
@@ -48,7 +51,7 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self._activate = activation(self.activation)
         self.expand = child_dense(self, "expand", self.size, width)
         self.gate = child_dense(self, "gate", self.size, width) if self.gated else None
-        self.output_projection = child_dense(self, "output", width, self.size)
+        self.output_projection = child_dense(self, "output", width, self.size, self.output_bias)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
@@ -98,5 +101,6 @@ class FeedForward(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "activation": self.activation,
             "gated": self.gated,
             "use_bias": self.use_bias,
+            "output_bias": self.output_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

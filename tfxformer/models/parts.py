@@ -100,6 +100,7 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
                 "activation": stack.feed_forward.activation,
                 "gated": stack.feed_forward.gated,
                 "use_bias": stack.feed_forward.bias,
+                "output_bias": stack.feed_forward.output_bias,
                 "kernel_initializer": initializer(config),
             },
             norm=stack.norm.kind,

@@ -43,6 +43,31 @@ _MPNET = {
     "encoder__attention__scores": Scores("relative"),
     "heads": HeadConfig(pooler=True, classifier_activation="tanh", masked_lm_activation="gelu"),
 }
+_NOMIC = {
+    "family": "nomic_bert",
+    "vocabulary_size": 30528,
+    "encoder__max_positions": 2048,
+    "encoder__dropout": 0.0,
+    "encoder__attention_dropout": 0.0,
+    "encoder__feed_forward__activation": "silu",
+    "encoder__feed_forward__gated": True,
+    "encoder__feed_forward__bias": False,
+    "encoder__attention__bias": False,
+    "encoder__attention__rotary": Rotary(1000.0),
+}
+_GTE = {
+    "family": "gte",
+    "vocabulary_size": 250048,
+    "token_types": 1,
+    "padding_id": 1,
+    "encoder__max_positions": 8192,
+    "encoder__attention_dropout": 0.0,
+    "encoder__feed_forward__gated": True,
+    "encoder__feed_forward__bias": False,
+    "encoder__feed_forward__output_bias": True,
+    "encoder__attention__rotary": Rotary(160000.0),
+    "heads": HeadConfig(pooler=True, masked_lm_activation="gelu"),
+}
 _MODERNBERT = {
     "family": "modernbert",
     "vocabulary_size": 50368,
@@ -281,6 +306,9 @@ PRESETS: dict[str, TransformerConfig] = {
     "xlm-roberta-base": _bert(12, 768, 12, **{**_ROBERTA, "family": "xlm-roberta", "vocabulary_size": 250002}),
     # Song et al., 2020, arXiv:2004.09297
     "mpnet-base": _bert(12, 768, 12, **_MPNET),
+    # Nussbaum et al., 2024, arXiv:2402.01613; Zhang et al., 2024, arXiv:2407.19669
+    "nomic-bert-base": _bert(12, 768, 12, **_NOMIC),
+    "gte-base": _bert(12, 768, 12, **_GTE),
     # Warner et al., 2024, arXiv:2412.13663
     "modernbert-base": _bert(22, 768, 12, **_MODERNBERT, encoder__feed_forward__size=1152),
     "modernbert-large": _bert(28, 1024, 16, **_MODERNBERT, encoder__feed_forward__size=2624),

@@ -5,7 +5,17 @@ from __future__ import annotations
 from tfxformer.checkpoints.families.decoders.gpt import bloom, gpt2, gpt_neox, opt
 from tfxformer.checkpoints.families.decoders.llama import llama, qwen
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
-from tfxformer.checkpoints.families.encoders import albert, bert, distilbert, electra, modernbert, mpnet, roberta
+from tfxformer.checkpoints.families.encoders import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    gte,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
 
@@ -23,6 +33,8 @@ FAMILIES: dict[str, Family] = {
         electra.FAMILY,
         mpnet.FAMILY,
         modernbert.FAMILY,
+        nomic_bert.FAMILY,
+        gte.FAMILY,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         opt.FAMILY,

@@ -94,17 +94,21 @@ class FeedForwardConfig(KnownKeywords):
         activation: name in `layers.activations`.
         gated: whether the activation gates a third Dense layer.
         bias: whether the Dense layers have biases.
+        output_bias: whether the last of them has one; None for what `bias` says.
     """
 
     size: int
     activation: str = "gelu"
     gated: bool = False
     bias: bool = True
+    output_bias: bool | None = None
 
     def __post_init__(self):
         require_sizes(self, "size")
         check_kinds(self)
         check_activation(self.activation)
+        if self.output_bias == self.bias:  # one way to say one thing
+            put(self, output_bias=None)
 
 
 @dataclass(frozen=True)
