@@ -5,6 +5,7 @@ import shutil
 
 import make_fixtures
 import numpy as np
+import pickle_files
 import pytest
 import tiny
 from adapter_cases import adapted, classifier, everything, language_model, outputs, randomize
@@ -125,6 +126,34 @@ def test_options_without_effect(saved):
     assert scales == {"query": 2.0, "value": 4.0}
 
 
+@pytest.mark.parametrize("by_torch", [False, pytest.param(True, marks=pytest.mark.reference)])
+def test_the_older_files_are_the_same_adapter(saved, tmp_path, by_torch):
+    """adapter_model.bin, as peft's save_pretrained(safe_serialization=False) writes it: torch.save of a dict."""
+    tensors = files(saved)[1]
+    first, second = classifier(), classifier()
+    Adapters(first).load(saved)
+    (saved / "adapter_model.safetensors").unlink()
+    if by_torch:
+        import torch
+
+        written = {name: torch.tensor(np.array(array)) for name, array in tensors.items()}
+        torch.save(written, saved / "adapter_model.bin")
+    else:
+        pickle_files.write(saved / "adapter_model.bin", tensors)
+    Adapters(second).load(saved)
+    wanted = {path: array for path, array in tiny.weights(first).items() if "/lora_" in path or "classifier" in path}
+    assert wanted
+    for path, array in wanted.items():
+        np.testing.assert_array_equal(tiny.weights(second)[path], array, err_msg=path)
+
+
+def test_an_older_file_that_runs_code_is_refused(saved, refusing):
+    (saved / "adapter_model.safetensors").unlink()
+    (saved / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin is not read: its pickle names 'os\.system'"):
+        Adapters(refusing).load(saved)
+
+
 def test_files_of_another_model(saved, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"4 modules that this model does not have.*belongs to another base model"
@@ -159,7 +188,7 @@ def test_damaged_files(saved, tmp_path, refusing):
     with pytest.raises(CheckpointError, match=r"no lora_A.weight and lora_B.weight"):
         Adapters(refusing).load(whole)
     (whole / "adapter_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"no adapter_model.safetensors; adapters in pickles"):
+    with pytest.raises(CheckpointError, match=r"neither adapter_model\.safetensors nor adapter_model\.bin"):
         Adapters(refusing).load(whole)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.errors import CheckpointError, read_json
+from tfxformer.checkpoints.files.pickles.reader import PickleFile
 from tfxformer.checkpoints.files.safetensors import SafetensorsFile
 from tfxformer.compression.adapters.formats import FORMATS, Format, format_of
 from tfxformer.compression.adapters.keras_layers import matrix_shape
@@ -24,7 +25,7 @@ from tfxformer.files import recover, replacing_folder, write_json
 from tfxformer.layers.adapters.base import LayerAdapter
 
 CONFIG_FILE = "adapter_config.json"
-TENSOR_FILE = "adapter_model.safetensors"
+TENSOR_FILE, _OLDER_FILE = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 # Where a tensor belongs to the whole model, the layers that are trained whole have another.
 OWNERLESS_PREFIX, WHOLE = "base_model.", ""
@@ -120,7 +121,7 @@ def read_adapter(folder, model: keras.Model, kernels: Mapping[str, Kernel]) -> R
     """Reads the two files for a model.
 
     Args:
-        folder: with adapter_config.json and adapter_model.safetensors.
+        folder: with adapter_config.json and adapter_model.safetensors, or the older adapter_model.bin.
         model: the adapters' model.
         kernels: path of a layer -> `Kernel`.
 
@@ -132,9 +133,7 @@ def read_adapter(folder, model: keras.Model, kernels: Mapping[str, Kernel]) -> R
     recover(folder)
     config = read_json(folder / CONFIG_FILE)
     form = _check_options(config)
-    if not (folder / TENSOR_FILE).is_file():
-        raise CheckpointError(f"{folder} has no {TENSOR_FILE}; adapters in pickles (adapter_model.bin) are not read.")
-    tensors = SafetensorsFile(folder / TENSOR_FILE)
+    tensors = _open_tensors(folder)
     names = ModuleNames(model)
     modules, others = _sort(tensors, form)
     read = ReadAdapter()
@@ -176,7 +175,15 @@ def _check_options(config: Mapping) -> Format:
     return form
 
 
-def _sort(tensors: SafetensorsFile, form: Format) -> tuple[dict, dict]:
+def _open_tensors(folder: Path) -> SafetensorsFile | PickleFile:
+    if (folder / TENSOR_FILE).is_file():
+        return SafetensorsFile(folder / TENSOR_FILE)
+    if (folder / _OLDER_FILE).is_file():
+        return PickleFile(folder / _OLDER_FILE)
+    raise CheckpointError(f"{folder} has neither {TENSOR_FILE} nor {_OLDER_FILE}.")
+
+
+def _sort(tensors: Mapping, form: Format) -> tuple[dict, dict]:
     """(full module name -> {suffix: array}, other name -> array), the names without their prefix."""
     modules, others = {}, {}
     prefix = PREFIX if form.owners is None else OWNERLESS_PREFIX
