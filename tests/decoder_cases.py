@@ -258,6 +258,8 @@ def _old_config(config: dict) -> dict:
     rope = config.pop("rope_parameters", None)
     if rope is None:
         return config
+    if "full_attention" in rope:
+        return _older_rope_by_kind(config, rope)
     is_neox = config["model_type"] == "gpt_neox"
     config["rotary_emb_base" if is_neox else "rope_theta"] = rope.pop("rope_theta")
     if is_neox:
@@ -267,3 +269,10 @@ def _old_config(config: dict) -> dict:
         return config
     spelling = "type" if kind in ("linear", "dynamic") else "rope_type"  # two generations of them
     return {**config, "rope_scaling": {**rope, spelling: kind}}
+
+
+def _older_rope_by_kind(config: dict, parameters: dict) -> dict:
+    """A config.json in the spelling of transformers 4, of rotary positions by kind."""
+    full, sliding = dict(parameters["full_attention"]), parameters["sliding_attention"]
+    config |= {"rope_theta": full.pop("rope_theta"), "rope_local_base_freq": sliding["rope_theta"]}
+    return config if full["rope_type"] == "default" else {**config, "rope_scaling": full}

@@ -111,7 +111,8 @@ CASES = {
 
 def architecture(family: str, head: str | None) -> str:
     """The reference's class."""
-    return "GPT2LMHeadModel" if (family, head) == ("gpt2", "causal-lm") else CLASSES[family] + HEADS[head]
+    odd = {("gpt2", "causal-lm"): "GPT2LMHeadModel", ("gemma3_text", "causal-lm"): "Gemma3ForCausalLM"}
+    return odd.get((family, head), CLASSES[family] + HEADS[head])
 
 
 def is_decoder(case: Case) -> bool:

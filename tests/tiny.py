@@ -82,7 +82,7 @@ def _sizes(family, stack):
         sizes["attention__key_value_heads"] = 2
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
-    if family == "marian":
+    if stack.embedding_scale == stack.hidden_size**0.5:
         sizes["embedding_scale"] = 32**0.5
     return sizes
 

@@ -15,26 +15,56 @@ PROMPTS = {"query": "Instruct: find a good film\nQuery:", "document": ""}
 ENDS = ["<|endoftext|>", "<|im_end|>"]
 
 
+def embeddinggemma(folder):
+    """A folder as EmbeddingGemma's: <bos> text <eos>, windows to both sides, the mean, two dense layers, length one."""
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer, models
+
+    begin, end = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ENDS)
+    tokenizer(folder, [begin, {"Sequence": {"id": "A", "type_id": 0}}, end], "right")
+    torch.manual_seed(0)
+    sizes = {**GROUPED_SIZES, "num_hidden_layers": 3, "vocab_size": 320, "head_dim": 8, "initializer_range": 0.3}
+    layers = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 6}
+    config = transformers.Gemma3TextConfig(**sizes, **layers, use_bidirectional_attention=True)
+    transformers.Gemma3TextModel(config).save_pretrained(folder / "decoder")
+    identity = torch.nn.Identity()
+    dense = [models.Dense(a, b, bias=False, activation_function=identity) for a, b in ((24, 48), (48, 12))]
+    modules = [models.Transformer(str(folder / "decoder")), models.Pooling(24, "mean"), *dense, models.Normalize()]
+    made = SentenceTransformer(modules=modules, prompts=PROMPTS, device="cpu")
+    made.save(str(folder / "embedder"))
+    return made
+
+
+def tokenizer(folder, template, side):
+    """Writes a byte-level tokenizer whose texts stand in a template; returns the id of its first special token."""
+    trained = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 300, ENDS)
+    ids = [trained.ids([token])[0][0] for token in ENDS]
+    (folder / "decoder").mkdir(parents=True)
+    parts = json.loads(trained.tokenizer_json())
+    parts["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": template,
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {
+            token: {"id": token, "ids": [number], "tokens": [token]} for token, number in zip(ENDS, ids, strict=True)
+        },
+    }
+    (folder / "decoder" / "tokenizer.json").write_text(json.dumps(parts))
+    stated = {"pad_token": ENDS[0], "eos_token": ENDS[1], "padding_side": side, "model_max_length": 64}
+    stated["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "decoder" / "tokenizer_config.json").write_text(json.dumps(stated))
+    return ids[0]
+
+
 def qwen3_embedding(folder):
     """A folder as Qwen3-Embedding's: text <|endoftext|>, padding at the left, the last token's vector of length one."""
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer, models
 
-    tokenizer = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 300, ENDS)
-    end = tokenizer.ids([ENDS[0]])[0][0]
-    (folder / "decoder").mkdir(parents=True)
-    parts = json.loads(tokenizer.tokenizer_json())
-    parts["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": ENDS[0], "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {ENDS[0]: {"id": ENDS[0], "ids": [end], "tokens": [ENDS[0]]}},
-    }
-    (folder / "decoder" / "tokenizer.json").write_text(json.dumps(parts))
-    stated = {"pad_token": ENDS[0], "eos_token": ENDS[1], "padding_side": "left", "model_max_length": 64}
-    stated["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (folder / "decoder" / "tokenizer_config.json").write_text(json.dumps(stated))
+    template = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": ENDS[0], "type_id": 0}}]
+    end = tokenizer(folder, template, "left")
     sizes = {**GROUPED_SIZES, "vocab_size": 320, "head_dim": 8, "pad_token_id": None, "eos_token_id": end}
     torch.manual_seed(0)
     config = transformers.Qwen3Config(**{**sizes, "initializer_range": 0.3}, tie_word_embeddings=True)
@@ -46,12 +76,13 @@ def qwen3_embedding(folder):
     return made
 
 
-def test_qwen3_embedding_equals_sentence_transformers(tmp_path):
+@pytest.mark.parametrize(("make", "pooling"), [(qwen3_embedding, "lasttoken"), (embeddinggemma, "mean")])
+def test_equals_sentence_transformers(make, pooling, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    reference = qwen3_embedding(tmp_path)
+    reference = make(tmp_path)
     model = tasks.TextEmbedder.from_pretrained(tmp_path / "embedder")
-    assert model.pooling == "lasttoken" and model.normalize and model.prompts.texts == PROMPTS
+    assert model.pooling == pooling and model.normalize and model.prompts.texts == PROMPTS
     saved = model.save_pretrained(tmp_path / "saved")
     opened = SentenceTransformer(str(saved), device="cpu")
     texts = ["good film", "a very good cat sat on the mat", "bad"]

@@ -37,6 +37,19 @@ KINDS = {
         "decoder__attention": {"sliding": {"window": 9}, "full": {}},
         "decoder__pattern": ("sliding", "full"),
     },
+    "normed heads, capped, sandwich": {
+        "decoder__norm__kind": "zero_centred_rms",
+        "decoder__norm__placement": "sandwich",
+        "decoder__embedding_scale": 48**0.5,
+        "decoder__attention": {
+            "sliding": {"window": 9, "rotary": Rotary(base=100.0), "query_key_norm": "head", "soft_cap": 3.0},
+            "full": {"query_key_norm": "head", "soft_cap": 3.0, "scale": 0.5},
+            "nope": {"rotary": None, "query_key_norm": "head"},
+        },
+        "decoder__pattern": ("sliding", "full", "nope"),
+        "decoder__num_layers": 3,
+        "heads__logit_soft_cap": 8.0,
+    },
     "alibi": {
         "decoder__attention__scores": Scores("alibi"),
         "decoder__attention__rotary": None,

@@ -33,6 +33,19 @@ def test_equals_numpy(writing, epsilon):
     np.testing.assert_allclose(np.asarray(actual), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("writing", ["fused", "product"])
+@pytest.mark.parametrize("kind", ["rms", "zero_centred_rms"])
+def test_rms_norms_equal_numpy(kind, writing):
+    layer = make_norm(kind, 1e-3, "float32", "norm")
+    layer.build((None, None, 16))
+    np.testing.assert_array_equal(layer.gamma, np.full(16, 0.0 if kind == "zero_centred_rms" else 1.0))
+    gamma = np.random.default_rng(2).normal(size=16).astype("float32")
+    layer.gamma.assign(gamma)
+    wide = INPUTS.astype("float64")
+    wanted = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-3) * (gamma + (kind == "zero_centred_rms"))
+    np.testing.assert_allclose(layer(INPUTS, graph_form=GraphForm(layer_norm=writing)), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("writing", ["fused", "product", "inner_product"])
 def test_statistics_are_float32_in_half_precision(writing, policy):
@@ -46,7 +59,7 @@ def test_statistics_are_float32_in_half_precision(writing, policy):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "zero_centred_rms"])
 def test_the_kernel_of_training_is_the_same_function(kind, policy):
     layer = make_norm(kind, 1e-5, policy, "norm")
     layer.build((None, None, 16))

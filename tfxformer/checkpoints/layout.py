@@ -1,6 +1,6 @@
 """Where our variables lie in the reference's tensors, what is only a way of storing them.
 
-As they are or transposed, whole or a part of a fused tensor, or less by a number.
+As they are or transposed, whole or a part of a fused tensor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class Module:
             shares of the heads (CodeGen).
         neighbours: of queries and keys, whether a head's channels 2i and 2i + 1 turn together in the reference (GPT-J):
             ours are the same rows in the order in which i and i + R/2 do, which changes no product of the two.
-        offset: what the reference adds to a norm's gamma (1 in Gemma): ours holds the sum.
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
     """
 
@@ -49,7 +48,6 @@ class Module:
     sizes: tuple[int | str, ...] = THIRDS
     by: str | int | None = None
     neighbours: bool = False
-    offset: float = 0.0
     buffer: bool = False
 
     @property
@@ -70,7 +68,6 @@ class Place:
         groups: into how many groups of all parts the outputs fall.
         axis: the tensor's axis of outputs.
         turned: None, or (H, R) where the first R of a head's H channels turn by neighbours in the tensor.
-        offset: what our variable is more than the tensor.
         row: whether the tensor is our variable as its one row.
     """
 
@@ -81,7 +78,6 @@ class Place:
     groups: int = 1
     axis: int = 0
     turned: tuple[int, int] | None = None
-    offset: float = 0.0
     row: bool = False
 
     def tensor_shape(self, shape) -> tuple[int, ...]:
@@ -93,8 +89,6 @@ class Place:
 
     def read(self, array: np.ndarray) -> np.ndarray:
         """The variable's part of the tensor, not yet transposed; a view where numpy can make one."""
-        if self.offset:
-            array = array.astype("float32") + np.float32(self.offset)
         if self.part is None:
             return self.reordered(array[0] if self.row else array)
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
@@ -142,7 +136,6 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         groups=1 if module.by is None else _number(module.by, stack),
         axis=1 if is_kernel and not module.transposed else 0,
         turned=_turned(stack) if module.neighbours else None,
-        offset=module.offset if leaf == "gamma" else 0.0,
         row=module.buffer,
     )
 
@@ -174,7 +167,7 @@ def tensor_of(arrays: list[np.ndarray], places: list[Place]) -> np.ndarray:
     parts = []
     for array, where in zip(arrays, places, strict=True):
         array = array.T if where.transposed else array
-        array = array - np.asarray(where.offset, array.dtype) if where.offset else where.reordered(array, back=True)
+        array = where.reordered(array, back=True)
         parts.append(array[None] if where.row else array)
     return parts[0] if places[0].part is None else places[0].join(parts)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.backend import whole_value
-from tfxformer.checkpoints.families import family_of
+from tfxformer.checkpoints.families import family_of, text_part
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
 from tfxformer.checkpoints.files.errors import CheckpointError, read_json
@@ -63,7 +63,7 @@ def open_checkpoint(path) -> tuple[dict, Mapping]:
         if tensors.scaled:  # what is saved of it again is not quantized: the key goes
             return {key: value for key, value in reference.items() if key != scaling.key}, tensors
     check_quantized(reference, config_file)
-    return reference, open_folder(path)
+    return text_part(reference, open_folder(path))
 
 
 def read_model_config(reference: dict, family, tensors, path) -> TransformerConfig:

@@ -34,7 +34,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
     Args:
         attention: dict of arguments of `Attention`, or such a layer.
         feed_forward: dict of arguments of `FeedForward`, or any layer [B, S, D] -> [B, S, D].
-        norm: "layer" or "rms"; or any layer [B, S, D] -> [B, S, D], of which each place gets a copy.
+        norm: one of `NORMS`; or any layer [B, S, D] -> [B, S, D], of which each place gets a copy.
         norm_placement: "post" norms the sum (BERT); "pre" norms what a half reads (Xiong et al., arXiv:2002.04745);
             "parallel" too, and both halves read the block's input (GPT-NeoX, arXiv:2204.06745); "shared" by one norm
             (Phi); "output" norms what a half gives (OLMo 2, arXiv:2501.00656); "sandwich" what it reads and what it

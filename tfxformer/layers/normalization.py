@@ -11,13 +11,14 @@ from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
-NORMS = ("layer", "rms")
+NORMS = LAYER, RMS, ZERO_CENTRED = "layer", "rms", "zero_centred_rms"
+RMS_NORMS = (RMS, ZERO_CENTRED)
 
 
 def make_norm(kind: str, epsilon: float, dtype, name: str, bias: bool = True):
     """The normalization layer of a kind in `NORMS`; `bias` says whether a "layer" norm has a beta."""
-    if kind == "rms":
-        return RMSNormalization(epsilon=epsilon, dtype=dtype, name=name)
+    if kind in RMS_NORMS:
+        return RMSNormalization(epsilon=epsilon, zero_centred=kind == ZERO_CENTRED, dtype=dtype, name=name)
     return LayerNormalization(epsilon=epsilon, center=bias, dtype=dtype, name=name)
 
 
@@ -119,24 +120,32 @@ class RMSNormalization(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     Args:
         epsilon: float.
+        zero_centred: bool, whether the factor is 1 + gamma (Gemma); gamma begins at 0 then.
 
     Input and output [..., D]; the mean is float32 under every dtype policy. In training it is one kernel.
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon=1e-6, zero_centred=False, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
+        self.zero_centred = zero_centred
         self.supports_masking = True
 
     def build(self, input_shape):
-        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones", autocast=False)
+        initializer = "zeros" if self.zero_centred else "ones"
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer, autocast=False)
+
+    @property
+    def scale(self):
+        """What the normed input is multiplied by, [D]."""
+        return self.gamma + 1.0 if self.zero_centred else self.gamma
 
     def call(self, inputs, training=None, graph_form: GraphForm = DEFAULT):
         if training:
-            return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.gamma, None, self.epsilon)
+            return kernels.add_norm(ops.cast(inputs, self.compute_dtype), None, self.scale, None, self.epsilon)
         wide = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         scale = ops.rsqrt(ops.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
-        gamma = ops.cast(self.gamma, wide.dtype)
+        gamma = ops.cast(self.scale, wide.dtype)
         graph_form = chosen(graph_form)
         if graph_form.layer_norm == "product":  # gamma scales the small factor, as in `LayerNormalization`
             return ops.cast(wide * (scale * gamma), self.compute_dtype)
@@ -146,4 +155,4 @@ class RMSNormalization(WrittenLayer, KnownKeywords, keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon, "zero_centred": self.zero_centred}

@@ -22,7 +22,7 @@ from tfxformer.layers.attention.masks import (
 )
 from tfxformer.layers.attention.position_scores import PositionScores, make_scores
 from tfxformer.layers.attention.positions import positions_seen
-from tfxformer.layers.normalization import make_norm
+from tfxformer.layers.normalization import LAYER, RMS, make_norm
 from tfxformer.models.config import AttentionConfig, StackConfig, TransformerConfig
 from tfxformer.models.config.transformer import FAN_IN
 
@@ -135,6 +135,7 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: i
         "query_initializer": initializer(config, stack.head_width**-0.5 / scale),
         "query_key_norm": kind.query_key_norm,
         "norm_epsilon": stack.norm.epsilon,
+        "norm": RMS if stack.norm.kind == LAYER else stack.norm.kind,
         "soft_cap": kind.soft_cap,
     }
 

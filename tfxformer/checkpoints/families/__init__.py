@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tfxformer.checkpoints.families.decoders.gpt import bloom, gpt2, gpt_neox, opt
-from tfxformer.checkpoints.families.decoders.llama import llama, qwen
+from tfxformer.checkpoints.families.decoders.llama import gemma, gemma3, llama, qwen
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import (
     albert,
@@ -16,6 +18,7 @@ from tfxformer.checkpoints.families.encoders import (
     nomic_bert,
     roberta,
 )
+from tfxformer.checkpoints.families.nested import Nested
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
 
@@ -43,6 +46,9 @@ FAMILIES: dict[str, Family] = {
         llama.MISTRAL,
         qwen.FAMILY,
         qwen.QWEN3,
+        gemma.FAMILY,
+        gemma.GEMMA2,
+        gemma3.FAMILY,
         t5.FAMILY,
         t5.MT5,
         t5.UMT5,
@@ -56,6 +62,13 @@ FAMILIES: dict[str, Family] = {
         bart.BLENDERBOT_SMALL,
     )
 }
+NESTED: dict[str, Nested] = {nested.name: nested for nested in (gemma3.WITH_IMAGES,)}
+
+
+def text_part(reference: Mapping, tensors: Mapping) -> tuple[Mapping, Mapping]:
+    """config.json and tensors of the text model in a checkpoint: itself, or what stands inside of a larger one."""
+    nested = NESTED.get(reference.get("model_type")) if isinstance(reference.get("model_type"), str) else None
+    return (reference, tensors) if nested is None else (nested.config(reference), nested.tensors(tensors))
 
 
 def family_of(model_type) -> Family:
@@ -66,7 +79,7 @@ def family_of(model_type) -> Family:
     """
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
-            f"config.json says model_type={model_type!r}; tfxformer reads {', '.join(FAMILIES)}. "
+            f"config.json says model_type={model_type!r}; tfxformer reads {', '.join([*FAMILIES, *NESTED])}. "
             "A new family is one page in tfxformer/checkpoints/families."
         )
     return FAMILIES[model_type]

@@ -15,7 +15,7 @@ from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels import fused_attention
-from tfxformer.layers.normalization import RMSNormalization
+from tfxformer.layers.normalization import RMS, RMS_NORMS, make_norm
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer
@@ -112,6 +112,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         query_initializer: initializer of the query's; None for that of the others.
         query_key_norm: None; "head", RMS norms of each head's queries and keys; or "whole", of all heads' together.
         norm_epsilon: float, epsilon of these norms.
+        norm: kind of these norms, "rms" or "zero_centred_rms".
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
 
     Call:
@@ -155,6 +156,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         norm_epsilon=1e-6,
         soft_cap=None,
         query_initializer=None,
+        norm=RMS,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -167,6 +169,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             )
         if query_key_norm not in (None, *QUERY_KEY_NORMS):
             raise ValueError(f"Unknown query_key_norm {query_key_norm!r}; known: None, {', '.join(QUERY_KEY_NORMS)}.")
+        if norm not in RMS_NORMS:
+            raise ValueError(f"Unknown norm of queries and keys {norm!r}; known: {', '.join(RMS_NORMS)}.")
         self.use_bias = use_bias
         self.output_bias = use_bias if output_bias is None else output_bias
         self.scale = head_size**-0.5 if scale is None else scale
@@ -175,6 +179,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.query_initializer = keras.initializers.get(query_initializer)
         self.query_key_norm = query_key_norm
         self.norm_epsilon = norm_epsilon
+        self.norm = norm
         self.soft_cap = soft_cap
         self.adapter = None
         self.own_seeds = True
@@ -201,7 +206,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def _head_norm(self, name, heads):
         if self.query_key_norm is None:
             return None
-        norm = RMSNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
+        norm = make_norm(self.norm, self.norm_epsilon, self.dtype_policy, name)
         norm.build((None, self.head_size * (heads if self.query_key_norm == "whole" else 1)))
         return norm
 
@@ -366,6 +371,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "query_key_norm": self.query_key_norm,
             "norm_epsilon": self.norm_epsilon,
+            "norm": self.norm,
             "soft_cap": self.soft_cap,
             "query_initializer": keras.initializers.serialize(self.query_initializer),
         }

@@ -117,7 +117,7 @@ class NormConfig(KnownKeywords):
 
     Attributes:
         placement: "post", "pre", "parallel", "shared", "sandwich" or "output"; see `layers.TransformerBlock`.
-        kind: "layer" or "rms".
+        kind: "layer", "rms", or "zero_centred_rms" (Gemma), whose factor is 1 + gamma.
         epsilon: epsilon of every norm in the stack.
         bias: whether "layer" norms have a beta.
         embedding: whether the sum of embeddings is normed.
@@ -148,5 +148,5 @@ class NormConfig(KnownKeywords):
             self.positions or self.embedding,
             "positions=False says nothing with embedding=False: there is no norm that positions could stand behind.",
         )
-        if self.kind == "rms":  # it has none anyway
+        if self.kind != "layer":  # it has none anyway
             put(self, bias=True)

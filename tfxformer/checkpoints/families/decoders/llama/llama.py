@@ -8,21 +8,21 @@ from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
 
-def heads_rule(groups: int | None, width: int | None = None) -> Rule:
+def heads_rule(groups: int | None, width: int | None = None, heads: int = 32, size: int = 4096) -> Rule:
     """The rule of grouped heads.
 
     Args:
         groups: what an absent `num_key_value_heads` means; null is one for each head.
         width: what an absent `head_dim` means; None for D / N.
+        heads, size: what absent `num_attention_heads` and `hidden_size` mean.
     """
-    default = width
 
     def read(reference: Mapping) -> dict:
-        heads, size = reference.get("num_attention_heads") or 32, reference.get("hidden_size") or 4096
-        key_value_heads, width = reference.get("num_key_value_heads", groups), reference.get("head_dim") or default
+        count, stream = reference.get("num_attention_heads") or heads, reference.get("hidden_size") or size
+        key_value_heads, own = reference.get("num_key_value_heads", groups), reference.get("head_dim") or width
         return {
-            "decoder.attention.key_value_heads": None if key_value_heads == heads else key_value_heads,
-            "decoder.attention.width": None if width is not None and width * heads == size else width,
+            "decoder.attention.key_value_heads": None if key_value_heads == count else key_value_heads,
+            "decoder.attention.width": None if own is not None and own * count == stream else own,
         }
 
     def write(config) -> dict:

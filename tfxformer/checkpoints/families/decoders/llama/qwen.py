@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tfxformer.checkpoints.families.decoders import kinds
 from tfxformer.checkpoints.families.decoders.llama import llama
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
 from tfxformer.checkpoints.family import Blocks, Key, Rule
-from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
-
-_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 def _read_windows(reference: Mapping) -> dict:
@@ -17,30 +15,19 @@ def _read_windows(reference: Mapping) -> dict:
     layers = reference.get("num_hidden_layers") or 32
     window = reference.get("sliding_window", 4096)
     window = window if reference.get("use_sliding_window") else None
-    types = reference.get("layer_types")
-    if types is None:
-        first = reference.get("max_window_layers", 28)
-        types = [_FULL if window is None or i < first else _SLIDING for i in range(layers)]
-    if not set(types) <= {_FULL, _SLIDING} or len(types) != layers or (window is None and _SLIDING in types):
-        raise CheckpointError(
-            f"config.json says layer_types={types} for {layers} layers with sliding_window={window!r}; tfxformer wants "
-            f"{_FULL!r} or (with a window) {_SLIDING!r} for each."
-        )
-    if len(set(types)) == 1:
-        return {"decoder.attention.window": window if types[0] == _SLIDING else None}
-    kinds = ["sliding" if kind == _SLIDING else "full" for kind in types]
-    return {"decoder.attention.full": {}, "decoder.attention.sliding": {"window": window}, "decoder.pattern": kinds}
+    first = reference.get("max_window_layers", 28)
+    types = kinds.layer_types(reference, layers, window, lambda layer: window is None or layer < first)
+    return kinds.kinds(types, window)
 
 
 def _write_windows(config) -> dict:
-    stack = config.decoder
-    windows = [stack.attention_of(layer).window for layer in range(stack.num_layers)]
+    windows = kinds.windows(config)
     windowed = [window is not None for window in windows]
     return {
         "use_sliding_window": any(windowed),
         "sliding_window": next((window for window in windows if window is not None), None),
-        "max_window_layers": windowed.index(True) if any(windowed) else stack.num_layers,
-        "layer_types": [_SLIDING if one else _FULL for one in windowed],
+        "max_window_layers": windowed.index(True) if any(windowed) else len(windows),
+        "layer_types": kinds.types_of(config),
     }
 
 
