@@ -61,7 +61,7 @@ def open_checkpoint(path) -> tuple[dict, Mapping]:
     if scaling is not None:
         tensors = ScaledTensors(open_folder(path, scaled=True), scaling, path)
         if tensors.scaled:  # what is saved of it again is not quantized: the key goes
-            return {key: value for key, value in reference.items() if key != scaling.key}, tensors
+            return text_part({key: value for key, value in reference.items() if key != scaling.key}, tensors)
     check_quantized(reference, config_file)
     return text_part(reference, open_folder(path))
 
