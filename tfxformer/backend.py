@@ -123,17 +123,38 @@ def strategy_of(model):
     return model.distribute_strategy if on_tensorflow() else ONE_PROGRAM
 
 
+def processes() -> tuple[int, int]:
+    """(the number of this process, how many run one program together) on JAX; (0, 1) elsewhere.
+
+    Not to be asked before `keras.distribution.initialize`: JAX has its devices from then on.
+    """
+    if not on_jax():
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def is_whole_here(variable) -> bool:
+    """Whether this process has all parts of a variable."""
+    value = variable.value
+    return not on_jax() or value.is_fully_addressable or value.is_fully_replicated
+
+
 def whole_value(variable) -> np.ndarray:
     """A variable's whole value, wherever its parts are; nothing of it stays on the host with the variable.
 
     On JAX an array keeps what `np.asarray` made of it, so that a model which was saved would be on the host too, whole.
-    Of a variable that several hosts share, every process must ask at once, and each gets all of it.
+    Of a variable that is split over several hosts, every process must ask at once, and each gets all of it.
     """
     value = variable.value
     if not on_jax():
         return np.asarray(value)
     import jax
 
+    if value.is_fully_replicated:
+        parts = [value.addressable_data(0)]
+        return np.asarray(jax.make_array_from_single_device_arrays(value.shape, parts[0].sharding, parts))
     if not value.is_fully_addressable:
         whole = jax.sharding.NamedSharding(value.sharding.mesh, jax.sharding.PartitionSpec())
         return np.asarray(jax.jit(lambda x: x, out_shardings=whole)(value).addressable_data(0))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import keras
 from keras.src.backend.common import global_state
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import is_whole_here, processes
 from tfxformer.files import replacing, replacing_folder
 
 _KERAS_FOLDER = ("config.json", "metadata.json", "model.weights.*", "assets")  # what save(zipped=False) writes
@@ -48,15 +51,17 @@ class SavedModel(keras.Model):
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
         _check_overwrite(filepath, overwrite)
+        if not _writes(self):
+            return
         if zipped is False:
-            with replacing_folder(filepath, _KERAS_FOLDER) as new:
+            with replacing_folder(filepath, _KERAS_FOLDER) as new, _undistributed():
                 self._check_space(new)
                 try:
                     super().save(new, zipped=False, **kwargs)
                 except UnboundLocalError as error:  # of Keras' cleaning, which hides what the disk said
                     raise error.__context__ or error from None
             return
-        with replacing(filepath) as part:
+        with replacing(filepath) as part, _undistributed():
             super().save(part, zipped=zipped, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):
@@ -68,12 +73,15 @@ class SavedModel(keras.Model):
             super().save_weights(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
             return
         _check_overwrite(filepath, overwrite)
+        if not _writes(self):
+            return
         if max_shard_size is not None:
             path = Path(filepath).expanduser()
             path.with_suffix(".json").unlink(missing_ok=True)
-            super().save_weights(path, max_shard_size=max_shard_size)
+            with _undistributed():
+                super().save_weights(path, max_shard_size=max_shard_size)
             return
-        with replacing(filepath) as part:
+        with replacing(filepath) as part, _undistributed():
             self._check_space(part.parent)
             super().save_weights(part)
 
@@ -113,6 +121,46 @@ class SavedModel(keras.Model):
         """
         check_archive(store)
         super().load_own_variables(store)
+
+
+@contextlib.contextmanager
+def folder_of_first_process(folder, ours=()):
+    """`files.replacing_folder` where several processes run one program: what the others write vanishes."""
+    if processes()[0] == 0:
+        with replacing_folder(folder, ours) as new:
+            yield new
+        return
+    with tempfile.TemporaryDirectory() as other:
+        yield Path(other) / Path(folder).name
+
+
+@contextlib.contextmanager
+def _undistributed():
+    """While the first of several processes writes: Keras makes variables then, which the others would have to have."""
+    found = keras.distribution.distribution() if processes()[1] > 1 else None
+    if found is None:
+        yield
+        return
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(found)
+
+
+def _writes(model) -> bool:
+    """Whether this process writes a model's file: of several the first.
+
+    Raises:
+        ValueError: for a model whose weights are split over hosts.
+    """
+    split = next((one.path for one in model.variables if not is_whole_here(one)), None)
+    if split is not None:
+        raise ValueError(
+            f"Keras' files hold what one host has, and {split} is split over several: write the model by "
+            "save_pretrained, which fetches it tensor by tensor."
+        )
+    return processes()[0] == 0
 
 
 def refuse_legacy() -> None:

@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python cases.py FOLDER CELLS.json all
 
 writes into the folder: `0.npz` and on, what each training of CELLS.json ends with; `texts.json`, what models generate;
-`resume.json`, how trainings end that were interrupted;
+`resume.json`, how trainings end that were interrupted; `measured.npz`, importances and sensitivities;
 `classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
 With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
 """
@@ -132,9 +132,9 @@ def fit_records(folder) -> dict:
 
 
 def _numpy(variable):
-    import keras
+    from tfxformer.backend import whole_value
 
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+    return whole_value(variable)
 
 
 def generate() -> dict:
@@ -207,6 +207,26 @@ def fit_tasks(folder) -> dict:
     return answers
 
 
+def measure() -> dict:
+    """What a classifier and a language model would miss most, by every way of measuring it."""
+    from tfxformer import compression, tasks
+
+    with tempfile.TemporaryDirectory() as words:
+        tokenizer = tiny.tokenizer(words)
+    labels = ["negative", "positive"]
+    classifier = tiny.perturb(tasks.TextClassifier(tiny.backbone(), labels, tokenizer=tokenizer))
+    lm = tiny.perturb(tasks.CausalLM(tiny.backbone("llama"), tokenizer))
+    labelled = (tiny.TEXTS[:10], tiny.LABELS[:10])
+    found = {}
+    for name, model, data in (("classifier", classifier, labelled), ("lm", lm, tiny.TEXTS[:10])):
+        for measured in ("head", "neuron", "layer"):
+            importance = getattr(compression, f"{measured}_importance")
+            found[f"{name} {measured}"] = importance(model, "taylor", data, batch_size=4)
+    report = compression.sensitivity(classifier, labelled, sparsities=(0.3, 0.6), batch_size=4)
+    found["sensitivity"] = np.array([row.value for row in report.rows])
+    return found
+
+
 def environment() -> dict:
     """Of a child on JAX: eight virtual devices, and this package."""
     kept = {key: value for key, value in os.environ.items() if key not in ("TF_CONFIG", "PYTEST_ADDOPTS")}
@@ -241,6 +261,7 @@ def main(folder, cells, what) -> None:
     if what == "all":
         (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
         np.savez(folder / "logits.npz", **fit_tasks(folder))
+        np.savez(folder / "measured.npz", **measure())
         found = {"differences": resume(folder / "resume"), "losses": fit_records(folder)}
         (folder / "resume.json").write_text(json.dumps(found), encoding="utf-8")
     versions = {"keras": keras.__version__, "jax": jax.__version__}

@@ -69,6 +69,12 @@ def test_fits_on_texts_end_alike(child, answers, tmp_path):
         np.testing.assert_allclose(answers[key], value, atol=5e-6, err_msg=key)
 
 
+def test_what_a_model_would_miss_is_measured_alike(child):
+    with np.load(child / "measured.npz") as there:
+        for key, value in cases.measure().items():
+            np.testing.assert_allclose(there[key], value, rtol=1e-4, atol=1e-6, err_msg=key)
+
+
 def test_what_jax_saved_opens_on_tensorflow_and_becomes_a_file(child, answers, tmp_path):
     import keras
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
-from tfxformer.backend import whole_value
+from tfxformer.backend import processes, whole_value
 from tfxformer.checkpoints.families import family_of, text_part
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
@@ -196,6 +196,8 @@ def save_pretrained(
 ) -> Path:
     """Writes a folder that transformers opens: config.json and safetensors, whole or not at all.
 
+    Of several processes all call it, and the first writes; each fetches one tensor at a time.
+
     In a folder that is there the old state stays until the new one takes its place in one step (`files`); files that
     are no part of a checkpoint stay.
 
@@ -214,6 +216,10 @@ def save_pretrained(
     written.pop("torch_dtype", None)  # the old spelling of dtype would contradict it
     written["architectures"] = [family.architecture_of(config, task)]
     tensors = reference_tensors(model, config, task, dtype)
+    if processes()[0] > 0:
+        for tensor in tensors.values():
+            np.asarray(tensor)  # the first process cannot have the parts of this one's devices alone
+        return Path(folder).expanduser()
     with replacing_folder(folder, HEAD_FILES) as new:
         write_folder(new, tensors, max_shard_bytes)
         write_json(new / CONFIG_FILE, written, indent=2, sort_keys=True)

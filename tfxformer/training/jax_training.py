@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.backend import on_jax
-from tfxformer.training.devices.keras_distribution import batches_of_any_size
+from tfxformer.training.devices.keras_distribution import batches_of_any_size, share_order, whole_on_each_process
 from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
 
 
@@ -42,8 +42,15 @@ class JAXTraining:
             return accumulating_step(self, self._sums, *given)
         return super().train_step(*given)
 
+    def predict_step(self, *given):
+        if not on_jax():
+            return super().predict_step(*given)
+        outputs, state = super().predict_step(*given)
+        return whole_on_each_process(outputs), state
+
     @checked
     def fit(self, *args, **kwargs):
+        share_order()
         with batches_of_any_size():
             return super().fit(*args, **kwargs)
 

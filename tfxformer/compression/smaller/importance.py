@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.backend import needs_tensorflow
+from tfxformer.backend import on_jax
 from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.smaller.one_stack import OneStack, stack_of
 from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
@@ -166,31 +166,68 @@ def _taylor(model, halves: list[list], gate: Callable, batches: list[tuple]) -> 
         gate: (call of a layer, its inputs, count -> gates [B, 1, count]) -> the layer's outputs with the gates, all at
             one, in their place.
     """
-    needs_tensorflow('importance="taylor"', 'give importance="magnitude", or set KERAS_BACKEND=tensorflow')
     blocks, layers = len(halves[0]), [layer for half in halves for layer in half]
+
+    def loss(batch: tuple, gates_of: Callable):
+        """A batch's loss, of (block, shape) -> the gates of a block, which serve all its layers."""
+        x, y, weights = batch
+
+        def see(index, call, inputs):
+            return gate(call, inputs, lambda count: gates_of(index % blocks, (inputs.shape[0], 1, count)))
+
+        with _around(layers, see):
+            outputs = model(x, training=False)
+        return model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False)
+
+    gradients_of = (_gradients_on_jax if on_jax() else _gradients)(model, loss, blocks)
     total, examples = 0.0, 0
-    for x, y, weights in batches:
-        found = {}
-        with tf.GradientTape() as tape:
-
-            def see(index, call, inputs, found=found, tape=tape):
-                def gates(count):
-                    if index % blocks not in found:  # a block that serves several layers has its gates once
-                        found[index % blocks] = ops.ones((ops.shape(inputs)[0], 1, count))
-                        tape.watch(found[index % blocks])
-                    return found[index % blocks]
-
-                return gate(call, inputs, gates)
-
-            with _around(layers, see):
-                outputs = model(x, training=False)
-            loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False)
-        gradients = tape.gradient(loss, [found[block] for block in range(blocks)])
+    for batch in batches:
+        gradients = gradients_of(batch)
         rows = len(gradients[0])
         # The loss is the batch's mean: times its examples, each gradient is that of an example's own loss.
         total += rows * np.stack([np.abs(np.asarray(one, "float64")).sum(axis=(0, 1)) for one in gradients])
         examples += rows
     return total / examples
+
+
+def _gradients(model, loss: Callable, blocks: int) -> Callable:
+    """(batch -> the gradients of its loss by the gates of each block, all of which are one)."""
+
+    def gradients(batch) -> list:
+        gates = {}
+        with tf.GradientTape() as tape:
+
+            def gates_of(block, shape):
+                if block not in gates:
+                    gates[block] = ops.ones(shape)
+                    tape.watch(gates[block])
+                return gates[block]
+
+            value = loss(batch, gates_of)
+        return tape.gradient(value, [gates[block] for block in range(blocks)])
+
+    return gradients
+
+
+def _gradients_on_jax(model, loss: Callable, blocks: int) -> Callable:
+    """The same on JAX, compiled once for batches of a size."""
+    import jax
+
+    def of(gates_of, held, batch):
+        # Metrics of several losses are written while a loss is computed: into the scope.
+        with keras.StatelessScope(zip(model.variables, held, strict=True)):
+            return loss(batch, gates_of)
+
+    @jax.jit
+    def gradients(gates, held, batch) -> list:
+        return jax.grad(lambda gates: of(lambda block, _: gates[block], held, batch))(gates)
+
+    def of_batch(batch) -> list:
+        held, shapes = [variable.value for variable in model.variables], {}
+        jax.eval_shape(lambda *given: of(lambda b, shape: ops.ones(shapes.setdefault(b, shape)), *given), held, batch)
+        return gradients([ops.ones(shapes[block]) for block in range(blocks)], held, batch)
+
+    return of_batch
 
 
 @contextlib.contextmanager
@@ -231,8 +268,11 @@ def _labelled_batches(model, data, batch_size: int) -> list[tuple]:
     x, y, weights = (*data, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
     dataset, found = _is_finite_dataset(x), []
 
-    def collect(iterator):
+    def collect(*given):
+        *state, iterator = given
         found.extend(map(keras.utils.unpack_x_y_sample_weight, iterator))
+        if state:  # on JAX each step has its own iterator, and returns what it has measured
+            return {"loss": 0.0}, *state
         raise _AllCollectedError
 
     if not model.compiled:

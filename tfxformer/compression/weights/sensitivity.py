@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from numbers import Real
 
 import keras
+import numpy as np
 
-from tfxformer.backend import needs_tensorflow, strategy_of
-from tfxformer.backend import tensorflow as tf
+from tfxformer.backend import strategy_of
 from tfxformer.compression.weights.matrices import Kernel, all_kernels, choose_kernels
-from tfxformer.compression.weights.ranking import keep_largest
 from tfxformer.figures import figure, save_figure
 from tfxformer.training.resume.state import value_of
 
@@ -151,7 +150,6 @@ def sensitivity(
         TypeError, ValueError: for sparsities outside (0, 1), no data, an unknown metric or one that is no number, and
             no kernel.
     """
-    needs_tensorflow("sensitivity")
     sparsities = _checked(sparsities)
     kernels = choose_kernels(model, layers)
     if not kernels:
@@ -176,14 +174,16 @@ def sensitivity(
     return SensitivityReport(name, baseline, tuple(rows))
 
 
-def _pruned(values, sparsity: float) -> tf.Tensor:
-    """With its smallest weights at zero, as many as `Prune` would choose."""
-    magnitudes = tf.abs(tf.convert_to_tensor(values))
-    if magnitudes.dtype.size < 4:
-        magnitudes = tf.cast(magnitudes, tf.float32)
-    kept = tf.constant(max(round(values.size * (1 - sparsity)), 1))
-    _, mask = keep_largest(tf.reshape(magnitudes, [-1]), kept)
-    return tf.where(tf.reshape(mask, values.shape), values, tf.zeros_like(values))
+def _pruned(values: np.ndarray, sparsity: float) -> np.ndarray:
+    """With its smallest weights at zero, as many as `Prune` would choose; among equals the first are kept."""
+    magnitudes = np.abs(values).ravel()
+    if magnitudes.itemsize < 4:
+        magnitudes = magnitudes.astype("float32")
+    kept = max(round(values.size * (1 - sparsity)), 1)
+    least = np.partition(magnitudes, values.size - kept)[values.size - kept]
+    above, equal = magnitudes > least, magnitudes == least
+    mask = above | (equal & (np.cumsum(equal) <= kept - np.count_nonzero(above)))
+    return np.where(mask.reshape(values.shape), values, np.zeros_like(values))
 
 
 def _assign(model, kernel: Kernel, values) -> None:

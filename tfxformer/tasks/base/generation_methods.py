@@ -12,10 +12,11 @@ from tfxformer.checkpoints.generation_settings import (
     older_generation_config,
     read_generation_config,
 )
-from tfxformer.files import replacing_folder, write_json
+from tfxformer.files import write_json
 from tfxformer.generation import Beams, Sampler
 from tfxformer.generation.checkpoint_sampler import checkpoint_sampler
 from tfxformer.generation.samplers import read_sampler
+from tfxformer.keras_files import folder_of_first_process
 from tfxformer.tasks.base import generating
 
 DEFAULT_TEXT, DEFAULT_ANSWER = 128, 256  # new tokens, where neither caller nor checkpoint says how many
@@ -39,7 +40,7 @@ class GenerationMethods:
 
     def save_pretrained(self, folder, **kwargs) -> Path:
         """See `Task.save_pretrained`; with generation_config.json, as it was read and has been changed since."""
-        with replacing_folder(folder, (GENERATION_FILE,)) as new:
+        with folder_of_first_process(folder, (GENERATION_FILE,)) as new:
             super().save_pretrained(new, **kwargs)
             if settings := self.generation_config.to_dict():
                 write_json(new / GENERATION_FILE, settings, indent=2)

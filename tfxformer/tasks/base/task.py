@@ -15,8 +15,7 @@ from tfxformer.data.batches import Examples, read_examples, to_batch
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets.labels import check_read_labels
 from tfxformer.data.targets.weights import example_weights
-from tfxformer.files import replacing_folder
-from tfxformer.keras_files import refuse_legacy
+from tfxformer.keras_files import folder_of_first_process, refuse_legacy
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force
@@ -312,7 +311,7 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         config = self.backbone.config
         if self.wants_pooler(config) is False:
             config = config.replace(heads__pooler=False)  # the reference's class with this head has none
-        with replacing_folder(folder) as new:
+        with folder_of_first_process(folder) as new:
             save_pretrained(
                 new,
                 self.checkpoint_model(),

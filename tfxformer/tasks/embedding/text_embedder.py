@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.backend import whole_value
 from tfxformer.checkpoints import sentence_transformers
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.hub import resolve
@@ -21,7 +22,7 @@ from tfxformer.data.examples import is_raw
 from tfxformer.data.prompts import POOLED_MASK, UNSTATED, Prompts, in_front
 from tfxformer.data.targets.labels import cosine_targets
 from tfxformer.data.targets.weights import example_weights
-from tfxformer.files import replacing_folder
+from tfxformer.keras_files import folder_of_first_process
 from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of
@@ -221,8 +222,8 @@ class TextEmbedder(Retrieval, Task):
             dimensions=self.dimensions,
         )
         check_no_adapters(self)
-        dense = [{v.name: np.asarray(v.value) for v in layer.variables} for layer in self._dense_layers()]
-        with replacing_folder(folder) as new:
+        dense = [{v.name: whole_value(v) for v in layer.variables} for layer in self._dense_layers()]
+        with folder_of_first_process(folder) as new:
             super().save_pretrained(new, **kwargs)
             sentence_transformers.write(new, said, files, self.backbone.config.hidden_size, dense)
         return Path(folder).expanduser()

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import checked
-from tfxformer.files import replacing_folder
+from tfxformer.keras_files import folder_of_first_process
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models import Encoder
 from tfxformer.models.heads import ReplacedTokenHead
@@ -170,7 +170,7 @@ class ReplacedTokenDetection(MaskedLM):
     @checked
     def save_pretrained(self, folder, **kwargs) -> Path:
         """Writes the discriminator, and the generator, where there is one, into the folder "generator" inside."""
-        with replacing_folder(folder, (GENERATOR,)) as new:
+        with folder_of_first_process(folder, (GENERATOR,)) as new:
             super().save_pretrained(new, **kwargs)
             if self.generator is not None:
                 self.generator.save_pretrained(new / GENERATOR, **kwargs)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import keras
 
+from tfxformer.backend import strategy_of
 from tfxformer.figures import figure, save_figure
 from tfxformer.files import write_json
+from tfxformer.training.devices.workers import is_chief
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import value_of
 
@@ -115,6 +117,8 @@ class HistoryFiles(keras.callbacks.Callback):
         self._epochs.append({name: value if isinstance(value, int) else _finite(value) for name, value in row.items()})
         names = list(dict.fromkeys(name for one in self._epochs for name in one))
         columns = {name: [one.get(name) for one in self._epochs] for name in names}
+        if not is_chief(strategy_of(self.model)):
+            return
         write_json(self.path, columns)
         training_curve({"": columns}, self.folder / "training-curve.png")
 

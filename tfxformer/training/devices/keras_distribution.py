@@ -8,6 +8,7 @@ import os
 import keras
 import numpy as np
 
+from tfxformer.backend import processes
 from tfxformer.training.devices.layout import BATCH, MODEL, parts_of_a_batch, tensor_parallel
 
 KINDS = ("auto", "cpu", "gpu", "tpu", "multiworker")
@@ -45,7 +46,10 @@ def _join() -> None:
             f'strategy("multiworker") on JAX finds no {", ".join(missing)}: start every process with the address of '
             "process 0, their number and its own number in these variables; a TPU pod needs none."
         )
-    keras.distribution.initialize()
+    import jax
+
+    if not jax.distributed.is_initialized():
+        keras.distribution.initialize()
 
 
 def _devices(kind: str, argument: str) -> list[str]:
@@ -66,7 +70,7 @@ def _devices(kind: str, argument: str) -> list[str]:
 
 
 def _data_parallel(devices: list[str]):
-    return keras.distribution.DataParallel(devices=devices)
+    return keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
 
 
 def _sharded(devices: list[str], mesh):
@@ -80,22 +84,62 @@ def _sharded(devices: list[str], mesh):
 
 
 def on_devices(batch):
-    """A batch in memory on the devices of Keras' distribution, shared among them where its rows divide."""
+    """A batch in memory on the devices of Keras' distribution, shared among them where its rows divide.
+
+    Of several processes each has the same batch, and gives its own devices their rows.
+
+    Raises:
+        ValueError: under a distribution whose processes have each its own rows.
+    """
     import jax
 
     found = keras.distribution.distribution()
     if found is None:
         return jax.device_put(batch)
-    parts = parts_of_a_batch(found)
+    parts, alone = parts_of_a_batch(found), processes()[1] == 1
+    if not alone and found.auto_shard_dataset:
+        raise ValueError(
+            f"This {type(found).__name__} shards datasets among the processes itself (auto_shard_dataset), and Resume "
+            "and Epochs give each process all rows: make the distribution by training.strategy."
+        )
 
     def put(leaf):
         if leaf is None:
             return None
         axes = [found.batch_dim_name if np.shape(leaf)[0] % parts == 0 else None, *[None] * (np.ndim(leaf) - 1)]
         sharding = keras.distribution.TensorLayout(axes, found.device_mesh).backend_layout
-        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+        if alone:
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(np.shape(leaf), sharding, np.asarray(leaf).__getitem__)
 
     return keras.tree.map_structure(put, batch)
+
+
+def share_order() -> None:
+    """Gives all processes numpy's random state of the first, by which Keras shuffles: they must meet the same batches.
+
+    Nothing where one process trains.
+    """
+    if processes()[1] == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (Keras draws from it)
+    own = np.concatenate([keys, np.uint32([position, has_gauss]), np.float64([gauss]).view("uint32")])
+    shared = np.asarray(multihost_utils.broadcast_one_to_all(own))
+    state = (shared[:-4], int(shared[-4]), int(shared[-3]), float(shared[-2:].view("float64")[0]))
+    np.random.set_state((name, *state))  # noqa: NPY002
+
+
+def whole_on_each_process(outputs):
+    """In a step: lets every process have the outputs for all rows, which lie on the devices of all."""
+    import jax
+
+    found = keras.distribution.distribution()
+    if found is None or processes()[1] == 1:
+        return outputs
+    whole = jax.sharding.NamedSharding(found.device_mesh.backend_mesh, jax.sharding.PartitionSpec())
+    return jax.lax.with_sharding_constraint(outputs, whole)
 
 
 @contextlib.contextmanager
@@ -105,7 +149,7 @@ def batches_of_any_size():
     Keras lays out every batch as the first one, and JAX then refuses one whose rows do not divide.
     """
     found = keras.distribution.distribution()
-    if found is None:
+    if found is None or (processes()[1] > 1 and found.auto_shard_dataset):  # Keras' own way, of datasets alone
         yield
         return
     from keras.src.backend.jax import trainer

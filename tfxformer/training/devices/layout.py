@@ -103,7 +103,7 @@ def tensor_parallel(device_mesh) -> keras.distribution.ModelParallel:
             return keras.distribution.TensorLayout(axes, self.device_mesh)
 
     layout_map = keras.distribution.LayoutMap(device_mesh)
-    return TensorParallel(layout_map=layout_map, batch_dim_name=BATCH)
+    return TensorParallel(layout_map=layout_map, batch_dim_name=BATCH, auto_shard_dataset=False)
 
 
 def parts_of_a_batch(mesh) -> int:

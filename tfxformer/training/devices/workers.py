@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import re
 import weakref
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 
 from tfxformer import __version__
-from tfxformer.backend import ONE_PROGRAM, strategy_of
+from tfxformer.backend import ONE_PROGRAM, backend, on_jax, processes, strategy_of
 from tfxformer.backend import tensorflow as tf
 
 _SECONDS = 600  # that a worker waits for the others to come to the same fit
@@ -28,11 +29,13 @@ class LostWorkerError(RuntimeError):
 def is_cluster(strategy) -> bool:
     """Whether other processes train with this one."""
     if strategy is ONE_PROGRAM:
-        return False
+        return processes()[1] > 1
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and len(_tasks(strategy)) > 1
 
 
 def _tasks(strategy) -> list[str]:
+    if strategy is ONE_PROGRAM:
+        return [f"process {index}" for index in range(processes()[1])]
     cluster = strategy.cluster_resolver.cluster_spec().as_dict()
     return [*cluster.get("chief", []), *cluster.get("worker", [])]
 
@@ -41,6 +44,8 @@ def is_chief(strategy) -> bool:
     """Whether this process is the one that writes files."""
     if not is_cluster(strategy):
         return True
+    if strategy is ONE_PROGRAM:
+        return processes()[0] == 0
     resolver = strategy.cluster_resolver
     has_chief = bool(resolver.cluster_spec().as_dict().get("chief"))
     return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
@@ -55,6 +60,10 @@ def of_all_replicas(strategy, local: list) -> np.ndarray:
     """
     if not is_cluster(strategy):
         return np.stack(local)
+    if strategy is ONE_PROGRAM:
+        from jax.experimental import multihost_utils
+
+        return np.concatenate(np.asarray(multihost_utils.process_allgather(np.stack(local))))
     given = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(local[context.replica_id_in_sync_group % len(local)][None])
     )
@@ -85,7 +94,9 @@ def any_worker(strategy, flag: bool) -> bool:
 
 
 def _local(strategy) -> tuple:
-    """The ids of this process' replicas."""
+    """The ids of this process' replicas; on JAX one for the process."""
+    if strategy is ONE_PROGRAM:
+        return (processes()[0],)
     ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
     return strategy.experimental_local_results(ids)
 
@@ -112,7 +123,7 @@ def check_workers(model, told: dict) -> None:
     told = {
         "tfxformer": __version__,
         "keras": keras.__version__,
-        "tensorflow": tf.__version__,
+        **_backend_version(),
         "weights": [[plain_path(v.path), list(v.shape), v.dtype] for v in model.variables],
         "optimizer": optimizer_config(model),
         **told,
@@ -134,6 +145,10 @@ def check_workers(model, told: dict) -> None:
             f"The workers would not train the same: {'; '.join(differing)}. Start all of them with the same code, "
             "arguments and data."
         )
+
+
+def _backend_version() -> dict[str, str]:
+    return {backend(): importlib.import_module(backend()).__version__}
 
 
 def check_batch_size(strategy, x, batch_size) -> None:
@@ -188,19 +203,28 @@ def _settled(value):
 
 @contextlib.contextmanager
 def naming_lost_workers(strategy, way_out: str = ""):
-    """Says plainly that another worker is gone, where TensorFlow says that a collective failed.
+    """Says plainly that another worker is gone, where the backend says that a collective failed.
 
     Raises:
-        LostWorkerError: with TensorFlow's message.
+        LostWorkerError: with the backend's message.
     """
     if not is_cluster(strategy):
         yield
         return
     try:
         yield
-    except tuple(getattr(tf.errors, name) for name in _LOST) as error:
+    except _lost() as error:
         said = str(error).split("\n", maxsplit=1)[0][:300]
         raise LostWorkerError(
             f"Another of the {len(_tasks(strategy))} workers has ended or does not answer: see its output for why. "
-            f"Start all workers again.{way_out} TensorFlow says: {said}"
+            f"Start all workers again.{way_out} {backend()} says: {said}"
         ) from error
+
+
+def _lost() -> tuple:
+    """What a collective raises whose other side is gone."""
+    if on_jax():
+        import jax
+
+        return (jax.errors.JaxRuntimeError,)
+    return tuple(getattr(tf.errors, name) for name in _LOST)

@@ -287,11 +287,11 @@ def describe(x, y=None, sample_weight=None, batch_size=None) -> dict:
     told = {"kind": type(x).__name__}
     if isinstance(getattr(x, "fingerprint", None), str):
         told["fingerprint"] = x.fingerprint
-    if isinstance(x, tf.data.Dataset):
+    if _is_dataset(x):
         return {**told, "batches": int(x.cardinality()), "elements": str(x.element_spec)}
     if isinstance(x, keras.utils.PyDataset):
         return {**told, "batches": x.num_batches}
-    arrays = [leaf for leaf in tf.nest.flatten((x, y, sample_weight)) if leaf is not None]
+    arrays = [leaf for leaf in keras.tree.flatten((x, y, sample_weight)) if leaf is not None]
     if arrays and all(hasattr(leaf, "__array__") and len(leaf.shape) for leaf in arrays):
         told |= {"rows": int(arrays[0].shape[0]), "batch size": batch_size or 32, "fingerprint": _fingerprint(arrays)}
     return told

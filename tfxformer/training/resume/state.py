@@ -8,13 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import on_jax, strategy_of, whole_value
 from tfxformer.files import replacing
 from tfxformer.training.step.accumulation import Accumulator, copies
 
 
 def value_of(variable) -> np.ndarray:
-    """A copy of a variable's value, under any strategy."""
+    """A copy of a variable's value, under any strategy; of one that hosts share, every process asks at once."""
+    if on_jax():
+        return np.array(whole_value(variable))
     return np.array(ops.convert_to_tensor(variable))
 
 
