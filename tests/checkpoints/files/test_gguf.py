@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tfxformer
 from tfxformer import samples
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.checkpoints.files.gguf import GGUFFile
@@ -35,6 +36,11 @@ SAID = {
     "rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings hidden_act",
     "qwen3": "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads "
     "head_dim rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings hidden_act attention_bias",
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3"),
+        "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads head_dim "
+        "rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings",
+    ),
     "gpt2": "vocab_size n_embd n_layer n_head n_positions n_inner layer_norm_epsilon activation_function",
 }
 LLAMA3 = {
@@ -149,8 +155,11 @@ def converted(model, architecture, fields=None):
             array = pairs(array, heads)
         if architecture == "gpt2" and ".c_" in name and array.ndim == 2:
             array = array.T
+        if "gemma" in architecture and name.endswith("norm.weight"):
+            array = array + 1
         tensors[table.get_name(name, try_suffixes=(".weight", ".bias"))] = array
     get = config.to_dict().get
+    rope = get("rope_parameters") or {}
     metadata = {
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
@@ -161,7 +170,10 @@ def converted(model, architecture, fields=None):
         "attention.key_length": get("head_dim"),
         "attention.value_length": get("head_dim"),
         "rope.dimension_count": get("head_dim"),
-        "rope.freq_base": (get("rope_parameters") or {}).get("rope_theta"),
+        "rope.freq_base": rope.get("full_attention", rope).get("rope_theta"),
+        "attention.sliding_window": get("sliding_window") if architecture in ("gemma2", "gemma3") else None,
+        "attn_logit_softcapping": get("attn_logit_softcapping") if architecture == "gemma2" else None,
+        "final_logit_softcapping": get("final_logit_softcapping") if architecture == "gemma2" else None,
         "attention.layer_norm_rms_epsilon": get("rms_norm_eps"),
         "attention.layer_norm_epsilon": get("layer_norm_epsilon"),
         **(fields or {}),
@@ -180,6 +192,7 @@ def random_model(architecture, **settings_):
     if architecture == "gpt2":
         common = {"vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "n_inner": 96}
     classes = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT2"}
+    classes |= {"gemma": "Gemma", "gemma2": "Gemma2", "gemma3": "Gemma3Text"}
     config = getattr(transformers, f"{classes[architecture]}Config")(**{**common, **settings_})
     torch.manual_seed(0)
     model = getattr(transformers, open_class(architecture))(config).eval()
@@ -199,6 +212,7 @@ def transformers_tensors(path, model):
 
 def open_class(architecture):
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+    names |= {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForCausalLM"}
     return (names | {"gpt2": "GPT2LMHeadModel"})[architecture]
 
 
@@ -226,6 +240,9 @@ CASES = {
     ),
     "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32, "rope_parameters": PLAIN}, {}),
     "qwen3 biases, own head": ("qwen3", {"attention_bias": True, "head_dim": 16, "rope_parameters": PLAIN}, {}),
+    "gemma": ("gemma", {"head_dim": 16}, {}),
+    "gemma2": ("gemma2", {"head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 32}, {}),
+    "gemma3": ("gemma3", {"head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 32}, {}),
     "gpt2": ("gpt2", {}, {}),
 }
 
@@ -247,10 +264,60 @@ def test_config_and_tensors_are_those_of_the_source_and_of_transformers_reader(c
     assert set(read) == names
     for name in names:
         np.testing.assert_allclose(read[name], state[name].numpy(), atol=0.05)  # quantized: near its source
+    if architecture == "gemma":
+        return  # which transformers does not read
     theirs = transformers_tensors(tmp_path / "m.gguf", model)
     assert set(theirs) == names
     for name in names:  # bit for bit
         np.testing.assert_array_equal(read[name], theirs[name], err_msg=name)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", ["qwen3", "gemma", "gemma2", "gemma3"])
+def test_a_model_of_the_file_computes_what_its_source_does(case, tmp_path):
+    import torch
+
+    architecture, settings_, fields = CASES[case]
+    model = random_model(architecture, **settings_)
+    fields, tensors = converted(model, architecture, fields)
+    path = gguf_files.write(tmp_path / "m.gguf", architecture, fields, tensors)
+    ids = np.arange(3, 27)[None]  # longer than the windows
+    with torch.no_grad():
+        wanted = model.model(torch.tensor(ids)).last_hidden_state.numpy()
+    inputs = {"token_ids": ids.astype("int32"), "padding_mask": np.ones_like(ids, "int32")}
+    found = np.asarray(tfxformer.from_pretrained(path)(inputs)["sequence_output"])
+    assert np.abs(found - wanted).max() < 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers", "scalar"), [("gemma2", 46, 16), ("gemma2", 2, 32), ("gemma3", 62, 16), ("gemma3", 2, 32)]
+)
+def test_scores_of_the_largest_gemma_are_scaled_by_hidden_size_per_head(tmp_path, architecture, layers, scalar):
+    """llama.cpp knows it by its layers (src/llama-model.cpp, f_attention_scale); no key says it."""
+    said = {"context_length": 64, "embedding_length": 64, "block_count": layers, "feed_forward_length": 96}
+    said |= {"attention.head_count": 4, "attention.key_length": 32, "attention.layer_norm_rms_epsilon": 1e-6}
+    said |= {"attention.sliding_window": 8} if architecture == "gemma3" else {}
+    fields = {f"{architecture}.{key}": value for key, value in said.items()}
+    table = {"token_embd.weight": np.ones((8, 64), "float32")}
+    config, _ = open_gguf(gguf_files.write(tmp_path / "m.gguf", architecture, fields, table))
+    assert config["query_pre_attn_scalar"] == scalar
+    if architecture == "gemma2":
+        absent = ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window")
+        assert [config[key] for key in absent] == [50.0, 30.0, 4096]
+
+
+def test_gemma3_stretches_the_positions_of_full_layers_only(tmp_path):
+    said = {"context_length": 64, "embedding_length": 64, "block_count": 6, "feed_forward_length": 96}
+    said |= {"attention.head_count": 4, "attention.key_length": 32, "attention.layer_norm_rms_epsilon": 1e-6}
+    said |= {"attention.sliding_window": 8, "rope.freq_base": 1e6, "rope.scaling.type": "linear"}
+    fields = {f"gemma3.{key}": value for key, value in {**said, "rope.scaling.factor": 8.0}.items()}
+    table = {"token_embd.weight": np.ones((8, 64), "float32")}
+    config, _ = open_gguf(gguf_files.write(tmp_path / "m.gguf", "gemma3", fields, table))
+    assert config["model_type"] == "gemma3_text"
+    assert config["rope_parameters"] == {
+        "full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+    }
 
 
 @pytest.mark.reference
@@ -402,8 +469,8 @@ def test_settings_that_are_missing_or_not_implemented_are_refused(tmp_path, chan
 
 
 def test_other_architectures_tensors_and_vocabularies_are_refused(tmp_path):
-    path = gguf_files.write(tmp_path / "m.gguf", "gemma3", {}, gguf_files.llama_tensors())
-    with pytest.raises(CheckpointError, match=r"architecture 'gemma3'; of GGUF files .* llama, qwen2, qwen3, gpt2"):
+    path = gguf_files.write(tmp_path / "m.gguf", "mamba", {}, gguf_files.llama_tensors())
+    with pytest.raises(CheckpointError, match=r"architecture 'mamba'; of GGUF files .* llama, qwen2, qwen3, gemma"):
         open_gguf(path)
     extra = gguf_files.llama_tensors() | {"blk.0.attn_q_norm.weight": np.ones(16, "float32")}
     with pytest.raises(CheckpointError, match=r"1 tensors that .* blk\.0\.attn_q_norm\.weight"):

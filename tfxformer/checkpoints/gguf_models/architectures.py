@@ -23,6 +23,11 @@ class Architecture:
         biases: key of config.json -> the part of the names by whose biases it is known; of others the class says it.
         permuted: modules whose rows are stored in pairs for the rotation, with the metadata key of their heads.
         transposed: modules that the reference stores as [in, out].
+        model_type: of config.json; None where it is the name.
+        optional: metadata key -> key of config.json, and what its absence means.
+        largest: layers of the one model whose scores are scaled by hidden size per head instead of a head's width.
+        sliding_theta: base of the rotary positions of layers with a window, where the others have one of their own.
+        offset: what llama.cpp adds to norms (Gemma's are 1 + gamma in the reference).
     """
 
     name: str
@@ -35,6 +40,11 @@ class Architecture:
     biases: Mapping[str, str] | None = None
     permuted: Mapping[str, str] | None = None
     transposed: tuple[str, ...] = ()
+    model_type: str | None = None
+    optional: Mapping[str, tuple[str, Any]] | None = None
+    largest: int | None = None
+    sliding_theta: float | None = None
+    offset: float = 0.0
 
 
 _LLAMA_KEYS = {
@@ -58,6 +68,18 @@ _LLAMA_MODULES = {
     "blk.{i}.ffn_gate": "model.layers.{i}.mlp.gate_proj",
     "blk.{i}.ffn_up": "model.layers.{i}.mlp.up_proj",
     "blk.{i}.ffn_down": "model.layers.{i}.mlp.down_proj",
+}
+_GEMMA = {"hidden_activation": "gelu_pytorch_tanh"}
+_WINDOW = {"attention.sliding_window": "sliding_window"}
+_SANDWICH_MODULES = {
+    **_LLAMA_MODULES,
+    "blk.{i}.post_attention_norm": "model.layers.{i}.post_attention_layernorm",
+    "blk.{i}.ffn_norm": "model.layers.{i}.pre_feedforward_layernorm",
+    "blk.{i}.post_ffw_norm": "model.layers.{i}.post_feedforward_layernorm",
+}
+_HEAD_NORMS = {
+    "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_norm",
+    "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_norm",
 }
 # Who converted the file, how; and sizes that the tensors themselves say.
 _IGNORED = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
@@ -88,13 +110,45 @@ ARCHITECTURES = {
             causal_lm="Qwen3ForCausalLM",
             keys=_LLAMA_KEYS,
             constants={"hidden_act": "silu", "use_sliding_window": False},
-            modules={
-                **_LLAMA_MODULES,
-                "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_norm",
-                "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_norm",
-            },
+            modules={**_LLAMA_MODULES, **_HEAD_NORMS},
             ignored=_IGNORED,
             biases={"attention_bias": "self_attn"},
+        ),
+        Architecture(
+            name="gemma",
+            causal_lm="GemmaForCausalLM",
+            keys=_LLAMA_KEYS,
+            constants=_GEMMA,
+            modules=_LLAMA_MODULES,
+            ignored=_IGNORED,
+            offset=1.0,
+        ),
+        Architecture(
+            name="gemma2",
+            causal_lm="Gemma2ForCausalLM",
+            keys=_LLAMA_KEYS,
+            constants=_GEMMA,
+            modules=_SANDWICH_MODULES,
+            ignored=_IGNORED,
+            optional={
+                "attention.sliding_window": ("sliding_window", 4096),
+                "attn_logit_softcapping": ("attn_logit_softcapping", 50.0),
+                "final_logit_softcapping": ("final_logit_softcapping", 30.0),
+            },
+            largest=46,
+            offset=1.0,
+        ),
+        Architecture(
+            name="gemma3",
+            model_type="gemma3_text",
+            causal_lm="Gemma3ForCausalLM",
+            keys={**_LLAMA_KEYS, **_WINDOW},
+            constants=_GEMMA,
+            modules={**_SANDWICH_MODULES, **_HEAD_NORMS},
+            ignored=_IGNORED,
+            largest=62,
+            sliding_theta=10000.0,
+            offset=1.0,
         ),
         Architecture(
             name="gpt2",

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import GGUFFile
-from tfxformer.checkpoints.gguf_models.architectures import ARCHITECTURES, ROPE_FREQUENCIES, Architecture
+from tfxformer.checkpoints.gguf_models.architectures import ROPE_FREQUENCIES, Architecture
 
 _ABSENT = object()
 # The settings that Llama 3.1, 3.2 and 3.3 have; only the factor differs, and that one stands in the file.
@@ -34,7 +34,7 @@ def read_config(file: GGUFFile, architecture: Architecture, names: Iterable[str]
     if "token_embd.weight" not in file:
         raise CheckpointError(f"{file.path} has no tensor 'token_embd.weight': a vocabulary without a model?")
     config: dict[str, Any] = {
-        "model_type": architecture.name,
+        "model_type": architecture.model_type or architecture.name,
         "architectures": [architecture.causal_lm],
         "vocab_size": file.shape("token_embd.weight")[0],
         "tie_word_embeddings": "output.weight" not in file,
@@ -43,10 +43,12 @@ def read_config(file: GGUFFile, architecture: Architecture, names: Iterable[str]
     }
     for ours, theirs in architecture.keys.items():
         config[theirs] = read(ours, kind=float if ours.endswith("epsilon") else int)
+    for ours, (theirs, default) in (architecture.optional or {}).items():
+        config[theirs] = read(ours, default, type(default))
     for key, part in (architecture.biases or {}).items():
         config[key] = any(part in name and name.endswith(".bias") for name in names)
     if architecture.rotary:
-        config |= _rotary(file, read, config)
+        config |= _rotary(file, architecture, read, config)
         config["num_key_value_heads"] = heads_of(file, architecture, "attention.head_count_kv")
     read.expect("expert_count", 0)
     if not read("attention.causal", True, bool):
@@ -131,20 +133,28 @@ def heads_of(file: GGUFFile, architecture: Architecture, key: str) -> int:
     return heads
 
 
-def _rotary(file: GGUFFile, read: _Reader, config: dict) -> dict[str, Any]:
+def _rotary(file: GGUFFile, architecture: Architecture, read: _Reader, config: dict) -> dict[str, Any]:
     """`head_dim` where the file says it, and `rope_parameters`."""
     read("attention.head_count_kv", None)
-    heads = heads_of(file, ARCHITECTURES[config["model_type"]], "attention.head_count")
+    heads = heads_of(file, architecture, "attention.head_count")
     sizes = {read(key, None) for key in ("attention.key_length", "attention.value_length")} - {None}
     stated = read("rope.dimension_count", None)
     size = sizes.pop() if sizes else stated or config["hidden_size"] // heads
     if sizes or stated not in (None, size):
         raise CheckpointError(
             f"{file.path} has keys, values and rotated parts of different widths, which a "
-            f"{config['model_type']!r} model does not have."
+            f"{architecture.name!r} model does not have."
         )
     base = {"rope_theta": read("rope.freq_base", 10000.0, float)}
-    return {"head_dim": size, "rope_parameters": base | _scaling(file, read, size, base["rope_theta"])}
+    said: dict[str, Any] = {"head_dim": size, "rope_parameters": base | _scaling(file, read, size, base["rope_theta"])}
+    if architecture.sliding_theta is not None:
+        theta = read("rope.freq_base_swa", architecture.sliding_theta, float)
+        sliding = {"rope_theta": theta, "rope_type": "default"}
+        said["rope_parameters"] = {"full_attention": said["rope_parameters"], "sliding_attention": sliding}
+    if architecture.largest is not None:
+        is_largest = config["num_hidden_layers"] == architecture.largest
+        said["query_pre_attn_scalar"] = config["hidden_size"] // heads if is_largest else size
+    return said
 
 
 def _scaling(file: GGUFFile, read: _Reader, size: int, theta: float) -> dict[str, Any]:

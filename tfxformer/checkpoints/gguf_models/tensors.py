@@ -52,6 +52,8 @@ class GGUFTensors(Mapping[str, np.ndarray]):
         part = ours.split(".")[-2]
         if part in (self._architecture.permuted or {}):
             return self._unpermuted(ours, array, self._architecture.permuted[part])
+        if self._architecture.offset and ours.endswith("norm.weight"):
+            return array - np.float32(self._architecture.offset)
         if part in self._architecture.transposed and array.ndim == 2:
             return array.T
         return array
