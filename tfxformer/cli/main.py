@@ -25,6 +25,7 @@ from tfxformer.cli.options import (
     SourceLanguage,
     TargetLanguage,
     Validation,
+    checked_on,
     run,
 )
 
@@ -195,6 +196,7 @@ CheckedDtype = Annotated[
 ]
 Accumulation = Annotated[int, typer.Option(min=1, help="Batches per update.")]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute blocks in the backward pass.")]
+Mesh = Annotated[str | None, typer.Option(help="On JAX: how all chips are used, (data)x(model) such as 8x1 or 1x8.")]
 
 
 @app.command()
@@ -202,15 +204,20 @@ def fit_estimate(
     model: Checked,
     task: CheckedTask = None,
     sequence_length: CheckedLength = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts per step (default: search for --gpu or --memory-gib, else 32).")
+    ] = None,
     dtype: CheckedDtype = None,
     gradient_accumulation_steps: Accumulation = 1,
     gradient_checkpointing: Checkpointing = False,
+    mesh: Mesh = None,
     memory_gib: Annotated[float | None, typer.Option(callback=values.positive, help="Of the GPU: does it fit?")] = None,
+    gpu: Annotated[str | None, typer.Option(help="The GPU by its name, such as t4, l4, a100-40 or h100.")] = None,
     json: Json = False,
     debug: Debug = False,
 ):
     """Estimate the memory of a training step on a GPU, from two compilers; no GPU is needed."""
+    checked_on(mesh)
     run("fit_estimate", locals())
 
 
@@ -221,6 +228,7 @@ def tpu_check(
     topology: Annotated[
         str, typer.Option(help="Chips and their grid: v5e:1x1, v5e:2x2, v6e:1x1, ...; several share the batch.")
     ] = "v5e:1x1",
+    mesh: Mesh = None,
     sequence_length: CheckedLength = 128,
     batch_size: Annotated[
         str | None, typer.Option(help="Texts per step, or several by commas (default: search the largest that fits).")
@@ -233,6 +241,7 @@ def tpu_check(
     debug: Debug = False,
 ):
     """Compile the train, eval and generate steps for a TPU, without one: do they fit, and the largest batch."""
+    checked_on(mesh)
     run("tpu_check", locals())
 
 

@@ -91,6 +91,17 @@ def run(action: str, options: dict) -> None:
         sys.exit(console.fail(failure, 1))
 
 
+def checked_on(mesh: str | None) -> None:
+    """Before Keras is imported: a mesh is JAX's, and what is compiled for other chips needs none here.
+
+    For this process only, and what the user has set stays.
+    """
+    if mesh is not None and "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def writer():
     """Writes pieces of text to what is the standard output now; actions run with theirs redirected."""
     output = sys.stdout

@@ -16,7 +16,8 @@ from tfxformer.training.devices.layout import layout
 from tfxformer.training.devices.strategy import strategy
 from tfxformer.training.devices.workers import LostWorkerError
 from tfxformer.training.distributed_model import DistributedModel
-from tfxformer.training.memory.fit_estimate import MemoryEstimate, fit_estimate
+from tfxformer.training.memory.fit_estimate import MemoryEstimate, fit_estimate, gpu_memory
+from tfxformer.training.memory.shapes_only import shapes_only
 from tfxformer.training.memory.tpu_check import CompilerError, LoweringError, Step, TPUReport, tpu_check
 from tfxformer.training.optimizers.optimizers import SGD, Adafactor, AdamW, Lamb, Lion, adamw, optimizer
 from tfxformer.training.optimizers.schedules import (
@@ -67,9 +68,11 @@ __all__ = [
     "adamw",
     "find_learning_rate",
     "fit_estimate",
+    "gpu_memory",
     "layout",
     "optimizer",
     "schedule",
+    "shapes_only",
     "strategy",
     "tpu_check",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from tfxformer.arguments.keywords import checked
 from tfxformer.backend import on_jax
 from tfxformer.training.devices.keras_distribution import batches_of_any_size, share_order, whole_on_each_process
@@ -20,6 +23,16 @@ class JAXTraining:
     def forget_sums(self) -> None:
         """Begins the accumulation anew, as `compile` does."""
         object.__setattr__(self, "_sums", None)  # past Keras, which would track it as a metric to be saved
+
+    @contextlib.contextmanager
+    def without_sums(self) -> Iterator[None]:
+        """While it holds, no accumulation has begun; afterwards it stands where it stood."""
+        sums = self._sums
+        self.forget_sums()
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_sums", sums)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         """Keras' build from the first batch; the sums of an accumulation are made of it too."""

@@ -74,7 +74,7 @@ def layout(model, mesh) -> Layout:
     for variable in model.variables:
         axes, why = axes_of(variable.path, tuple(variable.shape), sizes.get(MODEL, 1))
         items = math.prod(variable.shape) // math.prod(sizes[axis] for axis in axes if axis)
-        rows.append(Row(variable.path, tuple(variable.shape), axes, why, items * _bytes(variable.dtype)))
+        rows.append(Row(variable.path, tuple(variable.shape), axes, why, items * itemsize(variable.dtype)))
     return Layout(rows)
 
 
@@ -122,5 +122,6 @@ def _sizes(mesh) -> dict[str, int]:
     return {BATCH: data, MODEL: model}
 
 
-def _bytes(dtype) -> int:
+def itemsize(dtype) -> int:
+    """Bytes of one number of a dtype, such as "bfloat16"."""
     return np.dtype(keras.backend.standardize_dtype(dtype)).itemsize

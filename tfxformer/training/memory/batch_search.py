@@ -135,6 +135,37 @@ class Search:
         return _rounded(int(batch * (self._available - self._fixed) / (needed - self._fixed)))
 
 
+def largest_by_figures(needed: Callable[[int], int], available: int, fixed: int) -> int:
+    """The largest batch, to a twentieth, where every batch has a figure: memory grows nearly in proportion.
+
+    Args:
+        needed: bytes of a batch size.
+        available: int, bytes that there are.
+        fixed: int, bytes of no batch at all.
+
+    Returns:
+        int, 0 where not even one sample fits.
+    """
+    known, batch = {0: fixed}, FINE
+    while True:
+        known[batch] = needed(batch)
+        fits = max((one for one, count in known.items() if count <= available), default=0)
+        refused = min((one for one, count in known.items() if count > available), default=None)
+        if refused == 0:
+            return 0
+        fine = max(FINE if fits >= FINE else 1, int(_STRIDE * fits))
+        if refused is not None and refused - fits <= fine:
+            return fits
+        (one, of_one), (other, of_other) = sorted(known.items(), key=lambda pair: abs(pair[1] - available))[:2]
+        growth = (of_other - of_one) / (other - one)
+        likely = _rounded(int(one + (available - of_one) / growth)) if growth > 0 else 2 * max(known)
+        if fits and likely < fits + fine and len(known) > 2:
+            return fits
+        most = 64 * max(known) if refused is None else refused - 1
+        batch = min(max(likely, fits + 1), most)
+        batch = batch if batch not in known else (fits + most + 1) // 2
+
+
 def _figure(compiled: Compiled) -> int | None:
     return compiled.peak_bytes if compiled.fits else compiled.needed_bytes
 

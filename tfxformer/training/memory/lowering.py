@@ -43,7 +43,7 @@ class Step(NamedTuple):
     Attributes:
         name: str.
         function: of tensors, may read and assign variables.
-        specs: tuple of nests of tf.TensorSpec, its arguments; None as the first size is the batch.
+        specs: tuple of nests of keras.KerasTensor or tf.TensorSpec, its arguments; None as the first size is the batch.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Lowering:
         needs_tensorflow("What a compiler says of a step (tpu_check, fit_estimate)", "set KERAS_BACKEND=tensorflow")
         self.step = step
         start = time.monotonic()
-        with _as_on_accelerators(model):
+        with as_on_accelerators(model):
             function = tf.function(step.function, jit_compile=True, autograph=False)
             try:
-                self._concrete = function.get_concrete_function(*step.specs)
+                self._concrete = function.get_concrete_function(*_tensor_specs(step.specs))
             except (ValueError, TypeError, tf.errors.OpError) as error:
-                raise LoweringError(f"The {step.name} step cannot be traced: {_short(error)}") from error
+                raise LoweringError(f"The {step.name} step cannot be traced: {short(error)}") from error
         self.seconds = time.monotonic() - start
 
     @property
@@ -110,7 +110,7 @@ def training_steps(model, batch_spec, *, replicated: bool = True) -> dict[str, S
 
     Args:
         model: compiled; built by this from the shapes, where it is not.
-        batch_spec: (x, y, sample_weight) as `fit` has them, of tf.TensorSpec; see `Step`.
+        batch_spec: (x, y, sample_weight) as `fit` has them; specs as `Step` has them.
         replicated: bool, False for what `fit` runs on one device without a strategy.
 
     Raises:
@@ -118,11 +118,11 @@ def training_steps(model, batch_spec, *, replicated: bool = True) -> dict[str, S
     """
     if getattr(model, "optimizer", None) is None:
         raise ValueError(f"{model.name} has no optimizer: compile it first; the train step is made of it.")
-    batch_spec = tuple(batch_spec)
+    batch_spec = _tensor_specs(tuple(batch_spec))
     symbols = tree.map_structure(
         lambda spec: None if spec is None else keras.KerasTensor(tuple(spec.shape), spec.dtype.name), batch_spec
     )
-    with strategy_of(model).scope(), _as_on_accelerators(model):
+    with strategy_of(model).scope(), as_on_accelerators(model):
         model._symbolic_build(data_batch=symbols)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -133,6 +133,15 @@ def training_steps(model, batch_spec, *, replicated: bool = True) -> dict[str, S
             train = _with_logs(model, _two_programs(model._make_train_step(batch_spec)))
             evaluate = _with_logs(model, TestStep(model, batch_spec))
     return {"train": Step("train", train, batch_spec), "eval": Step("eval", evaluate, batch_spec)}
+
+
+def _tensor_specs(specs):
+    """Keras tensors as TensorFlow has them; TensorFlow's own stay."""
+
+    def converted(leaf):
+        return tf.TensorSpec(leaf.shape, leaf.dtype) if isinstance(leaf, keras.KerasTensor) else leaf
+
+    return tree.map_structure(converted, specs)
 
 
 def _with_logs(model, step):
@@ -165,7 +174,7 @@ def _two_programs(step):
     return step
 
 
-def _as_on_accelerators(model):
+def as_on_accelerators(model):
     """A model whose layers choose their operations by device says here how it runs on a TPU or GPU."""
     return getattr(model, "as_on_accelerators", contextlib.nullcontext)()
 
@@ -173,7 +182,7 @@ def _as_on_accelerators(model):
 def _lowering_error(name: str, error: Exception) -> LoweringError:
     operations = list(dict.fromkeys(_UNSUPPORTED.findall(str(error))))
     if not operations:
-        return LoweringError(f"The {name} step cannot be lowered: {_short(error)}")
+        return LoweringError(f"The {name} step cannot be lowered: {short(error)}")
     said = "; ".join(f"{operation} in {where} ({_way_out(operation)})" for operation, where in operations)
     return LoweringError(f"The {name} step cannot be lowered, XLA has no kernel for {said}.", operations)
 
@@ -184,5 +193,6 @@ def _way_out(operation: str) -> str:
     return _WAYS_OUT.get(operation, "use other operations there, or do it in the dataset")
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """An error's first words, in a line."""
     return " ".join(str(error).split("The op is created at")[0].split())[:500]

@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
-from tfxformer.backend import tensorflow as tf
+from keras import tree
+
 from tfxformer.training.memory.batch_search import Search
-from tfxformer.training.memory.lowering import Lowering, LoweringError, Step, training_steps
+from tfxformer.training.memory.collectives import collectives
+from tfxformer.training.memory.lowering import LoweringError, Step
+from tfxformer.training.memory.roads import Road, road
 from tfxformer.training.memory.tpu_compiler import Compiled, Compiler, CompilerError
 
 SEARCH_SECONDS = 270.0
 _SEARCH_TOKENS = 2**17  # a search begins with a batch of so many numbers in its inputs' rows
-WHAT_IT_IS = (
-    "Compiled ahead of time by the TPU's own compiler; nothing was run on a TPU. TensorFlow's CPU kernels wrote the "
-    "program that was compiled; on a TPU its TPU kernels do."
-)
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,14 @@ class StepCheck:
 
     Attributes:
         step: "train", "eval", or the name of another.
-        batch_size: int, on one chip; None where the step could not be lowered.
+        batch_size: int, of one chip, or of the chips of a mesh that share the weights; None where the step could not
+            be lowered.
         fits: bool.
         peak_bytes, argument_bytes, temporary_bytes: int, of a chip's memory, or None: see `Compiled`. A batch that
             fits without a peak was found to by a compile that was not refused and not waited for.
         needed_bytes: int, the compiler's figure where it does not fit.
         flops: float, of one step of one chip, or None.
+        collectives: of a mesh of several chips, see `collectives`; else None.
         lower_seconds, compile_seconds: float.
         message: why not, or "".
     """
@@ -45,6 +46,7 @@ class StepCheck:
     temporary_bytes: int | None = None
     needed_bytes: int | None = None
     flops: float | None = None
+    collectives: dict[str, dict[str, int]] | None = None
     lower_seconds: float = 0.0
     compile_seconds: float = 0.0
     message: str = ""
@@ -63,9 +65,13 @@ class StepCheck:
         if self.peak_bytes is None:
             return f"{name}: not refused in {self.compile_seconds:.0f} s, then left"
         flops = "" if self.flops is None else f", {self.flops:.3g} FLOPs"
+        sent = [
+            f"\n    {kind}: {found['count']}, {found['bytes'] / _MIB:.1f} MiB"
+            for kind, found in (self.collectives or {}).items()
+        ]
         return (
             f"{name}: fits, peak {_gib(self.peak_bytes)} (arguments {_gib(self.argument_bytes)}){flops}, "
-            f"lowered in {self.lower_seconds:.0f} s, compiled in {self.compile_seconds:.0f} s"
+            f"lowered in {self.lower_seconds:.0f} s, compiled in {self.compile_seconds:.0f} s{''.join(sent)}"
         )
 
 
@@ -76,10 +82,11 @@ class TPUReport:
     Attributes:
         topology, device: str.
         chips: int.
+        mesh: (data, model) sizes, or None for the step of one replica, as `tf.distribute` runs it.
         memory_bytes: int, what a program may have of a chip's.
         steps: list of StepCheck, the one that counts of each step and batch size that was asked for.
         search: list of StepCheck, all batches that were tried; empty where the batch size was given.
-        largest_batch: int on one chip, or None where it was given, or none fits.
+        largest_batch: int, as in `StepCheck`, or None where it was given, or none fits.
         refused_batch: int, the smallest that was refused; between the two nothing was tried.
         search_seconds, trace_seconds: float.
         notes: list of str, what the figures include and what not.
@@ -98,6 +105,7 @@ class TPUReport:
     trace_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     versions: dict = field(default_factory=dict)
+    mesh: tuple[int, int] | None = None
 
     @property
     def fits(self) -> bool:
@@ -110,7 +118,8 @@ class TPUReport:
 
     def __str__(self) -> str:
         chips = f"{self.chips} chips, each" if self.chips > 1 else "1 chip"
-        lines = [f"{self.topology}: {self.device}, {chips} with {_gib(self.memory_bytes)} for a program"]
+        mesh = "" if self.mesh is None else f", mesh {self.mesh[0]}x{self.mesh[1]} (data x model)"
+        lines = [f"{self.topology}: {self.device}, {chips} with {_gib(self.memory_bytes)} for a program{mesh}"]
         if self.search:
             lines += ["", f"Search for the largest batch of a chip, {self.search_seconds:.0f} s:"]
             lines += [f"  {str(check).splitlines()[0]}" for check in self.search]
@@ -125,6 +134,7 @@ def tpu_check(
     batch_spec,
     *,
     topology: str = "v5e:1x1",
+    mesh: tuple[int, int] | None = None,
     batch_size: int | Iterable[int] | None = None,
     further_steps: Iterable[tuple[Step, int]] = (),
     search_seconds: float = SEARCH_SECONDS,
@@ -133,14 +143,18 @@ def tpu_check(
     """Compiles the train and eval steps of a model for a TPU: whether they fit, what they take, the largest batch.
 
     ```python
-    tokens = tf.TensorSpec((None, 128), tf.int32)  # None is the batch
-    report = training.tpu_check(model, (tokens, tf.TensorSpec((None,), tf.int32)), topology="v5e:1x1")
+    tokens = keras.KerasTensor((None, 128), "int32")  # None is the batch
+    report = training.tpu_check(model, (tokens, keras.KerasTensor((None,), "int32")), topology="v5e:1x1")
     ```
 
     Args:
-        model: a compiled Keras model; see `lowering.training_steps` for what its steps are.
-        batch_spec: (x, y) or (x, y, sample_weight) as `fit` has them, of tf.TensorSpec with the first size None.
-        topology: chips by kind and grid; several are data parallel: each has a replica, whose step is compiled.
+        model: a compiled Keras model. On TensorFlow see `lowering.training_steps` for what its steps are; on JAX they
+            are its `train_step` and `test_step`, and it may have been made within `shapes_only`.
+        batch_spec: (x, y) or (x, y, sample_weight) as `fit` has them, of keras.KerasTensor or tf.TensorSpec with the
+            first size None.
+        topology: chips by kind and grid. Several are data parallel: on TensorFlow each has a replica, whose step is
+            compiled; on JAX one program is, for all of them.
+        mesh: on JAX (data, model) sizes whose product is the number of chips, as `training.strategy` takes them.
         batch_size: of all chips together, as `fit` has it; several to compare; None searches the largest.
         further_steps: (step, its batch size) to compile besides.
         search_seconds: float, when a search ends at the latest, but for the compile of what it found.
@@ -148,19 +162,20 @@ def tpu_check(
 
     Raises:
         ImportError: without the extra [tpu-check].
-        ValueError: for an unknown topology, a model that is not compiled, a batch that the chips cannot share.
+        BackendError: for a mesh on TensorFlow.
+        ValueError: for an unknown topology, a mesh that does not hold its chips, a model that is not compiled, a batch
+            that the chips cannot share.
         CompilerError: where the compiler fails for another reason than memory.
     """
     say = progress or (lambda line: None)
-    with Compiler(topology) as compiler:
-        sizes = None if batch_size is None else _shares(batch_size, compiler.chips, topology)
-        steps = training_steps(model, batch_spec)
-        check = _Check(model, compiler, say)
-        found = check.search(steps["train"], search_seconds) if sizes is None else check.train(steps["train"], sizes)
+    with Compiler(topology) as compiler, road(model, batch_spec, compiler, mesh) as way:
+        sizes = None if batch_size is None else _shares(batch_size, way.parts, topology)
+        check = _Check(way, compiler, say)
+        found = check.search(way.train, search_seconds) if sizes is None else check.train(way.train, sizes)
         largest = max((one.batch_size for one in found if one.fits and one.batch_size), default=None)
         if largest is not None:
-            found.append(check.once(steps["eval"], largest))
-        found += [check.once(step, size) for step, size in further_steps]
+            found.append(check.once(way.eval, largest))
+        found += [check.once(way.of_function(step), size) for step, size in further_steps]
         return TPUReport(
             topology,
             compiler.device,
@@ -172,21 +187,22 @@ def tpu_check(
             check.refused,
             check.search_seconds,
             check.trace_seconds,
-            _notes(model, compiler),
-            {"tensorflow": tf.__version__, **compiler.versions},
+            way.notes,
+            {**way.versions, **compiler.versions},
+            way.mesh,
         )
 
 
 class _Check:
     """Lowers and compiles, and takes down what was tried."""
 
-    def __init__(self, model, compiler: Compiler, say: Callable[[str], None]):
-        self.model, self.compiler, self.say = model, compiler, say
+    def __init__(self, way: Road, compiler: Compiler, say: Callable[[str], None]):
+        self.way, self.compiler, self.say = way, compiler, say
         self.tried: list[StepCheck] = []
         self.refused: int | None = None
         self.search_seconds = self.trace_seconds = 0.0
 
-    def train(self, step: Step, sizes: list[int]) -> list[StepCheck]:
+    def train(self, step, sizes: list[int]) -> list[StepCheck]:
         """The train step at given sizes."""
         try:
             lowering = self._lowering(step)
@@ -194,11 +210,11 @@ class _Check:
         except LoweringError as error:
             return [StepCheck(step.name, None, False, message=str(error))]
 
-    def once(self, step: Step, size: int) -> StepCheck:
+    def once(self, step, size: int) -> StepCheck:
         """Any step at one size."""
         return self.train(step, [size])[0]
 
-    def search(self, step: Step, seconds: float) -> list[StepCheck]:
+    def search(self, step, seconds: float) -> list[StepCheck]:
         """The train step at the largest size that fits, or, where none does, at the smallest."""
         start = time.monotonic()
 
@@ -221,13 +237,13 @@ class _Check:
         whole = (one for one in self.tried if one.batch_size == best.batch_size and one.peak_bytes is not None)
         return [next(whole)]
 
-    def _lowering(self, step: Step) -> Lowering:
+    def _lowering(self, step):
         self.say(f"{step.name} step: tracing")
-        lowering = Lowering(self.model, step)
+        lowering = self.way.lowering(step)
         self.trace_seconds += lowering.seconds
         return lowering
 
-    def _compile(self, lowering: Lowering, size: int, patience: float | None = None) -> tuple[StepCheck, Compiled]:
+    def _compile(self, lowering, size: int, patience: float | None = None) -> tuple[StepCheck, Compiled]:
         name = lowering.step.name
         self.say(f"{name} step, batch {size}: compiling for {self.compiler.device}")
         start = time.monotonic()
@@ -239,8 +255,10 @@ class _Check:
             compiled = Compiled(False, 0.0, message=str(error))  # of this size: counts beyond 32 bits, say
         lowered = time.monotonic() - start
         if isinstance(compiled, bytes):
-            compiled = self.compiler.compile(compiled, patience)
+            compiled = self.compiler.compile(compiled, patience, self.way.partitions)
         figures = {key: value for key, value in compiled._asdict().items() if key in StepCheck.__dataclass_fields__}
+        if compiled.program:
+            figures["collectives"] = collectives(compiled.program, self.way.partitions)
         check = StepCheck(name, size, lower_seconds=lowered, compile_seconds=compiled.seconds, **figures)
         return check, compiled
 
@@ -249,34 +267,19 @@ def _gib(count: int) -> str:
     return f"{count / _GIB:.2f} GiB"
 
 
-def _shares(batch_size, chips: int, topology: str) -> list[int]:
+def _shares(batch_size, parts: int, topology: str) -> list[int]:
     """The batch sizes of one chip."""
     sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
     for size in sizes:
-        if size < 1 or size % chips:
-            raise ValueError(f"batch_size={size} cannot be shared by the {chips} chips of {topology}: give a multiple.")
-    return [size // chips for size in sizes]
+        if size < 1 or size % parts:
+            raise ValueError(f"batch_size={size} cannot be shared by the {parts} chips of {topology}: give a multiple.")
+    return [size // parts for size in sizes]
 
 
-def _first_batch(step: Step) -> int:
+def _first_batch(step) -> int:
     """A power of two that is rather too large than too small, by the longest row of the inputs."""
-    rows = (math.prod(spec.shape[1:]) for spec in tf.nest.flatten(step.specs) if spec is not None)
+    rows = (math.prod(spec.shape[1:]) for spec in tree.flatten(step.specs) if spec is not None)
     return max(8, 2 ** round(math.log2(_SEARCH_TOKENS / max(1, *rows, 1))))
-
-
-def _notes(model, compiler: Compiler) -> list[str]:
-    notes = [WHAT_IT_IS]
-    steps = getattr(model, "gradient_accumulation_steps", 1)
-    if steps > 1:
-        notes.append(f"A batch is one of {steps} that an update accumulates; their sums are among the arguments.")
-    if compiler.chips > 1:
-        gradients = 4 * sum(math.prod(weight.shape) for weight in model.trainable_variables)
-        notes.append(
-            f"Data parallel on {compiler.chips} chips: the step of one replica was compiled, batch sizes are a chip's. "
-            f"Not included: the all-reduce of {gradients / _GIB:.2f} GiB of gradients, its time and its buffers (up to "
-            "as much again)."
-        )
-    return notes
 
 
 __all__ = ["CompilerError", "LoweringError", "Step", "StepCheck", "TPUReport", "tpu_check"]

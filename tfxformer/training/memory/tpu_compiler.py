@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 INSTALL = 'pip install "tfxformer[tpu-check]" (jax and libtpu, which compile without a TPU)'
-_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
+LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # without it libtpu asks the metadata server of Google's cloud, and waits
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another check may run at the same time
-    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+_ENVIRONMENT = {**LIBTPU, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
 COMPILE_SECONDS = 1200.0  # the largest model seen takes 370 s; a few programs keep libtpu busy for hours
 _NEEDED = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -40,9 +39,10 @@ class Compiled(NamedTuple):
         seconds: float, of the compile.
         peak_bytes: int, at the worst moment, arguments included; None where it does not fit, or was left early.
         argument_bytes, temporary_bytes, code_bytes: int or None; arguments are weights, optimizer slots and the batch.
-        flops: float, of one execution, or None.
+        flops: float, of one execution on one chip, or None.
         needed_bytes: int, the compiler's own figure of what does not fit; None where it fits.
         message: its words then, or "".
+        program: str, of several chips the optimized program of one as text; else "".
     """
 
     fits: bool
@@ -54,6 +54,7 @@ class Compiled(NamedTuple):
     flops: float | None = None
     needed_bytes: int | None = None
     message: str = ""
+    program: str = ""
 
 
 class CompilerError(RuntimeError):
@@ -64,7 +65,8 @@ class Compiler:
     """A running compiler for one kind of chip; a context manager.
 
     Args:
-        topology: chips as libtpu names them, "v5e:1x1", "v5e:2x2", "v6e:1x1", ...; "cpu" is XLA's own CPU compiler.
+        topology: chips as libtpu names them, "v5e:1x1", "v5e:2x2", "v6e:1x1", ...; "cpu" is XLA's own CPU compiler,
+            "cpu:8" for eight devices.
 
     Attributes:
         device: str, such as "TPU v5 lite".
@@ -99,14 +101,15 @@ class Compiler:
         self._log.close()
         self._folder.cleanup()
 
-    def compile(self, module: bytes, patience: float | None = None) -> Compiled:
-        """Compiles a serialized StableHLO module for one chip.
+    def compile(self, module: bytes, patience: float | None = None, partitions: int = 1) -> Compiled:
+        """Compiles a serialized StableHLO module.
 
         Args:
             module: bytes.
             patience: float, seconds, or None. A program too large is refused long before one that fits is done, so
                 after this time it is taken to fit, and left. Without it a compile is given up as one that does not fit
                 after `COMPILE_SECONDS`.
+            partitions: int, over how many chips the module itself says how it is split; the figures are of one chip.
 
         Raises:
             CompilerError: where the compiler fails, but not for memory.
@@ -114,7 +117,7 @@ class Compiler:
         path = Path(self._folder.name) / "module.bin"
         path.write_bytes(module)
         start = time.monotonic()
-        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.write(f"{partitions} {path}\n")
         self._process.stdin.flush()
         answer = self._answer(patience or COMPILE_SECONDS)
         seconds = time.monotonic() - start
@@ -123,7 +126,8 @@ class Compiler:
             self._start()
             return Compiled(True, seconds) if patience else Compiled(False, seconds, message=_no_answer(seconds))
         if "error" not in answer:
-            return Compiled(True, seconds, **answer)
+            program = path.with_suffix(".hlo").read_text(encoding="utf-8") if partitions > 1 else ""
+            return Compiled(True, seconds, **answer, program=program)
         needed = _amounts(answer["error"])
         if needed is None and "RESOURCE_EXHAUSTED" not in answer["error"]:
             raise CompilerError(f"The compiler for {self.device} fails: {_first_lines(answer['error'])}")
@@ -137,7 +141,7 @@ class Compiler:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, "XLA_FLAGS": _flags(self.topology)},
         )
         ready = self._answer()
         if "error" in ready:
@@ -163,6 +167,13 @@ class Compiler:
             said = self._log.read().decode(errors="replace").strip().splitlines()
             raise CompilerError(f"The compiler's process ended with code {code}: {' '.join(said[-3:]) or 'no words'}")
         return json.loads(line)
+
+
+def _flags(topology: str) -> str:
+    """The user's flags of XLA, and for "cpu:8" the one that makes eight devices of a CPU."""
+    kind, _, count = topology.partition(":")
+    own = f"--xla_force_host_platform_device_count={count}" if kind == "cpu" and count else ""
+    return f"{os.environ.get('XLA_FLAGS', '')} {own}".strip()
 
 
 def _no_answer(seconds: float) -> str:
@@ -220,21 +231,22 @@ def serve(topology: str) -> None:
     if "error" in answer(compiler.start):
         return
     for line in sys.stdin:
-        answer(compiler.compile, line.strip())
+        partitions, path = line.strip().split(" ", 1)
+        answer(compiler.compile, int(partitions), path)
 
 
 class _Server:
     def __init__(self, topology: str):
-        self.topology = topology
+        self.topology, self.on_cpu = topology, topology.partition(":")[0] == "cpu"
 
     def start(self) -> dict:
         import jax
         import jaxlib
 
         versions = {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
-        if self.topology == "cpu":
+        if self.on_cpu:
             self.devices = jax.devices("cpu")
-            return {"device": "CPU", "chips": 1, "versions": versions, "full": None}
+            return {"device": "CPU", "chips": len(self.devices), "versions": versions, "full": None}
         import importlib.metadata
 
         from jax.experimental import topologies
@@ -263,7 +275,8 @@ class _Server:
             return str(error)
         raise RuntimeError(f"{self.topology} takes 8 TiB: its compiler checks no memory")
 
-    def compile(self, path: str) -> dict:
+    def compile(self, partitions: int, path: str) -> dict:
+        import numpy as np
         from jax._src import compiler
         from jax._src.interpreters import mlir
         from jax._src.lib import xla_client
@@ -272,14 +285,15 @@ class _Server:
         with mlir.make_ir_context():
             module = ir.Module.parse(Path(path).read_bytes())
             _drop_copies(module, ir)
-            device = self.devices[0]
-            client = device.client
-            make = client.compile_and_load if self.topology == "cpu" else client.compile
-            executable = make(
-                module,
-                executable_devices=xla_client.DeviceList((device,)),
-                compile_options=compiler.get_compile_options(num_replicas=1, num_partitions=1),
+            devices = self.devices[:partitions]
+            client = devices[0].client
+            make = client.compile_and_load if self.on_cpu else client.compile
+            options = compiler.get_compile_options(
+                num_replicas=1, num_partitions=partitions, device_assignment=np.array(devices)[None]
             )
+            executable = make(module, executable_devices=xla_client.DeviceList(tuple(devices)), compile_options=options)
+        if partitions > 1:
+            Path(path).with_suffix(".hlo").write_text(executable.hlo_modules()[0].to_string(), encoding="utf-8")
         memory, costs = executable.get_compiled_memory_stats(), executable.cost_analysis()
         costs = costs[0] if isinstance(costs, (list, tuple)) else costs
         flops = (costs or {}).get("flops")

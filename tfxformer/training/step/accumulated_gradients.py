@@ -56,7 +56,7 @@ def _zeros_like(weight) -> keras.Variable:
     """A variable of a weight's shape, dtype and sharding."""
     options = {"layout": weight._layout} if getattr(weight, "_layout", None) is not None else {}
     name = weight.path.replace("/", "_")
-    return keras.Variable(ops.zeros(weight.shape, weight.dtype), trainable=False, name=name, **options)
+    return keras.Variable("zeros", shape=weight.shape, dtype=weight.dtype, trainable=False, name=name, **options)
 
 
 def count_objectives(model, batch) -> int:
