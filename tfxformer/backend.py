@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from tfxformer.extras import is_installed, needs
 
 BACKENDS = ("tensorflow", "jax")
+_PENDING = "uninitialized_variables"  # Keras' own name
 EXPORT_WAY_OUT = (
     "save the model here (save_pretrained, or save to a .keras file), and open it with Keras on TensorFlow "
     '(pip install "tfxformer[train]", KERAS_BACKEND=tensorflow)'
@@ -102,6 +104,22 @@ def needs_tensorflow(use: str, way_out: str = EXPORT_WAY_OUT) -> None:
     """
     if not on_tensorflow():
         raise BackendError(f"{use} needs Keras on TensorFlow, and it runs on {backend()}: {way_out}.")
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """A scope in which variables are created without values, but with a shape and the initializer that has one."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    pending = list(global_state.get_global_attribute(_PENDING, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras keeps a list of variables without values, and gives them theirs at the end of the next scope that
+        # comes along, whoever opened it: ours must not be in it.
+        global_state.set_global_attribute(_PENDING, pending)
 
 
 class _OneProgram:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import cases
+import mesh_cases
 import numpy as np
 import pytest
 import tiny
@@ -132,3 +133,9 @@ def test_the_real_minilm_equals_torch(tmp_path):
         valid = encoding.padding_mask.astype(bool)
         assert np.abs(found["sequence_output"] - wanted.last_hidden_state.numpy())[valid].max() <= 1e-5
         assert np.abs(found["pooled_output"] - wanted.pooler_output.numpy()).max() <= 1e-5
+
+
+def test_what_a_check_compiles_is_what_fit_compiles(tmp_path):
+    """Of shapes alone, on a mesh; tests/training/memory has the same where libtpu is."""
+    found = mesh_cases.run_on_jax(PYTHON, tmp_path)
+    assert found["checked"][:4] == found["trained"]

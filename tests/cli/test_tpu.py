@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -53,6 +55,11 @@ def test_a_folder_fits_or_is_refused(tiny):
         (["--model", "gpt-nano", "--task", "masked-lm"], "no model for masked-lm, but for causal-lm"),
         (["--model", "bert-tiny", "--task", "causal-lm"], "no model for causal-lm, but for masked-lm"),
         (["--model", "bert-tiny", "--task", "masked-lm", "--batch-size", "many"], "wanted a number"),
+        (["--model", "bert-tiny", "--task", "masked-lm", "--mesh", "eight"], "--mesh 'eight': wanted (data)x(model)"),
+        (
+            ["--model", "bert-tiny", "--task", "masked-lm", "--mesh", "1x8"],
+            "needs Keras on JAX, and it runs on tensorflow",
+        ),
         (["--model", "bert-tiny", "--task", "masked-lm", "--sequence-length", "4096"], "must be 1 to 512"),
     ],
 )
@@ -61,6 +68,47 @@ def test_wrong_names_are_one_line(options, said):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert said in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gpu", "abacus"], "Unknown GPU 'abacus'; known: "),
+        (["--gpu", "t4", "--memory-gib", "15"], "--gpu and --memory-gib say the same"),
+        (["--mesh", "1x8"], "needs Keras on JAX, and it runs on tensorflow"),
+    ],
+)
+def test_wrong_gpus_are_one_line(options, said):
+    result = run("fit-estimate", "--model", "bert-tiny", "--task", "masked-lm", *options)
+    assert result.exit_code == 1
+    assert said in result.stderr.splitlines()[-1]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_mesh_on_jax():
+    """In a process of its own, where --mesh chooses the backend before Keras is imported."""
+    code = "from tfxformer.cli.main import main; main()"
+    options = ["--model", "gpt-nano", "--task", "causal-lm", "--topology", "v5e:2x2", "--mesh", "1x4"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "tpu-check",
+        *options,
+        "--sequence-length",
+        "16",
+        "--batch-size",
+        "2",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert (found["mesh"], found["chips"], found["fits"]) == ([1, 4], 4, True)
+    steps = {step["step"]: step for step in found["steps"]}
+    assert list(steps) == ["train", "eval", "generate: prompt", "generate: token"]
+    assert all(step["collectives"]["all-reduce"]["count"] for step in steps.values())
 
 
 @pytest.mark.parametrize("command", ["tpu-check", "fit-estimate"])

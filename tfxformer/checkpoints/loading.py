@@ -93,7 +93,7 @@ def load_weights(model, tensors, family: Family, config: TransformerConfig, task
     """Fills every variable of `model` from `tensors`.
 
     Args:
-        model: keras.Model, built under `variables.deferred()` or plainly.
+        model: keras.Model, built under `backend.deferred()` or plainly.
         tensors: a mapping with `.shape(name)` and `.dtype(name)`, as `pretrained.open_checkpoint` gives it.
         family, config, task: which page, and which head the model has.
 

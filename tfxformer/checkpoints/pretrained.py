@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
-from tfxformer.backend import processes, whole_value
+from tfxformer.backend import deferred, processes, whole_value
 from tfxformer.checkpoints.families import family_of, text_part
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.bounds import check_layers, check_size
@@ -22,7 +22,6 @@ from tfxformer.checkpoints.files.scaled import ScaledTensors, scaling_of
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.layout import tensor_of, variables_of_tensors
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
-from tfxformer.checkpoints.variables import deferred
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.models import TransformerConfig

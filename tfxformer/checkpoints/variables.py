@@ -1,34 +1,16 @@
 """Fills a model's variables straight from arrays, without random values first.
 
-A model built under `deferred()` has variables without values; `initialize` gives each its array as its first
+A model built under `backend.deferred()` has variables without values; `initialize` gives each its array as its first
 value, so that filling costs one pass over the file and no second copy. The names with an underscore are Keras' own
-(3.15); this file is the only place that uses them.
+(3.15); this file and `backend.deferred` are the only places that use them.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 from tfxformer.backend import on_jax
-
-_PENDING = "uninitialized_variables"
-
-
-@contextmanager
-def deferred():
-    """A scope in which variables are created without values; fill each with `initialize` afterwards."""
-    pending = list(global_state.get_global_attribute(_PENDING, []))
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        # Keras keeps a list of variables without values, and gives them theirs at the end of the next scope that
-        # comes along, whoever opened it: ours must not be in it.
-        global_state.set_global_attribute(_PENDING, pending)
 
 
 def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, transpose: bool = False) -> None:

@@ -105,3 +105,36 @@ def test_a_batch_taken_to_fit_that_is_refused_in_the_end(monkeypatch):
     best = found.run()
     assert best.batch_size <= compiler.truth
     assert best.compiled.peak_bytes is not None
+
+
+@pytest.mark.parametrize(
+    ("available", "fixed", "slope", "least"),
+    [(16 * GIB, 2 * GIB, 100 * 2**20, 0.9), (16 * GIB, 0, 2**20, 0.9), (3 * GIB, 2 * GIB, 2**28, 1.0)],
+)
+def test_figures_lead_to_the_largest_batch(available, fixed, slope, least):
+    asked = []
+
+    def needed(batch):
+        asked.append(batch)
+        return fixed + slope * batch
+
+    found, truth = batch_search.largest_by_figures(needed, available, fixed), (available - fixed) // slope
+    assert least * truth - batch_search.FINE < found <= truth
+    assert needed(found) <= available
+    assert len(asked) <= 6
+
+
+def test_figures_that_say_that_nothing_fits():
+    assert batch_search.largest_by_figures(lambda batch: 5 + batch, 4, 5) == 0
+    assert batch_search.largest_by_figures(lambda batch: 5 + 10 * batch, 12, 5) == 0
+
+
+def test_figures_that_grow_by_leaps():
+    """Padding and buffers: memory stands still, then leaps, and the search still ends below the limit."""
+
+    def needed(batch):
+        return 100 + 64 * (batch // 32)
+
+    found = batch_search.largest_by_figures(needed, 1000, 100)
+    assert needed(found) <= 1000
+    assert found >= 0.8 * 32 * 14

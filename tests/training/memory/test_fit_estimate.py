@@ -11,10 +11,15 @@ from tfxformer import tasks, training
 from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.extra,
-    pytest.mark.skipif(bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'),
-]
+
+
+def needs_compiler(test):
+    absent = pytest.mark.skipif(
+        bool(ABSENT), reason=f'{", ".join(ABSENT)} not installed: pip install -e ".[tpu-check]"'
+    )
+    return pytest.mark.extra(absent(test))
+
+
 LENGTH, BATCH = 32, 256
 
 
@@ -25,6 +30,7 @@ def language_model(**arguments):
     return model, (dict.fromkeys(model.input, tokens), tokens, tf.TensorSpec((None, LENGTH), "float32"))
 
 
+@needs_compiler
 def test_the_parts_and_the_whole():
     model, spec = language_model(decoder__num_layers=1)
     found = training.fit_estimate(model, spec, BATCH)
@@ -40,6 +46,7 @@ def test_the_parts_and_the_whole():
     assert found.fits(found.low_bytes - 1) is False
 
 
+@needs_compiler
 def test_gradient_checkpointing_is_seen():
     """By XLA's compiler for CPUs, the faster one; in a strategy's replica too, whose weights come as values."""
     with tpu_compiler.Compiler("cpu") as compiler:
@@ -62,3 +69,29 @@ def test_weights_without_a_gradient_are_named():
     spec = (tf.TensorSpec((None, LENGTH)), tf.TensorSpec((None, 1)))
     with pytest.raises(training.LoweringError, match="have no gradient under a strategy"):
         lowering.Lowering(model, lowering.training_steps(model, spec)["train"])
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_largest_batch_for_a_memory():
+    model, spec = language_model(decoder__num_layers=1)
+    found = training.fit_estimate(model, spec, memory_bytes=2**25)
+    assert 0 < found.batch_size <= found.possible_batch
+    assert found.low_bytes <= found.high_bytes <= found.memory_bytes == 2**25
+    beyond = training.fit_estimate(model, spec, round(1.1 * found.batch_size) + 8)
+    assert beyond.high_bytes > 2**25
+    with pytest.raises(ValueError, match="Not even a batch of 1 fits"):
+        training.fit_estimate(model, spec, memory_bytes=2**10)
+
+
+def test_a_search_needs_a_memory():
+    model, spec = language_model(decoder__num_layers=1)
+    with pytest.raises(ValueError, match="wants a batch_size, or memory_bytes"):
+        training.fit_estimate(model, spec)
+
+
+def test_gpus_by_name():
+    assert training.gpu_memory("T4") == 15 * 2**30
+    assert training.gpu_memory("a100-80") == 80 * 2**30
+    with pytest.raises(ValueError, match=r"Unknown GPU 'abacus'; known: t4, .*h200"):
+        training.gpu_memory("abacus")

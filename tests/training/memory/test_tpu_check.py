@@ -11,6 +11,7 @@ import tensorflow as tf
 import tiny
 
 from tfxformer import tasks, training
+from tfxformer.backend import BackendError
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.training.memory import lowering, tpu_compiler
 
@@ -119,6 +120,17 @@ def test_a_model_must_be_compiled():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="compile it first"):
         lowering.training_steps(model, (tf.TensorSpec((None, 4)), tf.TensorSpec((None, 1))))
+
+
+def test_a_mesh_is_refused_on_tensorflow():
+    model, spec = dense(8)
+    for refused in (training.tpu_check, training.fit_estimate):
+        with pytest.raises(
+            BackendError, match=r"needs Keras on JAX, and it runs on tensorflow: set .*KERAS_BACKEND=jax"
+        ):
+            refused(model, spec, mesh=(1, 1), batch_size=8)
+    with pytest.raises(BackendError, match="KERAS_BACKEND=jax"), training.shapes_only():
+        dense(8)
 
 
 # ---- what the compiler says ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from keras import tree
 
 from tfxformer.training.devices.layout import itemsize
 from tfxformer.training.memory.batch_search import largest_by_figures
-from tfxformer.training.memory.roads import Road, road
+from tfxformer.training.memory.roads import Road, check_mesh, road
 from tfxformer.training.memory.tpu_compiler import Compiled, Compiler
 
 # Chips of 95 GiB, by their number: their compiler is in no need to compute anything twice.
@@ -134,11 +134,10 @@ def fit_estimate(
         LoweringError: where a part has no XLA program.
         ValueError: where even 95 GiB are too few, no batch fits, or neither a batch nor a memory was given.
     """
+    check_mesh(mesh)
     if batch_size is None and memory_bytes is None:
         raise ValueError("fit_estimate wants a batch_size, or memory_bytes to search the largest one for.")
-    devices = 1 if mesh is None else math.prod(mesh)
-    if devices not in _AMPLE:
-        raise ValueError(f"mesh={mesh!r} has {devices} devices; estimated can be {', '.join(map(str, _AMPLE))}.")
+    devices = _devices(mesh)
     with contextlib.ExitStack() as stack:
         ample = stack.enter_context(Compiler(_AMPLE[devices]))
         way = stack.enter_context(road(model, batch_spec, ample, mesh, replicated=False))
@@ -153,10 +152,6 @@ def fit_estimate(
         if batch_size % way.parts:
             raise ValueError(f"batch_size={batch_size} cannot be shared by {way.parts} devices: give a multiple.")
         totals = [asked.total(platform, batch_size // way.parts) for platform in ("tpu", "cpu")]
-        outputs = sum(
-            itemsize(output.dtype) * batch_size // way.parts * math.prod(_sizes(output, batch_spec))
-            for output in tree.flatten(model.outputs)
-        )
         return MemoryEstimate(
             batch_size,
             min(totals),
@@ -164,7 +159,7 @@ def fit_estimate(
             way.bytes_each(model.variables),
             way.bytes_each(way.slots),
             way.bytes_each(model.trainable_variables),
-            outputs,
+            _output_bytes(model, batch_spec, batch_size // way.parts),
             way.mesh,
             memory_bytes,
             possible,
@@ -207,6 +202,19 @@ class _Asked:
             module = self._lowerings[platform].module(batch)
             self._known[platform, batch] = compiler.compile(module, None, self._way.partitions)
         return self._known[platform, batch]
+
+
+def _devices(mesh) -> int:
+    """How many a mesh has."""
+    devices = 1 if mesh is None else math.prod(mesh)
+    if devices not in _AMPLE:
+        raise ValueError(f"mesh={mesh!r} has {devices} devices; estimated can be {', '.join(map(str, _AMPLE))}.")
+    return devices
+
+
+def _output_bytes(model, batch_spec, batch: int) -> int:
+    outputs = tree.flatten(model.outputs)
+    return sum(itemsize(output.dtype) * batch * math.prod(_sizes(output, batch_spec)) for output in outputs)
 
 
 def _sizes(output, batch_spec) -> list[int]:

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from tfxformer.backend import deferred
 from tfxformer.training.devices.layout import BATCH, MODEL, itemsize, parts_of_a_batch, tensor_parallel
-from tfxformer.training.memory.shapes_only import shapes_only
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 
 
@@ -127,7 +127,7 @@ def _laid_out(model, distribution, symbols) -> Iterator[None]:
                 variable._layout = None
                 variable._layout = distribution.get_variable_layout(variable)
             model.optimizer = new
-            with shapes_only():
+            with deferred():
                 new.build(model.trainable_variables)  # Keras reads the slots' layout from the weights
                 model._symbolic_build(data_batch=symbols)  # the sums of an accumulation
             yield

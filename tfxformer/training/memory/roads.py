@@ -49,6 +49,19 @@ class Road(NamedTuple):
     versions: dict[str, str]
 
 
+def check_mesh(mesh) -> None:
+    """Refuses a mesh where no program is for several chips.
+
+    Raises:
+        BackendError: on TensorFlow.
+    """
+    if mesh is not None and not on_jax():
+        raise BackendError(
+            f"A mesh of chips needs Keras on JAX, and it runs on {backend()}: set the environment variable "
+            "KERAS_BACKEND=jax before Python starts."
+        )
+
+
 @contextlib.contextmanager
 def road(model, batch_spec, compiler: Compiler, mesh=None, *, replicated: bool = True) -> Iterator[Road]:
     """The road of the backend that Keras runs on; it holds while the context does.
@@ -57,21 +70,15 @@ def road(model, batch_spec, compiler: Compiler, mesh=None, *, replicated: bool =
         model: compiled.
         batch_spec: (x, y, sample_weight), of tf.TensorSpec or keras.KerasTensor.
         compiler: for whose chips it is.
-        mesh: (data, model) sizes of all chips; None is data parallel.
+        mesh: (data, model) sizes of all chips, see `check_mesh`; None is data parallel.
         replicated: of TensorFlow alone, see `training_steps`.
 
     Raises:
-        BackendError: for a mesh on TensorFlow.
-        ValueError: for one that does not hold all chips.
+        ValueError: for a mesh that does not hold all chips, or a model that is not compiled.
     """
     if on_jax():
         yield from _on_mesh(model, batch_spec, compiler, mesh)
         return
-    if mesh is not None:
-        raise BackendError(
-            f"A mesh of chips needs Keras on JAX, and it runs on {backend()}: set the environment variable "
-            "KERAS_BACKEND=jax before Python starts."
-        )
     steps = training_steps(model, batch_spec, replicated=replicated)
     accumulated = getattr(getattr(model, "_accumulation", None), "accumulator", None)
     yield Road(

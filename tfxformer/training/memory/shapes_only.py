@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tfxformer.backend import BackendError, backend, on_jax
+from tfxformer.backend import BackendError, backend, deferred, on_jax
 
 
 @contextlib.contextmanager
@@ -22,16 +22,5 @@ def shapes_only() -> Iterator[None]:
             f"Models of shapes only need Keras on JAX, and it runs on {backend()}: set the environment variable "
             "KERAS_BACKEND=jax before Python starts."
         )
-    from keras.src.backend.jax import core
-
-    def initialize_later(self, initializer):
-        # What Keras itself has between making a variable inside a traced function and giving it a value.
-        self._value, self._initializer = None, initializer
-
-    # Private to Keras, and the only place where an initializer is called; tests run it on both versions.
-    before = core.JaxVariable._initialize_with_initializer
-    core.JaxVariable._initialize_with_initializer = initialize_later
-    try:
+    with deferred():
         yield
-    finally:
-        core.JaxVariable._initialize_with_initializer = before

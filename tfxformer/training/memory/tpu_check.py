@@ -12,7 +12,7 @@ from keras import tree
 from tfxformer.training.memory.batch_search import Search
 from tfxformer.training.memory.collectives import collectives
 from tfxformer.training.memory.lowering import LoweringError, Step
-from tfxformer.training.memory.roads import Road, road
+from tfxformer.training.memory.roads import Road, check_mesh, road
 from tfxformer.training.memory.tpu_compiler import Compiled, Compiler, CompilerError
 
 SEARCH_SECONDS = 270.0
@@ -167,6 +167,7 @@ def tpu_check(
             that the chips cannot share.
         CompilerError: where the compiler fails for another reason than memory.
     """
+    check_mesh(mesh)
     say = progress or (lambda line: None)
     with Compiler(topology) as compiler, road(model, batch_spec, compiler, mesh) as way:
         sizes = None if batch_size is None else _shares(batch_size, way.parts, topology)
@@ -176,21 +177,7 @@ def tpu_check(
         if largest is not None:
             found.append(check.once(way.eval, largest))
         found += [check.once(way.of_function(step), size) for step, size in further_steps]
-        return TPUReport(
-            topology,
-            compiler.device,
-            compiler.chips,
-            compiler.memory_bytes,
-            found,
-            check.tried,
-            largest if sizes is None else None,
-            check.refused,
-            check.search_seconds,
-            check.trace_seconds,
-            way.notes,
-            {**way.versions, **compiler.versions},
-            way.mesh,
-        )
+        return check.report(found, largest if sizes is None else None)
 
 
 class _Check:
@@ -201,6 +188,25 @@ class _Check:
         self.tried: list[StepCheck] = []
         self.refused: int | None = None
         self.search_seconds = self.trace_seconds = 0.0
+
+    def report(self, steps: list[StepCheck], largest: int | None) -> TPUReport:
+        """All that was found."""
+        compiler = self.compiler
+        return TPUReport(
+            compiler.topology,
+            compiler.device,
+            compiler.chips,
+            compiler.memory_bytes,
+            steps,
+            self.tried,
+            largest,
+            self.refused,
+            self.search_seconds,
+            self.trace_seconds,
+            self.way.notes,
+            {**self.way.versions, **compiler.versions},
+            self.way.mesh,
+        )
 
     def train(self, step, sizes: list[int]) -> list[StepCheck]:
         """The train step at given sizes."""

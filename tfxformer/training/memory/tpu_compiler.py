@@ -291,7 +291,11 @@ class _Server:
             options = compiler.get_compile_options(
                 num_replicas=1, num_partitions=partitions, device_assignment=np.array(devices)[None]
             )
-            executable = make(module, executable_devices=xla_client.DeviceList(tuple(devices)), compile_options=options)
+            options = {"executable_devices": xla_client.DeviceList(tuple(devices)), "compile_options": options}
+            try:
+                executable = make(module, **options)
+            except TypeError:  # jaxlib 0.7 takes a module as it is written
+                executable = make(mlir.module_to_bytecode(module), **options)
         if partitions > 1:
             Path(path).with_suffix(".hlo").write_text(executable.hlo_modules()[0].to_string(), encoding="utf-8")
         memory, costs = executable.get_compiled_memory_stats(), executable.cost_analysis()
