@@ -1,5 +1,6 @@
 """The decoders' part of `make_fixtures`: cases, inputs, odd files, and how torch is asked."""
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +39,9 @@ class Case:
     stored: bool = False
 
 
-_TOKENS = {"vocab_size": VOCABULARY_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TOKENS = {"vocab_size": VOCABULARY_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SIZES = {
-    **_TOKENS,
+    **TOKENS,
     "hidden_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 3,
@@ -49,10 +50,10 @@ _SIZES = {
 }
 GROUPED_SIZES = {**_SIZES, "num_attention_heads": 6, "num_key_value_heads": 2}
 SIZES = {
-    "gpt2": {**_TOKENS, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 40},
+    "gpt2": {**TOKENS, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 40},
     "gpt_neox": _SIZES,
     "opt": {**{key: value for key, value in _SIZES.items() if key != "intermediate_size"}, "ffn_dim": 40},
-    "bloom": {**_TOKENS, "hidden_size": 24, "n_layer": 2, "n_head": 3},
+    "bloom": {**TOKENS, "hidden_size": 24, "n_layer": 2, "n_head": 3},
     "llama": GROUPED_SIZES,
     "mistral": GROUPED_SIZES,
     "qwen2": GROUPED_SIZES,
@@ -199,8 +200,18 @@ def run(model, inputs: dict) -> dict:
     }
     if model.config.model_type not in ("opt", "bloom"):  # these two count real tokens themselves
         tensors["position_ids"] = (tensors["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    hook = None
+    if (
+        "position_ids" in tensors.keys() - inspect.signature(model.forward).parameters.keys()
+    ):  # Falcon's classifiers hand none on
+        positions = {"position_ids": tensors.pop("position_ids")}
+        hook = model.base_model.register_forward_pre_hook(
+            lambda module, args, kwargs: (args, {**kwargs, **positions}), with_kwargs=True
+        )
     with torch.no_grad():
         outputs = model(**tensors, output_hidden_states=True)
+    if hook is not None:
+        hook.remove()
     *states, last = outputs.hidden_states
     results = {"hidden_states": torch.stack(states).numpy(), "sequence_output": last.numpy()}
     if outputs.get("logits") is not None:
@@ -264,6 +275,8 @@ def _old_config(config: dict) -> dict:
     config["rotary_emb_base" if is_neox else "rope_theta"] = rope.pop("rope_theta")
     if is_neox:
         config["rotary_pct"] = rope.pop("partial_rotary_factor")
+    elif "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     kind = rope.pop("rope_type")
     if kind == "default":
         return config

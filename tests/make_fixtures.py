@@ -11,11 +11,13 @@ from pathlib import Path
 
 import decoder_cases
 import encoder_cases
+import gpt_cases
 import llama_cases
 import numpy as np
 from decoder_cases import VOCABULARY_SIZE, Case
 
-DECODERS = {**decoder_cases.CLASSES, **llama_cases.CLASSES}  # family -> what its classes' names begin with
+# Family -> what its classes' names begin with.
+DECODERS = {**decoder_cases.CLASSES, **gpt_cases.CLASSES, **llama_cases.CLASSES}
 FOLDER = Path(__file__).parent / "fixtures"
 HEADS = {
     None: "Model",
@@ -105,6 +107,7 @@ CASES = {
     "electra-answers": Case("electra", "question-answering", _ELECTRA),
     **encoder_cases.CASES,
     **decoder_cases.CASES,
+    **gpt_cases.CASES,
     **llama_cases.CASES,
 }
 
@@ -124,7 +127,13 @@ def make_model(case: Case):
     import torch
     import transformers
 
-    sizes = {"distilbert": DISTILBERT_SIZES, **encoder_cases.SIZES, **decoder_cases.SIZES, **llama_cases.SIZES}
+    sizes = {
+        "distilbert": DISTILBERT_SIZES,
+        **encoder_cases.SIZES,
+        **decoder_cases.SIZES,
+        **gpt_cases.SIZES,
+        **llama_cases.SIZES,
+    }
     sizes = sizes.get(case.family, SIZES)
     config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
     config._attn_implementation = "eager"

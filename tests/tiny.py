@@ -79,7 +79,7 @@ def _sizes(family, stack):
         "attention_dropout": 0.0,
     }
     if stack.key_value_heads < stack.heads:
-        sizes["attention__key_value_heads"] = 2
+        sizes["attention__key_value_heads"] = min(stack.key_value_heads, 2)
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
     if stack.embedding_scale == stack.hidden_size**0.5:

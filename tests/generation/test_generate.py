@@ -41,7 +41,13 @@ def test_greedy_by_hand(rows, new, stops):
     assert generate(MODEL, rows, new, stop_ids=sorted(stops), jit_compile=False) == wanted
 
 
-@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm", "neox-lm", "bloom-lm", "qwen2-window", "qwen3-lm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt2-lm", "llama-lm", "neox-lm", "bloom-lm", "qwen2-window", "qwen3-lm", "phi-lm", "gpt-neo-lm", "falcon-7b",
+        "codegen-lm", "bigcode-lm",
+    ],
+)  # fmt: skip
 @pytest.mark.reference
 def test_greedy_equals_transformers(name, decoder, reference):
     """Unequal prompts in one batch."""

@@ -253,7 +253,7 @@ def test_every_switch_changes_the_model_or_is_refused_by_it(family):
         if same:
             silent.append(name)
     # Of heads that tasks make: MaskedLM reads the one, CausalLM the others.
-    of_tasks = ["heads__tied", "heads__logit_scale", "heads__logit_soft_cap"]
+    of_tasks = ["heads__tied", "heads__logit_scale", "heads__logit_soft_cap", "heads__logits_bias"]
     assert silent == (["heads__masked_lm_activation"] if kind == "encoder" else of_tasks)
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.gpt import bloom, gpt2, gpt_neox, opt
+from tfxformer.checkpoints.families.decoders.gpt import (
+    bloom,
+    falcon,
+    gpt2,
+    gpt_bigcode,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    opt,
+    phi,
+    stablelm,
+    starcoder2,
+)
 from tfxformer.checkpoints.families.decoders.llama import gemma, gemma3, llama, qwen
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import (
@@ -42,6 +54,14 @@ FAMILIES: dict[str, Family] = {
         gpt_neox.FAMILY,
         opt.FAMILY,
         bloom.FAMILY,
+        phi.FAMILY,
+        gpt_neo.FAMILY,
+        falcon.FAMILY,
+        starcoder2.FAMILY,
+        gptj.FAMILY,
+        gptj.CODEGEN,
+        gpt_bigcode.FAMILY,
+        stablelm.FAMILY,
         llama.FAMILY,
         llama.MISTRAL,
         qwen.FAMILY,

@@ -24,7 +24,6 @@ DECODER = {
     "heads.classifier_pooling": ("cls",),
     "heads.transform": (False,),
     "heads.transform_bias": (True,),
-    "heads.logits_bias": (False,),
 }
 ENCODER_DECODER = {
     "encoder.norm.positions": (True,),

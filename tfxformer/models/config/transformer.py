@@ -48,7 +48,7 @@ class HeadConfig(KnownKeywords):
         tied: whether a causal language model's logits come from the token table; else from a Dense layer.
         logit_scale: what a causal language model's logits are multiplied by.
         logit_soft_cap: None, or c of c * tanh(logits / c).
-        logits_bias: whether a number for each token is added to the logits of a decoder beside an encoder.
+        logits_bias: whether a number for each token is added to a language model's logits.
     """
 
     pooler: bool = False

@@ -36,6 +36,16 @@ def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:
     return Rule(("pad_token_id",), read, lambda config: {"pad_token_id": config.padding_id})
 
 
+def groups_rule(default: int | None) -> Rule:
+    """The rule of grouped heads as wide as D / N; `default`: what no `num_key_value_heads` means, None for N."""
+
+    def read(reference: Mapping) -> dict:
+        groups = reference.get("num_key_value_heads", default)
+        return {"decoder.attention.key_value_heads": groups}
+
+    return Rule(("num_key_value_heads",), read, lambda config: {"num_key_value_heads": config.decoder.key_value_heads})
+
+
 def _read_causal(reference: Mapping) -> dict:
     stated = reference.get("is_causal", True)
     if stated is not None and not isinstance(stated, bool):
@@ -49,9 +59,13 @@ CAUSAL = Rule(("is_causal",), _read_causal, lambda config: {} if config.decoder.
 
 def fused_attention(module: str) -> dict[str, str | Module]:
     """The projections of attention where the reference has query, key and value as one, head by head."""
-    fused = f"{module}.query_key_value"
-    parts = {f"self_attention/{name}": i for i, name in enumerate(("query", "key", "value"))}
-    return {
-        **{path: Module(fused, part=part, by="heads") for path, part in parts.items()},
-        "self_attention/output": f"{module}.dense",
-    }
+    return {**fused_parts(f"{module}.query_key_value", by="heads"), "self_attention/output": f"{module}.dense"}
+
+
+def fused_parts(module: str, order: tuple[str, ...] = ("query", "key", "value"), **how) -> dict[str, Module]:
+    """The layers that a fused module holds in an order; `how` they lie in it is as `Module` says it."""
+    return {f"self_attention/{name}": Module(module, part=part, **how) for part, name in enumerate(order)}
+
+
+# A head of language models whose Dense layer has a bias; `heads.logits_bias` is True of its family.
+BIASED_HEAD = {"language_model_head": "lm_head", "final_logits_bias": "lm_head"}
