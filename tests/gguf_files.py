@@ -18,6 +18,15 @@ LLAMA = {
     "tokenizer.ggml.bos_token_id": 1,
     "tokenizer.ggml.eos_token_id": 2,
 }
+# Block formats by parts of tensors' names.
+MIXED = {
+    "token_embd": "Q8_0",
+    "ffn": "Q4_1",
+    "attn_v": "F16",
+    "attn_output": "BF16",
+    "attn_k": "Q4_0",
+    "attn_q": "Q5_1",
+}
 
 
 def write(path, architecture, fields, tensors, kinds=None):
@@ -82,3 +91,12 @@ def llama_tensors(seed=0, tied=True):
 def write_llama(path, changes=None, tensors=None, kinds=None):
     """`LLAMA` with changed fields."""
     return write(path, "llama", {**LLAMA, **(changes or {})}, tensors or llama_tensors(), kinds)
+
+
+def pairs(rows, heads):
+    """Rows of a projection as llama.cpp's converter stores them, one head and one rotated pair after the other."""
+    width = len(rows) // heads
+    order = [
+        head * width + half * width // 2 + i for head in range(heads) for i in range(width // 2) for half in (0, 1)
+    ]
+    return rows[order]
