@@ -6,8 +6,8 @@ import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 import tfxformer
 from tfxformer import checkpoints

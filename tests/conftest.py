@@ -1,5 +1,6 @@
 """Shared by all tests: what a mark needs, and tiny texts, tokenizer and checkpoints."""
 
+import contextlib
 import gc
 import importlib.util
 import os
@@ -130,22 +131,34 @@ def plain_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "use_clusters", lambda: False)
 
 
+@contextlib.contextmanager
+def _functions_eager(wanted):
+    """Nothing on another backend than TensorFlow, whose functions these are."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(wanted)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture
 def eager():
     """Every step runs op by op: where numbers are tested and not tracing, which costs a second for each `fit`.
 
     Each folder has tests without it, and `traced` takes it back for a test of a file whose others have it.
     """
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with _functions_eager(True):
+        yield
 
 
 @pytest.fixture
 def traced(eager):
     """Steps are graphs, as a user's are, in a file whose tests are eager."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(False)
+    with _functions_eager(False):
+        yield

@@ -4,8 +4,8 @@ import batteries
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer.layers import GraphForm, TransformerBlock, padding_bias
 from tfxformer.layers.quantization.graph_form import DEFAULT

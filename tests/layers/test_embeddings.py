@@ -4,10 +4,10 @@ import batteries
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_tensorflow import tf
 
 from tfxformer.layers import ConstantSegmentEmbedding, GraphForm, PositionEmbedding, TokenEmbedding
 from tfxformer.layers.attention.positions import nonpad_positions

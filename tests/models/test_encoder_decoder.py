@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import seq2seq_cases as cases
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 import tfxformer
 from tfxformer import tasks

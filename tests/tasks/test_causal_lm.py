@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 import tfxformer
 from tfxformer import tasks

@@ -3,8 +3,8 @@
 import batteries
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer import tasks
 from tfxformer.data import Records, rows_of, write_records

@@ -5,8 +5,8 @@ import warnings
 import batteries
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer import tasks
 

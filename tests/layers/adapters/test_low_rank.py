@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 from keras import ops
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from optional_tensorflow import tf
 
 from tfxformer.layers import Dense, TransformerBlock
 from tfxformer.layers.adapters.base import adapted_layers, adapter_seed, attach, detach
@@ -81,6 +80,8 @@ def test_a_frozen_kernel_costs_no_product_of_its_size():
     def over_rows(function):
         operations = [one for one in function.graph.get_operations() if one.type == "MatMul"]
         return sorted(tuple(one.outputs[0].shape) for one in operations if one.get_attr("transpose_a"))
+
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     traced = step.get_concrete_function(INPUTS)
     assert over_rows(traced) == [(2, 7), (6, 2), (6, 7)]

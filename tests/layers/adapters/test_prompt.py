@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer.layers import TokenEmbedding
 from tfxformer.layers.adapters.base import attach

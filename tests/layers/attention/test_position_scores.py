@@ -5,8 +5,8 @@ import math
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer.layers.attention.position_scores import (
     Scores,

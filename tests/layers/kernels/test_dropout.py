@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from optional_tensorflow import tf
 
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels import random_bits

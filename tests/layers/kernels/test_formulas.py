@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import replicas
-import tensorflow as tf
 from keras import ops
+from optional_tensorflow import tf
 
 from tfxformer.layers.kernels import formulas as kernels
 

@@ -4,8 +4,8 @@ import batteries
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer.layers import Dense, TransformerBlock
 from tfxformer.layers.quantization import observing

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 import replicas
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer import tasks
 

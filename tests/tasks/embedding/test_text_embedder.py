@@ -6,8 +6,8 @@ import batteries
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
+from optional_tensorflow import tf
 
 from tfxformer import samples, tasks
 from tfxformer.checkpoints import CheckpointError

@@ -4,9 +4,9 @@ import batteries
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 from checkpoint_folders import outputs_in_transformers
+from optional_tensorflow import tf
 
 from tfxformer import tasks
 from tfxformer.data import Records, rows_of, write_records
