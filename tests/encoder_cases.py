@@ -2,7 +2,13 @@
 
 from decoder_cases import VOCABULARY_SIZE, Case
 
-CLASSES = {"mpnet": "MPNet", "modernbert": "ModernBert", "nomic_bert": "NomicBert", "gte": "Gte"}
+CLASSES = {
+    "mpnet": "MPNet",
+    "modernbert": "ModernBert",
+    "nomic_bert": "NomicBert",
+    "gte": "Gte",
+    "deberta-v2": "DebertaV2",
+}
 _SIZES = {
     "vocab_size": VOCABULARY_SIZE,
     "hidden_size": 24,
@@ -16,10 +22,11 @@ SIZES = {
     "mpnet": {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 1},
     "nomic_bert": _SIZES,
     "gte": {**_SIZES, "pad_token_id": 1, "type_vocab_size": 1},
+    "deberta-v2": {**_SIZES, "type_vocab_size": 0},
     "modernbert": {**_SIZES, **_TOKENS, "num_hidden_layers": 4, "local_attention": 6},
 }
 NO_SEGMENTS = ("mpnet", "modernbert")
-NO_POOLER = ("modernbert", "nomic_bert", "gte")
+NO_POOLER = ("modernbert", "deberta-v2", "nomic_bert", "gte")
 FINAL_NORM = ("modernbert",)  # the last of the reference's hidden states is normed
 _HIDDEN, _TEXTS, _WORDS, _ANSWERS = (
     *("masked-lm", "text-classification"),
@@ -27,6 +34,8 @@ _HIDDEN, _TEXTS, _WORDS, _ANSWERS = (
 )
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _LINEAR = {"rope_theta": 100.0, "rope_type": "linear", "factor": 3.0}
+_V2 = {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
+_V3 = {**_V2, "position_buckets": 4, "max_relative_positions": 9, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
 _SMALL = {"num_hidden_layers": 3, "intermediate_size": 16}
 _TURNS = {"rope_parameters": {_FULL: {"rope_theta": 900.0}, _SLIDING: {"rope_theta": 30.0}}}
 CASES = {
@@ -35,6 +44,14 @@ CASES = {
     "mpnet-classifier": Case("mpnet", _TEXTS, {"num_labels": 3}),
     "mpnet-tagger": Case("mpnet", _WORDS, files="legacy"),
     "mpnet-answers": Case("mpnet", _ANSWERS, files="shards"),
+    "deberta-bare": Case("deberta-v2", None, _V3),
+    "deberta-masked-lm": Case("deberta-v2", _HIDDEN, {**_V3, "hidden_act": "relu"}, stored=True),
+    "deberta-classifier": Case("deberta-v2", _TEXTS, {**_V3, "pooler_hidden_act": "tanh", "type_vocab_size": 2}),
+    "deberta-own-projections": Case("deberta-v2", _WORDS, {**_V2, "norm_rel_ebd": "layer_norm", "position_buckets": 6}),
+    "deberta-every-distance": Case("deberta-v2", _ANSWERS, {**_V2, "max_relative_positions": 5}),
+    "deberta-one-term": Case("deberta-v2", _HIDDEN, {**_V2, "pos_att_type": ["c2p"], "position_biased_input": True}),
+    "deberta-the-other": Case("deberta-v2", _WORDS, {**_V3, "pos_att_type": "p2c"}),
+    "deberta-no-distances": Case("deberta-v2", _TEXTS, {"type_vocab_size": 2}),
     "nomic-bare": Case("nomic_bert", None, {"type_vocab_size": 1, "layer_norm_eps": 1e-3}),
     "nomic-masked-lm": Case("nomic_bert", _HIDDEN, {"head_dim": 10}),
     "nomic-classifier": Case("nomic_bert", _TEXTS, {"hidden_act": "gelu", "rope_parameters": _LINEAR}),

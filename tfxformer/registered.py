@@ -15,9 +15,9 @@ PACKAGE = "tfxformer"
 # Every name that the package registers; a test compares them with the registry.
 CLASSES = (
     "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "CausalLM", "ClassificationHead",
-    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM", "Dense", "DistributedModel",
-    "Dropout", "Encoder", "EncoderDecoder", "FeedForward", "FirstDimensions", "GraphForm", "Lamb",
-    "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias", "MaskPattern",
+    "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM", "Dense", "DistanceEmbeddings",
+    "DistributedModel", "Dropout", "Encoder", "EncoderDecoder", "FeedForward", "FirstDimensions", "GraphForm",
+    "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias", "MaskPattern",
     "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding",
     "QuestionAnswering", "RMSNormalization", "RelativeScores", "ReplacedTokenAccuracy", "ReplacedTokenDetection",
     "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "Scaled", "Seq2SeqLM",

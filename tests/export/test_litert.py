@@ -117,6 +117,7 @@ def test_classes_that_go_together(tokenizer, tmp_path):
         "roberta-base",
         "albert-base",
         "mpnet-base",
+        "deberta-v3-small",
         pytest.param("distilbert-base", marks=pytest.mark.slow),
         pytest.param("electra-small", marks=pytest.mark.slow),
     ],

@@ -106,7 +106,7 @@ def explain(message: str, mode: quantize.Mode) -> str:
 def used_weight_elements(function) -> int:
     """Elements of the variables that the outputs of a concrete function depend on.
 
-    A variable of which only a slice is read (positions beyond the sequence length) counts with the slice; one
+    A variable of which only a slice or known rows are read (positions beyond the sequence length) counts with them; one
     that holds the same number everywhere (a bias still zero) does not count: the converter folds it away.
     """
     graph, waiting, seen = function.graph, [t.op for t in function.graph.outputs], set()
@@ -131,14 +131,45 @@ def _read_elements(placeholder, seen: set[str], full: int) -> int:
     for read in placeholder.consumers():
         if read.name not in seen:
             continue
+        if _looks_up_known_rows(read, "ResourceGather"):
+            total += read.outputs[0].shape.num_elements() or full
+            continue
         if read.type != "ReadVariableOp":
             return full
-        users = [user for user in read.outputs[0].consumers() if user.name in seen]
-        sliced = [user for user in users if user.type in ("StridedSlice", "Slice")]
+        users = _users(read.outputs[0], seen)
+        sliced = [u for u in users if u.type in ("StridedSlice", "Slice") or _looks_up_known_rows(u, "GatherV2")]
         if len(sliced) < len(users) or not users:
             return full
         total += sum(user.outputs[0].shape.num_elements() or full for user in sliced)
     return total
+
+
+def _users(tensor, seen: set[str]) -> list:
+    """The operations that read a tensor, or the same under another name."""
+    found = []
+    for user in (user for user in tensor.consumers() if user.name in seen):
+        if user.type not in ("Identity", "IdentityN"):
+            found.append(user)
+            continue
+        for name, same in zip(user.inputs, user.outputs, strict=True):
+            found += _users(same, seen) if name is tensor else []
+    return found
+
+
+def _looks_up_known_rows(operation, kind: str) -> bool:
+    """Whether it reads rows whose numbers hang on no input: the converter holds the rows alone."""
+    if operation.type != kind:
+        return False
+    waiting, seen = [operation.inputs[1].op], set()
+    while waiting:
+        one = waiting.pop()
+        if one.name in seen:
+            continue
+        seen.add(one.name)
+        if not one.inputs and one.type != "Const":
+            return False
+        waiting.extend(tensor.op for tensor in one.inputs)
+    return True
 
 
 def batches(data: Iterable[dict]) -> list[dict]:

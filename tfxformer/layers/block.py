@@ -10,8 +10,9 @@ from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters.base import adapted_layers, adapter_seed
-from tfxformer.layers.attention.attention import Attention, cache_spec
+from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.block_call import BlockCall, arguments_of
+from tfxformer.layers.attention.cache import cache_spec
 from tfxformer.layers.attention.masks import MaskPattern, Seen
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels import formulas as kernels

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers import GraphForm, RotaryPositions, TokenEmbedding, TransformerBlock
+from tfxformer.layers.attention.disentangled import DistanceEmbeddings
 from tfxformer.layers.attention.masks import (
     MaskPattern,
     causal_visibility,
@@ -137,6 +138,8 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: i
         "norm_epsilon": stack.norm.epsilon,
         "norm": RMS if stack.norm.kind == LAYER else stack.norm.kind,
         "soft_cap": kind.soft_cap,
+        "position_terms": kind.scores.terms if kind.scores else (),
+        "position_projections": kind.scores is not None and kind.scores.own_projections,
     }
 
 
@@ -167,6 +170,11 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
         return RotaryPositions(kind.rotary, stack.head_width, dtype=dtype, name=name)
 
     def make_of_scores(kind: AttentionConfig, name):
+        scores = kind.scores
+        if scores.disentangled:
+            epsilon = stack.norm.epsilon if scores.normed else None
+            sizes = (stack.hidden_size, scores.buckets, scores.max_distance, epsilon)
+            return DistanceEmbeddings(*sizes, table_initializer(config), dtype=dtype, name=name)
         return make_scores(
             kind.scores, kind.heads, kind.causal, initializer=score_initializer(config), dtype=dtype, name=name
         )

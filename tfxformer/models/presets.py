@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfxformer.layers import Rotary, Scores
+from tfxformer.layers.attention.disentangled import TERMS
 from tfxformer.models.config import (
     AttentionConfig,
     FeedForwardConfig,
@@ -67,6 +68,15 @@ _GTE = {
     "encoder__feed_forward__output_bias": True,
     "encoder__attention__rotary": Rotary(160000.0),
     "heads": HeadConfig(pooler=True, masked_lm_activation="gelu"),
+}
+_DEBERTA_V3 = {
+    "family": "deberta-v2",
+    "vocabulary_size": 128100,
+    "token_types": 0,
+    "encoder__norm__epsilon": 1e-7,
+    "encoder__attention__scale": (64 * 3) ** -0.5,  # heads are 64 wide, and three terms make a score
+    "encoder__attention__scores": Scores("disentangled", 256, 512, terms=TERMS, normed=True),
+    "heads": HeadConfig(classifier_activation="gelu"),
 }
 _MODERNBERT = {
     "family": "modernbert",
@@ -309,6 +319,9 @@ PRESETS: dict[str, TransformerConfig] = {
     # Nussbaum et al., 2024, arXiv:2402.01613; Zhang et al., 2024, arXiv:2407.19669
     "nomic-bert-base": _bert(12, 768, 12, **_NOMIC),
     "gte-base": _bert(12, 768, 12, **_GTE),
+    # He et al., 2021, arXiv:2111.09543
+    "deberta-v3-small": _bert(6, 768, 12, **_DEBERTA_V3),
+    "deberta-v3-base": _bert(12, 768, 12, **_DEBERTA_V3),
     # Warner et al., 2024, arXiv:2412.13663
     "modernbert-base": _bert(22, 768, 12, **_MODERNBERT, encoder__feed_forward__size=1152),
     "modernbert-large": _bert(28, 1024, 16, **_MODERNBERT, encoder__feed_forward__size=2624),

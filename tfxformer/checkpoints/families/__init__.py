@@ -22,6 +22,7 @@ from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import (
     albert,
     bert,
+    deberta,
     distilbert,
     electra,
     gte,
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Family] = {
         electra.FAMILY,
         mpnet.FAMILY,
         modernbert.FAMILY,
+        deberta.FAMILY,
         nomic_bert.FAMILY,
         gte.FAMILY,
         gpt2.FAMILY,

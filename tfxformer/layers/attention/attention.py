@@ -10,6 +10,8 @@ from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers.adapters import low_rank
+from tfxformer.layers.attention.cache import cache_spec, first_slots, update_cache
+from tfxformer.layers.attention.disentangled import CONTENT_TO_POSITION, POSITION_TO_CONTENT, TERMS, distance_scores
 from tfxformer.layers.attention.masks import MaskPattern, Seen, cached_visibility, hidden_bias, keras_mask, own_bias
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
@@ -60,37 +62,6 @@ def attention_context(probabilities, value):
     return ops.reshape(ops.matmul(grouped, value), (-1, heads, length, value.shape[3]))
 
 
-def update_cache(cache, key, value, position):
-    """Writes new keys and values into a cache at `position`.
-
-    Args:
-        cache: (keys [B, G, T, H], values [B, G, H, T]), LiteRT-LM's layout.
-        key, value: [B, G, S, H].
-        position: int32 scalar; the caller keeps position + S within T (the write is clamped, not refused).
-
-    Returns:
-        the new (keys, values).
-    """
-    keys, values = cache
-    keys = ops.slice_update(keys, (0, 0, position, 0), ops.cast(key, keys.dtype))
-    value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, S, H] -> [B, G, H, S]
-    return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
-
-
-def first_slots(cache, bias):
-    """The (keys, values) of a cache that a bias [..., T'] is for: all, or the first T'."""
-    keys, values = cache
-    count = None if bias is None else bias.shape[-1]
-    if count in (None, 1, keys.shape[2]):
-        return cache
-    return keys[:, :, :count], values[..., :count]
-
-
-def cache_spec(cache) -> tuple:
-    """What a layer gives back for a symbolic cache: new tensors of its shapes, or the graph would end at its input."""
-    return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)
-
-
 QUERY_KEY_NORMS = ("head", "whole")
 
 
@@ -113,6 +84,9 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         query_key_norm: None; "head", RMS norms of each head's queries and keys; or "whole", of all heads' together.
         norm_epsilon: float, epsilon of these norms.
         norm: kind of these norms, "rms" or "zero_centred_rms".
+        position_terms: what embeddings of distances are compared with, of `disentangled.TERMS`: queries
+            ("content_to_position"), keys ("position_to_content").
+        position_projections: bool, whether distances have projections of their own; else those of keys and queries.
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
 
     Call:
@@ -124,7 +98,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             `Embedding(mask_zero=True)`. Not read where a bias is given.
         rotary: None, or the (cosine, sine) by which queries and keys are turned (`layers.rotary`).
         source_rotary: the same for the keys of a source.
-        scores: additive, broadcastable to [B, N, S, T]; gradients flow to it (`layers.position_scores`).
+        scores: additive, broadcastable to [B, N, S, T]; gradients flow to it (`layers.position_scores`). With
+            `position_terms` the embeddings of all distances, [S + T - 1, D] (`layers.disentangled`).
         cache: None, or (keys [B, G, T, H], values [B, G, H, T]) to read, after writing at `position` unless
             `position` is None (a finished cache, as cross-attention has it; `source` is then not read).
         causal: bool, whether tokens see themselves and earlier ones only. Not read where a bias is given.
@@ -157,6 +132,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         soft_cap=None,
         query_initializer=None,
         norm=RMS,
+        position_terms=(),
+        position_projections=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -181,6 +158,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm = norm
         self.soft_cap = soft_cap
+        self.position_terms = tuple(position_terms)
+        self.position_projections = position_projections
         self.adapter = None
         self.own_seeds = True
         self.supports_masking = True
@@ -199,6 +178,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
         self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
+        self.position_key, self.position_query = self.key, self.query
+        for term, name in zip(TERMS, ("position_key", "position_query"), strict=True):
+            if self.position_projections and term in self.position_terms:
+                setattr(self, name, child_dense(self, name, self.num_heads * self.head_size, width))
         self.query_norm = self._head_norm("query_norm", self.num_heads)
         self.key_norm = self._head_norm("key_norm", self.num_key_value_heads)
         self.seed_generator = keras.random.SeedGenerator() if self.dropout and self.own_seeds else None
@@ -253,7 +236,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
-        products = self._scores(query, key, scores)
+        products = self._scores(query, key, scores, training)
         if bias is not None:
             products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
         probabilities = rounded(ops.softmax(products, axis=-1), self, "probabilities")
@@ -306,13 +289,25 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def _turned(self, x, rotary, name):
         return x if rotary is None else rounded(rotate(x, *rotary), self, f"turned_{name}")
 
-    def _scores(self, query, key, scores):
+    def _scores(self, query, key, scores, training=None):
         products = rounded(attention_scores(query, key), self, "scores")
         if self.soft_cap is not None:
             products = rounded(self.soft_cap * ops.tanh(products / self.soft_cap), self, "capped_scores")
         if scores is None:
             return products
+        if self.position_terms:
+            scores = self._of_distances(query, key, scores, training)
         return rounded(products + ops.cast(scores, products.dtype), self, "positioned_scores")
+
+    def _of_distances(self, query, key, embeddings, training):
+        projections = ((CONTENT_TO_POSITION, self.position_key), (POSITION_TO_CONTENT, self.position_query))
+        of_keys, of_queries = (
+            split_heads(layer(embeddings[None], training=training), self.num_heads)
+            if term in self.position_terms
+            else None
+            for term, layer in projections
+        )
+        return distance_scores(query, key, of_keys, of_queries, self.scale, lambda x, name: rounded(x, self, name))
 
     def training_context(self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None, seen=None):
         """What the output projection reads, by the kernels that train fastest: [B, S, D] -> [B, S, N*H].
@@ -339,7 +334,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             return merge_heads(context)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
-        return merge_heads(kernels.attend(self._scores(query, key, scores), bias, value, self.dropout, seed))
+        return merge_heads(kernels.attend(self._scores(query, key, scores, True), bias, value, self.dropout, seed))
 
     def _key_value(self, source, project=None):
         training = None if project else True
@@ -373,5 +368,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm": self.norm,
             "soft_cap": self.soft_cap,
+            "position_terms": list(self.position_terms),
+            "position_projections": self.position_projections,
             "query_initializer": keras.initializers.serialize(self.query_initializer),
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from keras import ops
+
 from tfxformer.layers.attention.masks import Seen
 from tfxformer.layers.quantization.graph_form import GraphForm
 
@@ -34,6 +36,8 @@ class BlockCall(NamedTuple):
 
 
 def _first_row(x):
+    if x is not None and len(x.shape) == 2:  # embeddings of distances: from the first query there are later keys only
+        return x[ops.shape(x)[0] // 2 :]
     return x if x is None or x.shape[2] == 1 else x[:, :, :1]  # a whole slice is an operator, too
 
 

@@ -67,3 +67,34 @@ def repeated(cache: Cache, copies: int) -> Cache:
 
 def _taken(tensors, rows):
     return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), tensors)
+
+
+def update_cache(cache, key, value, position):
+    """Writes new keys and values into a cache at `position`.
+
+    Args:
+        cache: (keys [B, G, T, H], values [B, G, H, T]), LiteRT-LM's layout.
+        key, value: [B, G, S, H].
+        position: int32 scalar; the caller keeps position + S within T (the write is clamped, not refused).
+
+    Returns:
+        the new (keys, values).
+    """
+    keys, values = cache
+    keys = ops.slice_update(keys, (0, 0, position, 0), ops.cast(key, keys.dtype))
+    value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, S, H] -> [B, G, H, S]
+    return keys, ops.slice_update(values, (0, 0, 0, position), ops.cast(value, values.dtype))
+
+
+def first_slots(cache, bias):
+    """The (keys, values) of a cache that a bias [..., T'] is for: all, or the first T'."""
+    keys, values = cache
+    count = None if bias is None else bias.shape[-1]
+    if count in (None, 1, keys.shape[2]):
+        return cache
+    return keys[:, :, :count], values[..., :count]
+
+
+def cache_spec(cache) -> tuple:
+    """What a layer gives back for a symbolic cache: new tensors of its shapes, or the graph would end at its input."""
+    return tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in cache)

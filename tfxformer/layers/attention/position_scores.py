@@ -13,8 +13,9 @@ import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
+from tfxformer.layers.attention.disentangled import TERMS
 
-SCORE_KINDS = ("alibi", "relative")
+SCORE_KINDS = ("alibi", "relative", "disentangled")
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,35 @@ class Scores:
     Attributes:
         kind: "alibi" falls linearly with the distance, by a slope of each head's own (Press et al., 2021,
             arXiv:2108.12409); "relative" is a learned number for each bucket of distances and each head (T5; Raffel et
-            al., 2019, arXiv:1910.10683).
-        buckets: of "relative", rows of the table.
-        max_distance: of "relative", the distance from which on all share the last bucket.
+            al., 2019, arXiv:1910.10683); "disentangled" compares queries and keys with embeddings of the distances
+            (DeBERTa; He et al., 2020, arXiv:2006.03654), which have a table for all layers.
+        buckets: rows of the table, of "disentangled" for each side; there 0 for a row for each distance.
+        max_distance: the distance from which on all share the last bucket.
         shared: whether the layers of a stack have one table (T5), or each its own (UMT5).
+        terms: of "disentangled", `disentangled.TERMS` or one of them.
+        normed: of "disentangled", whether the table's rows are normed.
+        own_projections: of "disentangled", whether distances have projections of their own in each layer.
 
-    Raises ValueError for an unknown kind, and for buckets that are no multiple of 4.
+    Raises ValueError for an unknown kind, and for values that the kind does not have.
     """
 
     kind: str
     buckets: int = 32
     max_distance: int = 128
     shared: bool = True
+    terms: tuple[str, ...] = ()
+    normed: bool = False
+    own_projections: bool = False
 
     def __post_init__(self):
         if self.kind not in SCORE_KINDS:
             raise ValueError(f"Unknown kind of scores {self.kind!r}; known: {', '.join(SCORE_KINDS)}.")
+        object.__setattr__(self, "terms", tuple(term for term in TERMS if term in self.terms))
+        if self.disentangled:
+            self._check_disentangled()
+            return
+        if self.terms or self.normed or self.own_projections:
+            raise ValueError(f"terms, normed and own_projections are of the kind 'disentangled', not of {self.kind!r}.")
         if not self.shared and self.kind == "alibi":
             raise ValueError(
                 "Scores of the kind 'alibi' learn nothing that layers could have of their own: shared=True."
@@ -48,6 +62,23 @@ class Scores:
             raise ValueError(
                 f"Scores have a multiple of 4 buckets and a larger max_distance; got {self.buckets} and "
                 f"{self.max_distance}."
+            )
+
+    @property
+    def disentangled(self) -> bool:
+        """Whether queries and keys themselves are compared with embeddings of distances."""
+        return self.kind == "disentangled"
+
+    def _check_disentangled(self):
+        if not self.terms or not self.shared:
+            raise ValueError(
+                f"Scores of the kind 'disentangled' have terms of {', '.join(TERMS)} and one table for all layers; got "
+                f"terms={self.terms}, shared={self.shared}."
+            )
+        if self.buckets < 0 or self.buckets % 2 or self.max_distance <= self.buckets // 2 + 1:
+            raise ValueError(
+                "Scores of the kind 'disentangled' have an even number of buckets, or 0, and a max_distance above half "
+                f"of them plus 1; got {self.buckets} and {self.max_distance}."
             )
 
 

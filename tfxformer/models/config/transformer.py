@@ -133,6 +133,11 @@ class TransformerConfig(KnownKeywords):
         require(len(sizes) == 1, f"Encoder and decoder have one hidden_size, the width of what they share: {sizes}.")
         for name, stack in self.stacks.items():
             put(self, **{name: _with_causal(stack, name == "decoder")})
+        kinds = () if self.decoder is None else self.decoder.attention.values()
+        require(
+            not any(kind.scores and kind.scores.disentangled for kind in kinds),
+            "Scores of the kind 'disentangled' are an encoder's: a decoder's cache holds no embeddings of distances.",
+        )
         check_kinds(self)
         require_number(self.initializer_range, "initializer_range")
         check_choice("initializer", self.initializer, INITIALIZERS)

@@ -77,7 +77,16 @@ class AttentionConfig(KnownKeywords):
             put(self, key_value_heads=None)
         if self.output_bias == self.bias:
             put(self, output_bias=None)
+        require(
+            self.scores is None or not self.scores.disentangled or self._plain,
+            "Scores of the kind 'disentangled' compare distances with queries and keys as they are: no key_value_heads "
+            "of their own, no rotary, query_key_norm or soft_cap beside them.",
+        )
         check_choice("query_key_norm", self.query_key_norm, (None, *QUERY_KEY_NORMS))
+
+    @property
+    def _plain(self) -> bool:
+        return self.key_value_heads is None and self.rotary is self.query_key_norm is self.soft_cap is None
 
     @property
     def groups(self) -> int:
