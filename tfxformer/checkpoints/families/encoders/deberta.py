@@ -63,21 +63,19 @@ POSITIONS = Rule(
     lambda reference: {"encoder.positions": "none" if reference.get("position_biased_input") is False else "learned"},
     lambda config: {"position_biased_input": config.encoder.has_position_table},
 )
+_V3 = "lm_predictions.lm_head"  # the names that version 3 was published with
 HEADS = {
     "text-classification": Head(
         "DebertaV2ForSequenceClassification", {"classifier/dense": "pooler.dense", "classifier/output": "classifier"}
     ),
     "token-classification": Head("DebertaV2ForTokenClassification", {"token_classifier/output": "classifier"}),
     "question-answering": Head("DebertaV2ForQuestionAnswering", {"span_classifier/output": "qa_outputs"}),
-    # The second names are those that version 3 was published with.
     "masked-lm": Head(
         "DebertaV2ForMaskedLM",
         {
-            "masked_lm_transform/dense": Module("cls.predictions.transform.dense", ("lm_predictions.lm_head.dense",)),
-            "masked_lm_transform/norm": Module(
-                "cls.predictions.transform.LayerNorm", ("lm_predictions.lm_head.LayerNorm",)
-            ),
-            "masked_lm_bias": Module("cls.predictions", ("lm_predictions.lm_head",)),
+            "masked_lm_transform/dense": Module("cls.predictions.transform.dense", (f"{_V3}.dense",)),
+            "masked_lm_transform/norm": Module("cls.predictions.transform.LayerNorm", (f"{_V3}.LayerNorm",)),
+            "masked_lm_bias": Module("cls.predictions", (_V3,)),
         },
     ),
 }
@@ -105,8 +103,7 @@ FAMILY = replace(
     },
     rules=(Rule(_SAID, _read_scores, _write_scores), POSITIONS),
     required={
-        "tie_word_embeddings": (True, None),
-        "legacy": (True, None),
+        **dict.fromkeys(("tie_word_embeddings", "legacy"), (True, None)),
         "conv_kernel_size": (0, None),  # a convolution beside the first layer, of version 2's largest alone
         "embedding_size": (None,),
     },
