@@ -209,6 +209,48 @@ def unexplained(path: Path):
             yield f"{name(path)}:{node.lineno} {qualified} has no docstring"
 
 
+def _named_in_code(path: Path, names) -> list[str]:
+    """Which of some names stand in a file's code, as strings or as words of identifiers; docstrings may have them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    owners = [node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+    documented = {id(node.body[0].value) for node in owners if node.body and isinstance(node.body[0], ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            found.append(node.value)
+        found += [getattr(node, key, None) for key in ("id", "attr", "arg")]
+        found += [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+    words = {text.lower() for text in found if isinstance(text, str)}
+    return [name for name in names if any(re.fullmatch(rf"(.*_)?{re.escape(name)}(_.*)?", word) for word in words)]
+
+
+def test_only_pages_know_a_family():
+    """A layer, a model or a task has switches, whoever they are of; presets are configs by name."""
+    from tfxformer.checkpoints.families import FAMILIES
+
+    knowing = ("layers", "models", "tasks", "generation", "compression", "training", "export")
+    none_of(
+        f"{name(path)} names the family {family}"
+        for path in FILES
+        if room(path) in knowing and path.name != "presets.py"
+        for family in _named_in_code(path, FAMILIES)
+    )
+    assert _named_in_code(PACKAGE / "models" / "presets.py", ["bert", "nobody"]) == ["bert"]
+
+
+def test_a_family_is_a_short_page():
+    from tfxformer.checkpoints.family import Family
+
+    pages, seen = (PACKAGE / "checkpoints" / "families").glob("*/**/*.py"), 0
+    for path in sorted(pages):
+        module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        families = {id(value) for value in vars(module).values() if isinstance(value, Family)}
+        seen += len(families)
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 130 * max(1, len(families)), f"{path.name} has {lines} lines for {len(families)} families"
+    assert seen > 40
+
+
 def test_what_is_public_is_explained():
     none_of(finding for path in FILES for finding in unexplained(path))
 
