@@ -158,7 +158,7 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
         ("opt-post-norm-projected", {"enable_bias": False}, "no place for"),
         ("neox-lm", {"use_parallel_residual": "maybe", "num_attention_heads": 5}, "must be a multiple of heads"),
         ("neox-lm", {"rotary_pct": 0.1, "rope_parameters": "absent"}, "cannot turn in pairs"),
-        ("llama-lm", {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rope_type='longrope'"),
+        ("llama-lm", {"rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "rope_type='proportional'"),
         ("llama-lm", {"rope_scaling": {"type": "su"}}, "rope_type='su'; tfxformer implements default, linear"),
         ("llama-lm", {"rope_parameters": {**LINEAR, "mscale": 2.0}}, "'linear' the keys mscale"),
         ("llama-lm", {"rope_parameters": {"rope_type": "linear"}}, "'linear' lack factor"),

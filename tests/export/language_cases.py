@@ -57,6 +57,19 @@ KINDS = {
         "decoder__attention__key_value_heads": 1,
         "decoder__attention__scale": 1.0,
     },
+    "normed outputs, scaled halves, longrope": {
+        "decoder__norm__placement": "output",
+        "decoder__residual_scale": 0.3,
+        "decoder__attention__query_key_norm": "whole",
+        "decoder__attention__rotary": Rotary(
+            kind="longrope",
+            factor=4.0,
+            original_max_positions=8,
+            short_factors=(1.0, 1.0, 2.0, 3.0),
+            long_factors=(2.0, 3.0, 4.0, 5.0),
+        ),
+        "heads__logit_scale": 0.5,
+    },
     "alibi": {
         "decoder__attention__scores": Scores("alibi"),
         "decoder__attention__rotary": None,

@@ -14,7 +14,7 @@ from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.generation import decoding
 
 # Positions that other files of a kind beside them have in part; Keras' own are tested in tests/models.
-ROADS = dict.fromkeys(("gpt2", "alibi"), pytest.mark.road)
+ROADS = dict.fromkeys(("gpt2", "alibi", "normed outputs, scaled halves, longrope"), pytest.mark.road)
 T, LENGTHS = litert_files.CACHE, litert_files.PREFILL_LENGTHS
 
 

@@ -56,11 +56,18 @@ def reference(layer, x, bias):
             inner = np.maximum(dense("feed_forward/gate", x), 0.0) * dense("feed_forward/expand", x)
         return dense("feed_forward/output", inner)
 
+    scale = layer.residual_scale
     if layer.norm_placement == "pre":
-        x = x + attend(norm("attention_norm", x))
-        return x + feed_forward(norm("feed_forward_norm", x))
-    x = norm("attention_norm", x + attend(x))
-    return norm("feed_forward_norm", x + feed_forward(x))
+        x = x + scale * attend(norm("attention_norm", x))
+        return x + scale * feed_forward(norm("feed_forward_norm", x))
+    if layer.norm_placement == "output":
+        x = x + scale * norm("attention_norm", attend(x))
+        return x + scale * norm("feed_forward_norm", feed_forward(x))
+    if layer.norm_placement == "parallel":
+        half = feed_forward(norm("feed_forward_norm", x))
+        return x + scale * (attend(norm("attention_norm", x)) + half)
+    x = norm("attention_norm", x + scale * attend(x))
+    return norm("feed_forward_norm", x + scale * feed_forward(x))
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -72,6 +79,14 @@ def test_equals_numpy(norm_placement, gated, training, plain_kernels):
     np.testing.assert_allclose(np.asarray(layer(INPUTS, bias=BIAS, training=training)), wanted, atol=5e-6)
     product = layer(INPUTS, bias=BIAS, graph_form=GraphForm(layer_norm="product"))
     np.testing.assert_allclose(np.asarray(product), wanted, atol=5e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("norm_placement", ["post", "pre", "parallel", "output"])
+def test_scaled_halves_equal_numpy(norm_placement, training, plain_kernels):
+    layer = make(norm_placement, "relu", residual_scale=0.3)
+    actual = layer(INPUTS, bias=BIAS, training=training)
+    np.testing.assert_allclose(np.asarray(actual), reference(layer, INPUTS, BIAS), atol=5e-6)
 
 
 @pytest.mark.parametrize("training", [False, True])

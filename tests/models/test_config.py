@@ -151,6 +151,7 @@ STACK = {
     "position_mode": {"position_mode": "nonpad_cumsum"},
     "position_offset": {"position_offset": 2},
     "embedding_scale": {"embedding_scale": 3.0},
+    "residual_scale": {"residual_scale": 0.5},
     "layer_groups": {"layer_groups": 1},
     "layers_per_group": {"layer_groups": 1, "layers_per_group": 2},
     "attention__heads": {"attention__heads": 2},

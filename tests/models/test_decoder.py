@@ -30,6 +30,9 @@ POSITIONS = {
     "linear": Rotary(kind="linear", factor=4.0),
     "dynamic": Rotary(kind="dynamic", factor=4.0, original_max_positions=16),
     "llama3": Rotary(base=100.0, kind="llama3", factor=4.0, original_max_positions=32),
+    "longrope": Rotary(
+        kind="longrope", original_max_positions=32, short_factors=(1.0, 1.0, 2.0, 3.0), long_factors=(9.0,) * 4
+    ),
     "yarn": Rotary(base=100.0, kind="yarn", factor=4.0, original_max_positions=32),
 }
 SLIDING = {"decoder__attention": {"full": {}, "sliding": {"window": 4}}, "decoder__pattern": ("full", "sliding")}

@@ -148,10 +148,11 @@ def _number(said: int | str, stack) -> int:
     return {"heads": heads, "groups": groups, "heads_per_group": heads // groups}[said]
 
 
-def _turned(stack) -> tuple[int, int]:
-    """(H, R) of a stack; the kinds of its attention that turn at all turn as many channels."""
+def _turned(stack) -> tuple[int, int] | None:
+    """(H, R) of a stack, None where nothing turns; kinds of its attention that turn at all turn as many channels."""
     width = stack.head_width
-    return width, next(one.rotary.width(width) for one in stack.attention.values() if one.rotary is not None)
+    turning = [one.rotary.width(width) for one in stack.attention.values() if one.rotary is not None]
+    return (width, turning[0]) if turning else None
 
 
 def variables_of_tensors(places: Mapping[str, Place]) -> dict[str, list[tuple[str, Place]]]:

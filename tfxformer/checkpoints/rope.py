@@ -23,6 +23,13 @@ _KEYS = {
         "high_freq_factor": "high_frequency_factor",
         "original_max_position_embeddings": "original_max_positions",
     },
+    "longrope": {
+        "factor": "factor",
+        "short_factor": "short_factors",
+        "long_factor": "long_factors",
+        "attention_factor": "attention_factor",
+        "original_max_position_embeddings": "original_max_positions",
+    },
     "yarn": {
         "factor": "factor",
         "beta_fast": "beta_fast",
@@ -31,11 +38,17 @@ _KEYS = {
         "original_max_position_embeddings": "original_max_positions",
     },
 }
+_NEEDED = ("factor", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor")
 _YARN_SCALES = ("mscale", "mscale_all_dim")
 
 
 def rope_rule(
-    max_positions: int, base: str = "rope_theta", fraction: str | None = None, default_fraction: float = 1.0
+    max_positions: int,
+    base: str = "rope_theta",
+    fraction: str | None = None,
+    default_fraction: float = 1.0,
+    default_base: float = 10000.0,
+    words: Mapping[str, str] | None = None,
 ) -> Rule:
     """The rule of `decoder.attention.rotary`.
 
@@ -43,13 +56,18 @@ def rope_rule(
         max_positions: what an absent `max_position_embeddings` means.
         base, fraction: the family's older keys outside of the parameters; no fraction where all channels turn.
         default_fraction: share of a head's channels that turn where no key says it.
+        default_base: theta where no key says it.
+        words: the family's own words for kinds of rotary positions -> ours.
     """
 
     def read(reference: Mapping) -> dict:
         given = reference.get("rope_scaling") or reference.get("rope_parameters") or {}
         outside = {"rope_theta": reference.get(base), _FRACTION: reference.get(fraction or _FRACTION)}
-        default = {"rope_theta": 10000.0, _FRACTION: default_fraction}
+        default = {"rope_theta": default_base, _FRACTION: default_fraction}
         parameters = {**default, **stated(outside), **stated(given)}
+        for key in ("type", "rope_type"):
+            if isinstance(parameters.get(key), str):
+                parameters[key] = (words or {}).get(parameters[key], parameters[key])
         longest = reference.get("max_position_embeddings") or max_positions
         trained = reference.get("original_max_position_embeddings")  # Phi's place for it goes before the parameters
         rotary = read_rotary(parameters, trained, longest)
@@ -91,6 +109,10 @@ def read_rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
             raise CheckpointError("config.json says truncate=false of its yarn positions, which is not implemented.")
     if "original_max_position_embeddings" in known and trained:
         parameters["original_max_position_embeddings"] = trained
+    if kind == "longrope" and parameters.get("original_max_position_embeddings"):  # else it is missing, see below
+        # Where no factor stands the lengths tell it; below one it stretches nothing.
+        ratio = longest / parameters["original_max_position_embeddings"]
+        parameters["factor"] = max(parameters.get("factor") or ratio, 1.0)
     if kind == "dynamic":
         _check_dynamic(parameters, longest)
     if kind in ("default", "linear"):
@@ -101,13 +123,11 @@ def read_rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
             f"config.json gives rotary positions of type {kind!r} the keys {', '.join(unknown)}, which tfxformer does "
             f"not know for it; it knows {', '.join(known)}. They would be silently dropped otherwise."
         )
-    missing = [
-        key for key in ("factor", "low_freq_factor", "high_freq_factor") if key in known and key not in parameters
-    ]
+    missing = [key for key in _NEEDED if key in known and key not in parameters]
     if missing:
         raise CheckpointError(f"config.json's rotary positions of type {kind!r} lack {', '.join(missing)}.")
     values = {known[key]: value for key, value in parameters.items()}
-    if kind in ("dynamic", "llama3", "yarn"):
+    if kind in ("dynamic", "llama3", "longrope", "yarn"):
         values.setdefault("original_max_positions", longest)
     return Rotary(kind=kind, **values)
 

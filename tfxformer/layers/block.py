@@ -43,6 +43,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         norm_epsilon: float.
         norm_bias: bool, whether "layer" norms have a beta.
         attention_normed: bool; False where attention reads what is normed already (the first block of ModernBERT).
+        residual_scale: float, what each half's output is multiplied by before it is added (Granite).
         dropout: float, dropout rate of each half's output.
         stochastic_depth: float, rate at which a half is left out per sample (Huang et al., arXiv:1603.09382).
         cross_attention: bool, whether the block attends to an encoder's output too, in a half of its own.
@@ -84,6 +85,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         norm_epsilon=1e-12,
         norm_bias=True,
         attention_normed=True,
+        residual_scale=1.0,
         dropout=0.0,
         stochastic_depth=0.0,
         cross_attention=False,
@@ -107,6 +109,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm_bias = norm_bias
         self.attention_normed = attention_normed
+        self.residual_scale = residual_scale
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.has_cross_attention = cross_attention
@@ -204,8 +207,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             half, cache = self._attend(call, x, cache, scores, attended)
             if self.norm_placement in ("parallel", "shared"):
                 norm = self.attention_norm if self.norm_placement == "shared" else self.feed_forward_norm
-                half = rounded(stream + half, self, "attention_sum")
-                half = half + self._feed_forward(call, call_written(norm, stream, graph_form=call.graph_form))
+                second = self._feed_forward(call, call_written(norm, stream, graph_form=call.graph_form))
+                half = rounded(stream + self._scaled(half), self, "attention_sum") + self._scaled(second)
                 return rounded(half, self, "feed_forward_sum"), cache
             stream = self._add(call, "attention", stream, half)
             if self.has_cross_attention:
@@ -234,12 +237,15 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         """The stream and a half's output, summed and normed as the placement says."""
         norm, form = getattr(self, f"{name}_norm"), call.graph_form
         if self.norm_placement == "post":
-            return call_written(norm, stream + half, graph_form=form)
+            return call_written(norm, stream + self._scaled(half), graph_form=form)
         if self.norm_placement == "output":
             half = call_written(norm, half, graph_form=form)
         elif self.norm_placement == "sandwich":
             half = call_written(getattr(self, f"{name}_output_norm"), half, graph_form=form)
-        return rounded(stream + half, self, f"{name}_sum")
+        return rounded(stream + self._scaled(half), self, f"{name}_sum")
+
+    def _scaled(self, half):
+        return half if self.residual_scale == 1.0 else half * self.residual_scale
 
     def _attend(self, call, x, cache, scores, attended):
         query = self._read("attention", x, call.graph_form)
@@ -290,7 +296,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     def _channels_apart(self, call):
         """The channels of the last sum that are computed apart, or None."""
-        if self.norm_placement != "post" or not self._is_ours:
+        if self.norm_placement != "post" or self.residual_scale != 1.0 or not self._is_ours:
             return None
         if self.feed_forward.output_projection.followed:  # an adapter wants them all
             return None
@@ -317,6 +323,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             call.training
             and cache is None
             and self.norm_placement == "post"
+            and self.residual_scale == 1.0
             and self._is_ours
             and not self.has_cross_attention
             and not self.stochastic_depth
@@ -359,6 +366,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm_bias": self.norm_bias,
             "attention_normed": self.attention_normed,
+            "residual_scale": self.residual_scale,
             "dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth,
             "cross_attention": self.has_cross_attention,

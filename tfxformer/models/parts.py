@@ -109,6 +109,7 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
             norm_epsilon=stack.norm.epsilon,
             norm_bias=stack.norm.bias,
             attention_normed=stack.norm.first or index > 0,
+            residual_scale=stack.residual_scale,
             dropout=stack.dropout,
             stochastic_depth=stack.stochastic_depth * (index + 1) / stack.num_blocks,
             cross_attention=reads_source,

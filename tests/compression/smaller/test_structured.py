@@ -202,6 +202,7 @@ def test_windows_and_dtypes_stay_with_their_layers():
         ("bert", "remove_heads", True, TypeError, "keep is an int"),
         ("llama", "remove_heads", 3, ValueError, "split a group of 2 heads"),
         ("bloom", "remove_heads", 2, ValueError, "ALiBi"),
+        ("olmo2", "remove_heads", 2, ValueError, "by their mean together"),
         ("bert", "remove_neurons", 0, ValueError, "leave none of the 48"),
         ("bert", "remove_neurons", 49, ValueError, "keep=49 is more"),
         ("bert", "remove_layers", 0, ValueError, "leave none of the 3 layers"),

@@ -18,6 +18,14 @@ CASES = {
     "linear": Rotary(kind="linear", factor=4.0),
     "dynamic": Rotary(kind="dynamic", factor=2.0, original_max_positions=8),
     "llama3": Rotary(base=100.0, kind="llama3", factor=8.0, original_max_positions=64),
+    "longrope": Rotary(
+        base=100.0,
+        kind="longrope",
+        factor=4.0,
+        original_max_positions=8,
+        short_factors=tuple(range(1, 9)),
+        long_factors=tuple(range(2, 18, 2)),
+    ),
     "yarn": Rotary(base=100.0, kind="yarn", factor=4.0, original_max_positions=64),
     "yarn, all said": Rotary(
         base=50.0,
@@ -29,6 +37,7 @@ CASES = {
         attention_factor=1.7,
     ),
 }
+LONG = {"kind": "longrope", "original_max_positions": 8, "short_factors": (1.0, 2.0), "long_factors": (1.0, 2.0)}
 
 
 def pair_frequency(rotary: Rotary, i: int, length: int) -> float:
@@ -50,6 +59,8 @@ def pair_frequency(rotary: Rotary, i: int, length: int) -> float:
             rotary.high_frequency_factor - rotary.low_frequency_factor
         )
         return (1 - smooth) * plain / factor + smooth * plain
+    if rotary.kind == "longrope":
+        return plain / (i + 1) / (2 if length > trained else 1)
     if rotary.kind == "yarn":
 
         def index_of(turns):
@@ -67,7 +78,8 @@ def turned(rotary: Rotary, x, positions, length):
     width = int(HEAD * rotary.fraction)
     half = width // 2
     angles = np.array([pair_frequency(rotary, i, length) for i in range(half)]) * positions[:, None, :, None]
-    scale = rotary.attention_factor or (0.1 * math.log(rotary.factor) + 1 if rotary.kind == "yarn" else 1.0)
+    usual = {"yarn": 0.1 * math.log(rotary.factor) + 1, "longrope": (1 + math.log(4) / math.log(8)) ** 0.5}
+    scale = rotary.attention_factor or usual.get(rotary.kind, 1.0)
     numbers = (x[..., :half] + 1j * x[..., half:width]) * np.exp(1j * angles) * scale
     return np.concatenate([numbers.real, numbers.imag, x[..., width:]], axis=-1)
 
@@ -121,7 +133,11 @@ def test_angles_stay_float32_in_half_precision():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "longrope"}, "Unknown kind of rotary positions 'longrope'; known: default, linear"),
+        ({"kind": "proportional"}, "Unknown kind of rotary positions 'proportional'; known: default, linear"),
+        ({"kind": "longrope", "original_max_positions": 8}, "short_factors are what rotary positions of kind"),
+        ({"short_factors": (1.0, 2.0)}, "of kind 'longrope' have, and no others"),
+        ({**LONG, "long_factors": (0.0, 1.0)}, "long_factors must be finite numbers above 0"),
+        ({**LONG, "original_max_positions": None}, "'longrope' need original_max_positions"),
         ({"fraction": 0.0}, "fraction must be above 0 and at most 1"),
         ({"fraction": 1.5}, "fraction must be above 0 and at most 1"),
         ({"kind": "yarn", "factor": 2.0}, "'yarn' need original_max_positions"),
@@ -144,3 +160,8 @@ def test_frequencies_of_the_first_pair_are_one():
     for kind in ("default", "llama3"):  # the fastest pair is never slowed
         rotary = Rotary(kind=kind, factor=8.0, original_max_positions=8192)
         assert inverse_frequencies(rotary, 64)[0] == 1.0
+
+
+def test_factors_are_one_for_each_pair():
+    with pytest.raises(ValueError, match="short_factors are 2, for 8 pairs"):
+        RotaryPositions(Rotary(**LONG), HEAD)

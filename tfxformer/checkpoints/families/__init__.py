@@ -17,7 +17,18 @@ from tfxformer.checkpoints.families.decoders.gpt import (
     stablelm,
     starcoder2,
 )
-from tfxformer.checkpoints.families.decoders.llama import gemma, gemma3, llama, qwen
+from tfxformer.checkpoints.families.decoders.llama import (
+    gemma,
+    gemma3,
+    granite,
+    llama,
+    neighbours,
+    olmo,
+    phi3,
+    qwen,
+    seed_oss,
+    smollm,
+)
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
 from tfxformer.checkpoints.families.encoders import (
     albert,
@@ -71,6 +82,17 @@ FAMILIES: dict[str, Family] = {
         gemma.FAMILY,
         gemma.GEMMA2,
         gemma3.FAMILY,
+        smollm.FAMILY,
+        phi3.FAMILY,
+        olmo.OLMO2,
+        olmo.OLMO3,
+        olmo.EXAONE4,
+        granite.FAMILY,
+        seed_oss.FAMILY,
+        neighbours.HELIUM,
+        neighbours.ERNIE,
+        neighbours.GLM4,
+        neighbours.COHERE2,
         t5.FAMILY,
         t5.MT5,
         t5.UMT5,

@@ -44,7 +44,7 @@ def remove_heads(
     Raises:
         TypeError: for a model that is not ours. ValueError: for a `keep` below 1, above the heads there are, or that
             splits a group; for heads with ALiBi, whose slopes depend on their number, or with a table of distances that
-            all layers share; for data or importances that do not fit.
+            all layers share; for heads that are normed together; for data or importances that do not fit.
     """
     part = stack_of(model, stack, "remove_heads")
     config = part.config
@@ -60,6 +60,11 @@ def remove_heads(
             "remove_heads: with ALiBi the slope of a head depends on how many heads there are, and those left would "
             "see other distances; a table of distances is one for all layers, and each would keep other heads. "
             "remove_neurons and remove_layers make such a model smaller."
+        )
+    if any(kind.query_key_norm == "whole" for kind in config.attention.values()) and keep < config.heads:
+        raise ValueError(
+            'remove_heads: query_key_norm="whole" norms the queries of all heads by their mean together, so those left '
+            "would have others. remove_neurons and remove_layers make such a model smaller."
         )
     if isinstance(importance, str):
         importance = head_importance(model, importance, data, batch_size, stack=part.name)

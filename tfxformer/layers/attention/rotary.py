@@ -11,7 +11,7 @@ from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 
-ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Rotary:
         fraction: share of a head's channels that turn, the first ones.
         kind: "default"; "linear" divides positions by `factor` (arXiv:2306.15595); "dynamic" raises the base with
             the sequence once it is longer than trained; "llama3" slows the slow pairs only (Llama 3.1); "yarn" blends
-            both (Peng et al., 2023, arXiv:2309.00071).
+            both (Peng et al., 2023, arXiv:2309.00071); "longrope" divides each pair's frequency by a factor of its
+            own, another one once the sequence is longer than trained (Ding et al., 2024, arXiv:2402.13753).
         factor: how much longer than trained sequences may be.
-        original_max_positions: tokens it was trained on; needed by "dynamic", "llama3" and "yarn".
+        original_max_positions: tokens it was trained on; needed by all kinds after "linear".
         low_frequency_factor, high_frequency_factor: bounds of the blend in "llama3".
         beta_fast, beta_slow: turns over the trained length that bound the blend in "yarn".
-        attention_factor: what cosines and sines are multiplied by in "yarn"; None for the paper's.
+        attention_factor: what cosines and sines are multiplied by in "yarn" and "longrope"; None for the papers'.
+        short_factors, long_factors: of "longrope", a number for each of the R / 2 pairs.
 
     Raises ValueError for an unknown kind, and for numbers that are out of their range or missing for the kind.
     """
@@ -43,6 +45,8 @@ class Rotary:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
+    short_factors: tuple[float, ...] | None = None
+    long_factors: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.kind not in ROTARY_KINDS:
@@ -53,30 +57,48 @@ class Rotary:
                 raise ValueError(f"The rotary {name} must be a finite number above 0, not {value!r}.")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"The rotary fraction must be above 0 and at most 1, not {self.fraction!r}.")
-        if self.kind in ("dynamic", "llama3", "yarn") and not self.original_max_positions:
+        for name in ("short_factors", "long_factors"):
+            self._check_factors(name)
+        if self.kind not in ("default", "linear") and not self.original_max_positions:
             raise ValueError(f"Rotary positions of kind {self.kind!r} need original_max_positions.")
         if self.kind != "default" and self.factor < 1:
             raise ValueError(f"The rotary factor must be at least 1, not {self.factor!r}.")
+
+    def _check_factors(self, name: str) -> None:
+        factors = getattr(self, name)
+        if (factors is not None) != (self.kind == "longrope"):
+            raise ValueError(f"{name} are what rotary positions of kind 'longrope' have, and no others.")
+        if factors is not None:
+            if not all(isinstance(one, (int, float)) and 0 < one < math.inf for one in factors):
+                raise ValueError(f"The rotary {name} must be finite numbers above 0, not {factors!r:.80}.")
+            object.__setattr__(self, name, tuple(factors))  # a list of a JSON file
 
     def width(self, head_size: int) -> int:
         """R, the channels of a head that turn."""
         width = int(head_size * self.fraction)
         if width < 2 or width % 2 or (width == 2 and self.kind == "dynamic"):
             raise ValueError(f"{width} of {head_size} channels cannot turn in pairs: rotary fraction {self.fraction}.")
+        for name in ("short_factors", "long_factors"):
+            if self.kind == "longrope" and len(getattr(self, name)) != width // 2:
+                raise ValueError(
+                    f"The rotary {name} are {len(getattr(self, name))}, for {width // 2} pairs of channels."
+                )
         return width
 
     @property
     def scale(self) -> float:
         """What cosines and sines are multiplied by."""
-        if self.kind != "yarn":
+        if self.kind not in ("yarn", "longrope"):
             return 1.0
         if self.attention_factor is not None:
             return self.attention_factor
+        if self.kind == "longrope":
+            return math.sqrt(1.0 + math.log(self.factor) / math.log(self.original_max_positions))
         return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
 
 
-def inverse_frequencies(rotary: Rotary, head_size: int) -> np.ndarray:
-    """Radians per position of each channel pair, float32 [R / 2], at the trained length."""
+def inverse_frequencies(rotary: Rotary, head_size: int, longer: bool = False) -> np.ndarray:
+    """Radians per position of each pair, float32 [R / 2], at the trained length or a `longer` one (LongRoPE)."""
     width = rotary.width(head_size)
     frequencies = rotary.base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     if rotary.kind == "linear":
@@ -85,6 +107,8 @@ def inverse_frequencies(rotary: Rotary, head_size: int) -> np.ndarray:
         frequencies = _llama3(rotary, frequencies)
     elif rotary.kind == "yarn":
         frequencies = _yarn(rotary, frequencies, width)
+    elif rotary.kind == "longrope":
+        frequencies = frequencies / np.array(rotary.long_factors if longer else rotary.short_factors)
     return frequencies.astype(np.float32)
 
 
@@ -152,6 +176,9 @@ class RotaryPositions(KnownKeywords, keras.layers.Layer):
         frequencies = self._frequencies
         if self.rotary.kind == "dynamic":
             frequencies = self._stretched(ops.max(positions) + 1)
+        elif self.rotary.kind == "longrope":
+            longer = ops.max(positions) + 1 > self.rotary.original_max_positions
+            frequencies = ops.where(longer, inverse_frequencies(self.rotary, self.head_size, True), frequencies)
         angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies  # [B, S, R / 2]
         angles = ops.expand_dims(angles, 1)
         cosine, sine = ops.cos(angles) * self.rotary.scale, ops.sin(angles) * self.rotary.scale

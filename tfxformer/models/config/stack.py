@@ -43,6 +43,7 @@ class StackConfig(KnownKeywords):
         position_mode: "arange" or "nonpad_cumsum", of learned positions in an encoder.
         position_offset: first rows of the table that are not used (OPT).
         embedding_scale: what the tokens' embeddings are multiplied by.
+        residual_scale: what the output of each half of a block is multiplied by before it is added to the stream.
         layer_groups: None, or the number of groups of layers that share weights (ALBERT).
         layers_per_group: blocks with weights of their own in a group, all run for each layer (ALBERT).
         dropout, attention_dropout: rates on outputs, and on attention probabilities.
@@ -61,6 +62,7 @@ class StackConfig(KnownKeywords):
     position_mode: str = "arange"
     position_offset: int = 0
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
     layer_groups: int | None = None
     layers_per_group: int = 1
     dropout: float = 0.1
@@ -77,7 +79,7 @@ class StackConfig(KnownKeywords):
         )
         require_sizes(self, "num_layers", "hidden_size", "max_positions", "layers_per_group")
         check_kinds(self)
-        require_positive(self, "embedding_scale")
+        require_positive(self, "embedding_scale", "residual_scale")
         check_choice("position_mode", self.position_mode, POSITION_MODES)
         for name in ("dropout", "attention_dropout", "embedding_dropout", "stochastic_depth"):
             if getattr(self, name) is not None:

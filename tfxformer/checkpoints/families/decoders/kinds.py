@@ -55,6 +55,15 @@ def types_of(config) -> list[str]:
     return [FULL if window is None else SLIDING for window in windows(config)]
 
 
+def window_rule(default: int | None) -> Rule:
+    """The rule of one window of all layers; `default` is what an absent `sliding_window` means, null is none."""
+    return Rule(
+        ("sliding_window",),
+        lambda reference: {"decoder.attention.window": reference.get("sliding_window", default)},
+        lambda config: {"sliding_window": config.decoder.attention_of(0).window},
+    )
+
+
 def windows_rule(layers: int, window: int | None, period: int) -> Rule:
     """The rule of layers with and without a window.
 

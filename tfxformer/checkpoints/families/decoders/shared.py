@@ -46,6 +46,29 @@ def groups_rule(default: int | None) -> Rule:
     return Rule(("num_key_value_heads",), read, lambda config: {"num_key_value_heads": config.decoder.key_value_heads})
 
 
+def heads_rule(groups: int | None, width: int | None = None, heads: int = 32, size: int = 4096) -> Rule:
+    """The rule of grouped heads.
+
+    Args:
+        groups: what an absent `num_key_value_heads` means; null is one for each head.
+        width: what an absent `head_dim` means; None for D / N.
+        heads, size: what absent `num_attention_heads` and `hidden_size` mean.
+    """
+
+    def read(reference: Mapping) -> dict:
+        count, stream = reference.get("num_attention_heads") or heads, reference.get("hidden_size") or size
+        key_value_heads, own = reference.get("num_key_value_heads", groups), reference.get("head_dim") or width
+        return {
+            "decoder.attention.key_value_heads": None if key_value_heads == count else key_value_heads,
+            "decoder.attention.width": None if own is not None and own * count == stream else own,
+        }
+
+    def write(config) -> dict:
+        return {"num_key_value_heads": config.decoder.key_value_heads, "head_dim": config.decoder.head_width}
+
+    return Rule(("num_key_value_heads", "head_dim"), read, write)
+
+
 def _read_causal(reference: Mapping) -> dict:
     stated = reference.get("is_causal", True)
     if stated is not None and not isinstance(stated, bool):

@@ -5,26 +5,20 @@ from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders.kinds import windows_rule
 from tfxformer.checkpoints.families.decoders.llama import llama
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, heads_rule, padding_rule
 from tfxformer.checkpoints.family import Blocks, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
 _TANH_GELU = "gelu_pytorch_tanh"
 
 
-def sizes(vocabulary: int, layers: int, size: int, heads: int, inner: int, longest: int) -> dict[str, Key]:
-    """The keys of a class and its defaults."""
-    return {
-        **{path: key for path, key in llama.KEYS.items() if path != "decoder.feed_forward.bias"},
-        "vocabulary_size": Key("vocab_size", vocabulary),
-        "decoder.num_layers": Key("num_hidden_layers", layers),
-        "decoder.hidden_size": Key("hidden_size", size),
-        "decoder.attention.heads": Key("num_attention_heads", heads),
-        "decoder.feed_forward.size": Key("intermediate_size", inner),
+def sizes(*defaults: int) -> dict[str, Key]:
+    """The keys of a class and its defaults, as `llama.sizes` takes them."""
+    keys = {
+        **llama.sizes(*defaults, tied=True),
         "decoder.feed_forward.activation": Key("hidden_activation", _TANH_GELU),
-        "decoder.max_positions": Key("max_position_embeddings", longest),
-        "heads.tied": Key("tie_word_embeddings", True),
     }
+    return {path: key for path, key in keys.items() if path != "decoder.feed_forward.bias"}
 
 
 def scaled_embeddings(size: int) -> Rule:
@@ -66,7 +60,7 @@ FAMILY = replace(
     keys={path: key for path, key in _KEYS.items() if path != "decoder.feed_forward.activation"},
     fixed={**llama.FIXED, **_NORMS},
     rules=(
-        llama.heads_rule(16, 256, 16, 3072),
+        heads_rule(16, 256, 16, 3072),
         Rule(("hidden_act", "hidden_activation"), _read_activation, _write_activation),
         scaled_embeddings(3072),
         rope_rule(8192),
@@ -102,7 +96,7 @@ GEMMA2 = replace(
     keys=sizes(256000, 26, 2304, 8, 9216, 8192),
     fixed={**FAMILY.fixed, "decoder.norm.placement": "sandwich"},
     rules=(
-        llama.heads_rule(4, 256, 8, 2304),
+        heads_rule(4, 256, 8, 2304),
         SCALE,
         _cap("attn_logit_softcapping", "decoder.attention.soft_cap", 50.0),
         _cap("final_logit_softcapping", "heads.logit_soft_cap", 30.0),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders.kinds import rope_by_kind_rule, windows_rule
 from tfxformer.checkpoints.families.decoders.llama import gemma, llama
-from tfxformer.checkpoints.families.decoders.shared import padding_rule
+from tfxformer.checkpoints.families.decoders.shared import heads_rule, padding_rule
 from tfxformer.checkpoints.families.nested import Nested
 from tfxformer.checkpoints.family import Blocks, Key, Rule
 
@@ -37,7 +37,7 @@ FAMILY = replace(
     },
     fixed={**gemma.GEMMA2.fixed, "decoder.attention.query_key_norm": "head"},
     rules=(
-        llama.heads_rule(4, 256, 8, 2304),
+        heads_rule(4, 256, 8, 2304),
         gemma.SCALE,
         gemma.scaled_embeddings(2304),
         Rule((*_WINDOWS.keys, "use_bidirectional_attention"), _read_seen, _write_seen),

@@ -1,35 +1,11 @@
 """Llama (Touvron et al., 2023, arXiv:2302.13971), with it SmolLM2 and TinyLlama; Mistral (arXiv:2310.06825)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
-from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
+from tfxformer.checkpoints.families.decoders.kinds import window_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, heads_rule, padding_rule
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key
 from tfxformer.checkpoints.rope import rope_rule
-
-
-def heads_rule(groups: int | None, width: int | None = None, heads: int = 32, size: int = 4096) -> Rule:
-    """The rule of grouped heads.
-
-    Args:
-        groups: what an absent `num_key_value_heads` means; null is one for each head.
-        width: what an absent `head_dim` means; None for D / N.
-        heads, size: what absent `num_attention_heads` and `hidden_size` mean.
-    """
-
-    def read(reference: Mapping) -> dict:
-        count, stream = reference.get("num_attention_heads") or heads, reference.get("hidden_size") or size
-        key_value_heads, own = reference.get("num_key_value_heads", groups), reference.get("head_dim") or width
-        return {
-            "decoder.attention.key_value_heads": None if key_value_heads == count else key_value_heads,
-            "decoder.attention.width": None if own is not None and own * count == stream else own,
-        }
-
-    def write(config) -> dict:
-        return {"num_key_value_heads": config.decoder.key_value_heads, "head_dim": config.decoder.head_width}
-
-    return Rule(("num_key_value_heads", "head_dim"), read, write)
-
 
 KEYS = {
     **HEADS_KEYS,
@@ -47,6 +23,31 @@ KEYS = {
     "decoder.feed_forward.bias": Key("mlp_bias", False),
     "heads.tied": Key("tie_word_embeddings", False),
 }
+
+
+def sizes(
+    vocabulary: int, layers: int, size: int, heads: int, inner: int, longest: int, epsilon=1e-6, tied=False
+) -> dict[str, Key]:
+    """The keys of a class that has defaults of its own."""
+    defaults = {
+        "vocabulary_size": vocabulary,
+        "decoder.num_layers": layers,
+        "decoder.hidden_size": size,
+        "decoder.attention.heads": heads,
+        "decoder.feed_forward.size": inner,
+        "decoder.max_positions": longest,
+        "decoder.norm.epsilon": epsilon,
+        "heads.tied": tied,
+    }
+    return {path: replace(key, default=defaults.get(path, key.default)) for path, key in KEYS.items()}
+
+
+def without_biases(keys: dict[str, Key]) -> dict[str, Key]:
+    """The keys of a class whose Dense layers have none, and whose config.json says nothing of them."""
+    return {path: key for path, key in keys.items() if not path.endswith(".bias")}
+
+
+NO_BIASES = {"decoder.attention.bias": False, "decoder.feed_forward.bias": False}
 
 FIXED = {
     **PRE_NORM,
@@ -107,30 +108,22 @@ FAMILY = Family(
 )
 
 
-def _read_window(reference) -> dict:
-    return {"decoder.attention.window": reference.get("sliding_window", 4096)}
-
-
-def _write_window(config) -> dict:
-    return {"sliding_window": config.decoder.attention_of(0).window}
-
-
 MISTRAL = replace(
     FAMILY,
     name="mistral",
     architecture="MistralModel",
     keys={
-        **{path: key for path, key in KEYS.items() if "bias" not in path},
+        **without_biases(KEYS),
         "decoder.feed_forward.size": Key("intermediate_size", 14336),
         "decoder.max_positions": Key("max_position_embeddings", 131072),
     },
-    fixed={**FIXED, "decoder.attention.bias": False, "decoder.feed_forward.bias": False},
+    fixed={**FIXED, **NO_BIASES},
     rules=(
         heads_rule(8),
         rope_rule(131072),
         padding_rule(eos=2),
         CAUSAL,
-        Rule(("sliding_window",), _read_window, _write_window),
+        window_rule(4096),
     ),
     heads=heads("Mistral"),
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders import kinds
 from tfxformer.checkpoints.families.decoders.llama import llama
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, heads_rule, padding_rule
 from tfxformer.checkpoints.family import Blocks, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
@@ -47,7 +47,7 @@ FAMILY = replace(
     },
     fixed={**llama.MISTRAL.fixed, "decoder.attention.bias": True, "decoder.attention.output_bias": False},
     rules=(
-        llama.heads_rule(32),
+        heads_rule(32),
         rope_rule(32768),
         padding_rule(),
         CAUSAL,
@@ -67,7 +67,7 @@ QWEN3 = replace(
         "decoder.feed_forward.bias": False,
         "decoder.attention.query_key_norm": "head",
     },
-    rules=(llama.heads_rule(32, width=128), rope_rule(32768), padding_rule(), CAUSAL, _WINDOWS),
+    rules=(heads_rule(32, width=128), rope_rule(32768), padding_rule(), CAUSAL, _WINDOWS),
     blocks={"decoder": Blocks(llama.block, {**llama.BLOCK, **llama.QUERY_KEY_NORMS})},
     heads=llama.heads("Qwen3"),
 )
