@@ -143,7 +143,7 @@ def test_kinds_of_tokens():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "llama"}, "of the kind 'llama'"),
+        ({"model": "t5"}, "of the kind 't5'"),
         ({"model": None}, "of the kind None"),
         ({"pre": "tekken"}, "pre-tokenizer is 'tekken'"),
         ({"pre": None}, "pre-tokenizer is None"),

@@ -1,4 +1,5 @@
-"""A byte-level BPE tokenizer out of a GGUF file's metadata: tokens, merges, and the name of its pre-tokenizer.
+"""A tokenizer out of a GGUF file's metadata: byte-level BPE of tokens, merges and the name of its pre-tokenizer, or
+SentencePiece's BPE of tokens and scores (`sentencepieces.gguf_fields`).
 
 A GGUF file does not hold the pattern that cuts a text into words, but a name for it; the patterns behind the names
 are those of the tokenizers they were taken from. Source: llama.cpp, `conversion/base.py` (names) and
@@ -12,6 +13,8 @@ from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from tfxformer.text.sentencepieces.gguf_fields import read_backend
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -61,24 +64,39 @@ def read_fields(fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             fit each other.
     """
     kind = fields.get("tokenizer.ggml.model")
-    if kind != "gpt2":
+    if kind not in KINDS:
         raise ValueError(
-            f"The GGUF file's tokenizer is of the kind {kind!r}; of GGUF files byte-level BPE ('gpt2') is read. "
-            "Pass the tokenizer of the model's own folder (tokenizer.json) instead."
+            f"The GGUF file's tokenizer is of the kind {kind!r}; of GGUF files byte-level BPE ('gpt2') and "
+            "SentencePiece's BPE ('llama') are read. Pass the tokenizer of the model's own folder (tokenizer.json) "
+            "instead."
         )
+    tokens, types = _list(fields, "tokens", str), _list(fields, "token_type", int)
+    if len(tokens) != len(types) or len(set(tokens)) != len(tokens):
+        raise ValueError(f"The GGUF file has {len(tokens)} tokens, {len(set(tokens))} different, {len(types)} types.")
+    config = _config(fields, tokens)
+    backend, begin = KINDS[kind](fields, tokens, types)
+    _add_ends(backend, fields, config, begin)
+    return backend.to_str(), config
+
+
+def _byte_level(fields, tokens, types) -> tuple[tokenizers.Tokenizer, bool]:
+    """The backend, and whether texts begin with the begin token where the file does not say it."""
     name = fields.get("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS:
         raise ValueError(
             f"The GGUF file's pre-tokenizer is {name!r}; known: {', '.join(PRE_TOKENIZERS)}. Guessing would give "
             "wrong tokens: pass the tokenizer of the model's own folder (tokenizer.json) instead."
         )
-    tokens, types = _list(fields, "tokens", str), _list(fields, "token_type", int)
-    if len(tokens) != len(types) or len(set(tokens)) != len(tokens):
-        raise ValueError(f"The GGUF file has {len(tokens)} tokens, {len(set(tokens))} different, {len(types)} types.")
-    backend = _backend(name, tokens, types, _merges(fields), bool(fields.get("tokenizer.ggml.add_space_prefix", False)))
-    config = _config(fields, tokens)
-    _add_ends(backend, fields, config, begin=name in _LLAMA3_NAMES)
-    return backend.to_str(), config
+    prefix_space = bool(fields.get("tokenizer.ggml.add_space_prefix", False))
+    return _backend(name, tokens, types, _merges(fields), prefix_space), name in _LLAMA3_NAMES
+
+
+def _sentence_pieces(fields, tokens, types) -> tuple[tokenizers.Tokenizer, bool]:
+    return read_backend(fields, tokens, types), True
+
+
+# What `tokenizer.ggml.model` says -> what reads it.
+KINDS = {"gpt2": _byte_level, "llama": _sentence_pieces}
 
 
 def _list(fields: Mapping[str, Any], key: str, kind: type) -> list:

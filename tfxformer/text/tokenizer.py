@@ -105,7 +105,7 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, fields: Mapping[str, Any]) -> Self:
-        """From the metadata of a GGUF file (`checkpoints.GGUFFile(path).metadata`): byte-level BPE."""
+        """From the metadata of a GGUF file (`checkpoints.GGUFFile(path).metadata`): BPE of bytes or SentencePiece."""
         return cls(*gguf.read_fields(fields))
 
     @classmethod
