@@ -8,6 +8,7 @@ CLASSES = {
     "nomic_bert": "NomicBert",
     "gte": "Gte",
     "deberta-v2": "DebertaV2",
+    "deberta": "Deberta",
 }
 _SIZES = {
     "vocab_size": VOCABULARY_SIZE,
@@ -23,10 +24,11 @@ SIZES = {
     "nomic_bert": _SIZES,
     "gte": {**_SIZES, "pad_token_id": 1, "type_vocab_size": 1},
     "deberta-v2": {**_SIZES, "type_vocab_size": 0},
+    "deberta": {**_SIZES, "type_vocab_size": 0},
     "modernbert": {**_SIZES, **_TOKENS, "num_hidden_layers": 4, "local_attention": 6},
 }
 NO_SEGMENTS = ("mpnet", "modernbert")
-NO_POOLER = ("modernbert", "deberta-v2", "nomic_bert", "gte")
+NO_POOLER = ("modernbert", "deberta-v2", "deberta", "nomic_bert", "gte")
 FINAL_NORM = ("modernbert",)  # the last of the reference's hidden states is normed
 _HIDDEN, _TEXTS, _WORDS, _ANSWERS = (
     *("masked-lm", "text-classification"),
@@ -52,6 +54,11 @@ CASES = {
     "deberta-one-term": Case("deberta-v2", _HIDDEN, {**_V2, "pos_att_type": ["c2p"], "position_biased_input": True}),
     "deberta-the-other": Case("deberta-v2", _WORDS, {**_V3, "pos_att_type": "p2c"}),
     "deberta-no-distances": Case("deberta-v2", _TEXTS, {"type_vocab_size": 2}),
+    "deberta-v1-bare": Case("deberta", None, {**_V2, "pos_att_type": "c2p"}),
+    "deberta-v1-masked-lm": Case("deberta", _HIDDEN, {**_V2, "max_relative_positions": 5}),
+    "deberta-v1-classifier": Case("deberta", _TEXTS, {**_V2, "position_biased_input": True, "type_vocab_size": 2}),
+    "deberta-v1-tagger": Case("deberta", _WORDS, {**_V2, "pos_att_type": "p2c"}),
+    "deberta-v1-answers": Case("deberta", _ANSWERS, {**_V2, "layer_norm_eps": 1e-3}),
     "nomic-bare": Case("nomic_bert", None, {"type_vocab_size": 1, "layer_norm_eps": 1e-3}),
     "nomic-masked-lm": Case("nomic_bert", _HIDDEN, {"head_dim": 10}),
     "nomic-classifier": Case("nomic_bert", _TEXTS, {"hidden_act": "gelu", "rope_parameters": _LINEAR}),

@@ -34,6 +34,7 @@ PRESETS = {
     "data2vec-text": "roberta-base",
     "nomic_bert": "nomic-bert-base",
     "deberta-v2": "deberta-v3-small",
+    "deberta": "deberta-base",
     "albert": "albert-base",
     "electra": "electra-small",
     "gpt2": "gpt2",
@@ -83,7 +84,7 @@ def _sizes(family, stack):
         sizes["attention__key_value_heads"] = min(stack.key_value_heads, 2)
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
-    if family == "deberta-v2":
+    if family in ("deberta", "deberta-v2"):
         sizes["attention__scale"] = (8 * 3) ** -0.5
     if stack.embedding_scale == stack.hidden_size**0.5:
         sizes["embedding_scale"] = 32**0.5

@@ -43,6 +43,8 @@ def test_nomic_in_the_words_of_its_published_folders():
         ("deberta-v2", "legacy", False),
         ("deberta-v2", "pos_att_type", "p2c|p2p"),
         ("deberta-v2", "embedding_size", 16),
+        ("deberta", "share_att_key", True),
+        ("deberta", "talking_head", True),
         ("modernbert", "decoder_bias", False),
         ("modernbert", "local_rope_theta", None),
         ("modernbert", "layer_types", ["full_attention"]),

@@ -167,6 +167,7 @@ STACK = {
     "attention__scores": {"attention__scores": Scores("alibi")},
     "attention__bias": {"attention__bias": False},
     "attention__output_bias": {"attention__output_bias": False},
+    "attention__key_bias": {"attention__key_bias": False},
     "feed_forward__size": {"feed_forward__size": 40},
     "feed_forward__activation": {"feed_forward__activation": "relu"},
     "feed_forward__gated": {"feed_forward__gated": True},

@@ -315,7 +315,9 @@ def as_module(module: str | Module) -> Module:
 
 def _within(block: str, module: str | Module) -> Module:
     module = as_module(module)
-    return dataclasses.replace(module, name=f"{block}.{module.name}", also=tuple(f"{block}.{n}" for n in module.also))
+    bias = None if module.bias is None else f"{block}.{module.bias}"
+    also = tuple(f"{block}.{name}" for name in module.also)
+    return dataclasses.replace(module, name=f"{block}.{module.name}", also=also, bias=bias)
 
 
 def _floats(value) -> Iterator[float]:

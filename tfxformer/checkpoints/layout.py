@@ -38,6 +38,7 @@ class Module:
             shares of the heads (CodeGen).
         neighbours: of queries and keys, whether a head's channels 2i and 2i + 1 turn together in the reference (GPT-J):
             ours are the same rows in the order in which i and i + R/2 do, which changes no product of the two.
+        bias: the name of the bias's tensor, where it lies alone, beside the module (DeBERTa); None for a part of it.
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
     """
 
@@ -48,6 +49,7 @@ class Module:
     sizes: tuple[int | str, ...] = THIRDS
     by: str | int | None = None
     neighbours: bool = False
+    bias: str | None = None
     buffer: bool = False
 
     @property
@@ -124,6 +126,8 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         stack: StackConfig of the stack that the layer is part of; None where the module is no part of a fused one.
         aliases: other names of whole tensors -> the name they stand for.
     """
+    if leaf == "bias" and module.bias is not None:
+        return Place((module.bias,))
     names = [f"{name}.{end}" for name in module.names for end in LEAVES[leaf]]
     names = list(module.names) if module.buffer else names
     names += [alias for alias, name in aliases.items() if name in names]

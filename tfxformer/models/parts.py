@@ -130,6 +130,7 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: i
         "num_key_value_heads": kind.key_value_heads,
         "use_bias": kind.bias,
         "output_bias": kind.output_bias,
+        "key_bias": kind.key_bias,
         "scale": scale / (index + 1) if kind.scale_by_layer else scale,
         "dropout": stack.attention_dropout,
         "kernel_initializer": initializer(config),

@@ -78,6 +78,13 @@ _DEBERTA_V3 = {
     "encoder__attention__scores": Scores("disentangled", 256, 512, terms=TERMS, normed=True),
     "heads": HeadConfig(classifier_activation="gelu"),
 }
+_DEBERTA = {
+    **_DEBERTA_V3,
+    "family": "deberta",
+    "vocabulary_size": 50265,
+    "encoder__attention__scores": Scores("disentangled", 0, 512, terms=TERMS, own_projections=True),
+    "encoder__attention__key_bias": False,
+}
 _MODERNBERT = {
     "family": "modernbert",
     "vocabulary_size": 50368,
@@ -319,7 +326,8 @@ PRESETS: dict[str, TransformerConfig] = {
     # Nussbaum et al., 2024, arXiv:2402.01613; Zhang et al., 2024, arXiv:2407.19669
     "nomic-bert-base": _bert(12, 768, 12, **_NOMIC),
     "gte-base": _bert(12, 768, 12, **_GTE),
-    # He et al., 2021, arXiv:2111.09543
+    # He et al., 2020, arXiv:2006.03654, and 2021, arXiv:2111.09543
+    "deberta-base": _bert(12, 768, 12, **_DEBERTA),
     "deberta-v3-small": _bert(6, 768, 12, **_DEBERTA_V3),
     "deberta-v3-base": _bert(12, 768, 12, **_DEBERTA_V3),
     # Warner et al., 2024, arXiv:2412.13663

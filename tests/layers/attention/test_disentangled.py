@@ -45,7 +45,8 @@ def test_rows_are_those_of_the_distances(buckets, normed):
 @pytest.mark.parametrize("terms", [TERMS, TERMS[:1], TERMS[1:]])
 @pytest.mark.parametrize("own", [False, True])
 def test_attention_equals_the_sum_of_its_terms(terms, own, plain_kernels):
-    arguments = {"position_terms": terms, "position_projections": own, "scale": 0.3}
+    # With projections of their own the keys' have no bias, as in the first version of DeBERTa.
+    arguments = {"position_terms": terms, "position_projections": own, "scale": 0.3, "key_bias": not own}
     layer = Attention(HEADS, SIZE // HEADS, **arguments)
     layer.build(INPUTS.shape)
     tiny.perturb(layer)
@@ -53,9 +54,10 @@ def test_attention_equals_the_sum_of_its_terms(terms, own, plain_kernels):
     weights = {path.split("/", 1)[1]: value.astype("float64") for path, value in tiny.weights(layer).items()}
 
     def projected(name, x):
-        y = x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+        y = x @ weights[f"{name}/kernel"] + weights.get(f"{name}/bias", 0.0)
         return y.reshape(*y.shape[:-1], HEADS, -1)
 
+    assert not own or not any(path in weights for path in ("key/bias", "position_key/bias"))
     query, key, value = (projected(name, INPUTS) for name in ("query", "key", "value"))
     scores = np.einsum("bqnh,bknh->bnqk", query, key)
     names = ("position_key", "position_query") if own else ("key", "query")

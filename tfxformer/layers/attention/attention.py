@@ -77,6 +77,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         num_key_value_heads: int G or None (N): grouped heads (Ainslie et al., 2023, arXiv:2305.13245).
         use_bias: bool, biases on the projections of query, key and value.
         output_bias: bool or None (`use_bias`), bias on the output projection.
+        key_bias: bool or None (`use_bias`), bias on the keys' projection.
         scale: float, what queries are multiplied by; None for H ** -0.5.
         dropout: float, dropout rate of the attention probabilities.
         kernel_initializer: initializer of the four kernels.
@@ -134,6 +135,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         norm=RMS,
         position_terms=(),
         position_projections=False,
+        key_bias=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -150,6 +152,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             raise ValueError(f"Unknown norm of queries and keys {norm!r}; known: {', '.join(RMS_NORMS)}.")
         self.use_bias = use_bias
         self.output_bias = use_bias if output_bias is None else output_bias
+        self.key_bias = use_bias if key_bias is None else key_bias
         self.scale = head_size**-0.5 if scale is None else scale
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -175,13 +178,14 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.query = child_dense(
             self, "query", self.num_heads * self.head_size, width, kernel_initializer=self.query_initializer
         )
-        self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width)
+        self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width, self.key_bias)
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
         self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
         self.position_key, self.position_query = self.key, self.query
-        for term, name in zip(TERMS, ("position_key", "position_query"), strict=True):
+        own = (("position_key", self.key_bias), ("position_query", self.use_bias))
+        for term, (name, bias) in zip(TERMS, own, strict=True):
             if self.position_projections and term in self.position_terms:
-                setattr(self, name, child_dense(self, name, self.num_heads * self.head_size, width))
+                setattr(self, name, child_dense(self, name, self.num_heads * self.head_size, width, bias))
         self.query_norm = self._head_norm("query_norm", self.num_heads)
         self.key_norm = self._head_norm("key_norm", self.num_key_value_heads)
         self.seed_generator = keras.random.SeedGenerator() if self.dropout and self.own_seeds else None
@@ -345,7 +349,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
         layers = (self.query, self.key, self.value)
-        bias = ops.concatenate([layer.bias for layer in layers]) if self.use_bias else None
+        biases = [ops.zeros(layer.units) if layer.bias is None else layer.bias for layer in layers]
+        bias = ops.concatenate(biases) if self.use_bias or self.key_bias else None
         heads = (self.num_heads, self.num_key_value_heads, self.num_key_value_heads)
         return kernels.split_heads(low_rank.product(inputs, layers), bias, heads, self.head_size, self.scale)
 
@@ -368,6 +373,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm": self.norm,
             "soft_cap": self.soft_cap,
+            "key_bias": self.key_bias,
             "position_terms": list(self.position_terms),
             "position_projections": self.position_projections,
             "query_initializer": keras.initializers.serialize(self.query_initializer),

@@ -43,6 +43,7 @@ class AttentionConfig(KnownKeywords):
         scores: None, or `layers.Scores`, what positions add to the scores.
         bias: whether the projections of query, key and value have biases.
         output_bias: whether the output's has one; None for what `bias` says.
+        key_bias: whether the key's has one; None for what `bias` says.
 
     Raises ValueError for values of a wrong kind.
     """
@@ -60,6 +61,7 @@ class AttentionConfig(KnownKeywords):
     scores: Scores | None = None
     bias: bool = True
     output_bias: bool | None = None
+    key_bias: bool | None = None
 
     def __post_init__(self):
         require_sizes(self, "heads")
@@ -75,8 +77,9 @@ class AttentionConfig(KnownKeywords):
         require(self.heads % groups == 0, f"heads ({self.heads}) must be a multiple of key_value_heads ({groups}).")
         if self.key_value_heads == self.heads:  # one way to say one thing
             put(self, key_value_heads=None)
-        if self.output_bias == self.bias:
-            put(self, output_bias=None)
+        for name in ("output_bias", "key_bias"):
+            if getattr(self, name) == self.bias:
+                put(self, **{name: None})
         require(
             self.scores is None or not self.scores.disentangled or self._plain,
             "Scores of the kind 'disentangled' compare distances with queries and keys as they are: no key_value_heads "

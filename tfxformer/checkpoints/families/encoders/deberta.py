@@ -10,7 +10,7 @@ from tfxformer.checkpoints.layout import Module
 from tfxformer.layers import Scores
 
 _TERMS = {"c2p": "content_to_position", "p2c": "position_to_content"}
-_SAID = (
+SAID = (
     *("relative_attention", "pos_att_type", "position_buckets"),
     *("max_relative_positions", "norm_rel_ebd", "share_att_key"),
 )
@@ -23,12 +23,12 @@ def _words(said) -> list[str]:
     return [word.strip() for word in said]
 
 
-def _read_scores(reference: Mapping) -> dict:
+def read_scores(reference: Mapping, size: Key = _SIZE, heads: Key = _HEADS) -> dict:
     """How distances count. Scores are divided by the root of the heads' width times the number of all terms."""
     terms, relative = _words(reference.get("pos_att_type")), bool(reference.get("relative_attention"))
     if not set(terms) <= set(_TERMS) or (relative and not terms):
         raise CheckpointError(f"config.json says pos_att_type={terms}; wanted are c2p or p2c, or both.")
-    width = _SIZE.read(reference) / _HEADS.read(reference)
+    width = size.read(reference) / heads.read(reference)
     longest = reference.get("max_relative_positions") or -1
     scores = Scores(
         "disentangled",
@@ -44,7 +44,8 @@ def _read_scores(reference: Mapping) -> dict:
     }
 
 
-def _write_scores(config) -> dict:
+def write_scores(config) -> dict:
+    """The inverse of `read_scores`."""
     scores = config.encoder.attention_of(0).scores
     if scores is None:
         return {"relative_attention": False}
@@ -101,7 +102,7 @@ FAMILY = replace(
         **{path: value for path, value in bert.FIXED.items() if path != "heads.classifier_activation"},
         "heads.pooler": False,
     },
-    rules=(Rule(_SAID, _read_scores, _write_scores), POSITIONS),
+    rules=(Rule(SAID, read_scores, write_scores), POSITIONS),
     required={
         **dict.fromkeys(("tie_word_embeddings", "legacy"), (True, None)),
         "conv_kernel_size": (0, None),  # a convolution beside the first layer, of version 2's largest alone
