@@ -38,6 +38,11 @@ class Case:
     files: str = ""
     stored: bool = False
 
+    @property
+    def attention(self) -> str:
+        """The reference's implementation to compare with: Falcon's plain one adds ALiBi twice."""
+        return "sdpa" if self.config.get("alibi") else "eager"
+
 
 TOKENS = {"vocab_size": VOCABULARY_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SIZES = {
@@ -235,7 +240,7 @@ def save(case: Case, model, folder: Path):
     if case.files == "old":
         path = folder / "config.json"
         path.write_text(json.dumps(_old_config(json.loads(path.read_text())), indent=2) + "\n")
-    read = type(model).from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    read = type(model).from_pretrained(folder, attn_implementation=case.attention, dtype=torch.float32)
     return read.eval()
 
 

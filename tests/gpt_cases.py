@@ -58,6 +58,12 @@ CASES = {
     "falcon-40b": Case("falcon", LM, {**_NEW, **OWN}),
     "falcon-40b-old": Case("falcon", LM, {**_NEW, **rope("dynamic")}, files="old"),
     "falcon-11b": Case("falcon", LM, {**_NEW, "num_ln_in_parallel_attn": 1, "activation": "relu"}, files="shards"),
+    "falcon-rw": Case(
+        "falcon",
+        LM,
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True, "num_attention_heads": 24},
+    ),
+    "falcon-alibi-multi-query": Case("falcon", None, {"alibi": True}),
     "falcon-rw-rotary": Case("falcon", LM, {"multi_query": False, "parallel_attn": False, "bias": True}),
     "falcon-multi-query-in-order": Case("falcon", None, {"parallel_attn": False}),
     "falcon-classifier": Case("falcon", TEXTS, {**_NEW, "num_labels": 3}),

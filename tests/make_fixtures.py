@@ -136,7 +136,7 @@ def make_model(case: Case):
     }
     sizes = sizes.get(case.family, SIZES)
     config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
-    config._attn_implementation = "eager"
+    config._attn_implementation = case.attention
     model = getattr(transformers, architecture(case.family, case.head))(config).eval()
     generator = torch.Generator().manual_seed(len(str(case)))
     with torch.no_grad():

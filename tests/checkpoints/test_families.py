@@ -149,7 +149,7 @@ def reopen(case, folder):
         else {"add_pooling_layer": case.files != "no-pooler"}
     )
     model, loading = getattr(transformers, architecture).from_pretrained(
-        folder, output_loading_info=True, attn_implementation="eager", **bare
+        folder, output_loading_info=True, attn_implementation=case.attention, **bare
     )
     assert not loading["missing_keys"], loading
     assert not loading["unexpected_keys"], loading

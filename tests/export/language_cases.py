@@ -75,6 +75,10 @@ KINDS = {
         "decoder__attention__rotary": None,
         "decoder__attention__key_value_heads": None,
     },
+    "rounded alibi": {
+        "decoder__attention__scores": Scores("alibi", scale=8**-0.5, rounded=True),
+        "decoder__attention__rotary": None,
+    },
 }
 
 

@@ -224,6 +224,9 @@ CASES = {  # case of make_fixtures -> peft's LoraConfig
     "gpt2-lm": {"target_modules": ["c_attn", "c_fc"], "r": 4, "lora_alpha": 16, "task_type": "CAUSAL_LM"},
     "gpt2-classifier": {"target_modules": ["c_attn"], "r": 2, "task_type": "SEQ_CLS"},
     "neox-lm": {"target_modules": ["query_key_value", "dense_h_to_4h"], "task_type": "CAUSAL_LM"},
+    "codegen-lm": {"target_modules": ["qkv_proj"], "task_type": "CAUSAL_LM"},
+    "falcon-7b": {"target_modules": ["query_key_value"], "task_type": "CAUSAL_LM"},
+    "gptj-lm": {"target_modules": ["k_proj", "fc_in"], "task_type": "CAUSAL_LM"},
     "qwen2-window": {"target_modules": ["k_proj", "gate_proj"], "task_type": "CAUSAL_LM"},
 }
 ADALORA = {"init_r": 3, "total_step": 1, "lora_alpha": 5}
@@ -237,6 +240,7 @@ OTHERS = {  # kind, case -> the same for another kind; peft's own targets where 
     ("IA3", "neox-lm"): {
         "target_modules": ["query_key_value"], "feedforward_modules": [], "task_type": "CAUSAL_LM"
     },
+    ("IA3", "codegen-lm"): {"target_modules": ["qkv_proj"], "feedforward_modules": [], "task_type": "CAUSAL_LM"},
     ("AdaLora", "bert-shards"): {**ADALORA, "target_modules": ["query", "dense"], "task_type": "SEQ_CLS"},
     ("AdaLora", "llama-lm"): {**ADALORA, "target_modules": ALL, "task_type": "CAUSAL_LM"},
     ("AdaLora", "gpt2-lm"): {**ADALORA, "target_modules": ["c_attn", "c_fc"], "task_type": "CAUSAL_LM"},
@@ -246,6 +250,7 @@ OTHERS = {  # kind, case -> the same for another kind; peft's own targets where 
     ("PromptTuning", "llama-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
     ("PrefixTuning", "gpt2-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
     ("PrefixTuning", "llama-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+    ("PrefixTuning", "gptj-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
     ("PrefixTuning", "neox-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
 }  # fmt: skip
 VIRTUAL = ("PromptTuning", "PrefixTuning")

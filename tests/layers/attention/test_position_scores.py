@@ -3,6 +3,7 @@
 import math
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tiny
@@ -42,6 +43,18 @@ def test_alibi_bias(heads):
                 for t in range(6):
                     distance = min(keys[row, t] - queries[row, s], 0)  # later keys are hidden anyway
                     assert bias[row, head, s, t] == pytest.approx(slope * distance, rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", [3, 24, 71])
+@pytest.mark.parametrize("causal", [True, False])
+def test_rounded_alibi(heads, causal):
+    """Slopes, positions and products as bfloat16 numbers, by the type itself; ties among them (257, 258.5 * 2, ...)."""
+    at = np.array([[0, 1, 3, 200, 255, 256, 257, 259, 514, 515, 777, 1023, 1025, 2046, 2047, 5000, 65535]], "int32")
+    bias = np.asarray(alibi_bias(at[:, 5:], at, heads, causal, scale=0.25, rounded=True))
+    slopes = alibi_slopes(heads).astype(ml_dtypes.bfloat16)
+    products = (slopes[:, None] * at.astype(ml_dtypes.bfloat16)).astype("float32")
+    wanted = products[:, None, :] - products[:, 5:, None]
+    np.testing.assert_array_equal(bias[0], 0.25 * (np.minimum(wanted, 0) if causal else wanted))
 
 
 def bucket(distance, buckets, longest, causal):
@@ -90,7 +103,7 @@ def test_relative_scores_are_rows_of_a_table_and_learn(causal):
 
 
 def test_layers_come_back_from_their_configs():
-    for scores in (Scores("alibi"), Scores("relative", 8, 20)):
+    for scores in (Scores("alibi"), Scores("alibi", scale=0.5, rounded=True), Scores("relative", 8, 20)):
         layer = make_scores(scores, 2, True, name="scores", initializer="zeros")
         again = keras.layers.deserialize(keras.layers.serialize(layer))
         assert again.get_config() == layer.get_config() and type(again) is type(layer)
@@ -99,6 +112,10 @@ def test_layers_come_back_from_their_configs():
 
 
 def test_wrong_scores():
+    with pytest.raises(ValueError, match="have no scale and are not rounded"):
+        Scores("relative", scale=0.5)
+    with pytest.raises(ValueError, match="scale of scores must be a finite number above 0, not 0"):
+        Scores("alibi", scale=0)
     with pytest.raises(ValueError, match="Unknown kind of scores 'rope'; known: alibi, relative"):
         Scores("rope")
     with pytest.raises(ValueError, match="multiple of 4 buckets and a larger max_distance; got 6"):

@@ -33,6 +33,8 @@ class Scores:
         terms: of "disentangled", `disentangled.TERMS` or one of them.
         normed: of "disentangled", whether the table's rows are normed.
         own_projections: of "disentangled", whether distances have projections of their own in each layer.
+        scale: of "alibi", what the slopes are multiplied by.
+        rounded: of "alibi", whether slopes, positions and their products are rounded to bfloat16 (Falcon).
 
     Raises ValueError for an unknown kind, and for values that the kind does not have.
     """
@@ -44,10 +46,16 @@ class Scores:
     terms: tuple[str, ...] = ()
     normed: bool = False
     own_projections: bool = False
+    scale: float = 1.0
+    rounded: bool = False
 
     def __post_init__(self):
         if self.kind not in SCORE_KINDS:
             raise ValueError(f"Unknown kind of scores {self.kind!r}; known: {', '.join(SCORE_KINDS)}.")
+        if self.kind != "alibi" and (self.scale != 1.0 or self.rounded):
+            raise ValueError(f"Scores of the kind {self.kind!r} are learned: they have no scale and are not rounded.")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"The scale of scores must be a finite number above 0, not {self.scale!r}.")
         object.__setattr__(self, "terms", tuple(term for term in TERMS if term in self.terms))
         if self.disentangled:
             self._check_disentangled()
@@ -86,7 +94,7 @@ def make_scores(scores: Scores, heads: int, causal: bool, **arguments) -> Positi
     """The layer of a value; `arguments` are Keras', and the initializer of what is learned."""
     if scores.kind == "alibi":
         arguments.pop("initializer", None)
-        return AlibiScores(heads, causal, **arguments)
+        return AlibiScores(heads, causal, scale=scores.scale, rounded=scores.rounded, **arguments)
     return RelativeScores(heads, scores.buckets, scores.max_distance, causal, **arguments)
 
 
@@ -125,13 +133,26 @@ class PositionScores(KnownKeywords, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfxformer")
 class AlibiScores(PositionScores):
-    """`alibi_bias`; arguments and call as `PositionScores` has them."""
+    """`alibi_bias`; arguments and call as `PositionScores` has them.
+
+    Args:
+        heads, causal: as `PositionScores` has them.
+        scale, rounded: as `Scores` has them.
+    """
+
+    def __init__(self, heads, causal=False, scale=1.0, rounded=False, **kwargs):
+        super().__init__(heads, causal, **kwargs)
+        self.scale = scale
+        self.rounded = rounded
 
     def build(self, *shapes):
         self.built = True
 
     def call(self, query, key, query_positions, key_positions):
-        return alibi_bias(query_positions, key_positions, self.heads, self.causal)
+        return alibi_bias(query_positions, key_positions, self.heads, self.causal, self.scale, self.rounded)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale, "rounded": self.rounded}
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -211,18 +232,50 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, others]).astype(np.float32)
 
 
-def alibi_bias(query_positions, key_positions, heads: int, causal: bool = True):
+def alibi_bias(
+    query_positions, key_positions, heads: int, causal: bool = True, scale: float = 1.0, rounded: bool = False
+):
     """A bias that falls linearly with distance, 0 for later keys, which no query sees.
 
     Args:
         query_positions, key_positions: int32 [B, S] and [B, T] (or [1, S] and [1, T]).
         heads: int N.
         causal: bool; False where queries see later keys: the bias then goes on rising, as transformers' does.
+        scale, rounded: as `Scores` has them; rounded, two of the same distance have scores that differ a little.
 
     Returns:
         float32 [B, N, S, T].
     """
+    slopes = alibi_slopes(heads)
+    if rounded:
+        keys, queries = (_rounded_products(slopes, x) * np.float32(scale) for x in (key_positions, query_positions))
+        bias = ops.expand_dims(keys, 2) - ops.expand_dims(queries, 3)  # [B, N, S, T]
+        return ops.minimum(bias, 0.0) if causal else bias
     distance = ops.expand_dims(key_positions, 1) - ops.expand_dims(query_positions, 2)  # [B, S, T]
     distance = ops.cast(ops.minimum(distance, 0) if causal else distance, "float32")
-    slopes = np.reshape(alibi_slopes(heads), (1, heads, 1, 1))
+    slopes = np.reshape(slopes * np.float32(scale), (1, heads, 1, 1))
     return ops.multiply(ops.expand_dims(distance, 1), slopes)  # [B, 1, S, T] with [1, N, 1, 1]
+
+
+_BITS = 8  # of a bfloat16's significand
+# By where whole numbers are: how much wider the steps between bfloat16 numbers become at each power of two.
+_POWERS = 2.0 ** np.arange(_BITS, 32, dtype=np.float32)
+_WIDER = _POWERS / 2**_BITS
+
+
+def _rounded(x):
+    """The bfloat16 number next to each whole number, the even one of two: float32 to float32.
+
+    Not by a cast to and fro, which XLA leaves out, and LiteRT does not know.
+    """
+    steps = 1.0 + ops.sum(ops.cast(ops.expand_dims(x, -1) >= _POWERS, "float32") * _WIDER, axis=-1)
+    return ops.round(x / steps) * steps
+
+
+def _rounded_products(slopes: np.ndarray, positions):
+    """Slopes times positions in bfloat16: float32 [N], int32 [B, S] -> float32 [B, N, S]."""
+    significands, exponents = np.frexp(slopes)  # significand 0.5 to 1
+    whole = np.round(significands * 2**_BITS)  # of bfloat16's 8 bits
+    units = np.ldexp(np.float32(1.0), exponents - _BITS).astype(np.float32)
+    positions = _rounded(ops.cast(ops.expand_dims(positions, 1), "float32"))
+    return _rounded(positions * np.reshape(whole, (1, -1, 1))) * np.reshape(units, (1, -1, 1))

@@ -6,10 +6,13 @@ from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, P
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
+from tfxformer.layers import Scores
 
+_HEADS = Key("num_attention_heads", 71)
 _SIZE = Key("hidden_size", 4544, ("n_embed",))
 _NEW = Key("new_decoder_architecture", False)
 _PARALLEL, _MULTI_QUERY = Key("parallel_attn", True), Key("multi_query", True)
+_ALIBI, _ROTARY = Key("alibi", False), rope_rule(2048)
 _NORMS, _GROUPS = "num_ln_in_parallel_attn", "num_kv_heads"
 
 
@@ -34,6 +37,17 @@ def _write_shape(config) -> dict:
     if not new:
         return written
     return {**written, _GROUPS: groups, _NORMS: 2 if placement == "parallel" else 1}
+
+
+def _read_positions(reference: Mapping) -> dict:
+    if not _ALIBI.read(reference):
+        return _ROTARY.read(reference)
+    width = _SIZE.read(reference) // _HEADS.read(reference)
+    return {"decoder.attention.scores": Scores("alibi", scale=width**-0.5, rounded=True)}
+
+
+def _write_positions(config) -> dict:
+    return {_ALIBI.name: config.decoder.attention_of(0).scores is not None, **_ROTARY.write(config)}
 
 
 def block(config, index: int) -> str:
@@ -69,7 +83,7 @@ FAMILY = Family(
         "initializer_range": Key("initializer_range", 0.02),
         "decoder.num_layers": Key("num_hidden_layers", 32),
         "decoder.hidden_size": _SIZE,
-        "decoder.attention.heads": Key("num_attention_heads", 71),
+        "decoder.attention.heads": _HEADS,
         "decoder.feed_forward.size": Key("ffn_hidden_size", lambda reference: 4 * _SIZE.read(reference)),
         "decoder.feed_forward.activation": Key("activation", "gelu"),
         "decoder.norm.epsilon": Key("layer_norm_epsilon", 1e-5),
@@ -83,11 +97,10 @@ FAMILY = Family(
     fixed={**PRE_NORM, "decoder.embedding_dropout": 0.0},
     rules=(
         Rule(("new_decoder_architecture", "multi_query", "parallel_attn", _GROUPS, _NORMS), _read_shape, _write_shape),
-        rope_rule(2048),
+        Rule((_ALIBI.name, *_ROTARY.keys), _read_positions, _write_positions),
         padding_rule(eos=11),
         CAUSAL,
     ),
-    required={"alibi": (False, None)},
     modules={"token_embedding": "word_embeddings", "final_norm": "ln_f"},
     blocks={"decoder": Blocks(block, _modules)},
     heads={
