@@ -202,6 +202,58 @@ def gradients_of(model, platform):
     return jax.value_and_grad(loss, has_aux=True)
 
 
+# === On several devices ===
+
+
+def device_differences() -> dict:
+    """A layer's outputs and gradients on meshes of eight devices, beside the plain formula on one."""
+    found = {}
+    for platform in ("gpu", "tpu"):
+        length = LENGTHS[platform]
+        layer = layers.Attention(HEADS, WIDTH, GROUPS)
+        layer.build((None, None, 24))
+        rng = np.random.default_rng(0)
+        weights = [rng.standard_normal(weight.shape).astype("float32") * 0.5 for weight in layer.weights]
+        for rows, mesh in ((2 * ROWS, (8, 1)), (2 * ROWS, (2, 2)), (2 * ROWS, (2, 4)), (ROWS - 1, (2, 2))):
+            x = rng.standard_normal((rows, length, 24)).astype("float32")
+            mask = np.resize(padding_masks(length)["right"], (rows, length))
+            mask[1] = mask[1, ::-1]  # one row is padded on the left: devices may go different ways
+            one = both_ways(layer, None)(weights, x, mask)
+            distribute(mesh)
+            data = jax.tree_util.tree_map(on_all_devices, (weights, x, mask))
+            other = both_ways(layer, platform)(*data)
+            keras.distribution.set_distribution(None)
+            found[f"{platform} {rows} rows on {mesh[0]}x{mesh[1]}"] = difference(one, other)
+    return found
+
+
+def distribute(mesh) -> None:
+    devices = keras.distribution.list_devices()[: mesh[0] * mesh[1]]
+    mesh = keras.distribution.DeviceMesh(mesh, ("batch", "model"), devices)
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(layout_map=keras.distribution.LayoutMap(mesh), batch_dim_name="batch")
+    )
+
+
+def on_all_devices(array):
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    return jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def both_ways(layer, platform):
+    """(weights, x, mask) -> ((loss, outputs at real tokens), gradients) of causal attention, compiled."""
+    pattern = MaskPattern(causal=True, packed=True)
+
+    def loss(weights, x, mask):
+        bias = jnp.where(pattern.visible(mask, x.shape[1], x.shape[1]), 0.0, -1e9)[:, None]
+        with compiled_for(platform):
+            said = {"bias": bias, "padding_mask": mask, "pattern": pattern}
+            y = layer.stateless_call(weights, [], x, training=True, **said)[0] * (mask != 0)[..., None]
+        return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), y
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+
+
 # === What is compiled for a GPU ===
 
 LOWERED = 104  # a length that is no other number of the model
@@ -269,6 +321,7 @@ WHATS = {
     "gpu": lambda: layer_differences("gpu"),
     "tpu": lambda: layer_differences("tpu"),
     "models": model_differences,
+    "devices": device_differences,
     "cuda": lowered_for_cuda,
     "said": lines_said,
 }

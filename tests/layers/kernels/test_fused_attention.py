@@ -45,6 +45,7 @@ def all_near(found: dict, count: int) -> None:
         pytest.param("gpu", 23, marks=pytest.mark.slow),
         pytest.param("tpu", 24, marks=pytest.mark.slow),
         pytest.param("models", 8, marks=pytest.mark.slow),
+        pytest.param("devices", 8, marks=pytest.mark.slow),
     ],
 )
 def test_outputs_and_gradients_are_those_of_the_plain_formula(what, count):
