@@ -27,6 +27,7 @@ from jax.interpreters import partial_eval
 from tfxformer import layers
 from tfxformer.layers.attention.masks import MaskPattern
 from tfxformer.layers.kernels import cudnn, fused_attention, splash
+from tfxformer.training.memory.tpu_compiler import Compiler
 
 ROWS, HEADS, GROUPS, WIDTH = 4, 4, 2, 8
 LENGTHS = {"gpu": 12, "tpu": 130}  # the TPU's kernel takes whole blocks of 128
@@ -261,20 +262,51 @@ LOWERED = 104  # a length that is no other number of the model
 
 def lowered_for_cuda() -> dict:
     """A step of GPT-2's shape in bfloat16: its calls of cuDNN, and its tensors with two dimensions of the length."""
-    model = tiny.backbone("gpt2", dtype="mixed_bfloat16", decoder__max_positions=LOWERED)
-    head = keras.Model(model.input, keras.layers.Dense(7)(model.output["sequence_output"]))
-    head.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    batch = inputs_of(model, LOWERED, np.ones((ROWS, LOWERED), "int32")), np.ones((ROWS, LOWERED), "int32")
-    head._symbolic_build(data_batch=batch)
-    head.optimizer.build(head.trainable_variables)
-    groups = head.trainable_variables, head.non_trainable_variables, head.optimizer.variables, head.metrics_variables
-    state = tuple([variable.value for variable in group] for group in groups)
-    with compiled_for("gpu"):
-        traced = jax.jit(lambda state, batch: head.train_step(state, batch)).trace(state, batch)
+    traced = traced_step("gpu", LOWERED)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     calls = collections.Counter(re.findall(r"@(__cudnn\$\w+)", text))
     used, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.jaxpr.outvars))
     return {"calls": calls, "squares": sorted({str(aval) for aval in squares(used)})}
+
+
+def squares(jaxpr):
+    """Types with two dimensions of `LOWERED`, without those of the way that is taken where a mask is needed."""
+    for equation in jaxpr.eqns:
+        inner = equation.params.values()
+        if equation.primitive.name == "cond":
+            inner = equation.params["branches"][1:]  # see `cudnn.attend`
+        for one in jax.tree_util.tree_leaves(list(inner), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
+                yield from squares(getattr(one, "jaxpr", one))
+        for variable in equation.outvars:
+            if getattr(variable.aval, "shape", ()).count(LOWERED) > 1:
+                yield variable.aval
+
+
+def traced_step(platform, length: int, **sizes):
+    """A train step of a model like GPT-2, as JAX traces it."""
+    model = tiny.backbone("gpt2", dtype="mixed_bfloat16", decoder__max_positions=length, **sizes)
+    head = keras.Model(model.input, keras.layers.Dense(7)(model.output["sequence_output"]))
+    head.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batch = inputs_of(model, length, np.ones((ROWS, length), "int32")), np.ones((ROWS, length), "int32")
+    head._symbolic_build(data_batch=batch)
+    head.optimizer.build(head.trainable_variables)
+    groups = head.trainable_variables, head.non_trainable_variables, head.optimizer.variables, head.metrics_variables
+    state = tuple([variable.value for variable in group] for group in groups)
+    with compiled_for(platform):
+        return jax.jit(lambda state, batch: head.train_step(state, batch)).trace(state, batch)
+
+
+def compiled_for_tpu() -> dict:
+    """Bytes beside the arguments of a step of 1,024 tokens on a v5e, and its calls of the kernel."""
+    found = {}
+    with Compiler("v5e:1x1") as compiler:
+        for name, platform in (("plain", None), ("fused", "tpu")):
+            traced = traced_step(platform, 1024, decoder__hidden_size=256, decoder__feed_forward__size=512)
+            module = str(traced.lower(lowering_platforms=("tpu",)).compiler_ir("stablehlo"))
+            found[name] = compiler.compile(module.encode()).temporary_bytes
+            found[f"{name} calls"] = module.count("splash_mha")
+    return found
 
 
 # === What is said ===
@@ -302,27 +334,14 @@ def lines_said() -> dict:
     return found
 
 
-def squares(jaxpr):
-    """Types with two dimensions of `LOWERED`, without those of the way that is taken where a mask is needed."""
-    for equation in jaxpr.eqns:
-        inner = equation.params.values()
-        if equation.primitive.name == "cond":
-            inner = equation.params["branches"][1:]  # see `cudnn.attend`
-        for one in jax.tree_util.tree_leaves(list(inner), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-            if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
-                yield from squares(getattr(one, "jaxpr", one))
-        for variable in equation.outvars:
-            if getattr(variable.aval, "shape", ()).count(LOWERED) > 1:
-                yield variable.aval
-
-
-COMPILED = ("cuda", "said")
+COMPILED = ("cuda", "compiled", "said")
 WHATS = {
     "gpu": lambda: layer_differences("gpu"),
     "tpu": lambda: layer_differences("tpu"),
     "models": model_differences,
     "devices": device_differences,
     "cuda": lowered_for_cuda,
+    "compiled": compiled_for_tpu,
     "said": lines_said,
 }
 

@@ -24,9 +24,9 @@ on_jax = pytest.mark.skipif(not PYTHON, reason='jax is not installed: pip instal
 
 
 @functools.cache
-def child(what: str):
+def child(what: str, python=PYTHON):
     """What `fused_cases.py` finds."""
-    command = [PYTHON, str(Path(__file__).parent / "fused_cases.py"), what]
+    command = [python, str(Path(__file__).parent / "fused_cases.py"), what]
     done = subprocess.run(command, env=cases.environment(), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])[what]
@@ -66,6 +66,18 @@ def test_a_step_for_gpus_calls_cudnn_forward_and_backward_and_makes_no_square_of
     }
     # Comparisons of slots, whose sums are the positions: XLA computes them inside of the sum.
     assert all(square.startswith(("bool[", "int32[")) for square in found["squares"]), found["squares"]
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")),
+    reason='jax and libtpu are not both installed: pip install -e ".[tpu-check]"',
+)
+@pytest.mark.extra
+@pytest.mark.slow
+def test_a_step_for_tpus_calls_the_kernel_and_wants_less_memory():
+    found = child("compiled", sys.executable)
+    assert found["plain calls"] == 0 < found["fused calls"]
+    assert found["fused"] < 0.6 * found["plain"], found
 
 
 @on_jax

@@ -42,7 +42,7 @@ def attend(query, key, value, padding_mask, pattern, soft_cap=None):
 
     length, keys = query.shape[2], key.shape[2]
     query, key, value = (_filled(x, axis=2, value=0) for x in (query, key, value))
-    kernel = _kernel(query.shape[1], query.shape[2], key.shape[2], pattern.causal, pattern.window, soft_cap)
+    kernel = _kernel(*query.shape[1:], key.shape[2], pattern.causal, pattern.window, soft_cap)
     numbers = _numbers(padding_mask, pattern.packed, query.shape[0], length, keys)
     numbers = [_filled(x, axis=1, value=_FILLING) for x in numbers]
     context = jax.vmap(kernel)(query, key, value, segment_ids=SegmentIds(*numbers))[:, :, :length]
@@ -75,7 +75,7 @@ def _filled(x, axis: int, value):
 
 
 @functools.lru_cache(maxsize=64)  # of shapes that are trained in one process
-def _kernel(heads: int, length: int, keys: int, causal: bool, window: int | None, soft_cap: float | None):
+def _kernel(heads: int, length: int, width: int, keys: int, causal: bool, window: int | None, soft_cap: float | None):
     """The kernel of [N, S, H], [G, T, H] and [G, T, H], whole blocks long."""
     import jax
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -86,8 +86,12 @@ def _kernel(heads: int, length: int, keys: int, causal: bool, window: int | None
     else:
         mask = splash.CausalMask(shape) if causal else splash.FullMask(shape)
     rows, columns = (next(block for block in BLOCKS if count % block == 0) for count in shape)
+    # Heads narrower than a vector would be filled up to it in memory: queries, keys and values as much again at 64.
+    layout = splash.QKVLayout.SEQ_MINOR if width % LANES else splash.QKVLayout.HEAD_DIM_MINOR
     blocks = splash.BlockSizes(
-        block_q=rows, block_kv=columns, block_q_dkv=rows, block_kv_dkv=columns, block_q_dq=rows, block_kv_dq=columns
+        **dict.fromkeys(("block_q", "block_q_dkv", "block_q_dq"), rows),
+        **dict.fromkeys(("block_kv", "block_kv_dkv", "block_kv_dq"), columns),
+        **dict.fromkeys(("q_layout", "k_layout", "v_layout"), layout),
     )
     with jax.ensure_compile_time_eval():  # it holds arrays, which outlive the trace that they are first made in
         return splash.make_splash_mha(
