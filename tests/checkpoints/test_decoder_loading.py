@@ -142,6 +142,7 @@ def test_head_of_words_is_not_read_as_one_of_texts(copy, tiny_tokenizer):
         tasks.TokenClassifier.from_pretrained(folder, labels=["a", "b"], tokenizer=tiny_tokenizer)
 
 
+LONG = {"short_factor": [1.0, 2.0], "long_factor": [3, 4]}
 LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
 
 
@@ -158,6 +159,7 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
         ("opt-post-norm-projected", {"enable_bias": False}, "no place for"),
         ("neox-lm", {"use_parallel_residual": "maybe", "num_attention_heads": 5}, "must be a multiple of heads"),
         ("neox-lm", {"rotary_pct": 0.1, "rope_parameters": "absent"}, "cannot turn in pairs"),
+        ("llama-lm", {"rope_parameters": {"rope_type": "longrope", **LONG}}, "lack factor, original_max_position"),
         ("llama-lm", {"rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "rope_type='proportional'"),
         ("llama-lm", {"rope_scaling": {"type": "su"}}, "rope_type='su'; tfxformer implements default, linear"),
         ("llama-lm", {"rope_parameters": {**LINEAR, "mscale": 2.0}}, "'linear' the keys mscale"),
@@ -214,6 +216,17 @@ def read(family, **values):
             "qwen2",
             {"rope_theta": 7.0, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 9}},
             Rotary(7.0, kind="yarn", factor=4.0, original_max_positions=9),
+        ),
+        (
+            "phi3",
+            {
+                "rope_scaling": {"type": "su", **LONG},
+                "original_max_position_embeddings": 8,
+                "max_position_embeddings": 40,
+                "head_dim": 4,
+                "pad_token_id": 0,
+            },
+            Rotary(kind="longrope", factor=5.0, original_max_positions=8, short_factors=(1, 2), long_factors=(3, 4)),
         ),
         ("gpt_neox", {}, Rotary(fraction=0.25)),
         ("gpt_neox", {"rotary_pct": 1.0, "rotary_emb_base": 8.0}, Rotary(8.0)),

@@ -279,7 +279,7 @@ def test_built_task_opens_in_transformers(family, tmp_path):
 
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore:Heads")
-@pytest.mark.parametrize("family", list(make_fixtures.DECODERS))
+@pytest.mark.parametrize("family", [family for family in make_fixtures.DECODERS if family != "eurobert"])  # it is none
 def test_built_language_model_opens_in_transformers(family, tmp_path):
     """Without any config.json to pass through: every key that transformers needs is written."""
     model = tiny.perturb(tasks.CausalLM(tiny.backbone(family)))

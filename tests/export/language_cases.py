@@ -64,7 +64,7 @@ KINDS = {
         "decoder__attention__rotary": Rotary(
             kind="longrope",
             factor=4.0,
-            original_max_positions=8,
+            original_max_positions=64,
             short_factors=(1.0, 1.0, 2.0, 3.0),
             long_factors=(2.0, 3.0, 4.0, 5.0),
         ),

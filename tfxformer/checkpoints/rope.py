@@ -124,6 +124,7 @@ def read_rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
             f"not know for it; it knows {', '.join(known)}. They would be silently dropped otherwise."
         )
     missing = [key for key in _NEEDED if key in known and key not in parameters]
+    missing += ["original_max_position_embeddings"] if kind == "longrope" and "factor" in missing else []
     if missing:
         raise CheckpointError(f"config.json's rotary positions of type {kind!r} lack {', '.join(missing)}.")
     values = {known[key]: value for key, value in parameters.items()}

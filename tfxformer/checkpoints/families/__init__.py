@@ -18,6 +18,7 @@ from tfxformer.checkpoints.families.decoders.gpt import (
     starcoder2,
 )
 from tfxformer.checkpoints.families.decoders.llama import (
+    eurobert,
     gemma,
     gemma3,
     granite,
@@ -91,6 +92,7 @@ FAMILIES: dict[str, Family] = {
         olmo.EXAONE4,
         granite.FAMILY,
         seed_oss.FAMILY,
+        eurobert.FAMILY,
         neighbours.HELIUM,
         neighbours.ERNIE,
         neighbours.GLM4,
