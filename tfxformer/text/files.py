@@ -8,24 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, normalizers
 
 from tfxformer import json_files
-from tfxformer.arguments import notices
 from tfxformer.files import recover, write_text
 from tfxformer.text.chat import templates as chat
 from tfxformer.text.sentencepieces import families, languages
+from tfxformer.text.vocabulary import stored
+from tfxformer.text.vocabulary.stored import SPECIAL_TOKENS
 
-# Roles by the keys of tokenizer_config.json, with the names they conventionally have where no file says so.
-SPECIAL_TOKENS = {
-    "pad_token": ("[PAD]", "<pad>"),
-    "unk_token": ("[UNK]", "<unk>"),
-    "mask_token": ("[MASK]", "<mask>"),
-    "cls_token": ("[CLS]", "<s>"),
-    "sep_token": ("[SEP]", "</s>"),
-    "bos_token": ("<s>", "<|endoftext|>"),
-    "eos_token": ("</s>", "<|endoftext|>"),
-}
 CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # one, and a folder of others
 # What another tokenizer may have left in a folder: all that a reader would mix with the new one's files.
 OF_TARGETS = "target_tokenizer"
@@ -51,8 +42,10 @@ _BYTE_LEVEL_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "LongformerTokenizer
 _CLASSES = {
     **dict.fromkeys(("bert", "distilbert", "electra", "ernie"), "BertTokenizer"),
     "mpnet": "MPNetTokenizer",
-    **dict.fromkeys(("gpt2", "opt"), "GPT2Tokenizer"),
-    **dict.fromkeys(("roberta", "data2vec-text"), "RobertaTokenizer"),
+    **dict.fromkeys(("gpt2", "opt", "gpt_neo", "gptj", "gpt_bigcode", "codegen", "phi", "starcoder2"), "GPT2Tokenizer"),
+    **dict.fromkeys(("roberta", "data2vec-text", "bart"), "RobertaTokenizer"),
+    **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
+    **{"blenderbot": "BlenderbotTokenizer", "deberta": "DebertaTokenizer"},
     **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
     **{"pegasus": "PegasusTokenizer", "mbart": "MBartTokenizer", "plbart": "PLBartTokenizer"},
     **{"m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer"},
@@ -91,17 +84,21 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     if of_pieces:
         content, config = families.read_folder(folder, config, name)
         return _with_declared_tokens(content, config), config
+    if stored.is_byte_level(folder, name):
+        backend = stored.byte_level(folder, config, name)
+        _add_tokens(backend, config, _read_json(folder / "added_tokens.json"))
+        return _with_declared_tokens(backend.to_str(), config), config
     if not (folder / "vocab.txt").is_file():
         found = sorted(path.name for path in folder.iterdir())
         raise FileNotFoundError(
             f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}, and says the tokenizer class "
-            f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}; other older formats "
-            "(vocab.json with merges.txt): open the folder once with transformers' AutoTokenizer and save_pretrained "
-            "it, which writes tokenizer.json of all classes but those in Python alone (Blenderbot-small's, CTRL's): "
-            "without these files in its folder such a model opens, and takes ids."
+            f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}, vocab.json with merges.txt of "
+            f"{', '.join(stored.BYTE_LEVEL)}; others: open the folder once with transformers' AutoTokenizer and "
+            "save_pretrained it, which writes tokenizer.json of all classes but those in Python alone "
+            "(Blenderbot-small's, CTRL's): without these files in its folder such a model opens, and takes ids."
         )
-    backend = wordpiece(
-        read_vocabulary(folder / "vocab.txt"),
+    backend = stored.wordpiece(
+        stored.read_vocabulary(folder / "vocab.txt"),
         lowercase=config.get("do_lower_case", True),
         strip_accents=config.get("strip_accents"),
         tokenize_chinese_chars=config.get("tokenize_chinese_chars", True),
@@ -122,71 +119,6 @@ def read_tokenizer_json(path: str | Path) -> str:
     except Exception as error:  # the Rust side raises bare Exception
         raise ValueError(f"{str(path)!r} is not a readable tokenizer.json: {error}") from error
     return content
-
-
-def read_vocabulary(path: str | Path) -> dict[str, int]:
-    """Tokens and ids of a vocab.txt: one token a line, its id the line number."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"No vocabulary file {str(path)!r}.")
-    # Only line feeds split: a token may hold any other kind of space.
-    lines = json_files.read_text(path).split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    vocabulary = {token: index for index, token in enumerate(lines)}
-    if len(vocabulary) < len(lines):
-        double = next(token for index, token in enumerate(lines) if vocabulary[token] != index)
-        notices.warn(
-            f"{path} has {len(lines) - len(vocabulary)} lines whose token comes again, such as {double!r} in line "
-            f"{lines.index(double) + 1}: the last one counts, as in transformers, and the ids of the others mean "
-            "nothing. Where they are a mistake, every id behind them is wrong: take the vocabulary as it was trained."
-        )
-    return vocabulary
-
-
-def wordpiece(
-    vocabulary: dict[str, int],
-    lowercase: bool = True,
-    strip_accents: bool | None = None,
-    tokenize_chinese_chars: bool = True,
-    roles: dict[str, str] | None = None,
-) -> tokenizers.Tokenizer:
-    """BERT's tokenizer over a vocabulary; `strip_accents=None` strips them exactly when lowercasing.
-
-    Special tokens are BERT's, or those of `roles` ("cls_token": "<s>", ...), which stand in texts as RoBERTa's do.
-
-    Source: Devlin et al. 2018 (arXiv:1810.04805) and its reference implementation's tokenization.py.
-    """
-    told = roles or {role: names[0] for role, names in SPECIAL_TOKENS.items()}
-    unknown, first, end = (told[role] for role in ("unk_token", "cls_token", "sep_token"))
-    missing = [token for token in (unknown, first, end) if token not in vocabulary]
-    if missing:
-        raise ValueError(f"The vocabulary of {len(vocabulary)} tokens lacks {missing}: not a BERT vocab.txt.")
-    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=tokenize_chinese_chars,
-        strip_accents=strip_accents,
-        lowercase=lowercase,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{first}:0 $A:0 {end}:0",
-        pair=f"{first}:0 $A:0 {end}:0 $B:1 {end}:1",
-        special_tokens=[(token, vocabulary[token]) for token in (first, end)],
-    )
-    if roles:
-        backend.post_processor = processors.RobertaProcessing(
-            (end, vocabulary[end]), (first, vocabulary[first]), trim_offsets=True, add_prefix_space=False
-        )
-    tokens = [
-        AddedToken(token, special=True, normalized=False, lstrip=bool(roles) and role == "mask_token")
-        for role, token in told.items()
-        if token in vocabulary
-    ]
-    backend.add_special_tokens(tokens)
-    return backend
 
 
 def _text_of(token: str | dict) -> str:

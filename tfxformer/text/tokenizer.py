@@ -24,8 +24,8 @@ from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, trunc
 from tfxformer.text.sentencepieces.backend import UNMET
 from tfxformer.text.sentencepieces.languages import Languages
 from tfxformer.text.sentencepieces.rules import SETTINGS, SentencePieceRules
+from tfxformer.text.vocabulary import stored, trimming
 from tfxformer.text.vocabulary import training as vocabulary
-from tfxformer.text.vocabulary import trimming
 from tfxformer.text.vocabulary.continuations import continuations
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class Tokenizer:
         tokenize_chinese_chars: bool = True,
     ) -> Self:
         """From a BERT vocab.txt; `strip_accents=None` strips them exactly when lowercasing."""
-        vocabulary = files.read_vocabulary(path)
-        return cls(files.wordpiece(vocabulary, lowercase, strip_accents, tokenize_chinese_chars).to_str())
+        vocabulary = stored.read_vocabulary(path)
+        return cls(stored.wordpiece(vocabulary, lowercase, strip_accents, tokenize_chinese_chars).to_str())
 
     @classmethod
     def from_gguf(cls, fields: Mapping[str, Any]) -> Self:

@@ -8,8 +8,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from tfxformer.text import files
 from tfxformer.text.inputs import as_texts, check_unicode
+from tfxformer.text.vocabulary import stored
 
 _BYTES = 256
 _UNKNOWN = "<unk>"
@@ -51,7 +51,7 @@ def word_piece(texts: Iterable[str], vocabulary_size: int, lowercase: bool) -> t
     Pieces are merged by their frequency, as `tokenizers` does it.
     """
     texts = _training_texts(texts)
-    backend = files.wordpiece({token: index for index, token in enumerate(_BERT_TOKENS)}, lowercase)
+    backend = stored.wordpiece({token: index for index, token in enumerate(_BERT_TOKENS)}, lowercase)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
@@ -67,7 +67,7 @@ def word_piece(texts: Iterable[str], vocabulary_size: int, lowercase: bool) -> t
             f"at least {len(learned)}."
         )
     # Anew: the trainer leaves the model with settings of its own (the longest word, the tokens' flags).
-    return files.wordpiece(dict(sorted(learned.items(), key=lambda item: item[1])), lowercase).to_str(), {}
+    return stored.wordpiece(dict(sorted(learned.items(), key=lambda item: item[1])), lowercase).to_str(), {}
 
 
 def _training_texts(texts: Iterable[str]) -> list[str]:
