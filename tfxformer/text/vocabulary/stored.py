@@ -168,15 +168,14 @@ def byte_level(folder: Path, config: dict[str, Any], name: str) -> tokenizers.To
             else processors.TemplateProcessing(f"{first} $A {last}", pair, [(first, start), (last, end)])
         )
     else:
-        _put_around(backend, there, config)
+        _put_around(backend, config)
     return backend
 
 
-def _put_around(backend: tokenizers.Tokenizer, special: dict[str, str], config: dict[str, Any]) -> None:
+def _put_around(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Puts the tokens around a text that the settings ask for: add_bos_token (OPT), add_eos_token."""
-    asked = {
-        role: special[role] for role in ("bos_token", "eos_token") if config.get(f"add_{role}") and role in special
-    }
+    told = {role: _text_of(config.get(role)) for role in ("bos_token", "eos_token") if config.get(f"add_{role}")}
+    asked = {role: token for role, token in told.items() if token and backend.token_to_id(token) is not None}
     if not asked:
         return
     begin, end = asked.get("bos_token"), asked.get("eos_token")
