@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfxformer import export
 from tfxformer.export import convert, plan, verify
 from tfxformer.export.quantization import quantize
+from tfxformer.layers.attention.disentangled import DistanceEmbeddings
+from tfxformer.layers.kernels.formulas import embedding_lookup
 from tfxformer.runtime.format import flatbuffer
 
 
@@ -107,3 +109,15 @@ def test_relative_error():
     assert verify.relative(0.0, 0.0) == 0.0
     assert verify.relative(1.0, 0.0) == float("inf")
     assert verify.relative(1.0, 4.0) == 0.5
+
+
+def test_a_table_counts_with_the_rows_that_no_input_chooses():
+    """Of 32 rows a file for 6 tokens holds the 11 of their distances; where the batch chooses, all."""
+    layer = DistanceEmbeddings(8, 16, 32, initializer="uniform")
+    row = np.arange(6, dtype="int32")[None]
+    layer(None, None, row, row)
+    spec = tf.TensorSpec((1, 6), tf.int32)
+    known = tf.function(lambda ids: layer(None, None, ids, ids)).get_concrete_function(spec)
+    assert convert.used_weight_elements(known) == 11 * 8
+    chosen = tf.function(lambda ids: embedding_lookup(layer.embeddings, ids)).get_concrete_function(spec)
+    assert convert.used_weight_elements(chosen) == 32 * 8
