@@ -180,6 +180,17 @@ LINEAR = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
         ("llama-lm", {"num_key_value_heads": 4}, "must be a multiple of key_value_heads"),
         ("llama-lm", {"pad_token_id": 96}, "padding_id"),
         ("qwen2-window", {"layer_types": ["full_attention"]}, "for 2 layers"),
+        ("phi-lm", {"qk_layernorm": True}, "qk_layernorm=True"),
+        ("gpt-neo-lm", {"attention_types": [[["global", "local"], 2]]}, "for 2 layers; tfxformer wants"),
+        ("gpt-neo-lm", {"attention_types": [[["global"], 10**12]]}, "for 2 layers; tfxformer wants"),
+        ("gpt-neo-lm", {"attention_types": [["global", "local"]]}, "attention_types=.*; tfxformer wants"),
+        ("gpt-neo-lm", {"attention_types": [[["global", "odd"], 1]]}, "'global' or 'local'"),
+        ("codegen-lm", {"rotary_dim": None}, "rotary_dim=None; wanted a number of a head's 4 channels"),
+        ("codegen-lm", {"rotary_dim": 6}, "rotary_dim=6; wanted a number of a head's 4 channels"),
+        ("codegen-lm", {"n_head": 0}, "n_head=0; wanted numbers above 0"),
+        ("falcon-7b", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2: blocks that no Falcon has"),
+        ("falcon-7b", {"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn=False"),
+        ("falcon-7b", {"alibi": True, "num_attention_heads": 0}, "num_attention_heads=0; wanted"),
         ("qwen2-window", {"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
         ("qwen2-window", {"use_sliding_window": False}, "sliding_window=None"),
     ],
@@ -228,6 +239,8 @@ def read(family, **values):
             },
             Rotary(kind="longrope", factor=5.0, original_max_positions=8, short_factors=(1, 2), long_factors=(3, 4)),
         ),
+        ("phi", {"partial_rotary_factor": 0.75}, Rotary(fraction=0.75)),
+        ("stablelm", {}, Rotary(fraction=0.25)),
         ("gpt_neox", {}, Rotary(fraction=0.25)),
         ("gpt_neox", {"rotary_pct": 1.0, "rotary_emb_base": 8.0}, Rotary(8.0)),
         ("gpt_neox", {"rope_parameters": {"rope_theta": 8.0, "partial_rotary_factor": 0.5}}, Rotary(8.0, 0.5)),
@@ -247,6 +260,9 @@ def test_spellings_of_rotary_positions(family, values, wanted):
         ("mistral", {}, 4096, None),
         ("mistral", {"sliding_window": None}, None, None),
         ("mistral", {"sliding_window": 8}, 8, None),
+        ("starcoder2", {}, None, None),
+        ("starcoder2", {"sliding_window": 8}, 8, None),
+        ("gpt_neo", {"num_layers": 4, "attention_types": [[["global", "local"], 2]]}, 256, (0, 1, 0, 1)),
         ("qwen2", {"sliding_window": 8}, None, None),
         ("qwen2", {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 4}, None, None),
         ("qwen2", {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}, 8, None),
@@ -273,6 +289,15 @@ def test_windows(family, values, window, layers):
 )
 def test_padding_token(family, values, wanted):
     assert read(family, **values).padding_id == wanted
+
+
+@pytest.mark.parametrize("width", [45, 47, 49, 64, 96, 256])
+def test_any_number_of_channels_turns(width):
+    """As a share of a head's width it would be rounded down to one less: 44 of 45."""
+    for turning in range(2, width + 1, 2):
+        config = family_of("gptj").read_config({"n_embd": 2 * width, "n_head": 2, "rotary_dim": turning})
+        assert config.decoder.attention_of(0).rotary.width(width) == turning
+        assert family_of("gptj").write_config(config)["rotary_dim"] == turning
 
 
 def test_null_and_absent_are_two_things():

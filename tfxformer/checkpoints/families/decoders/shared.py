@@ -36,6 +36,20 @@ def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:
     return Rule(("pad_token_id",), read, lambda config: {"pad_token_id": config.padding_id})
 
 
+def head_width(reference: Mapping, size: Key, heads: Key) -> int:
+    """H, the width of a head, where no key says it.
+
+    Raises:
+        CheckpointError: for heads that are no number of at least 1.
+    """
+    width, count = size.read(reference), heads.read(reference)
+    if not all(isinstance(number, int) and number > 0 for number in (width, count)):
+        raise CheckpointError(
+            f"config.json says {size.name}={width!r}, {heads.name}={count!r}; wanted numbers above 0."
+        )
+    return width // count
+
+
 def groups_rule(default: int | None) -> Rule:
     """The rule of grouped heads as wide as D / N; `default`: what no `num_key_value_heads` means, None for N."""
 

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, fused_parts, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import (
+    CAUSAL,
+    HEADS_KEYS,
+    PRE_NORM,
+    fused_parts,
+    head_width,
+    padding_rule,
+)
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.rope import rope_rule
@@ -42,8 +49,8 @@ def _write_shape(config) -> dict:
 def _read_positions(reference: Mapping) -> dict:
     if not _ALIBI.read(reference):
         return _ROTARY.read(reference)
-    width = _SIZE.read(reference) // _HEADS.read(reference)
-    return {"decoder.attention.scores": Scores("alibi", scale=width**-0.5, rounded=True)}
+    scale = head_width(reference, _SIZE, _HEADS) ** -0.5
+    return {"decoder.attention.scores": Scores("alibi", scale=scale, rounded=True)}
 
 
 def _write_positions(config) -> dict:

@@ -1,6 +1,7 @@
 """GPT-Neo (Black et al., 2021; TinyStories, arXiv:2305.07759): every second layer has a window, no score a scale."""
 
 from collections.abc import Mapping
+from itertools import islice
 
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
@@ -13,11 +14,11 @@ _LAYERS, _SIZE = Key("num_layers", 24, ("num_hidden_layers",)), Key("hidden_size
 def _kinds(reference: Mapping) -> list[str]:
     """The kind of attention of each layer, by `attention_types`: [[kinds, how often], ...]."""
     said = reference.get("attention_types") or [[[_GLOBAL, _LOCAL], 12]]
-    try:
-        kinds = [kind for kinds, count in said for _ in range(count) for kind in kinds]
+    layers = _LAYERS.read(reference)
+    try:  # no more than there are layers, whatever a file says
+        kinds = list(islice((kind for kinds, count in said for _ in range(count) for kind in kinds), layers + 1))
     except (TypeError, ValueError):
         kinds = []
-    layers = _LAYERS.read(reference)
     if not set(kinds) <= {_GLOBAL, _LOCAL} or len(kinds) != layers:
         raise CheckpointError(
             f"config.json says attention_types={said!r} for {layers} layers; tfxformer wants [[kinds, how often], ...] "

@@ -14,6 +14,7 @@ from tfxformer.checkpoints.families.decoders.shared import (
     HEADS_KEYS,
     PRE_NORM,
     fused_parts,
+    head_width,
     padding_rule,
 )
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
@@ -25,7 +26,7 @@ _SIZE, _HEADS = Key("n_embd", 4096, ("hidden_size",)), Key("n_head", 16, ("num_a
 
 
 def _read_rotary(reference: Mapping) -> dict:
-    turning, width = reference.get("rotary_dim", 64), _SIZE.read(reference) // _HEADS.read(reference)
+    turning, width = reference.get("rotary_dim", 64), head_width(reference, _SIZE, _HEADS)
     if type(turning) is not int or not 0 < turning <= width:
         raise CheckpointError(f"config.json says rotary_dim={turning!r}; wanted a number of a head's {width} channels.")
     fraction = turning / width
