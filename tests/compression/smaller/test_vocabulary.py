@@ -35,7 +35,8 @@ def test_texts_keep_their_outputs(name, tiny_tokenizer):
 def test_language_models_keep_the_logits_of_the_tokens_left(tiny_tokenizer):
     _, kept = tiny_tokenizer.trimmed(CORPUS)
     batch = tiny_tokenizer.encode(CORPUS, sequence_length=16)
-    untied = tiny.perturb(tasks.CausalLM(tiny.backbone("llama", heads__tied=False), tokenizer=tiny_tokenizer))
+    changes = {"heads__tied": False, "heads__logits_bias": True}
+    untied = tiny.perturb(tasks.CausalLM(tiny.backbone("llama", **changes), tokenizer=tiny_tokenizer))
     for big in (made_task("MaskedLM", tiny_tokenizer)[0], made_task("CausalLM", tiny_tokenizer)[0], untied):
         small = compression.trim_vocabulary(big, CORPUS)
         ids = {name: getattr(batch, name) for name in big.backbone.input}
