@@ -103,6 +103,18 @@ def test_cached_equals_whole(positions, switches):
     np.testing.assert_allclose(run_cached(model, inputs, CHUNKS)[real], whole[real], atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gemma3_text", "smollm3", "cohere2", "exaone4"])
+def test_kinds_of_other_rotary_positions_on_a_cache(family):
+    """Kinds that turn by other angles than the others, or not at all; norms of 1 + gamma, of heads, and of outputs."""
+    window = {} if family == "smollm3" else {"decoder__attention__sliding__window": 4}
+    model, inputs = tiny.backbone(family, decoder__num_layers=6, **window), make_batch()
+    assert len({kind.rotary for kind in model.config.decoder.attention.values()}) == 2
+    real = inputs["padding_mask"] == 1
+    whole = np.asarray(model.forward(inputs)["sequence_output"])
+    cached = run_cached(model, inputs, CHUNKS)
+    np.testing.assert_allclose(cached[real], whole[real], atol=1e-5 * max(1.0, np.abs(whole).max()))
+
+
 def test_every_scheme_is_covered():
     assert {x.kind for x in POSITIONS.values() if isinstance(x, Rotary)} == set(ROTARY_KINDS)
 
