@@ -1,8 +1,9 @@
-"""SmolLM2-135M on this CPU under three runtimes: LiteRT files of ours, llama.cpp, torch.
+"""SmolLM2-135M, or Gemma 3 270M, on this CPU under three runtimes: LiteRT files of ours, llama.cpp, torch.
 
     python benchmarks/decoder.py --rounds 10
+    python benchmarks/decoder.py --rounds 10 --model gemma3 --accept-terms
 
-One GGUF file (SmolLM2-135M-Instruct, Q4_1) is what all begin from: llama.cpp runs it as it is, ours are exported from
+One GGUF file (`MODELS`) is what all begin from: llama.cpp runs it as it is, ours are exported from
 the same weights, torch runs them in float32. Batch 1, greedy, two threads each. Two cases: a prompt of 128 tokens in
 a cache of 256 slots and one of 512 in 1040, each followed by 64 new tokens. "prompt" is reading the prompt, "decode"
 the new tokens, both in tokens a second. `benchmarks/generation.py` holds Keras' own generation against torch's.
@@ -18,6 +19,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import harness
@@ -28,7 +30,7 @@ NEW_TOKENS = 64
 # The error to let pass, None for the exporter's own: 4-bit blocks hold weights that come out of other ones badly.
 TOLERANCES = {"dynamic_int8": None, "int4_block32": 0.4}
 PARTS = {"prompt": "read", "decode": "decode"}
-# (part, slots, peer) -> how many times as fast as the peer we want to be, by runtime of ours
+# (runtime of ours, part, slots, peer, how many times as fast as the peer we want to be), of SmolLM2
 TARGETS = [
     ("tfxformer int8", "prompt", 256, "llama.cpp Q4_1", 6.0),
     ("tfxformer int8", "decode", 256, "llama.cpp Q4_1", 1.2),
@@ -37,13 +39,36 @@ TARGETS = [
 PACKAGES = ["tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "llama-cpp-python"]
 
 
-def write_files(folder, modes) -> None:
+@dataclass(frozen=True)
+class Model:
+    """What is raced: its name for people, its sample, the runtime that reads its GGUF file, and of its results."""
+
+    title: str
+    sample: str
+    llama_cpp: str
+    results: str
+    terms: bool = False
+
+    def gguf(self) -> Path:
+        """The GGUF file. Its terms, where it has some, `main` has seen accepted."""
+        from tfxformer import samples
+
+        return getattr(samples, self.sample)(**({"accept_terms": True} if self.terms else {}))
+
+
+MODELS = {
+    "smollm2": Model("SmolLM2-135M-Instruct", "smollm2", "llama.cpp Q4_1", "decoder"),
+    "gemma3": Model("Gemma 3 270M", "gemma3_270m", "llama.cpp Q4_K_M", "decoder-gemma3", terms=True),
+}
+
+
+def write_files(folder, model_name, modes) -> None:
     """Exports our files and saves the checkpoint that torch reads, where they are not there yet."""
-    from tfxformer import export, samples, tasks
+    from tfxformer import export, tasks
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model = tasks.CausalLM.from_pretrained(samples.smollm2())
+    model = tasks.CausalLM.from_pretrained(MODELS[model_name].gguf())
     if not (folder / "checkpoint" / "config.json").exists():
         model.save_pretrained(folder / "checkpoint")
     for slots, length in CASES.items():
@@ -67,13 +92,10 @@ def prompt_ids(folder, length: int) -> tuple[int, ...]:
 
 def race(folder, slots: int, part: str, options) -> dict:
     """All runtimes on one case: tokens a second, and how many times as fast as each peer ours are."""
-    from tfxformer import samples
-
     print(f"{part}, {slots} slots", file=sys.stderr, flush=True)
     length = CASES[slots]
-    case = decoders.Case(
-        str(folder), str(samples.smollm2()), prompt_ids(folder, length), slots, NEW_TOKENS, options.threads
-    )
+    gguf = str(MODELS[options.model].gguf())
+    case = decoders.Case(str(folder), gguf, prompt_ids(folder, length), slots, NEW_TOKENS, options.threads)
     peers = {name: decoders.Peer(name, case, PARTS[part]) for name in options.runtimes}
     raced = harness.race(peers, options.rounds, 1, warmups=1)
     seconds = {name: [time.clock for time in times] for name, times in raced.items()}
@@ -120,13 +142,22 @@ def targets(races: list) -> list:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="smollm2", help="(default: %(default)s)")
+    parser.add_argument("--accept-terms", action="store_true", help="you accept those of the model: Gemma's")
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
     parser.add_argument("--slots", nargs="+", type=int, choices=CASES, default=list(CASES))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--runtimes", nargs="+", choices=decoders.RUNTIMES, default=list(decoders.RUNTIMES))
+    parser.add_argument("--runtimes", nargs="+", choices=decoders.RUNTIMES, help="(default: all of the model)")
     parser.add_argument("--files", help="folder to keep the models in, and to take them from if it is there")
     options = parser.parse_args()
+    model = MODELS[options.model]
+    if model.terms and not options.accept_terms:
+        parser.error(f"{model.title} has terms (`python -m tfxformer.samples list`): --accept-terms where you do")
+    others = {one.llama_cpp for one in MODELS.values()} - {model.llama_cpp}
+    options.runtimes = options.runtimes or [name for name in decoders.RUNTIMES if name not in others]
+    if strange := others.intersection(options.runtimes):
+        parser.error(f"{', '.join(strange)} is of another model; that of {options.model} is {model.llama_cpp!r}")
     if decoders.OURS not in options.runtimes:
         parser.error(f"the ratios are those of {decoders.OURS!r}: name it among the runtimes")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes to come
@@ -135,7 +166,7 @@ def main():
         folder = Path(options.files or temporary)
         modes = [decoders.MODES[name] for name in options.runtimes if name in decoders.MODES]
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(write_files, folder, modes).result()
+            pool.submit(write_files, folder, options.model, modes).result()
         machine = harness.machine(PACKAGES)  # the load before ours
         races = []
         for slots in options.slots:
@@ -144,19 +175,19 @@ def main():
                 show(races[-1])
         sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.tflite"))}
     results = {
-        "what": "SmolLM2-135M-Instruct, batch 1, greedy, each runtime in its own process",
+        "what": f"{model.title}, batch 1, greedy, each runtime in its own process",
         "command": harness.command(options.files),
         "rounds": options.rounds,
         "threads": options.threads,
         "machine": machine,
         "file_bytes": sizes,
-        "targets": targets(races),
+        "targets": targets(races) if options.model == "smollm2" else [],
         "races": races,
     }
     print(f"\n{machine['processor']}")
     for target in results["targets"]:
         print(f"{target['what']}: {target['found']:.2f}x, wanted {target['at_least']}x")
-    print(harness.write("decoder", results))
+    print(harness.write(model.results, results))
 
 
 if __name__ == "__main__":

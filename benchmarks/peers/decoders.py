@@ -1,4 +1,4 @@
-"""SmolLM2-135M under three runtimes, from one GGUF file: what each does with a prompt, and token by token.
+"""A language model under three runtimes, from one GGUF file: what each does with a prompt, and token by token.
 
 A runtime is a function (case, threads) -> Runner; all decode greedily at batch 1, each with the documented settings
 of one user on this machine.
@@ -70,7 +70,7 @@ class LiteRT(Runner):
 
 
 class Torch(Runner):
-    """transformers' Llama on torch in float32, with its own cache."""
+    """transformers' own class on torch in float32, with its own cache."""
 
     def __init__(self, case: Case):
         import torch
@@ -105,7 +105,7 @@ class Torch(Runner):
 
 
 class LlamaCpp(Runner):
-    """llama.cpp through llama-cpp-python, on the GGUF file as it is (Q4_1)."""
+    """llama.cpp through llama-cpp-python, on the GGUF file as it is."""
 
     def __init__(self, case: Case):
         import llama_cpp
@@ -139,7 +139,8 @@ class LlamaCpp(Runner):
 MODES = {"tfxformer int8": "dynamic_int8", "tfxformer int4": "int4_block32"}  # of our files
 RUNTIMES = {
     **{name: functools.partial(LiteRT, quantization=mode) for name, mode in MODES.items()},
-    "llama.cpp Q4_1": LlamaCpp,
+    "llama.cpp Q4_1": LlamaCpp,  # SmolLM2's file
+    "llama.cpp Q4_K_M": LlamaCpp,  # Gemma 3's
     "torch float32": Torch,
 }
 OURS = "tfxformer int8"
