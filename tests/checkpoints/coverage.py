@@ -35,18 +35,21 @@ REFUSED = {
     "gemma4": "layers that share keys and values, and inputs of each layer's own",
     "gpt_oss": "a mixture of experts",
     "lfm2": "short convolutions in place of attention",
+    "mobilebert": "bottlenecks in every block",
+    "new": "rotary positions of the kind ntk, in the code that came with it",
     "qwen3_5": "a gated delta rule in place of attention",
+    "xlnet": "two streams of attention over relative positions",
 }
 PAGE = """\
 # Which checkpoints open
 
 `python tests/checkpoints/coverage.py` makes a tiny random checkpoint of each architecture by transformers
-{transformers} (of embedders a folder by sentence-transformers {sentence_transformers}), the switches of the released
+{transformers} (of embedders a folder by sentence-transformers {sentence_transformers}) with the switches of the released
 one, opens it here and compares all hidden states, logits or vectors with torch's in float32. No released weights were
 downloaded for it. The downloads are rough millions a month of 2026, most of them estimated by their size class.
 
 **{opened} of {count} open, {share:.1%} of the downloads; the largest error is {worst:.1e}** (of values of a few units).
-Whatever is not in the table below opens if its `model_type` is one of the families, and is refused by its name else.
+Any other checkpoint opens if the `model_type` in its config.json is one of these families, else it is refused by name.
 
 ## Families
 {families}
