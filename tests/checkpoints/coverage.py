@@ -45,8 +45,8 @@ PAGE = """\
 
 `python tests/checkpoints/coverage.py` makes a tiny random checkpoint of each architecture by transformers
 {transformers} (of embedders a folder by sentence-transformers {sentence_transformers}) with the switches of the
-released one, opens it here and compares all hidden states, logits or vectors with torch's in float32. No released weights were
-downloaded for it. The downloads are rough millions a month of 2026, most of them estimated by their size class.
+released one, opens it here and compares all hidden states, logits or vectors with torch's in float32. No released
+weights were downloaded for it. Downloads are rough millions a month of 2026, most of them estimated by size class.
 
 **{opened} of {count} open, {share:.1%} of the downloads; the largest error is {worst:.1e}** (of values of a few units).
 Any other checkpoint opens if the `model_type` in its config.json is one of these families, else it is refused by name.
