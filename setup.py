@@ -46,7 +46,7 @@ REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18"
 
 setup(
     name="tfxformer",
-    version="0.9.0",
+    version="0.10.0",
     description="From a Transformer checkpoint to a phone, in Keras: exact, trained with fit, pruned, LiteRT.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
