@@ -137,7 +137,7 @@ FAULTS = (
         "before + record.weight * record.value",
         "before + record.value",
         "a dropped weight",
-        "training",
+        "training/step",
     ),
     Fault(
         "training/resume/data_positions.py",
