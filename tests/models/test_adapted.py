@@ -29,7 +29,7 @@ def test_what_is_trained():
     model, query = adapted()
     everything = trained(model)
     model.get_layer("pooler").trainable = False
-    train_only(model, [query.bias])
+    train_only(model, [query.base_bias])
     assert trained(model) == FACTORS | {"encoder_block_1/self_attention/query/bias"}
     train_all(model)  # but what its layer does not train
     assert trained(model) == {path for path in everything if not path.startswith("pooler/")}
@@ -37,7 +37,7 @@ def test_what_is_trained():
 
 def test_description_makes_the_same_model():
     model, query = adapted()
-    train_only(model, [query.bias])
+    train_only(model, [query.base_bias])
     described = json.loads(json.dumps(describe_adapters(model)))
     again = tfxformer.build(tiny.config("bert"))
     assert describe_adapters(again) == {}

@@ -5,7 +5,7 @@ import math
 import batteries
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer.layers import RotaryPositions
@@ -101,6 +101,7 @@ def test_every_kind_is_covered():
     assert {rotary.kind for rotary in CASES.values()} == set(ROTARY_KINDS)
 
 
+@settings(deadline=None)  # JAX compiles what is called first
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 300))
 def test_products_depend_on_the_distance_only(query, key, shift):
     rotary = CASES["default"]
