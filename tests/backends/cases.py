@@ -4,6 +4,7 @@
 
 writes into the folder: `0.npz` and on, what each training of CELLS.json ends with; `texts.json`, what models generate;
 `resume.json`, how trainings end that were interrupted; `measured.npz`, importances and sensitivities;
+`watched.npz`, what callbacks see inside the steps;
 `classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
 With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
 """
@@ -262,6 +263,9 @@ def main(folder, cells, what) -> None:
         (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
         np.savez(folder / "logits.npz", **fit_tasks(folder))
         np.savez(folder / "measured.npz", **measure())
+        import watched_cases
+
+        np.savez(folder / "watched.npz", **watched_cases.watch())
         found = {"differences": resume(folder / "resume"), "losses": fit_records(folder)}
         (folder / "resume.json").write_text(json.dumps(found), encoding="utf-8")
     versions = {"keras": keras.__version__, "jax": jax.__version__}

@@ -20,7 +20,6 @@ def test_what_only_tensorflow_does_is_refused_in_one_sentence(on_jax, tmp_path):
         compression.Prune(compression.ConstantSparsity(0.5, begin_step=0)),
         compression.Cluster(16),
         compression.QuantizationAware([{"x": [[0.0] * 4]}]),
-        training.Throughput(),
     ]
     for callback in callbacks:
         callback.set_model(model)

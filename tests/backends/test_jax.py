@@ -14,6 +14,7 @@ import mesh_cases
 import numpy as np
 import pytest
 import tiny
+import watched_cases
 
 from tfxformer import compression, export, samples, tasks, text
 
@@ -74,6 +75,17 @@ def test_what_a_model_would_miss_is_measured_alike(child):
     with np.load(child / "measured.npz") as there:
         for key, value in cases.measure().items():
             np.testing.assert_allclose(there[key], value, rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_what_callbacks_see_inside_the_steps_is_alike(child):
+    """Norms of gradients, tokens and model FLOPs, and the ranks that an AdaLoRA keeps."""
+    here = watched_cases.watch()
+    with np.load(child / "watched.npz") as there:
+        assert sorted(there) == sorted(here)
+        for key, value in here.items():
+            np.testing.assert_allclose(there[key], value, rtol=2e-5, atol=2e-6, err_msg=key)
+    assert len(set(here["ranks ranks"])) > 1 and here["ranks ranks"].mean() == 2
+    assert here["bert norms"].shape[0] == 5
 
 
 def test_what_jax_saved_opens_on_tensorflow_and_becomes_a_file(child, answers, tmp_path):

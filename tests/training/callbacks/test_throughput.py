@@ -201,6 +201,26 @@ def test_what_is_frozen_needs_less(frozen):
         assert found == 3 * forward
 
 
+def test_a_function_that_was_differentiated_counts_as_before():
+    """Whoever takes its gradient, as an accumulating step does first, adds outputs to its graph."""
+    inner = tf.function(lambda x: tf.tanh(x) * tf.exp(x))
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Lambda(inner)(keras.layers.Dense(3)(inputs))))
+    model.compile("sgd", "mse")
+    spec = (tf.TensorSpec((None, 4)), tf.TensorSpec((None, 2)), None)
+    wanted = 2 * (2 * 4 * 3) + 3 * (2 * 3 * 2)
+    assert training_flops(model, spec) == wanted
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            outputs = model(x)
+        return tape.gradient(outputs, model.trainable_weights)
+
+    step(tf.ones((1, 4)))
+    assert training_flops(model, spec) == wanted
+
+
 def test_convolutions_are_counted():
     inputs = keras.Input((16, 3))
     x = keras.layers.Conv1D(8, 3, padding="same", activation="relu")(inputs)
@@ -242,6 +262,9 @@ def test_what_cannot_be_counted_is_said_and_left_out(monkeypatch):
         ("v5litepod-8", 197e12),
         ("v6e-1", 918e12),
         ("tpu-v5e", 197e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
         ("a toaster", None),
     ],
 )

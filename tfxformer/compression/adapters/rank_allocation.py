@@ -9,13 +9,13 @@ from numbers import Integral
 
 import keras
 import numpy as np
+from keras import ops
 
-from tfxformer.backend import strategy_of
-from tfxformer.backend import tensorflow as tf
 from tfxformer.compression.adapters.adapters import Adapters
 from tfxformer.layers.adapters.low_rank import SingularValues
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.step.hooks import on_gradients
+from tfxformer.training.step.sums import StepSums, between_steps
 
 
 class AllocateRanks(keras.callbacks.Callback):
@@ -58,19 +58,21 @@ class AllocateRanks(keras.callbacks.Callback):
         self._updates = updating_optimizer(self.model.optimizer).iterations
         self._first = int(self._updates)
         self._next = self.begin_step
-        with strategy_of(self.model).scope():
-            self._sums = {
-                id(factor): (factor, *(self._zeros(factor) for _ in range(2)))
-                for part in self._parts
-                for factor in (part.a, part.e, part.b)
-            }
-            for part in self._parts:
-                part.e.constraint = _Kept(self._zeros(part.e))
-        self._end = on_gradients(self.model, self._see)
+        factors = [factor for part in self._parts for factor in (part.a, part.e, part.b)]
+        self._places = {id(factor): 2 * index for index, factor in enumerate(factors)}
+        shapes = [shape for factor in factors for shape in (factor.shape, factor.shape)]
+        self._sums = StepSums(self.model, [*shapes, *(part.e.shape for part in self._parts)])
+        self._zeros = range(len(shapes), len(shapes) + len(self._parts))
+        for part, place in zip(self._parts, self._zeros, strict=True):
+            part.e.constraint = _Kept(self._sums.variables[place])
+        self._end = on_gradients(self.model, self._see, self._sums)
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._next is None:
+            return
+        between_steps(self.model)
         step = int(self._updates) - self._first
-        if self._next is None or step < self._next:
+        if step < self._next:
             return
         self._choose(step)
         if step >= self.end_step:
@@ -90,7 +92,7 @@ class AllocateRanks(keras.callbacks.Callback):
         for part in self._parts:
             part.e.constraint = None
         self._end()
-        self._sums = {}
+        self._sums = None
 
     # ---- the parts --------------------------------------------------------------------------------------------
 
@@ -107,22 +109,17 @@ class AllocateRanks(keras.callbacks.Callback):
             raise ValueError(f"AllocateRanks: rank={self.rank} is to be below the adapter's {parts[0].rank} at first.")
         return parts
 
-    @staticmethod
-    def _zeros(variable) -> tf.Variable:
-        return tf.Variable(
-            tf.zeros(variable.shape), trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-        )
-
     def _see(self, gradients, variables):
         """In the graph: what each update says of the importance of each weight."""
         beta_1, beta_2 = self.betas
         for gradient, variable in zip(gradients, variables, strict=True):
-            if gradient is None or id(variable) not in self._sums:
+            place = self._places.get(id(variable))
+            if gradient is None or place is None:
                 continue
-            _, importance, change = self._sums[id(variable)]
-            now = tf.abs(tf.cast(gradient, "float32") * tf.cast(tf.convert_to_tensor(variable.value), "float32"))
+            importance, change = self._sums.variables[place : place + 2]
+            now = ops.abs(ops.cast(gradient, "float32") * ops.cast(variable.value, "float32"))
             smoothed = beta_1 * importance + (1 - beta_1) * now
-            change.assign(beta_2 * change + (1 - beta_2) * tf.abs(now - smoothed))
+            change.assign(beta_2 * change + (1 - beta_2) * ops.abs(now - smoothed))
             importance.assign(smoothed)
 
     def budget(self, step: int) -> int:
@@ -135,8 +132,8 @@ class AllocateRanks(keras.callbacks.Callback):
         """The importance of each rank: [layers, r]."""
 
         def of(factor):
-            _, importance, change = self._sums[id(factor)]
-            return np.asarray(tf.convert_to_tensor(importance)) * np.asarray(tf.convert_to_tensor(change))
+            place = self._places[id(factor)]
+            return self._sums.read(place) * self._sums.read(place + 1)
 
         return np.stack([of(part.e) + of(part.a).mean(axis=0) + of(part.b).mean(axis=1) for part in self._parts])
 
@@ -150,15 +147,15 @@ class AllocateRanks(keras.callbacks.Callback):
 
     def _hold(self) -> None:
         """From now on zeros stay zeros."""
-        for part in self._parts:
-            part.e.constraint.zeros.assign(tf.cast(tf.equal(tf.convert_to_tensor(part.e.value), 0), "float32"))
+        for part, place in zip(self._parts, self._zeros, strict=True):
+            self._sums.write((np.asarray(part.e) == 0).astype("float32"), place)
 
 
 class _Kept(keras.constraints.Constraint):
     """Keeps singular values zero where `zeros` is 1; the optimizer applies it inside the step."""
 
-    def __init__(self, zeros: tf.Variable):
+    def __init__(self, zeros):
         self.zeros = zeros
 
     def __call__(self, w):
-        return tf.convert_to_tensor(w) * (1 - self.zeros)
+        return ops.convert_to_tensor(w) * (1 - self.zeros)

@@ -113,7 +113,7 @@ class SingularValues(LowRank):
         return super().scaled_a() * ops.convert_to_tensor(self.e)
 
 
-class _Orthogonality:
+class _Orthogonality(keras.regularizers.Regularizer):
     """factor * Frobenius norm of what the products of a factor's vectors differ from 1; they are summed over `axis`."""
 
     def __init__(self, factor: float, axis: int):

@@ -1,4 +1,4 @@
-"""The floating-point operations that a training step needs, counted in the model's graph, and what devices can do."""
+"""The floating-point operations that a training step needs, counted before it runs, and what devices can do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import time
 
 import keras
 
+from tfxformer.backend import on_jax, plain_attention
 from tfxformer.backend import tensorflow as tf
+from tfxformer.training.callbacks.jax_flops import count_products
 from tfxformer.training.step.replica_step import call
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -19,9 +21,12 @@ _NO_GRADIENT = ("StopGradient", "PreventGradient")
 # l4, tesla-t4, v100). The first name that is part of the device's decides.
 _PEAKS = {
     "v6e": 918e12,
+    "v6 lite": 918e12,  # as JAX calls it
     "v5litepod": 197e12,
+    "v5 lite": 197e12,
     "v5e": 197e12,
     "v5p": 459e12,
+    "tpu v5": 459e12,
     "v4": 275e12,
     "v3": 123e12,
     "h100 nvl": 835e12,
@@ -54,22 +59,46 @@ def training_flops(model, data) -> float:
     Raises:
         UncountableError: where a length is not static, or products stand in a loop or a branch.
     """
+    trainable = model.trainable_variables
+    others = [variable for variable in model.variables if all(variable is not one for one in trainable)]
+
+    def forward(held, given, data):
+        x, y, sample_weight = data
+        mapping = [*zip(trainable, held, strict=True), *zip(others, given, strict=True)]
+        with keras.StatelessScope(mapping, collect_losses=True), plain_attention():
+            y_pred = call(model, x, True)
+            return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+
+    return _on_jax(forward, trainable, others, data) if on_jax() else _in_graph(forward, trainable, others, data)
+
+
+def _on_jax(forward, trainable, others, data) -> float:
+    import jax
+
+    shapes = [[jax.ShapeDtypeStruct(one.shape, one.dtype) for one in kind] for kind in (trainable, others)]
+    batch, structure = jax.tree.flatten(data)
+
+    def function(held, given):
+        own = len(others)
+        return forward(held, given[:own], jax.tree.unflatten(structure, given[own:]))
+
+    def refuse(sentence):
+        return UncountableError(f"{sentence}.")
+
+    return count_products(function, shapes[0], [*shapes[1], *batch], refuse) / jax.tree.leaves(data[0])[0].shape[0]
+
+
+def _in_graph(forward, trainable, others, data) -> float:
     rows, specs = 1, tf.nest.map_structure(lambda leaf: leaf if leaf is None else _spec(leaf), data)
     for leaf in tf.nest.flatten(specs[0]):
         rows = leaf.shape[0]
         break
-    trainable = model.trainable_variables
-    others = [variable for variable in model.variables if all(variable is not one for one in trainable)]
 
-    def forward(held, data):
-        x, y, sample_weight = data
-        mapping = [*zip(trainable, held, strict=True), *((one, tf.zeros(one.shape, one.dtype)) for one in others)]
-        with keras.StatelessScope(mapping, collect_losses=True):
-            y_pred = call(model, x, True)
-            return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+    def function(held, data):
+        return forward(held, [tf.zeros(one.shape, one.dtype) for one in others], data)
 
     held = [tf.TensorSpec(variable.shape, variable.dtype) for variable in trainable]
-    graph = tf.function(forward, autograph=False).get_concrete_function(held, specs).graph
+    graph = tf.function(function, autograph=False).get_concrete_function(held, specs).graph
     weights = {id(placeholder) for placeholder in graph.inputs[: len(held)]}
     found, _ = _count(graph, [id(placeholder) in weights for placeholder in graph.inputs])
     return found / rows
@@ -96,6 +125,7 @@ def _count(graph, inputs_need) -> tuple[int, list[bool]]:
         if operation.type in _CALLS:
             inner = graph._get_function(operation.get_attr("f").name).graph
             found, made = _count(inner, given)
+            made = made[: len(operation.outputs)]  # a gradient of it has added its intermediate results since
             total += found
         else:
             if operation.type in _BRANCHES:
@@ -166,6 +196,11 @@ def peak_flops(name: str) -> float | None:
 
 def device_name() -> str | None:
     """What the first accelerator is called; None for a CPU, and for a TPU of which the system does not say."""
+    if on_jax():
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return tf.config.experimental.get_device_details(gpus[0]).get("device_name")
@@ -182,12 +217,26 @@ def measured_flops(dtype="float32", size=2048, seconds=0.3) -> float:
         size: int, their rows.
         seconds: float, how long to try.
     """
-    factor = tf.cast(tf.random.stateless_uniform((size, size), (0, 1)), dtype)
-    multiply = tf.function(lambda x: tf.reduce_sum(tf.cast(tf.matmul(x, x), "float32")))
-    float(multiply(factor))
+    multiply = _squared_on_jax(dtype, size) if on_jax() else _squared(dtype, size)
+    multiply()
     best, begin = math.inf, time.perf_counter()
     while time.perf_counter() - begin < seconds or best == math.inf:
         start = time.perf_counter()
-        float(multiply(factor))  # read, so that it is done
+        multiply()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def _squared(dtype, size):
+    """A function that multiplies a matrix with itself, and reads, so that it is done."""
+    factor = tf.cast(tf.random.stateless_uniform((size, size), (0, 1)), dtype)
+    multiply = tf.function(lambda x: tf.reduce_sum(tf.cast(tf.matmul(x, x), "float32")))
+    return lambda: float(multiply(factor))
+
+
+def _squared_on_jax(dtype, size):
+    import jax
+
+    factor = jax.random.uniform(jax.random.key(0), (size, size)).astype(dtype)
+    multiply = jax.jit(lambda x: (x @ x).astype("float32").sum())
+    return lambda: float(multiply(factor))

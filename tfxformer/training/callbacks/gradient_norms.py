@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import on_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.distributed_model import DistributedModel
 from tfxformer.training.step.hooks import on_gradients
+from tfxformer.training.step.sums import StepSums
 
 
 def layer_of(variable) -> str:
@@ -39,29 +40,29 @@ class GradientNorms:
             )
         layers = dict.fromkeys(layer_of(variable) for variable in model.trainable_variables) if by_layer else {}
         self.layers = list(layers)
-        with strategy.scope():  # norm of all, those of the layers, number of updates
-            self._sums = tf.Variable(
-                tf.zeros(len(self.layers) + 2),
-                trainable=False,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
-        self.end = on_gradients(model, self._add)
+        self._sums = StepSums(model, [(len(self.layers) + 2,)])  # norm of all, those of the layers, number of updates
+        self.end = on_gradients(model, self._add, self._sums)
 
     def _add(self, gradients, variables):
-        """In the graph: one operation for each gradient, and a few small ones for all together."""
-        halves, rows = [], []
+        """In the graph: a number for each gradient, and a few small operations for all together."""
+        squares, rows = [], []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if gradient is not None:  # rows of one id, in slices, belong together
-                halves.append(tf.nn.l2_loss(tf.cast(tf.convert_to_tensor(gradient), "float32")))
+            if gradient is not None:
+                squares.append(_square(ops.cast(gradient, "float32")))
                 rows.append([1.0, *(float(layer_of(variable) == layer) for layer in self.layers)])
-        squares = 2.0 * tf.linalg.matvec(np.array(rows, "float32"), tf.stack(halves), transpose_a=True)
-        self._sums.assign_add(tf.concat([tf.sqrt(squares), [1.0]], 0))
+        norms = ops.sqrt(ops.matmul(ops.stack(squares), np.array(rows, "float32")))
+        self._sums.variables[0].assign_add(ops.concatenate([norms, ops.ones(1)]))
 
     def take(self) -> tuple[np.ndarray, int]:
         """Sums of norms, of all and then of `layers`, and the number of updates, both since the last time."""
-        *sums, updates = np.array(tf.convert_to_tensor(self._sums), np.float64)
-        self._sums.assign(tf.zeros_like(self._sums))
+        *sums, updates = found = np.array(self._sums.read(), np.float64)
+        self._sums.write(np.zeros(found.shape, "float32"))
         return np.array(sums), int(updates)
+
+
+def _square(gradient):
+    """The sum of squares; on TensorFlow by one operation."""
+    return 2.0 * tf.nn.l2_loss(gradient) if on_tensorflow() else ops.sum(ops.square(gradient))
 
 
 def weight_norms(model) -> dict[str, float]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 import keras
-import numpy as np
+from keras import ops
 
 from tfxformer.arguments import notices
-from tfxformer.backend import needs_tensorflow, strategy_of
+from tfxformer.backend import on_tensorflow, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.callbacks.flops import UncountableError, device_name, measured_flops, peak_flops, training_flops
 from tfxformer.training.step.hooks import on_batches
-from tfxformer.training.step.replica_step import batch_size
+from tfxformer.training.step.sums import StepSums
 
 
 class Throughput(keras.callbacks.Callback):
@@ -47,36 +47,38 @@ class Throughput(keras.callbacks.Callback):
     # ---- the beginning ----------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
-        needs_tensorflow("Throughput", "leave it out here")
         self._stop_watching()
         self.peak_flops, self.flops_per_sample = self._peak(), None
         self._data, self._unit, self._tracing, self._rates = None, "samples", True, {}
-        with strategy_of(self.model).scope():
-            self._counts = tf.Variable(  # samples, tokens
-                tf.zeros(2, "int64"),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.SUM,
-            )
-        self._end = on_batches(self.model, self._count)
+        # Samples, tokens. JAX has no integers of 64 bits: there they begin at zero again behind the largest.
+        self._counts = StepSums(self.model, [(2,)], "int64" if on_tensorflow() else "uint32", of_replicas=True)
+        self._end = on_batches(self.model, self._count, self._counts)
 
     def _peak(self) -> float | None:
         if self._wanted == "measured":
-            replicas = strategy_of(self.model).num_replicas_in_sync
-            shared = 1 if tf.config.list_physical_devices("GPU") else replicas
+            shared = self._devices() if device_name() is None else 1
             return measured_flops(keras.backend.standardize_dtype(self.model.compute_dtype)) / shared
         if self._wanted is not None:
             return self._wanted
         name = device_name()
         return None if name is None else peak_flops(name)
 
+    def _devices(self) -> int:
+        """How many devices share a batch."""
+        if on_tensorflow():
+            return strategy_of(self.model).num_replicas_in_sync
+        shared = keras.distribution.distribution()
+        return 1 if shared is None else shared.device_mesh.devices.size
+
     def _count(self, data):
         """In the graph: adds a replica's batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._data = tf.nest.map_structure(_spec, (x, y, sample_weight))
+        self._data = keras.tree.map_structure(_spec, (x, y, sample_weight))
         tokens, self._unit = _tokens(x)
-        samples = tf.cast(batch_size(x), "int64")
-        self._counts.assign_add(tf.stack([samples, samples if tokens is None else tf.cast(tokens, "int64")]))
+        samples = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+        counts = self._counts.variables[0]
+        found = [ops.cast(one, counts.dtype) for one in (samples, samples if tokens is None else tokens)]
+        counts.assign_add(ops.stack(found))
 
     # ---- the clock --------------------------------------------------------------------------------------------
 
@@ -85,13 +87,10 @@ class Throughput(keras.callbacks.Callback):
         self._restart()
 
     def _restart(self):
-        self._before, self._begin = self._read(), time.perf_counter()
-
-    def _read(self) -> np.ndarray:
-        return np.array(tf.convert_to_tensor(self._counts))
+        self._before, self._begin = self._counts.read(), time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        counts = self._read()  # waits for the step
+        counts = self._counts.read()  # waits for the step
         if self._tracing:
             self._tracing = False
             if self.peak_flops:
@@ -102,8 +101,7 @@ class Throughput(keras.callbacks.Callback):
         samples, tokens = (counts - self._before) / seconds
         self._rates = {f"{self._unit}_per_second": float(tokens)}
         if self.flops_per_sample:
-            replicas = strategy_of(self.model).num_replicas_in_sync
-            self._rates["mfu"] = float(samples) * self.flops_per_sample / (self.peak_flops * replicas)
+            self._rates["mfu"] = float(samples) * self.flops_per_sample / (self.peak_flops * self._devices())
         if logs is not None:
             logs.update(self._rates)
 
@@ -138,7 +136,13 @@ def _given(peak) -> float:
 
 
 def _spec(leaf):
-    return None if leaf is None else tf.TensorSpec(leaf.shape, leaf.dtype)
+    if leaf is None:
+        return None
+    if on_tensorflow():
+        return tf.TensorSpec(leaf.shape, leaf.dtype)
+    import jax
+
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _tokens(x):
@@ -146,11 +150,11 @@ def _tokens(x):
     entries = x if isinstance(x, dict) else {}
     masks = [value for name, value in entries.items() if name.endswith("padding_mask")]
     if masks:
-        return tf.add_n([tf.math.count_nonzero(mask) for mask in masks]), "tokens"
+        return sum(ops.count_nonzero(mask) for mask in masks), "tokens"
     ids = [value for name, value in entries.items() if name.endswith("token_ids")]
-    leaves = tf.nest.flatten(x)
-    if not ids and len(leaves) == 1 and leaves[0].dtype.is_integer and leaves[0].shape.rank == 2:
-        ids = leaves
+    leaves = keras.tree.flatten(x)
+    if not ids and len(leaves) == 1 and "int" in keras.backend.standardize_dtype(leaves[0].dtype):
+        ids = [leaf for leaf in leaves if leaf.ndim == 2]
     if ids:
-        return tf.add_n([tf.size(one, "int64") for one in ids]), "tokens"
+        return sum(ops.size(one) for one in ids), "tokens"
     return None, "samples"

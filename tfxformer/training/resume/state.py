@@ -11,6 +11,7 @@ from keras import ops
 from tfxformer.backend import on_jax, strategy_of, whole_value
 from tfxformer.files import replacing
 from tfxformer.training.step.accumulation import Accumulator, copies
+from tfxformer.training.step.carried import Watched
 
 
 def value_of(variable) -> np.ndarray:
@@ -21,8 +22,11 @@ def value_of(variable) -> np.ndarray:
 
 
 def state_variables(model) -> list[keras.Variable]:
-    """The variables that a step may change: weights, random states, those of optimizer and metrics, each once."""
-    metrics = [variable for metric in model.metrics for variable in metric.variables]
+    """The variables that a step may change: weights, random states, those of optimizer and metrics, each once.
+
+    Not what callbacks watch: they begin anew with each fit.
+    """
+    metrics = [one for metric in model.metrics if not isinstance(metric, Watched) for one in metric.variables]
     variables = (*model.variables, *model.optimizer.variables, *metrics)
     return list({id(variable): variable for variable in variables}.values())
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfxformer.training.step.carried import Carried, places_of, value_in
 from tfxformer.training.step.loss_terms import objectives_of, recorded
 from tfxformer.training.step.replica_step import call
 
 
-class AccumulatedGradients(keras.metrics.Metric):
+class AccumulatedGradients(Carried):
     """Sums of gradients and of loss terms over the batches of one update.
-
-    A metric, because a step's state on JAX is weights, optimizer and metrics: those are neither saved nor, as this one
-    has no result, shown. An epoch's end does not reset it.
 
     Args:
         model: a built and compiled model; the sums are sharded as its weights are.
@@ -35,16 +33,6 @@ class AccumulatedGradients(keras.metrics.Metric):
     @property
     def variables(self):
         return [*keras.tree.flatten(self.gradients), *self.counts, self.batches]
-
-    def update_state(self, *args, **kwargs):
-        """Nothing: a training step writes the sums itself."""
-
-    def reset_state(self):
-        """Nothing: an update may span the end of an epoch."""
-
-    def result(self) -> dict:
-        """Nothing to show."""
-        return {}
 
     @property
     def pending(self) -> int:
@@ -110,7 +98,7 @@ def accumulating_step(model, sums: AccumulatedGradients, state: tuple, batch) ->
         counts = [ops.ones(()) if part.count is None else ops.cast(part.count, "float32") for part in parts]
         sums = [part.value * count * scale for part, count in zip(parts, counts, strict=True)]
         changed = [
-            [_value(scope, variable) for variable in kind]
+            [value_in(scope, variable) for variable in kind]
             for kind in (model.non_trainable_variables, model.metrics_variables)
         ]
         divided = [0.0 if part.count is None else count for part, count in zip(parts, counts, strict=True)]
@@ -120,7 +108,7 @@ def accumulating_step(model, sums: AccumulatedGradients, state: tuple, batch) ->
     ones = [[float(i == j) for j in range(len(values))] for i in range(len(values))]
     gradients = [pull_back([ops.full_like(v, o) for v, o in zip(values, row, strict=True)])[0] for row in ones]
 
-    place = _places(model, sums)
+    place = places_of(model, sums.variables)
     held = [metrics[index] for index in place]
     new = [*(g for of_part in gradients for g in of_part), *counts, 1]
     held = [before + ops.cast(value, before.dtype) for before, value in zip(held, new, strict=True)]
@@ -152,17 +140,6 @@ def _update(model, objectives: int):
         return trainable, optimizer, [*(ops.zeros_like(value) for value in held[:-1]), held[-1]]
 
     return update
-
-
-def _places(model, sums) -> list[int]:
-    """Where the sums stand among the model's metrics variables."""
-    index = {id(variable): place for place, variable in enumerate(model.metrics_variables)}
-    return [index[id(variable)] for variable in sums.variables]
-
-
-def _value(scope, variable):
-    value = scope.get_current_value(variable)
-    return variable.value if value is None else value
 
 
 def _samples(x):

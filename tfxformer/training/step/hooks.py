@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tfxformer.backend import needs_tensorflow
+from tfxformer.backend import on_jax, on_tensorflow
+from tfxformer.backend import tensorflow as tf
 from tfxformer.training.optimizers.optimizers import updating_optimizer
+from tfxformer.training.step.carried import watch
+from tfxformer.training.step.sums import StepSums
 
 
 class _Preceded:
@@ -81,12 +84,7 @@ def changed_until(model, undo) -> Callable[[], None]:
     return lambda: changes.end(undo)
 
 
-def _hook(model, owner, name, function) -> Callable[[], None]:
-    needs_tensorflow("Watching a training step (Throughput, GradientNorms, AllocateRanks)", "leave it out here")
-    return changed_until(model, _precede(owner, name, function))
-
-
-def on_batches(model, function) -> Callable[[], None]:
+def on_batches(model, function, sums: StepSums) -> Callable[[], None]:
     """Lets `function(data)` see each training batch, in the graph; returns what ends that.
 
     To be called in `on_train_begin`, ended in `on_train_end`.
@@ -94,8 +92,11 @@ def on_batches(model, function) -> Callable[[], None]:
     Args:
         model: any compiled Keras model.
         function: gets (x, y, sample weights), under a strategy those of one replica, in replica context.
+        sums: all that the function writes to.
     """
-    return _hook(model, model, "train_step", function)
+    if on_jax():
+        return changed_until(model, watch(model, sums.watched, function))
+    return changed_until(model, _precede(model, "train_step", function))
 
 
 def see_batch(model, data) -> None:
@@ -104,17 +105,35 @@ def see_batch(model, data) -> None:
         function(data)
 
 
-def on_gradients(model, function) -> Callable[[], None]:
+def on_gradients(model, function, sums: StepSums) -> Callable[[], None]:
     """Lets `function(gradients, variables)` see what each update is made from, in the graph; returns what ends that.
 
     Unscaled, before any clipping; of a `DistributedModel` the sum over replicas and accumulated batches, of another
-    model those of each batch. An update that loss scaling leaves out is not seen.
+    model those of each batch. An update that loss scaling leaves out is not seen. Where an embedding's gradient has
+    slices, rows of one id are summed.
+
+    Args:
+        model: any compiled Keras model.
+        function: gets a tensor or None for each variable.
+        sums: all that the function writes to.
     """
     optimizer = updating_optimizer(model.optimizer)
 
     def unscaled(gradients, trainable_variables=None):
         scale = optimizer.loss_scale_factor  # None in DistributedModel's own step, which has divided already
-        gradients = [g if g is None or scale is None else g / scale for g in gradients]
+        gradients = [g if g is None else _dense(g) if scale is None else _dense(g) / scale for g in gradients]
         function(gradients, optimizer._trainable_variables if trainable_variables is None else trainable_variables)
 
-    return _hook(model, optimizer, "apply", unscaled)
+    ends = [_precede(optimizer, "apply", unscaled)]
+    if on_jax():
+        ends.append(watch(model, sums.watched))
+
+    def undo():
+        for end in ends:
+            end()
+
+    return changed_until(model, undo)
+
+
+def _dense(gradient):
+    return tf.convert_to_tensor(gradient) if on_tensorflow() else gradient
