@@ -126,14 +126,14 @@ def deferred() -> Iterator[None]:
 def plain_attention() -> Iterator[None]:
     """Inside, attention is traced by matrix products, which can be counted: what `disable_flash_attention` says."""
     import keras
-    from keras.src.backend.common import global_state
 
     before = keras.config.is_flash_attention_enabled()
     keras.config.disable_flash_attention()
     try:
         yield
     finally:
-        global_state.set_global_attribute("flash_attention", before)  # None, too, which Keras has no function for
+        if before is not False:
+            keras.config.enable_flash_attention()
 
 
 class _OneProgram:
