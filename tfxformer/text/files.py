@@ -93,9 +93,9 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
         raise FileNotFoundError(
             f"{str(folder)!r} holds neither tokenizer.json nor vocab.txt, only {found}, and says the tokenizer class "
             f"{name!r}. SentencePiece models are read of {', '.join(families.READERS)}, vocab.json with merges.txt of "
-            f"{', '.join(stored.BYTE_LEVEL)}; others: open the folder once with transformers' AutoTokenizer and "
-            "save_pretrained it, which writes tokenizer.json of all classes but those in Python alone "
-            "(Blenderbot-small's, CTRL's): without these files in its folder such a model opens, and takes ids."
+            f"{', '.join(stored.BYTE_LEVEL)}; other older formats: open the folder once with transformers' "
+            "AutoTokenizer and save_pretrained it, which writes tokenizer.json of all classes but those in Python "
+            "alone (Blenderbot-small's, CTRL's): without these files in its folder such a model opens, and takes ids."
         )
     backend = stored.wordpiece(
         stored.read_vocabulary(folder / "vocab.txt"),
