@@ -7,38 +7,19 @@ import contextlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from watch import Watch
 
 from tfxformer import training
-from tfxformer.training.callbacks.gradient_norms import GradientNorms
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (20, 8)).astype("int32")
 MASK = (np.arange(8) < RNG.integers(1, 9, (20, 1))).astype("int32")
 LABELS = IDS[:, 0] % 4
-
-
-class Watch(keras.callbacks.Callback):
-    """The norms of each update; a clock on which each batch takes a second."""
-
-    def on_train_begin(self, logs=None):
-        self.watched, self.norms, self.now = GradientNorms(self.model, by_layer=True), [], 0.0
-        self.clock, time.perf_counter = time.perf_counter, lambda: self.now
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.now += 1.0
-        sums, updates = self.watched.take()
-        if updates:
-            self.norms.append([*sums.tolist(), updates])
-
-    def on_train_end(self, logs=None):
-        self.watched.end()
-        time.perf_counter = self.clock
 
 
 def train(scope, folder, base=training.DistributedModel):

@@ -101,3 +101,18 @@ def test_ranks_equal_the_cross_encoder_of_sentence_transformers(stated, tiny_tok
     found = tasks.TextClassifier.from_pretrained(folder).rank(QUERIES[0], DOCUMENTS, top_k=5, verbose=0)
     assert [one.text for one in found] == [one["text"] for one in wanted]
     np.testing.assert_allclose([one.score for one in found], [float(one["score"]) for one in wanted], atol=1e-5)
+
+
+@pytest.mark.reference
+def test_a_prompt_of_another_name_is_passed_over_as_there_and_said(tiny_tokenizer, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = embedder(tiny_tokenizer, prompts={"query": "good cat ", "passage": "a very "}).save_pretrained(
+        tmp_path / "e5"
+    )
+    reference, model = SentenceTransformer(str(folder), device="cpu"), tasks.TextEmbedder.from_pretrained(folder)
+    wanted = reference.similarity(reference.encode_query(QUERIES), reference.encode_document(DOCUMENTS)).numpy()
+    with pytest.warns(UserWarning, match="not with the model's 'passage'"):
+        found = model.search(QUERIES, DOCUMENTS, top_k=len(DOCUMENTS))
+    for row, scores in zip(found, wanted, strict=True):
+        np.testing.assert_allclose([one.score for one in row], [scores[one.index] for one in row], atol=1e-5)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfxformer.arguments import notices
 from tfxformer.checkpoints.sentence_transformers import similarity_of
 from tfxformer.data.retrieval import Found, nearest, similarities
 from tfxformer.text.inputs import as_texts
 
-DOCUMENTS = ("document", "passage", "corpus")  # names of the prompt of what is searched
+QUERY, DOCUMENT = "query", "document"  # prompts that every embedder has, be they empty
+_OTHER_NAMES = (
+    "passage",
+    "corpus",
+)  # of the second, which sentence-transformers passes over, since the second is there
 
 
 class Retrieval:
@@ -38,7 +43,8 @@ class Retrieval:
         Args:
             queries: list of texts, or vectors [A, D]; texts get the model's prompt "query".
             documents: list of texts, or vectors [B, D] that `predict(texts, prompt_name="document")` made once; texts
-                get the prompt "document" (or "passage", "corpus").
+                get the prompt "document". Where a model has one called "passage" or "corpus" in its place, it is not
+                taken, as in sentence-transformers, and a warning says so.
             top_k: int, documents of a query.
             kind: as `similarity` has it.
             batch_size, verbose: of `predict`.
@@ -49,10 +55,22 @@ class Retrieval:
         Raises:
             ValueError: for a single text in place of a list, and as `similarity`.
         """
-        stated = [name for name in DOCUMENTS if self.prompts.texts.get(name)]
-        sides = ((queries, "query"), (documents, stated[0] if stated else DOCUMENTS[0]))
-        (asked, _), (searched, texts) = (self._vectors(given, name, batch_size, verbose) for given, name in sides)
+        (asked, _), (searched, texts) = (
+            self._vectors(given, name, batch_size, verbose) for given, name in ((queries, QUERY), (documents, DOCUMENT))
+        )
+        if texts is not None:
+            self._say_what_is_passed_over()
         return nearest(asked, searched, top_k, kind or similarity_of(self.described_by), texts)
+
+    def _say_what_is_passed_over(self) -> None:
+        said = self.prompts.texts
+        for name in _OTHER_NAMES:
+            if said.get(name) and not said[DOCUMENT]:
+                notices.warn(
+                    f"search embeds documents with the prompt {DOCUMENT!r}, which is empty here, and not with the "
+                    f"model's {name!r} ({said[name]!r}), as sentence-transformers does. If it was trained with that: "
+                    f"search(queries, embedder.predict(documents, prompt_name={name!r}))."
+                )
 
     def _vectors(self, given, prompt_name: str | None, batch_size: int | None, verbose) -> tuple:
         """(vectors [N, D], the texts or None) of what may be either."""
