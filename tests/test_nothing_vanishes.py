@@ -168,10 +168,12 @@ MESSAGES = [{"role": "user", "content": "good"}]
 BATCH = {"token_ids": np.zeros((1, 4), "int32")}
 # Method -> its arguments; refused before they are read.
 METHODS = {
+    "answer": ("who?", "ada"),
     "apply_chat_template": (MESSAGES,),
     "chat": (MESSAGES,),
     "chat_prompt": (MESSAGES,),
     "compile": (),
+    "entities": (["ada"],),
     "evaluate": (["good film"], ["positive"]),
     "evaluate_entities": ([["good"]], [["a"]]),
     "fit": (["good film"], ["positive"]),

@@ -127,6 +127,9 @@ def test_words_are_tagged(tiny, tmp_path):
         run_json("finetune", tiny, data, "-o", tmp_path / "tagger", *options)
     (prediction,) = run_json("predict", tmp_path / "tagger", "the film was good")["predictions"]
     assert prediction == {"words": ["the", "film", "was", "good"], "labels": ["O", "FILM", "O", "O"]}
+    (found,) = run_json("predict", tmp_path / "tagger", "the film, it was good", "--entities")["predictions"]
+    assert [(e["text"], e["label"], e["start"], e["end"]) for e in found["entities"]] == [("film", "FILM", 4, 8)]
+    assert "FILM\tfilm\t" in run("predict", tmp_path / "tagger", "the film", "--entities").stdout
     assert run_json("evaluate", tmp_path / "tagger", data)["scores"]["f1"] == 1.0
 
 

@@ -14,7 +14,7 @@ from tfxformer import compression, tasks, training
 from tfxformer.data.targets.labels import check_labels, cosine_targets, encode_labels
 from tfxformer.data.targets.spans import answer_spans
 from tfxformer.data.targets.weights import word_weights
-from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.data.targets.words.windows import encode_word_windows, named_labels, word_values
 from tfxformer.training.inputs.array_checks import Limit, check_values
 
 pytestmark = pytest.mark.usefixtures("plain_kernels")

@@ -67,6 +67,29 @@ def test_other_tasks_answer_like_the_task(signature, texts):
         np.testing.assert_allclose([a[0].score for a in got], [a[0].score for a in wanted], atol=1e-4)
 
 
+@pytest.mark.parametrize("aggregation", ["first", "mean"])
+def test_entities_are_those_of_the_task(aggregation, model):
+    task, path, _ = litert_files.other("tag")
+    got = export.LiteRTModel(path).entities(TEXTS, aggregation=aggregation)
+    wanted = task.entities(TEXTS, aggregation=aggregation, verbose=0)
+    assert sum(map(len, got)) > len(TEXTS)
+    for found, entities in zip(got, wanted, strict=True):
+        assert [(e.label, e.start, e.end) for e in found] == [(e.label, e.start, e.end) for e in entities]
+        np.testing.assert_allclose([e.score for e in found], [e.score for e in entities], atol=1e-5)
+    with pytest.raises(ValueError, match="token-classification"):
+        model.entities(TEXTS)
+
+
+def test_entities_of_a_long_text_are_where_its_labels_are():
+    file = export.LiteRTModel(litert_files.other("tag")[1])
+    words = (TEXTS[2] * 5).split()
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+    tags = file.predict([words])[0]
+    begins = [index for index, tag in enumerate(tags) if tag != "O" and (tag == "B-X" or tags[index - 1] == "O")]
+    assert max(begins) > 48
+    assert [entity.start for entity in file.entities([words])[0]] == [int(starts[index]) for index in begins]
+
+
 def test_masked_words(tokenizer):
     task, path, _ = litert_files.other("fill_mask")
     text = "good [MASK] the [MASK]"

@@ -129,3 +129,14 @@ def test_bad_examples(x, y, error, message, tiny_tokenizer):
 def test_predict_takes_pairs_only(tiny_tokenizer):
     with pytest.raises(TypeError, match=r"use logits\(batch\)"):
         make(tiny_tokenizer).predict(tiny.batch())
+
+
+def test_answer_is_the_best_prediction(tiny_tokenizer):
+    model = make(tiny_tokenizer)
+    question, context = "who sat?", "the cat sat in london"
+    best = model.predict([(question, context)], n_best=3, verbose=0)[0][0]
+    answer = model.answer(question, context)
+    assert (answer.text, answer.start, answer.end) == (best.text, best.start, best.end)
+    with pytest.raises(ValueError, match="no token"):
+        model.answer(question, " ")
+    assert model.answer(question, " ", allow_no_answer=True).text == ""

@@ -124,3 +124,36 @@ def test_encode_takes_words_and_whole_texts(tiny_tokenizer):
     assert all(np.array_equal(words[name], text[name]) for name in words)
     with pytest.raises(ValueError, match="more than 4"):
         model.encode(WORDS[:1], sequence_length=4, truncation=False)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("aggregation", "theirs"), [("first", "first"), ("mean", "average"), ("max", "max")])
+def test_entities_are_those_of_transformers(aggregation, theirs, tiny_tokenizer, tmp_path):
+    import transformers
+
+    texts = ["ada lives in parisian london, alanx sat!", "the cat sat in parisian code", "  Alanx,ada"]
+    model = make(tiny_tokenizer)
+    for variable in model.trainable_variables:  # labels that change from word to word, with scores far apart
+        variable.assign(variable * 3)
+    model.save_pretrained(tmp_path)
+    reference = transformers.pipeline("ner", str(tmp_path), aggregation_strategy=theirs)
+    found = model.entities(texts, aggregation=aggregation, verbose=0)
+    assert len({entity.label for row in found for entity in row}) == 2
+    for row, wanted in zip(found, reference(texts), strict=True):
+        assert [(e.label, e.start, e.end) for e in row] == [(w["entity_group"], w["start"], w["end"]) for w in wanted]
+        np.testing.assert_allclose([e.score for e in row], [w["score"] for w in wanted], atol=1e-5)
+
+
+def test_entities_of_a_long_text(tiny_tokenizer):
+    """In windows: labels and places of words far behind the model's length, as `predict` gives them."""
+    model = make(tiny_tokenizer, sequence_length=12)
+    words = WORDS[2] * 20
+    tags = model.predict([words], verbose=0)[0]
+    text = " ".join(words)
+    found = model.entities([text], verbose=0)[0]
+    assert found == model.entities([words], verbose=0)[0]
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+    begins = [int(starts[i]) for i, tag in enumerate(tags) if tag.startswith("B-")]
+    assert len(begins) > 20
+    assert [entity.start for entity in found] == begins
+    assert all(text[entity.start : entity.end] == entity.text for entity in found)

@@ -135,8 +135,11 @@ def export(
     return report.to_dict()
 
 
-def predict(model, texts, pairs, file) -> dict:
-    """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values."""
+def predict(model, texts, pairs, file, entities) -> dict:
+    """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values.
+
+    With `entities` those of a tagger in place of its labels.
+    """
     from tfxformer.data import evaluation
     from tfxformer.recipes.models import open_model
 
@@ -151,6 +154,8 @@ def predict(model, texts, pairs, file) -> dict:
         rows = tables.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
     else:
         rows = tables.read_rows(file, labelled=False)
+    if entities:
+        return _entities(model, opened, rows.texts)
     inputs = tables.task_inputs(rows, evaluation.task_name(opened))
     found = evaluation.predict(opened, inputs)
     return {
@@ -269,6 +274,30 @@ def _labelled(model, data: Path):
     if labels and problem_type != "regression":
         tables.check_labels(rows, targets, labels)
     return rows, targets
+
+
+def _entities(model, opened, texts) -> dict:
+    from tfxformer.data.evaluation import task_name
+    from tfxformer.data.highlights import highlight
+
+    if task_name(opened) != "token-classification":
+        raise ValueError(
+            f"--entities: {model} is a model of {task_name(opened)}; a token-classification one finds them."
+        )
+    found = opened.entities(texts)
+    wholes = [text if isinstance(text, str) else " ".join(text) for text in texts]
+    rows = list(zip(wholes, found, strict=True))
+    return {
+        "model": model,
+        "predictions": [{"text": text, "entities": [asdict(entity) for entity in row]} for text, row in rows],
+        "text": "\n".join(_listed_entities(text, row, highlight) for text, row in rows),
+    }
+
+
+def _listed_entities(text: str, found, highlight) -> str:
+    shown = highlight(text, found) if console.coloured() else text
+    lines = [f"{one.label}\t{one.text}\t{one.score:.3f}\t{one.start}-{one.end}" for one in found]
+    return "\n".join([shown, *(lines or ["no entity"])])
 
 
 def _prediction(model, text, found) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ def fail(message: str, code: int) -> int:
 def verbose() -> int:
     """Keras' progress bar on a terminal, a line an epoch elsewhere."""
     return 1 if sys.stderr.isatty() else 2
+
+
+def coloured() -> bool:
+    """Whether a result may hold colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return sys.__stdout__ is not None and sys.__stdout__.isatty() and not os.environ.get("NO_COLOR")
 
 
 def say(line: str) -> None:

@@ -171,12 +171,13 @@ def predict(
         list[str] | None, typer.Option(help="The second text (context) of each TEXT; once for each.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A data file instead; its labels are not read.")] = None,
+    entities: Annotated[bool, typer.Option("--entities", help="Of a tagger: entities, not labels.")] = False,
     json: Json = False,
     debug: Debug = False,
 ):
     """Run MODEL on texts."""
     pairs = {"texts": texts or [], "pairs": pair or None}
-    run("predict", {"model": model, **pairs, "file": file, "json": json, "debug": debug})
+    run("predict", {"model": model, **pairs, "file": file, "entities": entities, "json": json, "debug": debug})
 
 
 for command in (writing.train_lm, writing.train_seq2seq, writing.generate, writing.chat):

@@ -15,7 +15,7 @@ import numpy as np
 from tfxformer.data.tables import WRITES_TARGETS
 from tfxformer.data.targets.labels import encode_labels
 from tfxformer.data.targets.spans import answer_spans
-from tfxformer.data.targets.word_labels import entity_scores
+from tfxformer.data.targets.words.labels import entity_scores
 from tfxformer.data.text_scores import TEXT_SCORES, text_scores
 
 # Tasks that learn from texts alone, and are scored by their own `evaluate`.

@@ -14,7 +14,9 @@ from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.prompts import POOLED_MASK, Prompts, in_front
 from tfxformer.data.targets.masking import best_fillings
 from tfxformer.data.targets.spans import best_answers, encode_windows
-from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.data.targets.words.entities import Entity, find_entities, split_texts
+from tfxformer.data.targets.words.windows import WordWindows, encode_word_windows, named_labels, word_values
+from tfxformer.numpy_ops import NUMPY
 from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.interpreters import Interpreters
 from tfxformer.runtime.model_file import open_file
@@ -150,9 +152,27 @@ class LiteRTModel:
         length = self.sequence_length
         if not truncation:  # refuses a text that needs more than one window
             self.tokenizer.encode(words, sequence_length=length, truncation=False, is_split_into_words=True)
-        windows = encode_word_windows(self.tokenizer, words, sequence_length=length, segment_ids=self._has_segments)
+        windows = self._word_windows(words)
         pieces = self._token_outputs(windows.batch, "logits").argmax(axis=-1)  # [W, S, C] -> [W, S]
         return named_labels(word_values(windows, pieces), self.labels)
+
+    def _word_windows(self, words) -> WordWindows:
+        return encode_word_windows(
+            self.tokenizer, words, sequence_length=self.sequence_length, segment_ids=self._has_segments
+        )
+
+    def entities(self, texts, *, aggregation: str = "first") -> list[list[Entity]]:
+        """The entities of each text, as `tasks.TokenClassifier.entities` has them.
+
+        Raises:
+            ValueError: for the file of another task.
+        """
+        if self.task != "token-classification" or self.tokenizer is None:
+            raise ValueError(f"{self.path} is a file of {self.task}: entities come from one of token-classification.")
+        split = split_texts(texts)
+        windows = self._word_windows(read_examples(split.words, words=True).texts)
+        logits = self._token_outputs(windows.batch, "logits")
+        return find_entities(split, windows, NUMPY.softmax(logits), self.labels, aggregation)
 
     @keywords.checked(to=best_answers)
     def _answer(self, questions, contexts, truncation, overlap=None, **options):

@@ -155,6 +155,18 @@ class QuestionAnswering(Task):
             no_answer_threshold=no_answer_threshold,
         )
 
+    @checked(to="predict")
+    def answer(self, question: str, context: str, **kwargs) -> Answer:
+        """The best answer to one question; `data.highlight(context, [answer])` shows where it stands.
+
+        Raises:
+            ValueError: for a context without tokens, unless `allow_no_answer` is True.
+        """
+        answers = self.predict([(question, context)], **{"verbose": 0, **kwargs})[0]
+        if not answers:
+            raise ValueError("The context has no token that could be an answer; allow_no_answer=True permits none.")
+        return answers[0]
+
     def get_config(self):
         return {**super().get_config(), "overlap": self.overlap}
 

@@ -9,12 +9,14 @@ from tfxformer.data.batches import Examples, to_batch
 from tfxformer.data.lengths import round_length
 from tfxformer.data.targets.labels import check_labels, encode_word_labels, label_keys, stated_labels
 from tfxformer.data.targets.weights import on_first_pieces, word_weights
-from tfxformer.data.targets.word_labels import entity_scores, piece_targets
-from tfxformer.data.targets.word_windows import encode_word_windows, named_labels, word_values
+from tfxformer.data.targets.words.entities import Entity, find_entities, split_texts
+from tfxformer.data.targets.words.labels import entity_scores, piece_targets
+from tfxformer.data.targets.words.windows import encode_word_windows, named_labels, word_values
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
+from tfxformer.numpy_ops import NUMPY
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_list
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
@@ -135,20 +137,43 @@ class TokenClassifier(Task):
         without a piece (made of what the tokenizer drops) gets the label "O" where there is one, else None; that is
         said in a warning.
         """
-        examples = self.read(x)
+        windows = self._windows(self.read(x))
+        logits = self.logits(windows.batch, batch_size, **kwargs)
+        return named_labels(word_values(windows, logits.argmax(-1)), self.labels)
+
+    def _windows(self, examples: Examples):
         # Every word wants its label, so the texts' own length counts here, not the training texts'.
-        windows = encode_word_windows(
+        return encode_word_windows(
             self._tokenizer(),
             examples.texts,
             sequence_length=self._longest(examples),
             segment_ids=self._has_segments,
         )
+
+    @checked(to="logits")
+    def entities(self, x, batch_size=None, *, aggregation="first", **kwargs) -> list[list[Entity]]:
+        """The entities of each text: text, label, score, and where it stands.
+
+        Texts longer than the model are read in windows, as `predict` reads them.
+
+        Args:
+            x: texts, split at spaces and signs (Chinese and Japanese at every character), or lists of words, whose
+                characters are counted with a space between any two words.
+            aggregation: whose probabilities a word gets: those of its "first" piece, which alone `fit` teaches a
+                label; the "mean" of all its pieces; or "max", those of the surest one.
+
+        Example:
+            tagger.entities(["Ada Lovelace wrote it."])[0][0].text  # "Ada Lovelace"
+            print(data.highlight(text, tagger.entities([text])[0]))
+        """
+        split = split_texts(x)
+        windows = self._windows(self.read(split.words))
         logits = self.logits(windows.batch, batch_size, **kwargs)
-        return named_labels(word_values(windows, logits.argmax(-1)), self.labels)
+        return find_entities(split, windows, NUMPY.softmax(logits), self.labels, aggregation)
 
     @checked(to="predict")
     def evaluate_entities(self, x, y, batch_size=None, **kwargs) -> dict:
-        """Entity-level precision, recall and F1; see `data.targets.word_labels.entity_scores`."""
+        """Entity-level precision, recall and F1; see `data.targets.words.labels.entity_scores`."""
         names = [[label if isinstance(label, str) else self.labels[label] for label in row] for row in y]
         return entity_scores(names, self.predict(x, batch_size, **kwargs))
 

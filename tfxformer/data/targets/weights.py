@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfxformer.data.batches import is_dataset
-from tfxformer.data.targets.word_labels import first_pieces
+from tfxformer.data.targets.words.labels import first_pieces
 
 
 def class_weight_table(class_weight: Mapping, labels: Sequence[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfxformer.arguments import notices
-from tfxformer.data.targets.word_labels import first_pieces
+from tfxformer.data.targets.words.labels import first_pieces
 from tfxformer.text import Tokenizer
 
 OUTSIDE = "O"  # the label of words that belong to no entity, where a tagger has it

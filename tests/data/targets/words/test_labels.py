@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.metrics.sequence_labeling import get_entities
 
-from tfxformer.data.targets.word_labels import entities, entity_scores, first_pieces, piece_targets
+from tfxformer.data.targets.words.labels import entities, entity_scores, first_pieces, piece_targets
 from tfxformer.text import Tokenizer
 
-FIXTURES = Path(__file__).parents[2] / "text" / "fixtures"
+FIXTURES = Path(__file__).parents[3] / "text" / "fixtures"
 TOKENIZERS = [Tokenizer.from_pretrained(FIXTURES / name) for name in ("bert-uncased", "roberta", "albert")]
 WORD = st.one_of(st.text("abcdeüñ中-'", min_size=1, max_size=8), st.sampled_from(["\u200b", "unbelievable"]))
 

@@ -1,0 +1,1 @@
+"""Labels of words: on their pieces, in windows of long texts, and as entities."""
