@@ -122,11 +122,8 @@ def is_decoder(case: Case) -> bool:
     return case.family in DECODERS
 
 
-def make_model(case: Case):
-    """The torch model of a case, in eval mode, every parameter perturbed."""
-    import torch
-    import transformers
-
+def keys_of(case: Case) -> dict:
+    """The keys of a case's config.json, sizes among them."""
     sizes = {
         "distilbert": DISTILBERT_SIZES,
         **encoder_cases.SIZES,
@@ -134,8 +131,15 @@ def make_model(case: Case):
         **gpt_cases.SIZES,
         **llama_cases.SIZES,
     }
-    sizes = sizes.get(case.family, SIZES)
-    config = getattr(transformers, CLASSES[case.family] + "Config")(**{**sizes, **case.config})
+    return {**sizes.get(case.family, SIZES), **case.config}
+
+
+def make_model(case: Case):
+    """The torch model of a case, in eval mode, every parameter perturbed."""
+    import torch
+    import transformers
+
+    config = getattr(transformers, CLASSES[case.family] + "Config")(**keys_of(case))
     config._attn_implementation = case.attention
     model = getattr(transformers, architecture(case.family, case.head))(config).eval()
     generator = torch.Generator().manual_seed(len(str(case)))
@@ -219,9 +223,9 @@ def _legacy(name: str) -> str:
     return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
 
-def make(name: str, folder: Path) -> tuple[Path, dict, dict]:
+def make(name: str | Case, folder: Path) -> tuple[Path, dict, dict]:
     """Writes the checkpoint of a case into `folder`; returns it, its inputs and torch's results."""
-    case = CASES[name]
+    case = CASES[name] if isinstance(name, str) else name
     model = make_model(case)
     inputs = make_inputs(case)
     folder.mkdir(parents=True, exist_ok=True)

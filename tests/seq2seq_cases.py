@@ -58,14 +58,19 @@ STORED = ("t5-gated", "bart-scaled")
 COMPUTED = ("Pegasus", "Marian", "M2M100")  # whose positions are sines, which stay
 
 
-def reference(name: str):
-    """The model of transformers, every parameter and buffer of numbers moved."""
+def keys_of(name: str) -> dict:
+    """The keys of a case's config.json."""
+    return {**_ALL, **CASES[name][2]}
+
+
+def reference(name: str, **changes):
+    """The model of transformers, every parameter and buffer of numbers moved; `changes` are other keys."""
     import torch
     import transformers
 
-    family, architecture, keys = CASES[name]
+    family, architecture, _ = CASES[name]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**{**_ALL, **keys})
+    config = getattr(transformers, f"{family}Config")(**{**keys_of(name), **changes})
     model = getattr(transformers, architecture)(config).eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
