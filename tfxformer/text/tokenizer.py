@@ -198,7 +198,7 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         template: str | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         **variables,
     ) -> str:
@@ -209,7 +209,8 @@ class Tokenizer:
             add_generation_prompt: end with the beginning of the assistant's next message.
             template: name of one of the checkpoint's templates, or jinja source; None takes the checkpoint's.
                 `text.TURNS` is for models without roles (DialoGPT).
-            tools: JSON schemas of functions that the model may call.
+            tools: functions that the model may call, with type hints and "Args:" in the docstring, or JSON schemas of
+                them. `text.parse_tool_calls` reads the calls out of its answer.
             documents: dicts, what the model may quote, by "title" and "text".
             variables: what else the template reads, such as `enable_thinking=False`.
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from tfxformer.arguments.keywords import refuse_unknown
+from tfxformer.text.chat.function_schemas import function_schema
 from tfxformer.text.inputs import check_unicode
 
 # For models that learned turns without any role, as DialoGPT did (Zhang et al. 2019, arXiv:1911.00536): every message
@@ -148,16 +149,14 @@ def _characters(value) -> int:
 def _variables(template: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Variables as fresh plain values, each one that the template reads."""
     given = {name: value for name, value in given.items() if name not in ("tools", "documents") or value is not None}
-    for index, tool in enumerate(given.get("tools") or ()):
-        if callable(tool):
-            raise TypeError(
-                f"tools[{index}] is a function: give its JSON schema, a dict with its name, description and parameters "
-                "(transformers.utils.get_json_schema(function) writes it)."
-            )
+    tools = given.get("tools")
+    if isinstance(tools, (list, tuple)):
+        given["tools"] = [function_schema(tool) if callable(tool) else tool for tool in tools]
     for name in ("tools", "documents"):
         value = given.get(name, [])
         if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
-            raise TypeError(f"{name} is a list of dicts, not {value!r}.")
+            also = " or functions" if name == "tools" else ""
+            raise TypeError(f"{name} is a list of dicts{also}, not {value!r}.")
     if given:
         refuse_unknown(given, sorted(read_variables(template)), "The chat template")
     try:
