@@ -37,6 +37,9 @@ _BERT_CLASSES = (
     *("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "LayoutLMTokenizer"),
     *("SqueezeBertTokenizer", "LxmertTokenizer", "MPNetTokenizer"),
 )
+_LLAMA = "LlamaTokenizer"
+# Kinds of models whose folders name that class, and which transformers opens by their tokenizer.json nevertheless.
+_NOT_LLAMA = ("mistral", "phi3", "granite", "ernie4_5", "stablelm", "olmo2", "olmo3", "glm4")
 _BYTE_LEVEL_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "LongformerTokenizer", "BartTokenizer", "LEDTokenizer")
 # The class of a folder that names none, by the model_type of its config.json.
 _CLASSES = {
@@ -79,6 +82,8 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
         if name in languages.CLASSES:
             config.setdefault("tokenizer_class", name)  # says where a language's code stands
         content = read_tokenizer_json(folder / "tokenizer.json")
+        if name == _LLAMA and _read_json(folder / "config.json").get("model_type") in _NOT_LLAMA:
+            name = config["tokenizer_class"] = "PreTrainedTokenizerFast"  # what says so where config.json is away
         content = as_its_class_reads(content, config, name)
         return _with_declared_tokens(content, config), config
     if of_pieces:
@@ -230,12 +235,14 @@ def _class_name(folder: Path, config: dict[str, Any]) -> str | None:
 
 def as_its_class_reads(content: str, config: dict[str, Any], name: str | None) -> str:
     """A tokenizer.json as transformers 5.24 reads it with the class of a name: where both speak, the settings win."""
-    if name not in (*_BERT_CLASSES, *_BYTE_LEVEL_CLASSES):
+    if name not in (*_BERT_CLASSES, *_BYTE_LEVEL_CLASSES, _LLAMA):
         return content
     parts = json.loads(content)
     before = json.dumps(parts, sort_keys=True)
     if name in _BERT_CLASSES:
         _apply_bert_settings(parts, config)
+    elif name == _LLAMA:
+        _apply_llama_settings(parts, config)
     elif _part(parts, "pre_tokenizer").get("type") == "ByteLevel":  # one that splits digits first stays as it is
         prefix = bool(config.get("add_prefix_space", False))
         parts["pre_tokenizer"]["add_prefix_space"] = prefix
@@ -261,6 +268,26 @@ def _apply_bert_settings(parts: dict, config: dict[str, Any]) -> None:
             normalizer[name] = default if config.get(key) is None else config[key]
     if decoder.get("type") == "WordPiece":
         decoder["cleanup"] = True
+
+
+def _apply_llama_settings(parts: dict, config: dict[str, Any]) -> None:
+    """SentencePiece's space stands in front of a text as the settings say, and not behind each special token.
+
+    Files of Llama 2 and its kin have a normalizer for it that does both, and adds one where there is one already.
+    """
+    if '"ByteLevel"' in json.dumps([parts.get("pre_tokenizer"), parts.get("decoder")]):
+        return
+    prefix = config.get("add_prefix_space") is not False
+    scheme = ("always" if config.get("legacy") else "first") if prefix else "never"
+    space = {"content": " ", "start": 1, "stop": 0}
+    spaces = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    decoder = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *([{"type": "Strip", **space}] if prefix else [])]
+    parts |= {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False},
+        "decoder": {"type": "Sequence", "decoders": decoder},
+        "model": {**_part(parts, "model"), "unk_token": None, "fuse_unk": True, "byte_fallback": True},
+    }
 
 
 def cleaned(text: str, config: dict[str, Any], kind: str) -> str:
