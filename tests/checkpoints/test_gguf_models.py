@@ -1,14 +1,19 @@
 """Architectures of GGUF files: config, tensors and outputs against the source's, and transformers' own reader."""
 
+import json
+import math
+
 import gguf_files
 import numpy as np
 import pytest
+import tiny
 from gguf_files import MIXED, pairs
 
 import tfxformer
-from tfxformer import samples
+from tfxformer import samples, tasks
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.checkpoints.gguf_models import open_gguf
+from tfxformer.text import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -26,6 +31,8 @@ SAID = {
         "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads head_dim "
         "rms_norm_eps max_position_embeddings rope_parameters tie_word_embeddings",
     ),
+    "phi3": "vocab_size hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads "
+    "rms_norm_eps max_position_embeddings sliding_window tie_word_embeddings hidden_act",
     "gpt2": "vocab_size n_embd n_layer n_head n_positions n_inner layer_norm_epsilon activation_function",
 }
 LLAMA3 = {
@@ -38,6 +45,14 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32}
 PLAIN = {"rope_type": "default", "rope_theta": 1e6}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.25, 1.5, 2.0, 2.5],
+    "long_factor": [1.0, 2.0, 3.0, 4.0, 6.0, 8.0],
+    "original_max_position_embeddings": 16,
+}
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 
 
@@ -59,6 +74,8 @@ def converted(model, architecture, fields=None):
         tensors[table.get_name(name, try_suffixes=(".weight", ".bias"))] = array
     get = config.to_dict().get
     rope = get("rope_parameters") or {}
+    for name in ("long", "short") if rope.get("rope_type") == "longrope" else ():
+        tensors[f"rope_factors_{name}.weight"] = np.float32(rope[f"{name}_factor"])
     metadata = {
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
@@ -70,7 +87,7 @@ def converted(model, architecture, fields=None):
         "attention.value_length": get("head_dim"),
         "rope.dimension_count": get("head_dim"),
         "rope.freq_base": rope.get("full_attention", rope).get("rope_theta"),
-        "attention.sliding_window": get("sliding_window") if architecture in ("gemma2", "gemma3") else None,
+        "attention.sliding_window": get("sliding_window") if architecture in ("gemma2", "gemma3", "phi3") else None,
         "attn_logit_softcapping": get("attn_logit_softcapping") if architecture == "gemma2" else None,
         "final_logit_softcapping": get("final_logit_softcapping") if architecture == "gemma2" else None,
         "attention.layer_norm_rms_epsilon": get("rms_norm_eps"),
@@ -91,7 +108,7 @@ def random_model(architecture, **settings_):
     if architecture == "gpt2":
         common = {"vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "n_inner": 96}
     classes = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT2"}
-    classes |= {"gemma": "Gemma", "gemma2": "Gemma2", "gemma3": "Gemma3Text"}
+    classes |= {"phi3": "Phi3", "gemma": "Gemma", "gemma2": "Gemma2", "gemma3": "Gemma3Text"}
     config = getattr(transformers, f"{classes[architecture]}Config")(**{**common, **settings_})
     torch.manual_seed(0)
     model = getattr(transformers, open_class(architecture))(config).eval()
@@ -111,7 +128,12 @@ def transformers_tensors(path, model):
 
 def open_class(architecture):
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-    names |= {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForCausalLM"}
+    names |= {
+        "phi3": "Phi3ForCausalLM",
+        "gemma": "GemmaForCausalLM",
+        "gemma2": "Gemma2ForCausalLM",
+        "gemma3": "Gemma3ForCausalLM",
+    }
     return (names | {"gpt2": "GPT2LMHeadModel"})[architecture]
 
 
@@ -142,6 +164,17 @@ CASES = {
     "gemma": ("gemma", {"head_dim": 16}, {}),
     "gemma2": ("gemma2", {"head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 32}, {}),
     "gemma3": ("gemma3", {"head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 32}, {}),
+    "phi3": ("phi3", {"pad_token_id": 0, "sliding_window": 8}, {"rope.dimension_count": 16}),
+    "phi3 longrope": (
+        "phi3",
+        {"pad_token_id": 0, "rope_parameters": LONG, "original_max_position_embeddings": 16},
+        {
+            "rope.dimension_count": 12,
+            "rope.scaling.original_context_length": 16,
+            "rope.scaling.attn_factor": (1 + math.log(128 / 16) / math.log(16)) ** 0.5,
+            "attention.sliding_window": 0,
+        },
+    ),
     "gpt2": ("gpt2", {}, {}),
 }
 
@@ -163,8 +196,8 @@ def test_config_and_tensors_are_those_of_the_source_and_of_transformers_reader(c
     assert set(read) == names
     for name in names:
         np.testing.assert_allclose(read[name], state[name].numpy(), atol=0.05)  # quantized: near its source
-    if architecture == "gemma":
-        return  # which transformers does not read
+    if architecture == "gemma" or case == "phi3 longrope":
+        return  # which transformers does not read, of the latter the factors
     theirs = transformers_tensors(tmp_path / "m.gguf", model)
     assert set(theirs) == names
     for name in names:  # bit for bit
@@ -172,7 +205,7 @@ def test_config_and_tensors_are_those_of_the_source_and_of_transformers_reader(c
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("case", ["qwen3", "gemma", "gemma2", "gemma3"])
+@pytest.mark.parametrize("case", ["qwen3", "gemma", "gemma2", "gemma3", "phi3", "phi3 longrope"])
 def test_a_model_of_the_file_computes_what_its_source_does(case, tmp_path):
     import torch
 
@@ -251,3 +284,33 @@ def test_smollm2_is_read_as_transformers_reads_it():
     assert sum(int(np.prod(read.shape(name))) for name in read) == 134_515_008
     for name in read:
         assert np.array_equal(read[name], theirs[name]), name
+
+
+@pytest.mark.reference
+def test_an_embedders_file_says_how_it_pools(tmp_path):
+    """Qwen3-Embedding's: the last token, which the tokenizer puts there; right: torch's vector of that token."""
+    import torch
+
+    trained = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 300, ["<|endoftext|>", "<|im_end|>"])
+    parts = json.loads(trained.tokenizer_json())["model"]
+    tokens = trained.vocabulary()
+    model = random_model("qwen3", vocab_size=len(tokens), tie_word_embeddings=True, head_dim=16, rope_parameters=PLAIN)
+    fields, tensors = converted(model, "qwen3", {"pooling_type": int(gguf.PoolingType.LAST)})
+    said = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": [3, 3] + [1] * (len(tokens) - 2)}
+    said |= {"merges": [" ".join(merge) for merge in parts["merges"]], "bos_token_id": 0, "eos_token_id": 0}
+    said |= {"padding_token_id": 0, "add_eos_token": True}
+    fields |= {f"tokenizer.ggml.{key}": value for key, value in said.items()}
+    path = gguf_files.write(tmp_path / "m.gguf", "qwen3", fields, tensors)
+    embedder = tasks.TextEmbedder.from_pretrained(path)
+    assert (embedder.pooling, embedder.normalize) == ("lasttoken", True)
+    texts = ["good film", "a very good cat sat on the mat"]
+    for text, vector in zip(texts, embedder.predict(texts, verbose=0), strict=True):
+        ids = [*trained.ids([text])[0], 0]
+        with torch.no_grad():
+            last = model.model(torch.tensor([ids])).last_hidden_state[0, -1].numpy()
+        np.testing.assert_allclose(vector, last / np.linalg.norm(last), atol=1e-5)
+    saved = tasks.TextEmbedder.from_pretrained(embedder.save_pretrained(tmp_path / "saved"))
+    np.testing.assert_allclose(saved.predict(texts, verbose=0), embedder.predict(texts, verbose=0), atol=1e-6)
+    ranking = gguf_files.write(tmp_path / "r.gguf", "qwen3", fields | {"qwen3.pooling_type": 4}, tensors)
+    with pytest.raises(CheckpointError, match="pools tokens by kind 4"):
+        open_gguf(ranking)

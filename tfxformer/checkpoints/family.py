@@ -27,6 +27,7 @@ from tfxformer.models import (
 )
 
 OWN_HEAD = "language_model_head"
+SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 # Switches that config.json may not have: they change nothing outside training, or the file's tensors tell them.
 UNSTATED = (
     "stochastic_depth", "dropout", "attention_dropout", "embedding_dropout", "classifier_dropout", "pooler",

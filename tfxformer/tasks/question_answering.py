@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
+from tfxformer.checkpoints.family import SETTINGS_KEY
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.targets.labels import label_keys
@@ -15,7 +16,7 @@ from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
-from tfxformer.tasks.base.task import SETTINGS_KEY, Task
+from tfxformer.tasks.base.task import Task
 from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
 
@@ -47,7 +48,7 @@ class QuestionAnswering(Task):
     """Finds answers in contexts (Devlin et al., 2018, arXiv:1810.04805, 4.2 and 4.3).
 
     Args:
-        backbone: `models.Encoder`.
+        backbone: `models.Encoder` or `models.Decoder`.
         overlap: int, context tokens that two neighbouring windows of a long context share; None for a quarter of the
             sequence length, at most 128.
         tokenizer, sequence_length: see `Task`.

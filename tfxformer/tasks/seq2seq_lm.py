@@ -7,6 +7,7 @@ import numpy as np
 
 from tfxformer.arguments import notices
 from tfxformer.arguments.keywords import checked
+from tfxformer.checkpoints.family import SETTINGS_KEY
 from tfxformer.data.batches import Examples
 from tfxformer.data.examples import is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
@@ -26,7 +27,7 @@ from tfxformer.tasks.base.language_head import (
     token_scorer,
 )
 from tfxformer.tasks.base.languages import LanguageMethods, check_languages
-from tfxformer.tasks.base.task import SETTINGS_KEY, Task
+from tfxformer.tasks.base.task import Task
 from tfxformer.text.generation.token_rules import require_finite
 from tfxformer.text.inputs import as_list, as_texts
 from tfxformer.training import Perplexity, SmoothedCrossEntropy

@@ -89,6 +89,15 @@ def test_special_tokens_in_a_text_are_whole_and_each_text_begins_with_one():
     assert Tokenizer.from_gguf(without).ids(["<turn>"]) == [[turn, 2]]
 
 
+def test_phi3s_special_tokens_take_the_blanks_behind_them_along():
+    """As its tokenizer.json says (rstrip), and llama.cpp knows by its name: the file does not say it."""
+    made, reference = Tokenizer.from_gguf(opened(True)[0] | {"general.architecture": "phi3"}), opened(True)[1]
+    turn, end = map(reference.piece_to_id, ("<turn>", "</turn>"))
+    wanted = [1, turn, *reference.encode("Hi 猫"), end, turn, *reference.encode("a")]
+    assert made.ids(["<turn>\n Hi 猫</turn>\n<turn>  a"]) == [wanted]
+    assert made.ids(["<s>\n"], special_tokens=False) == [[1, *reference.encode("\n")]]  # this one does not
+
+
 def test_the_chat_template_of_the_file_applies():
     made = Tokenizer.from_gguf(opened(False)[0] | {"tokenizer.chat_template": TURNS})
     text = made.apply_chat_template([{"role": "user", "content": "Hi"}])

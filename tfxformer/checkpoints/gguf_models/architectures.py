@@ -21,6 +21,8 @@ class Architecture:
         modules: GGUF module -> the reference's; "{i}" is the block.
         rotary: whether positions are rotated.
         biases: key of config.json -> the part of the names by whose biases it is known; of others the class says it.
+        factors: tensors that are no weights but factors of rotary frequencies, read into config.json.
+        partial: whether fewer channels of a head than all may turn.
         permuted: modules whose rows are stored in pairs for the rotation, with the metadata key of their heads.
         transposed: modules that the reference stores as [in, out].
         model_type: of config.json; None where it is the name.
@@ -37,6 +39,8 @@ class Architecture:
     modules: Mapping[str, str]
     ignored: tuple[str, ...] = ()
     rotary: bool = True
+    factors: tuple[str, ...] = ()
+    partial: bool = False
     biases: Mapping[str, str] | None = None
     permuted: Mapping[str, str] | None = None
     transposed: tuple[str, ...] = ()
@@ -77,10 +81,21 @@ _SANDWICH_MODULES = {
     "blk.{i}.ffn_norm": "model.layers.{i}.pre_feedforward_layernorm",
     "blk.{i}.post_ffw_norm": "model.layers.{i}.post_feedforward_layernorm",
 }
+_FUSED = ("q", "k", "v", "gate", "up")
+_PHI3_MODULES = {
+    **{
+        ours: theirs for ours, theirs in _LLAMA_MODULES.items() if not ours.endswith(("_q", "_k", "_v", "_gate", "_up"))
+    },
+    "blk.{i}.attn_qkv": "model.layers.{i}.self_attn.qkv_proj",
+    "blk.{i}.ffn_up": "model.layers.{i}.mlp.gate_up_proj",
+}
+_OPTIONAL_WINDOW = {"attention.sliding_window": ("sliding_window", 0)}  # 0 is none
 _HEAD_NORMS = {
     "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_norm",
     "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_norm",
 }
+ROPE_FREQUENCIES = "rope_freqs.weight"  # Llama 3's scaling, as the factor of each frequency
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"  # LongRoPE's
 # Who converted the file, how; and sizes that the tensors themselves say.
 _IGNORED = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
 
@@ -95,6 +110,7 @@ ARCHITECTURES = {
             modules=_LLAMA_MODULES,
             ignored=_IGNORED,
             biases={"attention_bias": "self_attn", "mlp_bias": "mlp"},
+            factors=(ROPE_FREQUENCIES,),
             permuted={"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"},
         ),
         Architecture(
@@ -151,6 +167,17 @@ ARCHITECTURES = {
             offset=1.0,
         ),
         Architecture(
+            name="phi3",
+            causal_lm="Phi3ForCausalLM",
+            keys=_LLAMA_KEYS,
+            constants={"hidden_act": "silu"},
+            modules=_PHI3_MODULES,
+            ignored=_IGNORED,
+            optional=_OPTIONAL_WINDOW,
+            factors=(LONG_FACTORS, SHORT_FACTORS),
+            partial=True,
+        ),
+        Architecture(
             name="gpt2",
             causal_lm="GPT2LMHeadModel",
             keys={
@@ -180,4 +207,3 @@ ARCHITECTURES = {
         ),
     )
 }
-ROPE_FREQUENCIES = "rope_freqs.weight"  # Llama 3's scaling, as the factor of each frequency

@@ -8,13 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from tfxformer.checkpoints.family import SETTINGS_KEY
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import GGUFFile
-from tfxformer.checkpoints.gguf_models.architectures import ROPE_FREQUENCIES, Architecture
+from tfxformer.checkpoints.gguf_models.architectures import (
+    LONG_FACTORS,
+    ROPE_FREQUENCIES,
+    SHORT_FACTORS,
+    Architecture,
+)
 
 _ABSENT = object()
 # The settings that Llama 3.1, 3.2 and 3.3 have; only the factor differs, and that one stands in the file.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+# llama.cpp's kinds of pooling; its fourth ranks pairs of texts, by a head of its own.
+_POOLINGS = {0: "none", 1: "mean", 2: "cls", 3: "lasttoken"}
 # How llama.cpp draws tokens of a file unless it is told otherwise.
 _SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 
@@ -44,7 +52,7 @@ def read_config(file: GGUFFile, architecture: Architecture, names: Iterable[str]
     for ours, theirs in architecture.keys.items():
         config[theirs] = read(ours, kind=float if ours.endswith("epsilon") else int)
     for ours, (theirs, default) in (architecture.optional or {}).items():
-        config[theirs] = read(ours, default, type(default))
+        config[theirs] = read(ours, default, type(default)) or None
     for key, part in (architecture.biases or {}).items():
         config[key] = any(part in name and name.endswith(".bias") for name in names)
     if architecture.rotary:
@@ -53,9 +61,17 @@ def read_config(file: GGUFFile, architecture: Architecture, names: Iterable[str]
     read.expect("expert_count", 0)
     if not read("attention.causal", True, bool):
         config["is_causal"] = False
+    config |= _pooling(file, read("pooling_type", 0))
     read.finish()
     sampling = {key: file.metadata.get(f"general.sampling.{name}") for key, name in _SAMPLING.items()}
     return config | _special_ids(file.metadata) | {key: value for key, value in sampling.items() if value is not None}
+
+
+def _pooling(file: GGUFFile, kind: int) -> dict[str, Any]:
+    """How an embedder makes one vector of a text's tokens, as our own config.json says it."""
+    if kind not in _POOLINGS:
+        raise CheckpointError(f"{file.path} pools tokens by kind {kind}; of an embedder {_POOLINGS} are read.")
+    return {SETTINGS_KEY: {"pooling": _POOLINGS[kind]}} if kind else {}
 
 
 def _special_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,13 +155,16 @@ def _rotary(file: GGUFFile, architecture: Architecture, read: _Reader, config: d
     heads = heads_of(file, architecture, "attention.head_count")
     sizes = {read(key, None) for key in ("attention.key_length", "attention.value_length")} - {None}
     stated = read("rope.dimension_count", None)
-    size = sizes.pop() if sizes else stated or config["hidden_size"] // heads
-    if sizes or stated not in (None, size):
+    size = sizes.pop() if sizes else (None if architecture.partial else stated) or config["hidden_size"] // heads
+    turned = stated or size
+    if sizes or turned > size or (turned < size and not architecture.partial):
         raise CheckpointError(
             f"{file.path} has keys, values and rotated parts of different widths, which a "
             f"{architecture.name!r} model does not have."
         )
     base = {"rope_theta": read("rope.freq_base", 10000.0, float)}
+    if architecture.partial:
+        base["partial_rotary_factor"] = turned / size
     said: dict[str, Any] = {"head_dim": size, "rope_parameters": base | _scaling(file, read, size, base["rope_theta"])}
     if architecture.sliding_theta is not None:
         theta = read("rope.freq_base_swa", architecture.sliding_theta, float)
@@ -161,6 +180,8 @@ def _scaling(file: GGUFFile, read: _Reader, size: int, theta: float) -> dict[str
     plain, old = (read(key, None, float) for key in ("rope.scaling.factor", "rope.scale_linear"))
     factor = plain or old or 1.0
     kind = read("rope.scaling.type", "linear", str)
+    if SHORT_FACTORS in file:
+        return _longrope(file, read, kind)
     frequencies = ROPE_FREQUENCIES in file
     yarn = {
         "original_max_position_embeddings": read("rope.scaling.original_context_length", None),
@@ -178,6 +199,24 @@ def _scaling(file: GGUFFile, read: _Reader, size: int, theta: float) -> dict[str
     if frequencies:
         return _llama3(file, size, theta)
     return {"rope_type": "default"} if kind == "none" or factor == 1.0 else {"rope_type": "linear", "factor": factor}
+
+
+def _longrope(file: GGUFFile, read: _Reader, kind: str) -> dict[str, Any]:
+    """Both lists of factors; "linear" is what a file says that names no kind."""
+    if LONG_FACTORS not in file or kind not in ("linear", "longrope"):
+        raise CheckpointError(
+            f"{file.path} scales rotary positions by {kind!r} with {SHORT_FACTORS}: wanted 'longrope' with both "
+            f"{LONG_FACTORS} and that."
+        )
+    trained = read("rope.scaling.original_context_length")
+    factor = read("rope.scaling.attn_factor", None, float)
+    return {
+        "rope_type": "longrope",
+        "short_factor": file[SHORT_FACTORS].tolist(),
+        "long_factor": file[LONG_FACTORS].tolist(),
+        "original_max_position_embeddings": trained,
+        **({} if factor is None else {"attention_factor": factor}),
+    }
 
 
 def _llama3(file: GGUFFile, size: int, theta: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.gguf import GGUFFile
-from tfxformer.checkpoints.gguf_models.architectures import ROPE_FREQUENCIES, Architecture
+from tfxformer.checkpoints.gguf_models.architectures import Architecture
 from tfxformer.checkpoints.gguf_models.settings import heads_of
 
 
@@ -33,7 +33,7 @@ class GGUFTensors(Mapping[str, np.ndarray]):
             module, _, leaf = name.rpartition(".")
             index = re.match(r"blk\.(\d+)\.", module)
             generic = f"blk.{{i}}.{module[index.end() :]}" if index else module
-            if name == ROPE_FREQUENCIES and architecture.permuted:
+            if name in architecture.factors:
                 continue  # read into the config
             if leaf not in ("weight", "bias") or generic not in architecture.modules:
                 unknown.append(name)

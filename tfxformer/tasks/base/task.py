@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import FUNCTIONAL, NamedInputs, checked, refuse_unknown
+from tfxformer.checkpoints.family import SETTINGS_KEY
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.pretrained import load_model, save_pretrained
 from tfxformer.data.batches import Examples, read_examples, to_batch
@@ -33,8 +34,6 @@ from tfxformer.training.scheduled_model import ScheduledModel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-SETTINGS_KEY = "tfxformer"  # our own settings in config.json; other readers pass over it
 
 # The kind that is wanted -> what is said of the other one.
 WRONG_BACKBONES = {

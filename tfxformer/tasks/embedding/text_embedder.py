@@ -13,6 +13,7 @@ from keras import ops
 from tfxformer.arguments.keywords import checked
 from tfxformer.backend import whole_value
 from tfxformer.checkpoints import sentence_transformers
+from tfxformer.checkpoints.family import SETTINGS_KEY
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.pretrained import check_no_adapters
@@ -27,7 +28,7 @@ from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.models.backbone import config_of
 from tfxformer.models.pooling import FirstDimensions, Pooling, UnitLength
-from tfxformer.tasks.base.task import SETTINGS_KEY, Task
+from tfxformer.tasks.base.task import Task
 from tfxformer.tasks.base.tokenizer import has_tokenizer, lowercasing, open_tokenizer
 from tfxformer.tasks.embedding.retrieval import Retrieval
 from tfxformer.training.compiling.outputs import Output

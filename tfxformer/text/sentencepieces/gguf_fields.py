@@ -25,6 +25,7 @@ from tfxformer.text.sentencepieces.model_file import (
 )
 
 _SOURCE = "the GGUF file's tokenizer"
+_SPARING = ("<unk>", "<s>", "<|endoftext|>")  # those of Phi-3 that take no blanks along
 _KINDS = range(NORMAL, BYTE + 1)
 
 
@@ -55,7 +56,8 @@ def read_backend(fields: Mapping[str, Any], tokens: Sequence[str], kinds: Sequen
         remove_extra_whitespaces=False,
     )
     rows = [Row(piece.text, piece if piece.kind == NORMAL else None) for piece in pieces]
-    return make_backend(model, rows, pieces[model.unknown_id].text, _added(pieces, prefix))
+    eating = fields.get("general.architecture") == "phi3"
+    return make_backend(model, rows, pieces[model.unknown_id].text, _added(pieces, prefix, eating))
 
 
 def _pieces(fields: Mapping[str, Any], texts: Sequence[str], kinds: Sequence[int]) -> tuple[Piece, ...]:
@@ -79,10 +81,11 @@ def _unknown_id(fields: Mapping[str, Any], kinds: Sequence[int]) -> int:
     return index
 
 
-def _added(pieces: Sequence[Piece], prefix: bool) -> list[AddedToken]:
+def _added(pieces: Sequence[Piece], prefix: bool, eating: bool) -> list[AddedToken]:
     """What is found in a text before it is cut: special tokens in it as it is, user defined pieces behind its spaces.
 
     With a space before each text, they too are found in the text as it is, or that space would be put before them.
+    Of Phi-3 (`eating`) they take the blanks behind them along, which its files do not say: llama.cpp knows it by name.
     """
     if prefix and (spaced := [piece.text for piece in pieces if piece.kind == USER_DEFINED and SPACE in piece.text]):
         raise ValueError(
@@ -92,6 +95,6 @@ def _added(pieces: Sequence[Piece], prefix: bool) -> list[AddedToken]:
     special = [piece.text for piece in pieces if piece.kind in (UNKNOWN, CONTROL)]
     whole = [piece.text for piece in pieces if piece.kind == USER_DEFINED]
     return [
-        *(AddedToken(text, special=True, normalized=False) for text in special),
-        *(AddedToken(text, special=False, normalized=not prefix) for text in whole),
+        *(AddedToken(text, special=True, normalized=False, rstrip=eating and text not in _SPARING) for text in special),
+        *(AddedToken(text, special=False, normalized=not prefix, rstrip=eating) for text in whole),
     ]
