@@ -35,7 +35,6 @@ __all__ = [
     "bible_en_es",
     "brown",
     "cache_folder",
-    "chat_templates",
     "chatterbot",
     "chinese_reviews",
     "debian_descriptions",
@@ -201,12 +200,6 @@ def minilm() -> Path:
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as one GGUF file (Q4_1, the token table Q8_0), tokenizer and chat template inside."""
     return fetch("smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def chat_templates() -> dict[str, str]:
-    """Chat templates of released models by name ("qwen3", "llama3_1", ...), as jinja source."""
-    paths = sorted(fetch("chat-templates").glob("*.jinja"))
-    return {path.stem: path.read_text(encoding="utf-8") for path in paths}
 
 
 def flan_t5_small() -> Path:

@@ -174,7 +174,7 @@ TEMPLATES = {
 @pytest.mark.reference
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_are_rendered_as_transformers_does(name, both):
-    template = samples.chat_templates()[name]
+    template = (samples.fetch("chat-templates") / f"{name}.jinja").read_text(encoding="utf-8")
     shown = {case for case, (messages, variables) in CASES.items() if check(both, template, messages, variables)}
     assert {"plain"} | TEMPLATES[name] <= shown
 

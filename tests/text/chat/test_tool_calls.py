@@ -2,10 +2,18 @@
 
 import json
 
+import keras
 import pytest
+import tiny
 
-from tfxformer import samples
+import tfxformer
+from tfxformer import samples, tasks
 from tfxformer.text import Tokenizer, parse_tool_calls
+
+
+def released(name):
+    """The chat template of a released model."""
+    return (samples.fetch("chat-templates") / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def call(name="weather", **arguments):
@@ -83,7 +91,7 @@ def test_what_a_template_writes_for_calls_is_read_back(name, start, end):
     tokenizer = Tokenizer(bare.tokenizer_json(), {"bos_token": "<s>", "eos_token": "<|endoftext|>"})
     wanted = [call(town='Kö"ln\n', days=2, near=["a", {"b": None}])] + [TIME] * ("llama" not in name)
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": wanted}]
-    shown = tokenizer.apply_chat_template(messages, False, samples.chat_templates()[name])
+    shown = tokenizer.apply_chat_template(messages, False, released(name))
     calls, rest = parse_tool_calls(shown.rpartition(start)[2].partition(end)[0])
     assert (calls, rest.replace("<think>\n\n</think>", "").strip()) == (wanted, "")
 
@@ -113,3 +121,64 @@ def test_what_a_template_writes_for_calls_is_read_back(name, start, end):
 def test_calls_that_cannot_be_read(text, message):
     with pytest.raises(ValueError, match=message):
         parse_tool_calls(text)
+
+
+# ---- model -> tool -> result -> model --------------------------------------------------------------------------
+
+TEMPLATE = """{%- if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% endif %}
+{%- for m in messages %}<{{ m.role }}>{{ m.content }}
+{%- for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}
+{%- if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<assistant>{% endif %}"""
+DEGREES = {"Bonn": 3, "Ulm": 8}
+
+
+def degrees(town: str) -> int:
+    """How warm it is.
+
+    Args:
+        town: its name
+    """
+    return DEGREES[town]
+
+
+def conversation(town):
+    """A question, and what is to be said to it: a call, and the answer to what it gave."""
+    question = {"role": "user", "content": f"How warm is {town}?"}
+    asked = {"role": "assistant", "content": "", "tool_calls": [call("degrees", town=town)]}
+    found = {"role": "tool", "name": "degrees", "content": str(DEGREES[town])}
+    return [question, asked, found, {"role": "assistant", "content": f"{DEGREES[town]} degrees."}]
+
+
+def render(talk):
+    bare = Tokenizer.train_byte_level_bpe(["a"], 257)
+    return bare.apply_chat_template(talk, False, TEMPLATE, tools=[degrees])
+
+
+@pytest.mark.slow  # the quick one beside it: what a template writes is read back
+def test_a_model_calls_a_tool_and_answers_by_its_result(plain_kernels):
+    talks = [conversation(town) for town in DEGREES]
+    shown = [render(talk) for talk in talks]
+    bare = Tokenizer.train_byte_level_bpe([f"<degrees>{text}" for text in shown] * 20, 380)
+    tokenizer = Tokenizer(bare.tokenizer_json(), {"eos_token": "<|endoftext|>", "chat_template": TEMPLATE})
+    prompts, answers = [], []
+    for talk in talks:
+        for said in (1, 3):
+            prompts.append(tokenizer.apply_chat_template(talk[:said], tools=[degrees]))
+            whole = tokenizer.apply_chat_template(talk[: said + 1], False, tools=[degrees])
+            answers.append(whole.removeprefix(prompts[-1]).removesuffix("<|endoftext|>"))
+    keras.utils.set_random_seed(0)
+    config = tiny.config("llama", vocabulary_size=380, decoder__max_positions=128)
+    lm = tasks.CausalLM(tfxformer.build(config), tokenizer=tokenizer)
+    lm.compile(learning_rate=1e-2, warmup=0.0, jit_compile=False)
+    lm.fit(prompts, answers, epochs=200, batch_size=4, verbose=0)
+
+    for town in DEGREES:
+        messages = conversation(town)[:1]
+        calls, said = parse_tool_calls(lm.chat(messages, 60, tools=[degrees], jit_compile=False))
+        messages.append({"role": "assistant", "content": said, "tool_calls": calls})
+        for one in calls:
+            found = {"degrees": degrees}[one["function"]["name"]](**one["function"]["arguments"])
+            messages.append({"role": "tool", "name": one["function"]["name"], "content": json.dumps(found)})
+        answer = lm.chat(messages, 60, tools=[degrees], jit_compile=False)
+        assert [*messages, {"role": "assistant", "content": answer}] == conversation(town)
