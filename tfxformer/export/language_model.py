@@ -93,7 +93,7 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
         ValueError: if they do not fit together or exceed the model's positions.
     """
     if cache_length is None:
-        cache_length = min(CACHE_LENGTH, model.backbone.longest_text)
+        cache_length = min(CACHE_LENGTH, model.backbone.longest_cached)
     if prefill_lengths is None:
         prefill_lengths = [length for length in PREFILL_LENGTHS if length <= cache_length]
     lengths = tuple(sorted(set(prefill_lengths)))
@@ -103,6 +103,11 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
     most = model.backbone.longest_text
     if cache_length > most:
         raise ValueError(f"cache_length={cache_length}, but the model has {most} positions: that is the most.")
+    if cache_length > (most := model.backbone.longest_cached):
+        raise ValueError(
+            f"cache_length={cache_length}: this model turns the keys of texts beyond {most} tokens by other angles "
+            f"(LongRoPE), and what a file keeps of a text cannot be computed again. Take at most {most}."
+        )
     if not lengths or lengths[0] < 2:
         raise ValueError(f"prefill_lengths={list(prefill_lengths)}: give one at least, of 2 tokens or more.")
     if lengths[-1] > cache_length:

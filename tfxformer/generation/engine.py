@@ -121,7 +121,7 @@ class Engine:
         self.model = model
         self.config = config_of(model)
         # A prompt is among the tokens, a prefix is not.
-        self.context = self.config.max_sequence_length - getattr(backbone_of(model), "prefix_length", 0)
+        self.context = self.config.max_cached_length - getattr(backbone_of(model), "prefix_length", 0)
         self.jit_compile = jit_compile
         self._functions: dict = {}
 

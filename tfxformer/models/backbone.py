@@ -87,6 +87,11 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
         """The tokens that a text may have: the model's positions but those of a prompt or prefix."""
         return self.config.max_sequence_length - self.prompt_length - self.prefix_length
 
+    @property
+    def longest_cached(self) -> int:
+        """The tokens that a text may have while its keys are kept, for the next ones to be read by."""
+        return self.config.max_cached_length - self.prompt_length - self.prefix_length
+
     def prompted(self, inputs: dict) -> dict:
         """A batch with the prompt in front, where there is one: dict of int32 [B, S] -> [B, P + S]."""
         # Where tokens see later ones, a prompt is a text's beginning like any other.

@@ -195,6 +195,13 @@ class TransformerConfig(KnownKeywords):
         return self.embedding_projection
 
     @property
+    def max_cached_length(self) -> int:
+        """As many of these positions as have the same angles whatever follows: LongRoPE's, up to the trained length."""
+        kinds = () if self.decoder is None else self.decoder.attention.values()
+        turned = [kind.rotary for kind in kinds if kind.rotary is not None and kind.rotary.kind == "longrope"]
+        return min([self.max_sequence_length, *(rotary.original_max_positions for rotary in turned)])
+
+    @property
     def max_sequence_length(self) -> int:
         """The longest sequence that every stack serves, in tokens."""
 

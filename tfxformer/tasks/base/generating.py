@@ -122,9 +122,16 @@ def read_request(model, request: Request) -> tuple[list, int, Stops, dict]:
     settings = read_settings(model, request.generation_config, processors)
     rows, read = model.read_prompts(request.prompts)
     new = request.max_new_tokens
+    longest = max((len(row) for row in rows), default=0)
+    most = model.backbone.longest_cached
     if new is None:
-        longest = max((len(row) for row in rows), default=0)
-        new = settings.new_tokens(longest, model.backbone.longest_text - longest, request.default)
+        new = settings.new_tokens(longest, most - longest, request.default)
+    if most < longest + new <= model.backbone.longest_text:
+        raise ValueError(
+            f"A prompt of {longest} tokens and {new} new ones: this model turns the keys of texts beyond {most} tokens "
+            "by other angles (LongRoPE), so that all that were kept would have to be computed again, which is not "
+            "implemented. Shorten the prompt, or ask for fewer new tokens; reading and scoring longer texts is exact."
+        )
     rules = () if settings.rules.change_nothing else (settings.rules,)
     given = options.pop("stop_ids", ())
     ends = (*settings.ends_in(model.backbone.config.vocabulary_size), *([given] if isinstance(given, int) else given))
