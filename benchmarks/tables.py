@@ -79,9 +79,10 @@ def training_features() -> str:
     )
 
 
-def decoder() -> str:
-    """Language models on LiteRT beside the peers."""
-    results = read("decoder")
+def decoder(name: str = "decoder") -> str:
+    """A language model on LiteRT beside the peers."""
+    results = read(name)
+    title = results["what"].split(",")[0]
     parts = []
     for race in results["races"]:
         ours = race["runtimes"]["tfxformer int8"]["times_as_fast_as"]
@@ -94,7 +95,7 @@ def decoder() -> str:
         parts.append(table)
     sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in results["file_bytes"].items())
     return (
-        f"**SmolLM2-135M on LiteRT**, batch 1, {results['threads']} threads\n\n" + "\n".join(parts)
+        f"**{title} on LiteRT**, batch 1, {results['threads']} threads\n\n" + "\n".join(parts)
         + f"\n{sizes}. {made_by(results)}"
     )  # fmt: skip
 
@@ -370,6 +371,7 @@ def main():
         "training_step-*": training_step,
         "training_features-*": training_features,
         "decoder": decoder,
+        "decoder-gemma3": lambda: decoder("decoder-gemma3"),
         "seq2seq": seq2seq,
         "generation": generation,
         "decoder_training": decoder_training,
