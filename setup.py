@@ -33,6 +33,7 @@ TRAIN = [
 # the user's own line, as JAX's page has it; export is TensorFlow's.
 JAX = ["keras>=3.13", "jax>=0.7", *(package for package in TRAIN if not package.startswith(("tensorflow", "keras")))]
 GGUF = ["gguf>=0.10"]
+PARQUET = ["pyarrow>=15"]
 METRICS = ["sacrebleu>=2.4", "rouge-score>=0.1.2"]
 TENSORBOARD = ["tensorboard>=2.20"]
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
@@ -40,9 +41,16 @@ TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.13", "keras-hub>=0.32"),
     *("pandas>=2.2", "seqeval>=1.2.2", "scikit-learn>=1.4", "scipy>=1.11"),  # the last three: references of scores
     "sentencepiece>=0.2",  # trains tokenizers, and cuts texts as they must be cut
-    *(*GGUF, *METRICS, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
+    *(*GGUF, *METRICS, *PARQUET, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
 ]
-REFERENCE = ["torch>=2.8", "transformers>=5.0", "safetensors>=0.5", "peft>=0.18", "sentence-transformers>=5"]
+REFERENCE = [
+    "torch>=2.8",
+    "transformers>=5.0",
+    "safetensors>=0.5",
+    "peft>=0.18",
+    "sentence-transformers>=5",
+    "datasets>=3",
+]
 
 setup(
     name="tfxformer",
@@ -62,6 +70,7 @@ setup(
         "reference": REFERENCE,
         "gguf": GGUF,
         "metrics": METRICS,
+        "parquet": PARQUET,
         "int4": ["ai-edge-quantizer>=0.10"],
         "tpu-check": ["jax>=0.6", "libtpu>=0.0.20"],
         "litertlm": ["litert-lm-builder>=0.18"],

@@ -19,6 +19,7 @@ EXTRAS = {
     "apache_beam": "beam",
     "gguf": "gguf",
     "litert_lm_builder": "litertlm",
+    "pyarrow": "parquet",
     "rouge_score": "metrics",
     "sacrebleu": "metrics",
     "tensorboard": "tensorboard",

@@ -131,6 +131,12 @@ def test_words_are_tagged(tiny, tmp_path):
     assert [(e["text"], e["label"], e["start"], e["end"]) for e in found["entities"]] == [("film", "FILM", 4, 8)]
     assert "FILM\tfilm\t" in run("predict", tmp_path / "tagger", "the film", "--entities").stdout
     assert run_json("evaluate", tmp_path / "tagger", data)["scores"]["f1"] == 1.0
+    conll = tmp_path / "words.conll"
+    conll.write_text("the DT O\nfilm NN FILM\nwas VB O\ngood JJ O\n", encoding="utf-8")
+    result = run("evaluate", tmp_path / "tagger", conll, "--json")
+    assert json.loads(result.stdout)["scores"]["f1"] == 1.0
+    assert "1 rows, text from 'words', label from 'tags'; not read: '2'" in result.stderr
+    assert "'DT' is not among the labels" in failure("evaluate", tmp_path / "tagger", conll, "--label-column", "2")
 
 
 def test_results_for_people_are_tables(tuned, tiny):

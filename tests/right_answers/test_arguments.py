@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import tfxformer
 from tfxformer import compression, export, generation, models, tasks, training
 from tfxformer.cli.main import app
-from tfxformer.data.tables import read_rows
+from tfxformer.data.files.rows import read_rows
 from tfxformer.recipes.sweep import read_recipe
 
 RECIPE = "name: small\nmodel: minilm\ndata: vader_movies\n"
@@ -111,11 +111,11 @@ def test_a_column_near_to_a_known_one_is_not_left_out(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("text,textpair\na,b\n", encoding="utf-8")
     with pytest.raises(ValueError, match="column 'textpair' is not read; did you mean 'text_pair'"):
-        read_rows(path, labelled=False)
+        read_rows(path, "text-classification", labelled=False)
     path = tmp_path / "data.jsonl"
     path.write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2: it has a 'text_pair'"):
-        read_rows(path, labelled=False)
+    with pytest.raises(ValueError, match="line 1, column 'text_pair': it is missing"):
+        read_rows(path, "text-classification", labelled=False)
 
 
 # ---- keywords ---------------------------------------------------------------------------------------------------

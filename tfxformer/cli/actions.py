@@ -10,7 +10,8 @@ from tfxformer.cli.language import chat, generate, tell_languages, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.seq2seq import train_seq2seq
 from tfxformer.cli.tpu import fit_estimate, tpu_check
-from tfxformer.data import tables
+from tfxformer.data.files import rows as files
+from tfxformer.data.files.table import Table
 
 __all__ = [
     "chat", "compress", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict",
@@ -40,7 +41,9 @@ def compress(recipe, output) -> dict:
     return sweep.run_recipe(recipe, output, console.verbose(), console.say)
 
 
-def finetune(model, data, output, task, labels, problem_type, seed, dtype, sequence_length, **training) -> dict:
+def finetune(
+    model, data, output, task, labels, problem_type, seed, dtype, sequence_length, columns, **training
+) -> dict:
     """Trains a model on a data file: the results of its fit and what was written."""
     from tfxformer.recipes.models import open_task, task_class
 
@@ -48,22 +51,23 @@ def finetune(model, data, output, task, labels, problem_type, seed, dtype, seque
     import keras
 
     arguments = {"sequence_length": sequence_length, "dtype": dtype}
-    rows = _rows(data, task)
+    rows = files.read_rows(data, task, given=columns)
     problem_type = problem_type if task == "text-classification" else None
-    targets = tables.task_targets(rows, task, problem_type)
+    targets = files.task_targets(rows, task, problem_type)
     if problem_type == "regression":
         arguments["labels"] = labels or ["score"]
     elif task in ("text-classification", "token-classification"):
-        arguments["labels"] = labels or tables.label_names(targets)
-        tables.check_labels(rows, targets, arguments["labels"])
+        arguments["labels"] = labels or files.label_names(targets)
+        files.check_labels(rows, targets, arguments["labels"])
     if problem_type is not None:
         arguments["problem_type"] = problem_type
+    _tell_columns(rows)
     keras.utils.set_random_seed(seed)
     opened = open_task(model, task, **arguments)
-    return _train(opened, rows, targets, output, seed=seed, **training)
+    return _train(opened, rows, targets, output, seed=seed, columns=columns, **training)
 
 
-def prune(model, data, output, seed, **training) -> dict:
+def prune(model, data, output, seed, columns, **training) -> dict:
     """Goes on training a model while its smallest weights become zero: the results and what was written."""
     from tfxformer.recipes.models import open_task
 
@@ -71,18 +75,18 @@ def prune(model, data, output, seed, **training) -> dict:
     import keras
 
     keras.utils.set_random_seed(seed)
-    return _train(task, *_labelled(task, data), output, seed=seed, **training)
+    return _train(task, *_labelled(task, data, columns), output, seed=seed, columns=columns, **training)
 
 
-def evaluate(model, data, batch_size, source_language, target_language) -> dict:
+def evaluate(model, data, batch_size, source_language, target_language, columns) -> dict:
     """Scores a model or a .tflite file on labelled texts."""
     from tfxformer.data.evaluation import scores, task_name
     from tfxformer.recipes.models import open_model
 
     opened = open_model(model)
     tell_languages(opened, source_language, target_language)
-    rows, targets = _labelled(opened, data)
-    texts = tables.task_inputs(rows, task_name(opened))
+    rows, targets = _labelled(opened, data, columns)
+    texts = files.task_inputs(rows, task_name(opened))
     return {"model": model, "texts": len(texts), "scores": scores(opened, texts, targets, batch_size)}
 
 
@@ -101,6 +105,7 @@ def export(
     tolerance,
     source_language,
     target_language,
+    columns,
 ) -> dict:
     """Writes a verified .tflite file: the `ExportReport` as a dict."""
     from tfxformer.recipes.models import open_task
@@ -113,11 +118,11 @@ def export(
 
     texts = gate = None
     if representative is not None:
-        rows = _rows(representative, task.task_name, labelled=False)
-        texts = tables.task_inputs(rows, task.task_name)
+        rows = files.read_rows(representative, task.task_name, labelled=False, given={**columns, "label": None})
+        texts = files.task_inputs(rows, task.task_name)
     if accuracy_gate is not None:
-        rows, targets = _labelled(task, accuracy_gate)
-        gate = AccuracyGate(tables.task_inputs(rows, task.task_name), targets)
+        rows, targets = _labelled(task, accuracy_gate, columns)
+        gate = AccuracyGate(files.task_inputs(rows, task.task_name), targets)
     report = export_litert(
         task,
         file,
@@ -135,7 +140,7 @@ def export(
     return report.to_dict()
 
 
-def predict(model, texts, pairs, file, entities) -> dict:
+def predict(model, texts, pairs, file, entities, columns) -> dict:
     """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values.
 
     With `entities` those of a tagger in place of its labels.
@@ -148,15 +153,18 @@ def predict(model, texts, pairs, file, entities) -> dict:
     if pairs is not None and len(pairs) != len(texts):
         raise ValueError(f"{len(texts)} texts but {len(pairs)} --pair: give each text one.")
     opened = open_model(model)
-    if evaluation.task_name(opened) == tables.WRITES_TARGETS:
+    if evaluation.task_name(opened) == files.WRITES_TARGETS:
         raise ValueError(f"{model} writes texts: tfxformer generate runs it, of a file with --file.")
+    task = evaluation.task_name(opened)
     if file is None:
-        rows = tables.Rows(Path("arguments"), list(range(1, len(texts) + 1)), texts, pairs, None)
+        rows = files.rows_of(_table(texts, pairs), task, labelled=False)
     else:
-        rows = tables.read_rows(file, labelled=False)
+        rows = files.read_rows(file, task, labelled=False, given=columns)
     if entities:
-        return _entities(model, opened, rows.texts)
-    inputs = tables.task_inputs(rows, evaluation.task_name(opened))
+        return _entities(model, opened, texts or rows.texts)
+    if pairs is not None and rows.pairs is None:
+        raise ValueError(f"--pair: {model} is a model of {task}, which reads single texts.")
+    inputs = files.task_inputs(rows, task)
     found = evaluation.predict(opened, inputs)
     return {
         "model": model,
@@ -212,13 +220,15 @@ def _said(switches: dict, prefix: str = "") -> list[str]:
     return said
 
 
-def _train(task, rows, targets, output, *, validation, seed, epochs, batch_size, learning_rate, sparsity=None) -> dict:
+def _train(
+    task, rows, targets, output, *, validation, seed, columns, epochs, batch_size, learning_rate, sparsity=None
+) -> dict:
     """Fits, with pruning where a sparsity is given, and writes the folder."""
     from tfxformer.compression import sparsity_report
     from tfxformer.recipes import pipeline
 
-    texts = tables.task_inputs(rows, task.task_name)
-    texts, targets, held_out = _hold_out(task, texts, targets, validation, seed)
+    texts = files.task_inputs(rows, task.task_name)
+    texts, targets, held_out = _hold_out(task, texts, targets, validation, seed, columns)
     dials = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "sparsity": sparsity}
     examples = None if sparsity is None else _examples(task, texts)
     shown = {"validation_data": held_out, "verbose": console.verbose()}
@@ -241,38 +251,47 @@ def _examples(task, texts) -> int:
     return len(texts)
 
 
-def _hold_out(task, texts, targets, validation, seed):
+def _hold_out(task, texts, targets, validation, seed, columns):
     """(texts, targets, validation data or None)."""
     if validation is None:
         return texts, targets, None
     try:
         share = float(validation)
     except ValueError:
-        rows, others = _labelled(task, Path(validation))
-        return texts, targets, (tables.task_inputs(rows, task.task_name), others)
+        rows, others = _labelled(task, Path(validation), columns)
+        return texts, targets, (files.task_inputs(rows, task.task_name), others)
     from tfxformer.recipes.pipeline import hold_out
 
     kept, held_out = hold_out(texts, targets, share, seed, "--validation")
     return *kept, held_out
 
 
-def _rows(data: Path, task: str, labelled: bool = True) -> tables.Rows:
-    """The rows of a data file of a task, with its labels or targets where it learns from any and they are wanted."""
-    if task == tables.WRITES_TARGETS:
-        return tables.read_pairs(data, targets=labelled)
-    return tables.read_rows(data, labelled=labelled and task not in tables.WITHOUT_LABELS)
+def _tell_columns(rows: files.Rows) -> None:
+    """A line of which columns were read, by which name, and which were not; none where there is no doubt."""
+    roles = {role: name for role, name in asdict(rows.columns).items() if name is not None}
+    left = [name for name in rows.table.columns if name not in roles.values()]
+    if left or not set(roles.values()) <= {"text", "text_pair", "label", "source", "target"}:
+        read = ", ".join(f"{role} from {name!r}" for role, name in roles.items())
+        unread = f"; not read: {', '.join(map(repr, left))}" if left else ""
+        console.say(f"{rows.table.source}: {len(rows.texts):,} rows, {read}{unread}")
 
 
-def _labelled(model, data: Path):
+def _table(texts: list[str], pairs: list[str] | None) -> Table:
+    places = [f"text {number}" for number in range(1, len(texts) + 1)]
+    return Table("arguments", places, {"text": texts, **({} if pairs is None else {"text_pair": pairs})})
+
+
+def _labelled(model, data: Path, columns: dict):
     """The rows of a data file and the targets that a model wants, its labels checked."""
     from tfxformer.data.evaluation import task_name
 
     task, labels = task_name(model), getattr(model, "labels", None)
-    rows = _rows(data, task)
+    rows = files.read_rows(data, task, given=columns)
     problem_type = getattr(model, "problem_type", None)
-    targets = tables.task_targets(rows, task, problem_type)
+    targets = files.task_targets(rows, task, problem_type)
     if labels and problem_type != "regression":
-        tables.check_labels(rows, targets, labels)
+        files.check_labels(rows, targets, labels)
+    _tell_columns(rows)
     return rows, targets
 
 

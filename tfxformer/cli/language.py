@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tfxformer.cli import console, language_files
-from tfxformer.data import tables
+from tfxformer.cli import console
+from tfxformer.data.files.language import read_language
+from tfxformer.data.files.rows import WRITES_TARGETS, read_rows
 
 TOKENIZERS = ("bpe", "characters")
 
@@ -16,7 +17,7 @@ def train_lm(
     data, output, model, preset, tokenizer, vocabulary_size, validation, seed, dtype, sequence_length, **training
 ) -> dict:
     """Trains a language model, a checkpoint's or a new one, on a text file: the results and what was written."""
-    x, y = language_files.read(data)
+    x, y = read_language(data)
     from tfxformer.recipes.models import load_tasks, open_task
 
     load_tasks()
@@ -45,6 +46,7 @@ def generate(
     source_language,
     target_language,
     seed,
+    columns,
     write: Callable | None,
     **sampling,
 ) -> dict:
@@ -58,7 +60,7 @@ def generate(
     if file is not None or num_beams is not None:
         options = {"max_new_tokens": max_new_tokens, "stop": stop or (), "seed": seed, **sampling}
         if file is not None:
-            return {"model": model, "targets": _of_file(opened, file, num_beams, batch_size, options)}
+            return {"model": model, "targets": _of_file(opened, file, columns, num_beams, batch_size, options)}
         pieces = _texts(opened, [prompt], num_beams, batch_size, options)
         return {"model": model, "prompt": prompt, **_written(pieces, "continuation", write)}
     pieces = _stream(opened, prompt, max_new_tokens, stop, seed, **sampling)
@@ -106,7 +108,7 @@ def is_causal(model) -> bool:
     """Whether a model goes on with a text; else it writes one for another."""
     from tfxformer.data.evaluation import task_name
 
-    return task_name(model) != tables.WRITES_TARGETS
+    return task_name(model) != WRITES_TARGETS
 
 
 def open_language_model(model: str):
@@ -136,7 +138,7 @@ def tell_languages(model, source: str | None, target: str | None) -> None:
     options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
     if not hasattr(model, "task_name"):
         raise ValueError(f"A LiteRT file is of the languages that it was exported with: leave {options} out.")
-    if model.task_name != tables.WRITES_TARGETS:
+    if model.task_name != WRITES_TARGETS:
         raise ValueError(f"{options}: for models that write targets for sources; this one is for {model.task_name}.")
     from tfxformer.tasks.base.languages import check_languages
 
@@ -160,11 +162,11 @@ def _written(pieces, name: str, write: Callable | None) -> dict:
     return {name: text, **({} if write is None else {"text": ""})}
 
 
-def _of_file(model, file: Path, num_beams, batch_size: int, options: dict) -> list[dict]:
+def _of_file(model, file: Path, columns: dict, num_beams, batch_size: int, options: dict) -> list[dict]:
     """A target for each source of a data file, whose targets are not read."""
     if is_causal(model):
         raise ValueError("--file has sources, for which a model with an encoder writes targets; this one has none.")
-    sources = tables.read_pairs(file, targets=False).texts
+    sources = read_rows(file, WRITES_TARGETS, labelled=False, given=columns).texts
     written = _texts(model, sources, num_beams, batch_size, options)
     return [{"source": source, "target": target} for source, target in zip(sources, written, strict=True)]
 
@@ -216,7 +218,7 @@ def _hold_out(x: list, y: list | None, validation: str | None, seed: int):
     try:
         share = float(validation)
     except ValueError:
-        return (x, y), language_files.read(validation)
+        return (x, y), read_language(validation)
     if len(x) == 1 and y is None and isinstance(x[0], str):
         cut = round(len(x[0]) * (1 - share))
         return ([x[0][:cut]], None), ([x[0][cut:]], None)

@@ -16,14 +16,17 @@ from tfxformer.cli.options import (
     Dtype,
     Epochs,
     Json,
+    LabelColumn,
     LearningRate,
     Length,
     Model,
     Output,
+    PairColumn,
     Runnable,
     Seed,
     SourceLanguage,
     TargetLanguage,
+    TextColumn,
     Validation,
     checked_on,
     run,
@@ -67,6 +70,9 @@ def finetune(
     validation: Validation = None,
     seed: Seed = 0,
     dtype: Dtype = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -87,6 +93,9 @@ def prune(
     learning_rate: LearningRate = 5e-5,
     validation: Validation = None,
     seed: Seed = 0,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -114,6 +123,9 @@ def evaluate(
     batch_size: BatchSize = 32,
     source_language: SourceLanguage = None,
     target_language: TargetLanguage = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -156,6 +168,9 @@ def export(
     ] = None,
     source_language: SourceLanguage = None,
     target_language: TargetLanguage = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -172,12 +187,16 @@ def predict(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A data file instead; its labels are not read.")] = None,
     entities: Annotated[bool, typer.Option("--entities", help="Of a tagger: entities, not labels.")] = False,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
     """Run MODEL on texts."""
     pairs = {"texts": texts or [], "pairs": pair or None}
-    run("predict", {"model": model, **pairs, "file": file, "entities": entities, "json": json, "debug": debug})
+    columns = {"text_column": text_column, "pair_column": pair_column}
+    options = {"model": model, **pairs, "file": file, "entities": entities, **columns}
+    run("predict", {**options, "json": json, "debug": debug})
 
 
 for command in (writing.train_lm, writing.train_seq2seq, writing.generate, writing.chat):

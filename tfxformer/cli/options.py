@@ -15,14 +15,21 @@ MODEL_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), or
 LANGUAGE_HELP = "A Hugging Face folder, a hub id, a .keras, a .gguf, a .tflite or a .litertlm file of a language model."
 RUNNABLE_HELP = "A Hugging Face folder, a hub id (owner/name@v1 for a revision), a .keras file, or a .tflite file."
 DATA_HELP = (
-    "A .csv, .tsv or .jsonl file with the columns text, label and, for pairs, text_pair; source and target of a model "
-    "that writes one text for another."
+    "A .csv, .tsv, .jsonl, .json or .parquet file with the columns text, label and, for pairs, text_pair (source and "
+    "target of a model that writes one text for another), or with usual names of them: sentence1, premise, tokens, "
+    "ner_tags, spans, question, context, answers, score, document, summary, ... Also SQuAD's JSON; .conll, .bio and "
+    ".conllu files; a folder of .txt files for each label."
 )
+PAIRS_HELP = "A file as those of finetune, with the columns source and target (or document and summary, ...)."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Runnable = Annotated[str, typer.Argument(metavar="MODEL", help=RUNNABLE_HELP)]
 Writing = Annotated[str, typer.Argument(metavar="MODEL", help=LANGUAGE_HELP)]
 Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+TextColumn = Annotated[str | None, typer.Option(help="The column of texts, of words, of questions or of sources.")]
+PairColumn = Annotated[str | None, typer.Option(help="The column of second texts, or of contexts.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, of answers, of scores or of targets.")]
+COLUMNS = ("text_column", "pair_column", "label_column")
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the texts.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
@@ -72,6 +79,8 @@ def run(action: str, options: dict) -> None:
         options: of the command, `locals()` there: "json" and "debug", and the action's arguments by their names.
     """
     json, debug = options.pop("json"), options.pop("debug")
+    if any(name in options for name in COLUMNS):
+        options["columns"] = {name.removesuffix("_column"): options.pop(name, None) for name in COLUMNS}
     # Said before TensorFlow is imported, for this process only: the library touches no environment.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tfxformer.cli import actions, console

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfxformer.cli.language import fit, tell_languages
-from tfxformer.data import tables
+from tfxformer.data.files.rows import WRITES_TARGETS, read_rows
 
 TRAINED_RATE, NEW_RATE = 5e-5, 1e-3  # peaks, of a model that has learned before and of one that has not
 
@@ -23,17 +23,18 @@ def train_seq2seq(
     target_language,
     label_smoothing,
     learning_rate,
+    columns,
     **training,
 ) -> dict:
     """Trains a model of sources and targets, a checkpoint's or a new one: the results and what was written."""
-    rows = tables.read_pairs(data)
+    rows = read_rows(data, WRITES_TARGETS, given=columns)
     from tfxformer.recipes.models import load_tasks, open_task
 
     load_tasks()
     import keras
 
     keras.utils.set_random_seed(seed)
-    (sources, targets), held_out = _hold_out(rows, validation, seed)
+    (sources, targets), held_out = _hold_out(rows, validation, seed, columns)
     lengths = {"sequence_length": sequence_length, "target_length": target_length, "label_smoothing": label_smoothing}
     if model is not None:
         task = open_task(model, "seq2seq-lm", **lengths, dtype=dtype)
@@ -45,14 +46,14 @@ def train_seq2seq(
     return fit(task, sources, targets, held_out, output, facts, learning_rate=rate, **training)
 
 
-def _hold_out(rows, validation: str | None, seed: int):
+def _hold_out(rows, validation: str | None, seed: int, columns: dict):
     """((sources, targets), validation data or None)."""
     if validation is None:
         return (rows.texts, rows.labels), None
     try:
         share = float(validation)
     except ValueError:
-        others = tables.read_pairs(validation)
+        others = read_rows(validation, WRITES_TARGETS, given=columns)
         return (rows.texts, rows.labels), (others.texts, others.labels)
     from tfxformer.recipes.pipeline import hold_out
 

@@ -9,12 +9,14 @@ import typer
 
 from tfxformer.cli import values
 from tfxformer.cli.options import (
+    PAIRS_HELP,
     BatchSize,
     Debug,
     Draw,
     Dtype,
     Epochs,
     Json,
+    LabelColumn,
     MinP,
     Output,
     Seed,
@@ -22,6 +24,7 @@ from tfxformer.cli.options import (
     Stop,
     TargetLanguage,
     Temperature,
+    TextColumn,
     Tokens,
     TopK,
     TopP,
@@ -45,7 +48,9 @@ def train_lm(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="A .txt file, or a .jsonl file with text, with prompt and answer, or with messages."
+            metavar="DATA",
+            help="A .txt file, a folder of them, or a .jsonl, .json, .parquet or .csv file with text, with prompt and "
+            "answer (or instruction and output), or with messages.",
         ),
     ],
     output: Output,
@@ -72,9 +77,7 @@ def train_lm(
 
 
 def train_seq2seq(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A .tsv, .csv or .jsonl file with the columns source and target.")
-    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=PAIRS_HELP)],
     output: Output,
     model: Annotated[
         str | None,
@@ -97,6 +100,8 @@ def train_seq2seq(
     validation: Validation = None,
     seed: Seed = 0,
     dtype: Dtype = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):
@@ -123,6 +128,7 @@ def generate(
     source_language: SourceLanguage = None,
     target_language: TargetLanguage = None,
     seed: Draw = None,
+    text_column: TextColumn = None,
     json: Json = False,
     debug: Debug = False,
 ):

@@ -1,8 +1,9 @@
 """From tokens to what the tasks fit on."""
 
+from tfxformer.data.files.rows import load
 from tfxformer.data.highlights import highlight
 from tfxformer.data.records.format import RecordsError, rows_of
 from tfxformer.data.records.preparing import prepare_records
 from tfxformer.data.records.records import Records, write_records
 
-__all__ = ["Records", "RecordsError", "highlight", "prepare_records", "rows_of", "write_records"]
+__all__ = ["Records", "RecordsError", "highlight", "load", "prepare_records", "rows_of", "write_records"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.data.targets.labels import encode_labels
 from tfxformer.data.targets.spans import answer_spans
 from tfxformer.data.targets.words.labels import entity_scores

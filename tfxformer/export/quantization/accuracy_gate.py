@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfxformer.data import evaluation
-from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.data.text_scores import POINTS
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization.quantize import Mode

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from tfxformer import samples
-from tfxformer.data import tables
+from tfxformer.data.files import rows as files
 from tfxformer.data.text_scores import check_names
 from tfxformer.recipes.models import open_task
 from tfxformer.recipes.sweep.recipe import OF_TARGETS, Recipe
@@ -30,16 +29,12 @@ def read_split(recipe: Recipe) -> samples.Split:
         return getattr(samples, recipe.data)()
     parts, labels = [], None
     for part in ("train", "test"):
-        path = Path(recipe.data[part])
-        if recipe.writes:
-            rows = tables.read_pairs(path)
-            parts += [rows.texts, rows.labels]
-            continue
-        rows = tables.read_rows(path, labelled=True)
-        targets = tables.task_targets(rows, recipe.task, "single_label_classification")
-        labels = labels or tables.label_names(targets)
-        tables.check_labels(rows, targets, labels)
-        parts += [tables.task_inputs(rows, recipe.task), targets]
+        rows = files.read_rows(recipe.data[part], recipe.task)
+        targets = files.task_targets(rows, recipe.task, "single_label_classification")
+        if not recipe.writes:
+            labels = labels or files.label_names(targets)
+            files.check_labels(rows, targets, labels)
+        parts += [files.task_inputs(rows, recipe.task), targets]
     return samples.Split(*parts, labels or [])
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.export.language_model import REFUSED
 from tfxformer.export.quantization.quantize import MODES
 from tfxformer.models.config.transformer import STACKS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxformer.data.tables import WRITES_TARGETS
+from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.data.text_scores import POINTS
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import markdown

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfxformer.data import tables
+from tfxformer.data.files import rows as files
 
+TASK = "text-classification"
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30)
 
 
@@ -22,14 +23,14 @@ def test_csv_and_jsonl_give_back_what_was_written(tmp_path_factory, rows):
     with (folder / "a.jsonl").open("w", encoding="utf-8", newline="") as file:
         file.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
     for name in ("a.csv", "a.jsonl"):
-        read = tables.read_rows(folder / name, labelled=True)
+        read = files.read_rows(folder / name, TASK)
         assert list(zip(read.texts, read.labels, strict=True)) == rows
 
 
 def test_tsv_keeps_quotes_and_a_byte_order_mark_is_no_column(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes('\ufefftext\tlabel\r\n"he said\tyes\r\n'.encode())
-    rows = tables.read_rows(path, labelled=True)
+    rows = files.read_rows(path, TASK)
     assert (rows.texts, rows.labels) == (['"he said'], ["yes"])
 
 
@@ -57,47 +58,50 @@ def test_complaints_name_line_and_column(tmp_path, name, content, said):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError) as caught:
-        tables.read_rows(path, labelled=True)
+        files.read_rows(path, TASK)
     assert said in str(caught.value)
     assert name in str(caught.value)
 
 
-def jsonl(tmp_path, *records):
+def jsonl(tmp_path, *records, task=TASK):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
-    return tables.read_rows(path, labelled="label" in records[0])
+    return files.read_rows(path, task, labelled="label" in records[0])
 
 
 def test_sources_and_targets_are_columns_of_their_own(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('source\tid\ttarget\na "b"\t1\tc\nd\t2\te\n', encoding="utf-8")
-    rows = tables.read_pairs(path)
-    assert (rows.texts, rows.labels, rows.pairs, rows.lines) == (['a "b"', "d"], ["c", "e"], None, [2, 3])
-    assert tables.task_inputs(rows, "seq2seq-lm") == ['a "b"', "d"]
-    assert tables.task_targets(rows, "seq2seq-lm", None) == ["c", "e"]
-    assert tables.read_pairs(path, targets=False).labels is None
+    rows = files.read_rows(path, "seq2seq-lm")
+    assert (rows.texts, rows.labels, rows.pairs) == (['a "b"', "d"], ["c", "e"], None)
+    assert rows.table.places == ["line 2", "line 3"]
+    assert files.task_inputs(rows, "seq2seq-lm") == ['a "b"', "d"]
+    assert files.task_targets(rows, "seq2seq-lm", None) == ["c", "e"]
+    assert files.read_rows(path, "seq2seq-lm", labelled=False).labels is None
     path.write_text("source\ttarget\na\t\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2, column 'target': it is empty"):
-        tables.read_pairs(path)
+        files.read_rows(path, "seq2seq-lm")
     (tmp_path / "a.jsonl").write_text('{"source": "a", "target": ["b"]}', encoding="utf-8")
     with pytest.raises(ValueError, match="line 1, column 'target': wanted a string"):
-        tables.read_pairs(tmp_path / "a.jsonl")
+        files.read_rows(tmp_path / "a.jsonl", "seq2seq-lm")
     with pytest.raises(ValueError, match="no column 'target'"):
         (tmp_path / "b.jsonl").write_text('{"source": "a", "text": "b"}', encoding="utf-8")
-        tables.read_pairs(tmp_path / "b.jsonl")
+        files.read_rows(tmp_path / "b.jsonl", "seq2seq-lm")
 
 
 def test_targets_take_the_form_that_the_task_wants(tmp_path):
-    rows = jsonl(tmp_path, {"text": "a b", "label": "X Y"}, {"text": ["c"], "label": ["X"]})
-    assert tables.task_inputs(rows, "token-classification") == [["a", "b"], ["c"]]
-    assert tables.task_targets(rows, "token-classification", None) == [["X", "Y"], ["X"]]
-    rows = jsonl(tmp_path, {"text": "a", "text_pair": "b", "label": "0.5"})
-    assert tables.task_inputs(rows, "text-embedding") == [("a", "b")]
-    assert tables.task_targets(rows, "text-embedding", None) == [0.5]
+    rows = jsonl(
+        tmp_path, {"text": "a b", "label": "X Y"}, {"text": ["c"], "label": ["X"]}, task="token-classification"
+    )
+    assert files.task_inputs(rows, "token-classification") == [["a", "b"], ["c"]]
+    assert files.task_targets(rows, "token-classification", None) == [["X", "Y"], ["X"]]
+    rows = jsonl(tmp_path, {"text": "a", "text_pair": "b", "label": "0.5"}, task="text-embedding")
+    assert files.task_inputs(rows, "text-embedding") == [("a", "b")]
+    assert files.task_targets(rows, "text-embedding", None) == [0.5]
     rows = jsonl(tmp_path, {"text": "a", "label": ["x", 3]})
-    assert tables.task_targets(rows, "text-classification", "multi_label_classification") == [["x", "3"]]
-    rows = jsonl(tmp_path, {"text": "q", "text_pair": "c", "label": None})
-    assert tables.task_targets(rows, "question-answering", None) == [None]
+    assert files.task_targets(rows, "text-classification", "multi_label_classification") == [["x", "3"]]
+    rows = jsonl(tmp_path, {"text": "q", "text_pair": "c", "label": None}, task="question-answering")
+    assert files.task_targets(rows, "question-answering", None) == [None]
 
 
 @pytest.mark.parametrize(
@@ -121,18 +125,18 @@ def test_targets_take_the_form_that_the_task_wants(tmp_path):
 )
 def test_targets_of_another_kind_are_refused_by_line(tmp_path, record, task, problem_type, said):
     with pytest.raises(ValueError, match=f"line 1, column 'label': .*{said}"):
-        tables.task_targets(jsonl(tmp_path, record), task, problem_type)
+        files.task_targets(jsonl(tmp_path, record, task=task), task, problem_type)
 
 
 def test_inputs_of_another_kind_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="line 1, column 'text': text-classification wants a string"):
-        tables.task_inputs(jsonl(tmp_path, {"text": ["a"], "label": "x"}), "text-classification")
+    with pytest.raises(ValueError, match="line 1, column 'text': wanted a string, got \\["):
+        jsonl(tmp_path, {"text": ["a"], "label": "x"})
     with pytest.raises(ValueError, match="no column 'text_pair'"):
-        tables.task_inputs(jsonl(tmp_path, {"text": "a", "label": None}), "question-answering")
+        jsonl(tmp_path, {"text": "a", "label": None}, task="question-answering")
 
 
 def test_label_names_sort_numbers_by_value_and_unknown_ones_are_refused(tmp_path):
-    assert tables.label_names(["10", "9", "b", ["a", "9"]]) == ["9", "10", "a", "b"]
+    assert files.label_names(["10", "9", "b", ["a", "9"]]) == ["9", "10", "a", "b"]
     rows = jsonl(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "label": "z"})
     with pytest.raises(ValueError, match="line 2, column 'label': 'z' is not among the labels x, y"):
-        tables.check_labels(rows, ["x", "z"], ["x", "y"])
+        files.check_labels(rows, ["x", "z"], ["x", "y"])
