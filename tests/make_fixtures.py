@@ -5,6 +5,7 @@ after it; the reference tests make all of them anew, live. A case is data: a fam
 odd configuration.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -120,6 +121,30 @@ def architecture(family: str, head: str | None) -> str:
 
 def is_decoder(case: Case) -> bool:
     return case.family in DECODERS
+
+
+def _traits(case: Case) -> set:
+    """What a case has: a family, a head, a form of files, and what its config states.
+
+    Heads of decoders are alike, encoders have a head each; switches and files are read alike for each kind of stack.
+    """
+    kind = "decoder" if is_decoder(case) else "encoder"
+    head = (kind if kind == "decoder" else case.family, "head", case.head)
+    found, stated = {case.family, head, (kind, "files", case.files)}, [((), case.config)]
+    for path, value in stated:  # grows as it is walked
+        if isinstance(value, dict):
+            stated += [((*path, key), one) for key, one in value.items()]
+        else:  # one number is as good as another, a name or a switch is not
+            found.add((kind, *path, value if isinstance(value, str | bool | None) else "a number"))
+    return found
+
+
+@functools.cache
+def is_first(name: str) -> bool:
+    """Whether a case has something that none before it has: these are compared live by every change, all by hand."""
+    names = list(CASES)
+    before = (_traits(CASES[other]) for other in names[: names.index(name)])
+    return not _traits(CASES[name]) <= set().union(*before)
 
 
 def keys_of(case: Case) -> dict:
