@@ -1,6 +1,8 @@
 """Shared by all tests: what a mark needs, and tiny texts, tokenizer and checkpoints."""
 
+import collections
 import contextlib
+import functools
 import gc
 import importlib.util
 import os
@@ -18,6 +20,8 @@ for shared in ("", "backends", "compression", "export", "generation", "training"
 
 # Modules that make something costly once in a process: the files that import one of them share a process.
 MADE_ONCE = re.compile(r"^ *import (replicas|litert_files)$", re.MULTILINE)
+# How long a test usually takes that has such a mark: the files that take longest are begun first. Others take less.
+SECONDS = {"road": 20.0, "slow": 20.0, "client": 20.0, "samples": 5.0, "extra": 5.0}
 REFERENCE = ("torch", "transformers", "safetensors", "sentence_transformers")
 
 
@@ -50,13 +54,30 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            shared = MADE_ONCE.search((config.rootpath / file).read_text(encoding="utf-8"))
-            return shared[1] if shared else file
+            return in_one_process(config.rootpath / super()._split_scope(nodeid))
 
+    config.option.loadscopereorder = False  # by the number of tests; `pytest_collection_modifyitems` knows more
     return Together(config, log)
 
 
+@functools.cache
+def in_one_process(path):
+    """What all files have in common that run in the same process: what they share, or their own name."""
+    shared = MADE_ONCE.search(path.read_text(encoding="utf-8"))
+    return shared[1] if shared else str(path)
+
+
+def longest_first(items):
+    """Sorts files, and those that run together, by how long they will usually take: none is left over at the end."""
+    totals = collections.Counter()
+    for item in items:
+        seconds = [SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS]
+        skipped = item.get_closest_marker("skip") is not None
+        totals[in_one_process(item.path)] += 0.0 if skipped else max(seconds, default=0.5)
+    items.sort(key=lambda item: -totals[in_one_process(item.path)])
+
+
+@pytest.hookimpl(trylast=True)  # after -m and -k have taken theirs away
 def pytest_collection_modifyitems(config, items):
     """Skips, visibly, reference tests where the extra is not installed, and long ones that nobody asked for.
 
@@ -78,6 +99,8 @@ def pytest_collection_modifyitems(config, items):
         random.Random(seed).shuffle(items)
         files = {}  # each file's tests stay together, so that what they share is made once
         items.sort(key=lambda item: files.setdefault(item.path, len(files)))
+    elif hasattr(config, "workerinput"):
+        longest_first(items)
 
 
 def pytest_collection_finish(session):

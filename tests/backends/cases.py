@@ -1,11 +1,14 @@
 """What both backends compute alike, in a process of its own or in this one.
 
-    KERAS_BACKEND=jax python cases.py FOLDER CELLS.json all
+    KERAS_BACKEND=jax python cases.py FOLDER CELLS.json PART...
 
-writes into the folder: `0.npz` and on, what each training of CELLS.json ends with; `texts.json`, what models generate;
-`resume.json`, how trainings end that were interrupted; `measured.npz`, importances and sensitivities;
-`watched.npz`, what callbacks see inside the steps;
-`classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer.
+writes into the folder `0.npz` and on, what each training of CELLS.json ends with, and of the parts that are named:
+"texts", `texts.json`, what models generate;
+"tasks", `classifier/`, `lora/` and `classifier.keras`, models fitted on texts, and `logits.npz`, what they answer;
+"others", `others.npz`, the losses of the other tasks, and what a classifier with fewer heads answers;
+"measured", `measured.npz`, importances and sensitivities;
+"watched", `watched.npz`, what callbacks see inside the steps;
+"resumed", `resume.json`, how trainings end that were interrupted.
 With XLA_FLAGS=--xla_force_host_platform_device_count=8 there are devices for every mesh.
 """
 
@@ -164,48 +167,64 @@ def generate() -> dict:
     return found
 
 
+def _tokenizer():
+    with tempfile.TemporaryDirectory() as words:
+        return tiny.tokenizer(words)
+
+
+def _classifier(seed=0):
+    from tfxformer import tasks
+
+    backbone = tiny.backbone(seed=seed)
+    return tiny.perturb(tasks.TextClassifier(backbone, ["negative", "positive"], tokenizer=_tokenizer()), seed)
+
+
+SETTINGS = {"epochs": 1, "batch_size": 8, "verbose": 0}
+
+
 def fit_tasks(folder) -> dict:
-    """Fits tasks on texts, saves them in every form, and returns what they answer."""
+    """Fits classifiers on texts, saves them in every form, and returns what they answer."""
+    from tfxformer import compression
+
+    folder = Path(folder)
+    whole = _classifier()
+    whole.fit(tiny.TEXTS, tiny.LABELS, shuffle=False, **SETTINGS)  # an order by chance is each backend's own
+    whole.save_pretrained(folder / "classifier")
+    whole.save(folder / "classifier.keras")
+    adapted = _classifier()
+    adapters = compression.Adapters(adapted)
+    adapters.add("films", compression.LoRA(rank=4))
+    adapted.fit(tiny.TEXTS, tiny.LABELS, **SETTINGS)
+    adapters.save(folder / "lora", base="nobody/tiny")
+    return {"classifier": whole.predict(tiny.TEXTS[:6], verbose=0), "lora": adapted.predict(tiny.TEXTS[:6], verbose=0)}
+
+
+def fit_others() -> dict:
+    """The losses of the other tasks, fitted on texts."""
     from tfxformer import compression, tasks
     from tfxformer.text import Tokenizer
 
-    folder = Path(folder)
-    with tempfile.TemporaryDirectory() as words:
-        tokenizer = tiny.tokenizer(words)
-    settings = {"epochs": 1, "batch_size": 8, "verbose": 0}
-    answers = {}
-
-    def classifier(seed=0):
-        tagger = tasks.TextClassifier(tiny.backbone(seed=seed), ["negative", "positive"], tokenizer=tokenizer)
-        tiny.perturb(tagger, seed)
-        return tagger
-
-    whole = classifier()
-    whole.fit(tiny.TEXTS, tiny.LABELS, shuffle=False, **settings)  # an order by chance is each backend's own
-    whole.save_pretrained(folder / "classifier")
-    whole.save(folder / "classifier.keras")
-    answers["classifier"] = whole.predict(tiny.TEXTS[:6], verbose=0)
-
-    adapted = classifier()
-    adapters = compression.Adapters(adapted)
-    adapters.add("films", compression.LoRA(rank=4))
-    adapted.fit(tiny.TEXTS, tiny.LABELS, **settings)
-    adapters.save(folder / "lora", base="nobody/tiny")
-    answers["lora"] = adapted.predict(tiny.TEXTS[:6], verbose=0)
-
-    for lm in (
-        tasks.MaskedLM(tiny.backbone(), tokenizer=tokenizer),
-        tasks.CausalLM(tiny.backbone("gpt2"), tokenizer),
-    ):
-        lm.fit(tiny.TEXTS * 4, **settings)
     pieces = Tokenizer.train_byte_level_bpe(tiny.TEXTS, 280)
-    writer = tasks.Seq2SeqLM(tiny.backbone("marian", vocabulary_size=290), pieces)
-    writer.fit(tiny.TEXTS, tiny.TEXTS[::-1], **settings)
-    distiller = compression.Distiller(classifier(3), classifier(4))
-    distiller.fit(tiny.TEXTS, tiny.LABELS, **settings)
-    compression.remove_heads(whole, 1)
-    answers["fewer heads"] = whole.predict(tiny.TEXTS[:6], verbose=0)
-    return answers
+    trained = {
+        "masked": tasks.MaskedLM(tiny.backbone(), tokenizer=_tokenizer()),
+        "causal": tasks.CausalLM(tiny.backbone("gpt2"), _tokenizer()),
+        "written": tasks.Seq2SeqLM(tiny.backbone("marian", vocabulary_size=290), pieces),
+        "distilled": compression.Distiller(_classifier(3), _classifier(4)),
+    }
+    data = {"written": (tiny.TEXTS, tiny.TEXTS[::-1]), "distilled": (tiny.TEXTS, tiny.LABELS)}
+    found = {}
+    for name, model in trained.items():
+        found[name] = np.array(model.fit(*data.get(name, (tiny.TEXTS * 4,)), **SETTINGS).history["loss"])
+    return found
+
+
+def fewer_heads() -> np.ndarray:
+    """What a classifier answers that has lost a head."""
+    from tfxformer import compression
+
+    fewer = _classifier()
+    compression.remove_heads(fewer, 1)
+    return fewer.predict(tiny.TEXTS[:6], verbose=0)
 
 
 def measure() -> dict:
@@ -246,28 +265,42 @@ def run_script(python, script, *arguments) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def run_on_jax(python, folder, cells, what="all") -> dict:
+def run_on_jax(python, folder, cells, *parts) -> dict:
     """Runs this file by another Python; the versions that it has."""
-    run_script(python, __file__, folder, cells, what)
+    run_script(python, __file__, folder, cells, *parts)
     return json.loads((Path(folder) / "versions.json").read_text(encoding="utf-8"))
 
 
-def main(folder, cells, what) -> None:
-    """All that a child writes; of "trainings" those alone."""
+def write_resumed(folder):
+    found = {"differences": resume(folder / "resume"), "losses": fit_records(folder)}
+    (folder / "resume.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def write_watched(folder):
+    import watched_cases
+
+    np.savez(folder / "watched.npz", **watched_cases.watch())
+
+
+PARTS = {
+    "texts": lambda folder: (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8"),
+    "tasks": lambda folder: np.savez(folder / "logits.npz", **fit_tasks(folder)),
+    "others": lambda folder: np.savez(folder / "others.npz", **fit_others(), **{"fewer heads": fewer_heads()}),
+    "measured": lambda folder: np.savez(folder / "measured.npz", **measure()),
+    "watched": write_watched,
+    "resumed": write_resumed,
+}
+
+
+def main(folder, cells, *parts) -> None:
+    """All that a child writes; where no part is named, trainings are only trainings."""
     import jax
     import keras
 
     for number, one in enumerate(json.loads(Path(cells).read_text(encoding="utf-8"))):
-        np.savez(folder / f"{number}.npz", **train(one, measured=what == "all"))
-    if what == "all":
-        (folder / "texts.json").write_text(json.dumps(generate()), encoding="utf-8")
-        np.savez(folder / "logits.npz", **fit_tasks(folder))
-        np.savez(folder / "measured.npz", **measure())
-        import watched_cases
-
-        np.savez(folder / "watched.npz", **watched_cases.watch())
-        found = {"differences": resume(folder / "resume"), "losses": fit_records(folder)}
-        (folder / "resume.json").write_text(json.dumps(found), encoding="utf-8")
+        np.savez(folder / f"{number}.npz", **train(one, measured=bool(parts)))
+    for part in parts:
+        PARTS[part](folder)
     versions = {"keras": keras.__version__, "jax": jax.__version__}
     (folder / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
     assert "tensorflow" not in sys.modules, "something imported TensorFlow"

@@ -43,7 +43,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
         path.write_text(json.dumps(cells), encoding="utf-8")
-        versions = cases.run_on_jax(python, folder, path, "trainings")
+        versions = cases.run_on_jax(python, folder, path)
         found = iter([np.load(Path(folder) / f"{number}.npz") for number in range(len(cells))])
         lines, worst = [], 0.0
         for row in rows:

@@ -19,7 +19,7 @@ from tfxformer import tasks
 PYTHON = os.environ.get("TFXFORMER_JAX_PYTHON")
 pytestmark = [
     pytest.mark.client,
-    pytest.mark.road,  # a minute of processor time for each process, most of it XLA's
+    pytest.mark.slow,  # a minute of processor time for each process, most of it XLA's
     pytest.mark.skipif(not PYTHON, reason="TFXFORMER_JAX_PYTHON names no Python with JAX: see requirements-jax.txt"),
 ]
 # Batches shared by both, an epoch's last not; weights of which each process has a half.

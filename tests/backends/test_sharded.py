@@ -10,6 +10,7 @@ import pytest
 PYTHON = os.environ.get("TFXFORMER_JAX_PYTHON")
 pytestmark = [
     pytest.mark.client,
+    pytest.mark.road,
     pytest.mark.skipif(not PYTHON, reason="TFXFORMER_JAX_PYTHON names no Python with JAX: see requirements-jax.txt"),
 ]
 OBJECTS = 2_000_000  # bytes of names, places and modules that the first use of them imports

@@ -24,7 +24,11 @@ RULES = (
     {"exponential_decay_length_penalty": [3, 1.4]},
 )
 BEAMS = (None, {"num_beams": 3}, {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True})
-SETTINGS = [(rules, beams) for rules in RULES for beams in BEAMS]  # 30
+SETTINGS = [  # 30, of which every change is compared by each rule once, and each way of searching three times
+    pytest.param(rules, beams, marks=[] if number % len(BEAMS) == place else [pytest.mark.slow])
+    for number, rules in enumerate(RULES)
+    for place, beams in enumerate(BEAMS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +82,15 @@ def test_equals_transformers(rules, beams, pair):
     np.testing.assert_allclose([beam.score for beam in found], wanted_scores, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in cases.CASES if name != "bart"])
-def test_every_page_by_beams(name, pair):
-    """Positions on the cache, start tokens and biases of each page; by XLA, as users run it."""
+@pytest.mark.parametrize(
+    ("name", "jit"),
+    [
+        *(("t5", True), ("mbart", False), ("marian-two-vocabularies", False), ("m2m_100", False)),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in cases.CASES if name not in ("bart", "t5")),
+    ],
+)
+def test_every_page_by_beams(name, jit, pair):
+    """Positions on the cache, start tokens and biases of each page; by XLA, as users run it, but for a few."""
     lm, model = pair(name)
     batch = cases.batch(lm.backbone.config.padding_id)
     source = {key: batch[key] for key in ("encoder_token_ids", "encoder_padding_mask")}
@@ -93,5 +103,6 @@ def test_every_page_by_beams(name, pair):
         source=source,
         stop_ids=(END,),
         processors=() if rules.change_nothing else (rules,),
+        jit_compile=jit,
     )
     assert [beam.ids for beam in found] == theirs(model, source, {}, {"num_beams": 3})[0]
