@@ -19,8 +19,6 @@ from tfxformer.compression import (
     Prune,
 )
 
-hub = pytest.importorskip("keras_hub")
-
 LENGTH, VOCABULARY = 8, 60
 # Query, key, value, output and two of feed-forward; BERT's pooler is the seventh.
 KERNELS = {"bert": 7, "gpt2": 6}
@@ -29,6 +27,7 @@ pytestmark = [pytest.mark.usefixtures("eager"), pytest.mark.road]
 
 def model(family, layers):
     """A backbone with a head of three labels, every weight random; its encoder block or blocks first."""
+    hub = pytest.importorskip("keras_hub")  # 3 s, which no process spends that only collects
     sizes = {"vocabulary_size": VOCABULARY, "num_heads": 2, "hidden_dim": 32, "intermediate_dim": 64, "dropout": 0.0}
     kind = {"bert": hub.models.BertBackbone, "gpt2": hub.models.GPT2Backbone}[family]
     backbone = kind(**sizes, num_layers=layers, max_sequence_length=LENGTH)
