@@ -18,7 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for shared in ("", "backends", "compression", "export", "generation", "training"):
     sys.path.insert(0, str(Path(__file__).parent / shared))
 
-# Modules that make something costly once in a process: the files that import one of them share a process.
+# Modules that make something costly once in a process: the files that import one of them share a process, wherever
+# tests run that use it.
 MADE_ONCE = re.compile(r"^ *import (replicas|litert_files)$", re.MULTILINE)
 # How long a test usually takes that has such a mark: the files that take longest are begun first. Others take less.
 SECONDS = {"road": 20.0, "slow": 20.0, "client": 20.0, "samples": 5.0, "extra": 5.0}
@@ -54,27 +55,32 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return in_one_process(config.rootpath / super()._split_scope(nodeid))
+            return in_one_process(config.rootpath / super()._split_scope(nodeid), runs_roads(config))
 
     config.option.loadscopereorder = False  # by the number of tests; `pytest_collection_modifyitems` knows more
     return Together(config, log)
 
 
+def runs_roads(config):
+    return config.getoption("--roads") or config.getoption("--slow")
+
+
 @functools.cache
-def in_one_process(path):
+def in_one_process(path, roads):
     """What all files have in common that run in the same process: what they share, or their own name."""
     shared = MADE_ONCE.search(path.read_text(encoding="utf-8"))
-    return shared[1] if shared else str(path)
+    uses = shared and (roads or shared[1] != "replicas")  # whose tests are roads
+    return shared[1] if uses else str(path)
 
 
-def longest_first(items):
+def longest_first(items, roads):
     """Sorts files, and those that run together, by how long they will usually take: none is left over at the end."""
     totals = collections.Counter()
     for item in items:
         seconds = [SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS]
         skipped = item.get_closest_marker("skip") is not None
-        totals[in_one_process(item.path)] += 0.0 if skipped else max(seconds, default=0.5)
-    items.sort(key=lambda item: -totals[in_one_process(item.path)])
+        totals[in_one_process(item.path, roads)] += 0.0 if skipped else max(seconds, default=0.5)
+    items.sort(key=lambda item: -totals[in_one_process(item.path, roads)])
 
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have taken theirs away
@@ -100,7 +106,7 @@ def pytest_collection_modifyitems(config, items):
         files = {}  # each file's tests stay together, so that what they share is made once
         items.sort(key=lambda item: files.setdefault(item.path, len(files)))
     elif hasattr(config, "workerinput"):
-        longest_first(items)
+        longest_first(items, runs_roads(config))
 
 
 def pytest_collection_finish(session):

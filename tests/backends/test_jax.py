@@ -163,6 +163,7 @@ def test_stored_families_are_exact_on_jax(chosen, least):
     assert " failed" not in done.stdout and int(done.stdout.split(" passed")[0].split()[-1]) >= least
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 @pytest.mark.reference
 def test_the_real_minilm_equals_torch(tmp_path):

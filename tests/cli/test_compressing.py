@@ -33,7 +33,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["compress", *map(str, arguments)])
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_a_recipe_becomes_a_table_and_a_file(recipe, tmp_path):
     result = run(recipe, "--output", tmp_path / "small")
     assert result.exit_code == 0, result.stderr

@@ -81,6 +81,7 @@ def test_generation_streams_what_it_returns(trained):
     assert run_json("generate", folder, "the film", "--max-new-tokens", 6)["continuation"] == greedy
 
 
+@pytest.mark.road
 def test_an_exported_file_continues_alike(trained, tmp_path):
     folder, _ = trained
     file = tmp_path / "model.tflite"
@@ -109,6 +110,7 @@ def test_a_bundle_is_opened_as_the_file_in_it(trained):
     assert "cannot be" not in failure("prune", bundle, trained[0] / "results.json", "-o", trained[0] / "never")
 
 
+@pytest.mark.road
 def test_answers_are_learned_and_chatted_with(trained, tmp_path):
     path = tmp_path / "answers.jsonl"
     rows = [{"prompt": f"{line}:", "answer": " yes"} for line in LINES]

@@ -93,6 +93,7 @@ def test_export_for_integers_behind_a_gate(tuned, data, tmp_path):
     assert "median" in wrong and "percentile" in wrong
 
 
+@pytest.mark.road
 def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
     folder, _ = tuned
     file = tmp_path / "films.tflite"

@@ -95,7 +95,7 @@ def test_zeros_are_exact_after_every_update(dtype, optimizer, epochs):
     assert_nothing_left(model)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_replicas_hold_the_same_exact_zeros(jit_compile):
     """Scores of gradients that are summed over replicas, and over the batches of an update."""

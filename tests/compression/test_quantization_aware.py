@@ -174,7 +174,7 @@ def test_adapters_and_half_precision(tiny_tokenizer):
     assert any("lora_a" in path for path in moved) and not any(path.endswith("query/kernel") for path in moved)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_two_replicas_are_one_device():
     """An update every other batch, and a last batch of one row, of which a replica gets none."""
     result = replicas.run(two_replicas_and_one_device)

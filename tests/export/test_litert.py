@@ -138,6 +138,7 @@ def test_mixed_precision_model_exports_in_float32(tokenizer, tmp_path):
     assert {layer.dtype_policy.name for layer in task._flatten_layers() if layer.weights} >= {"mixed_bfloat16"}
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     "mode", ["dynamic_int8", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("float32", "float16"))]
 )

@@ -76,7 +76,7 @@ def theirs(model, stops, beams, **arguments):
 
 @pytest.mark.reference
 @pytest.mark.parametrize(("settings", "stops", "jit"), SETTINGS)
-@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
+@pytest.mark.parametrize("name", ["gpt2-lm", pytest.param("llama-lm", marks=pytest.mark.slow)])
 def test_equals_transformers(name, settings, stops, jit, decoder, reference):
     """Unequal prompts; the stop ids are tokens that greedy texts really have."""
     model, beams = decoder(name), Beams(3, **settings)

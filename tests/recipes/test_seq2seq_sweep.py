@@ -59,7 +59,7 @@ def recipe(model, tmp_path):
     return path
 
 
-@pytest.mark.road
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*targets were longer than 12 tokens")  # a teacher without an end writes on
 def test_a_sweep_over_pairs(recipe, tmp_path):
     found = sweep.run_recipe(recipe, tmp_path / "small", verbose=0, progress=lambda line: None)

@@ -42,7 +42,13 @@ def masked(tokenizer):
     return tiny.perturb(tasks.MaskedLM(backbone, tokenizer=tokenizer, masking_rate=0.3))
 
 
-@pytest.mark.parametrize("make, labels", [(classifier, tiny.LABELS[:16]), (masked, None)], ids=["classifier", "masked"])
+@pytest.mark.parametrize(
+    "make, labels",
+    [
+        pytest.param(classifier, tiny.LABELS[:16], id="classifier", marks=pytest.mark.slow),
+        pytest.param(masked, None, id="masked"),
+    ],
+)
 def test_a_task_on_texts_goes_on_with_its_default_schedule(make, labels, tiny_tokenizer, tmp_path):
     def fit(folder, *callbacks):
         model = make(tiny_tokenizer)

@@ -25,27 +25,24 @@ CELLS = {
         cell(loss="tokens", steps=2, eager=True, samples=48, fit_only=True),
     ],
     "one": [cell(optimizer="adamw", fit_only=True)],
+}
+ROAD_CELLS = {
     "mirrored": [
         cell(loss="tokens", steps=2, samples=65, regularize=0.1),  # the last batch is one sample: a replica gets none
         cell(
             loss="samples", clip={"clipnorm": 0.01}, ema=True, optimizer="adamw", steps_per_execution=5, fit_only=True
         ),  # "compare" stands in tests/tasks/embedding/test_contrastive_embedder.py
     ],
-}
-ROAD_CELLS = {
-    "mirrored": [
-        cell(loss="two", steps=2, samples=77, regularize=0.1, fit_only=True),
-        cell(on_batch=True, fit_only=True, epochs=1),
-    ],
     "multiworker": [cell(loss="tokens", samples=65, steps=2, steps_per_execution=2, fit_only=True)],
 }
-SLOW_CELLS = {  # XLA, and what repeats one of the above on another road
+SLOW_CELLS = {  # XLA, and what repeats one of the above in another way
     "none": [
         cell(optimizer="ours", jit=True, fit_only=True),
         cell(loss="two", samples=77, regularize=0.1, fit_only=True),
     ],
     "one": [cell(jit=True, steps=4, steps_per_execution=5, fit_only=True), cell(optimizer="adamw")],
     "mirrored": [
+        cell(on_batch=True, fit_only=True, epochs=1),
         cell(jit=True, steps=4, steps_per_execution=5, fit_only=True),
         cell(optimizer="adamw", jit=True, samples=65),
         cell(loss="samples", optimizer="ours"),
@@ -93,6 +90,7 @@ def test_weights_metrics_and_predictions_are_those_of_one_device(strategy, cells
                 np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} of {options}")
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("kind", "jit"),
     [
@@ -109,6 +107,7 @@ def test_replicas_drop_other_elements_from_one_stored_seed(kind, jit):
     assert found["drawn"] == [0, 2]  # one draw each step, as on one device
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("initial", "steps", "wanted"),
     [
@@ -125,16 +124,19 @@ def test_loss_scaling_acts_as_on_one_device(initial, steps, wanted):
     assert wanted is None or one_device == wanted
 
 
+@pytest.mark.road
 def test_a_task_of_ours_trains_alike_where_a_replica_gets_no_sample():
     difference, two_replicas, one_device = replicas.run(distributed_behaviour.language_models)
     assert difference <= TOLERANCE
     assert two_replicas == pytest.approx(one_device, rel=1e-5)
 
 
+@pytest.mark.road
 def test_moving_means_are_those_of_the_whole_batch():
     assert replicas.run(distributed_behaviour.moving_means) <= TOLERANCE
 
 
+@pytest.mark.road
 def test_what_cannot_be_right_is_refused():
     said = replicas.run(distributed_behaviour.messages)
     assert "synchronized BatchNormalization" in said["synchronized"]

@@ -127,7 +127,7 @@ def test_gradient_checkpointing_trains_the_same(plain_kernels):
         np.testing.assert_allclose(results[1][path], value, atol=1e-6, err_msg=path)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device():
     result = replicas.run(two_replicas_and_one_device)
     assert result["difference"] <= 1e-6

@@ -254,6 +254,14 @@ OTHERS = {  # kind, case -> the same for another kind; peft's own targets where 
     ("PrefixTuning", "neox-lm"): {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
 }  # fmt: skip
 VIRTUAL = ("PromptTuning", "PrefixTuning")
+# One of each kind on an encoder, on separate projections and on fused ones; patterns, regular expressions, all layers.
+EVERY_CHANGE = {
+    *(("Lora", name) for name in ("bert-shards", "bert-quick-gelu", "llama-llama3", "gpt2-lm", "neox-lm")),
+    *(("IA3", name) for name in ("bert-shards", "llama-lm", "codegen-lm")),
+    *(("AdaLora", name) for name in ("bert-shards", "llama-lm")),
+    *(("PromptTuning", name) for name in ("bert-gelu-new-eps", "llama-lm")),
+    *(("PrefixTuning", name) for name in ("gpt2-lm", "llama-lm")),
+}
 TASKS = {
     "text-classification": tasks.TextClassifier,
     "token-classification": tasks.TokenClassifier,
@@ -307,7 +315,13 @@ def assert_same(ours, wanted, inputs):
 
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "name"), [*(("Lora", name) for name in CASES), *OTHERS])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(*case, marks=[] if case in EVERY_CHANGE else [pytest.mark.slow])
+        for case in (*(("Lora", name) for name in CASES), *OTHERS)
+    ],
+)
 def test_equals_peft_in_both_directions(kind, name, tiny_tokenizer, tmp_path):
     import peft
     import torch

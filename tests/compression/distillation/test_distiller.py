@@ -262,6 +262,7 @@ def test_pruned_while_it_learns(teacher, tmp_path):
     assert compression.sparsity_report(keras.saving.load_model(tmp_path / "pruned.keras")).kernels.sparsity == 0.5
 
 
+@pytest.mark.road
 def test_files_are_the_students(teacher, tmp_path):
     student = student_from(teacher, keep=1)
     distiller = Distiller(student, teacher, [HiddenStateLoss(projection=True), LogitsLoss()])

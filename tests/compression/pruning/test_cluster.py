@@ -56,7 +56,7 @@ def test_weights_are_those_of_tfmot():
     assert result["values"][0] <= 8 and result["values"][2] <= 8
 
 
-@pytest.mark.road
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_replicas_hold_the_same_values(jit_compile):
     result = replicas.run(clustering_mirrored_case, jit_compile)
@@ -146,6 +146,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path, update):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.road
 def test_a_saved_model_is_a_plain_one_and_its_file_zips_small(tmp_path):
     inputs = outputs = keras.Input((128,))
     for _ in range(3):

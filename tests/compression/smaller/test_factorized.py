@@ -53,6 +53,7 @@ def test_tasks_heads_that_are_tied_too(name, tiny_tokenizer):
             assert said == wanted
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("mode", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
 def test_it_fits_saves_shrinks_further_and_is_exported(mode, tiny_tokenizer, tmp_path):
     big, _ = made_task("TextClassifier", tiny_tokenizer)

@@ -104,6 +104,7 @@ def test_tasks_with_other_heads_become_smaller_ones(make):
     np.testing.assert_allclose(outputs(small), masked, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_smaller_classifier_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
     big, (texts, labels) = made_task("TextClassifier", tiny_tokenizer)
     small = compression.remove_neurons(compression.remove_heads(big, 2), 16)
@@ -167,6 +168,7 @@ def test_a_cached_step_of_a_smaller_decoder_is_the_whole_sequence(tiny_tokenizer
     assert list(found) == [np.asarray(whole)[0, -1].argmax()]
 
 
+@pytest.mark.road
 def test_gradual_shrinking_trains_between_equal_steps(tiny_tokenizer):
     big, data = made_task("TextClassifier", tiny_tokenizer)
     seen = []

@@ -65,6 +65,7 @@ def _batch(tokenizer, text):
     return {"token_ids": [ids], "padding_mask": [[1] * len(ids)]}
 
 
+@pytest.mark.slow
 def test_a_trimmed_model_fits_saves_and_is_exported(tiny_tokenizer, tmp_path):
     big, _ = made_task("TextClassifier", tiny_tokenizer)
     small = compression.trim_vocabulary(big, [*CORPUS, *tiny.TEXTS])

@@ -91,6 +91,7 @@ def test_named_layers_stay_float(classifier, whole, tmp_path):
     assert report.to_dict()["float_layers"] == names
 
 
+@pytest.mark.road
 def test_the_most_sensitive_block_is_found_and_left_float(tokenizer, tmp_path):
     """An inner unit that no output reads takes all the precision of its block."""
     task = perturb(tasks.TextClassifier(backbone(), ["a", "b", "c"], tokenizer=tokenizer))

@@ -317,7 +317,7 @@ def gradients_of_halves_and_of_the_whole(strategy):
     return found, expected, all(bool(np.isfinite(gradient).all()) for gradient in step(0.5))
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_two_replicas():
     """Clusters inside MirroredStrategy on two logical CPUs: the sum of the halves is the whole."""
     found, expected, finite = replicas.run(gradients_of_halves_and_of_the_whole, clusters=True)

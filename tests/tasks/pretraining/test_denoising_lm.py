@@ -190,7 +190,7 @@ def test_records_are_corrupted_by_the_number_of_their_batch(tmp_path):
         make(sequence_length=24).epochs(records, 2).next_epoch(0)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_spans(tmp_path):
     records = data.prepare_records(TEXTS, tmp_path / "records", BPE, sequence_length=35, kind="pieces")
 

@@ -291,7 +291,7 @@ def averages_are_swapped_and_put_back(strategy):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [accumulation_goes_back, averages_are_swapped_and_put_back])
 def test_under_two_replicas_states_and_averages_go_back_on_both(case):
     replicas.run(case)

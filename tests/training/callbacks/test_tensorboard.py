@@ -171,7 +171,7 @@ def test_rates_weights_scalars_texts_and_other_callbacks(tmp_path):
     assert "hidden/kernel/histogram" in found
 
 
-@pytest.mark.road
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["cpu:2", pytest.param("multiworker", marks=pytest.mark.slow)])
 def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
     """Tokens of both replicas, norms of the whole batch, files of every callback."""
@@ -192,7 +192,7 @@ def test_two_replicas_are_watched_as_one_device(strategy, tmp_path):
     np.testing.assert_allclose(*found["losses"], rtol=1e-6)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_a_step_of_keras_is_not_watched_under_replicas(tmp_path):
     said = replicas.run(watching_behaviour.message_of_keras, str(tmp_path))
     assert "build a training.DistributedModel to watch their norm" in said

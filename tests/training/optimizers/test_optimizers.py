@@ -223,6 +223,7 @@ def largest_differences(strategy):
     return found
 
 
+@pytest.mark.road
 def test_two_replicas_make_the_step_of_one_device():
     found = replicas.run(largest_differences)
     assert len(found) == 5 and max(found.values()) < 1e-5, found

@@ -175,7 +175,7 @@ def assert_equal_runs(output, names):
         assert_equal(other, one)
 
 
-@pytest.mark.road
+@pytest.mark.slow
 def test_a_process_killed_while_saving(tmp_path, traced):
     """It goes on here, in another process, from the file before."""
     options = case(accumulation=2, epochs=2)
