@@ -21,7 +21,7 @@ from roads import ROADS, Killed, States, contents, faults, leftovers
 from tfxformer import files
 
 # Of what takes long to write, every so manieth step is tried, and the last two, which change the place; of the
-# others, every one.
+# others every other, and by `--slow` every one.
 SLOW = {
     "bundle_litertlm": 3,
     "save(zipped=False)": 4,
@@ -52,9 +52,14 @@ def road(request, states):
     return states(request.param)
 
 
-def tried(name: str, count: int, stride: int = 1) -> list[int]:
+@pytest.fixture(scope="module")
+def stride(request):
+    return 1 if request.config.getoption("--slow") else 2
+
+
+def tried(name: str, count: int, stride: int) -> list[int]:
     """The steps of a road that are tried, of so many."""
-    return sorted({*range(1, count + 1, SLOW.get(name, stride)), max(1, count - 1), count})
+    return sorted({*range(1, count + 1, max(stride, SLOW.get(name, 1))), max(1, count - 1), count})
 
 
 def steps(road: States, place) -> int:
@@ -74,9 +79,9 @@ def test_each_state_opens_and_answers_as_its_model(states, name):
         assert road.answers(held.kept.parent.parent / state / road.file) == road.wanted(state)
 
 
-def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
+def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(road, stride, tmp_path):
     place, seen = tmp_path / "at" / road.road.file, set()
-    for at in tried(road.road.name, steps(road, place)):
+    for at in tried(road.road.name, steps(road, place), stride):
         road.begin(place)
         with pytest.raises(Killed), faults(place.parent, at, "kill"):
             road.road.write("new", place)
@@ -86,9 +91,9 @@ def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
     assert "old" in seen
 
 
-def test_a_full_disk_at_any_step_leaves_the_old_state_or_the_new_one(road, tmp_path):
+def test_a_full_disk_at_any_step_leaves_the_old_state_or_the_new_one(road, stride, tmp_path):
     place = tmp_path / "at" / road.road.file
-    for at in tried(road.road.name, steps(road, place)):
+    for at in tried(road.road.name, steps(road, place), stride):
         road.begin(place)
         try:
             with faults(place.parent, at, "full"):
