@@ -214,6 +214,7 @@ def test_several_chips_share_a_batch():
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_largest_batch_is_found():
     inputs = keras.Input((2**20,))  # 4 MiB a sample
     model = keras.Model(inputs, keras.layers.Dense(1)(keras.ops.mean(inputs * inputs, axis=1, keepdims=True)))
@@ -239,7 +240,9 @@ def test_a_step_that_cannot_be_lowered_is_reported():
 
 
 @needs_compiler
-@pytest.mark.parametrize("topology", ["v9e:1x1", "nonsense", "v5e:3x1"])
+@pytest.mark.parametrize(
+    "topology", ["v5e:3x1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v9e:1x1", "nonsense"))]
+)
 def test_an_unknown_topology(topology):
     model, spec = dense(8)
     with pytest.raises(ValueError, match=r"Unknown topology .*v5e:1x1"):
