@@ -71,6 +71,7 @@ def test_any_strings_come_out_alike(lowercase, cased, texts):
     check(cased, texts, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 def test_every_character_and_real_text_come_out_alike(minilm):
     characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
