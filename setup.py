@@ -51,6 +51,7 @@ REFERENCE = [
     "sentence-transformers>=5",
     "datasets>=3",
 ]
+DOCS = ["sphinx>=8.1", "myst-parser>=4", "furo>=2024.8.6", "sphinx-copybutton>=0.5.2"]
 
 setup(
     name="tfxformer",
@@ -68,6 +69,7 @@ setup(
         "jax": JAX,
         "test": TEST,
         "reference": REFERENCE,
+        "docs": [*DOCS, "tfxformer[train]"],  # the reference is made of the package, imported
         "gguf": GGUF,
         "metrics": METRICS,
         "parquet": PARQUET,

@@ -1,4 +1,4 @@
-"""Writes the results of README.md from the results files, each with the command that made it.
+"""Writes docs/results.md from the results files, each with the command that made it.
 
 python benchmarks/tables.py
 """
@@ -15,7 +15,7 @@ from tfxformer.recipes import report
 from tfxformer.recipes.sweep import results as sweep
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "results.md"
 SHRUNK = HERE.parent / "applications" / "shrink_sentiment" / "results.json"
 
 
@@ -232,7 +232,7 @@ def shrunk() -> str:
     return (
         "**The smallest sentiment file** (`tfxformer compress applications/shrink_sentiment/recipe.yaml`)\n\n"
         f"{sweep.conclusion(found)} All {len(found['points'])} points are in "
-        "[RESULTS.md](applications/shrink_sentiment/RESULTS.md).\n"
+        "[RESULTS.md](../applications/shrink_sentiment/RESULTS.md).\n"
     )
 
 
@@ -381,7 +381,7 @@ def main():
     }
     present = [make() for name, make in sections.items() if any(RESULTS.glob(f"{name}.json"))]
     present.insert(1, shrunk())
-    report.update_section(README, "\n" + "\n".join(present))
+    report.update_section(PAGE, "\n" + "\n".join(present))
 
 
 if __name__ == "__main__":

@@ -319,32 +319,6 @@ def test_public_names_exist():
         assert all(getattr(module, one) is not None for one in module.__all__)
 
 
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-
-
-def test_readme_python_uses_names_that_exist():
-    for block in readme_blocks("python"):
-        tree = ast.parse(block)
-        modules = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == "tfxformer":
-                modules |= {alias.name: importlib.import_module(f"tfxformer.{alias.name}") for alias in node.names}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
-                assert hasattr(modules[node.value.id], node.attr), f"README: {node.value.id}.{node.attr}"
-
-
-def test_readme_commands_exist():
-    """Every `tfxformer <command>` of the README is one of the program's."""
-    commands = {word for block in readme_blocks("sh") for word in re.findall(r"(?:^|&& )tfxformer (\w+)", block, re.M)}
-    assert commands, "the README shows no command"
-    if importlib.util.find_spec("tfxformer.cli.main") is None:
-        pytest.skip("tfxformer.cli.main does not exist yet")
-    shown = run("import sys; sys.argv = ['tfxformer', '--help']\nfrom tfxformer.cli.main import main\nmain()")
-    assert commands <= set(re.findall(r"\w+", shown))
-
-
 def test_nothing_names_a_place_outside_the_project():
     # Written in parts, so that this file does not name them itself.
     outside = re.compile("|".join(("/wo" + "rk/", "/tmp" + "/w/", r"\.\./sha" + "red")))

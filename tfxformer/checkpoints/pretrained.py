@@ -22,6 +22,7 @@ from tfxformer.checkpoints.files.scaled import ScaledTensors, scaling_of
 from tfxformer.checkpoints.gguf_models import open_gguf
 from tfxformer.checkpoints.layout import tensor_of, variables_of_tensors
 from tfxformer.checkpoints.loading import LoadReport, is_tied, load_weights, strip_prefix, weights
+from tfxformer.checkpoints.variables import initialize
 from tfxformer.files import replacing_folder, write_json
 from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.models import TransformerConfig
@@ -105,6 +106,8 @@ def load_model(
     config = config.replace(heads__pooler=pooler, heads__tied=is_tied(config, tensors, family))
     with deferred():
         model = make(config, reference)
+    for variable in model.metrics_variables:  # of metrics that a task makes itself: no file holds them
+        initialize(variable)
     held = model.checkpoint_model() if hasattr(model, "checkpoint_model") else model
     return model, load_weights(held, tensors, family, config, task)
 

@@ -107,12 +107,14 @@ class LiteRTModel:
                 `overlap` and what `data.spans.best_answers` takes; of masked texts, `top_k`.
 
         Returns:
-            "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
-            "text-embedding": float32 [B, D];
-            "token-classification": B lists with a label for each word (longer texts are read in windows; a word that
-                makes no piece gets "O" where there is that label, else None);
-            "question-answering": B lists of `data.spans.Answer`, best first;
-            "masked-lm": B lists with, for each mask, `top_k` pairs (token, probability).
+            By the task of the file.
+
+            - "text-classification": probabilities float32 [B, C] in the order of `labels`, or the scores;
+            - "text-embedding": float32 [B, D];
+            - "token-classification": B lists with a label for each word (longer texts are read in windows; a word that
+              makes no piece gets "O" where there is that label, else None);
+            - "question-answering": B lists of `data.spans.Answer`, best first;
+            - "masked-lm": B lists with, for each mask, `top_k` pairs (token, probability).
         """
         readers = {
             "text-classification": self._classify,

@@ -79,6 +79,12 @@ def test_is_saved_as_an_embedder(tiny_tokenizer, tmp_path):
     np.testing.assert_array_equal(opened.predict(tiny.TEXTS[:3], verbose=0), model.predict(tiny.TEXTS[:3], verbose=0))
 
 
+def test_trains_on_a_checkpoint(tiny_tokenizer, tmp_path, eager):
+    """Its own metric has a value where the weights came from files."""
+    opened = tasks.ContrastiveEmbedder.from_pretrained(make(tiny_tokenizer).save_pretrained(tmp_path / "folder"))
+    assert 0 <= opened.fit(PAIRS, batch_size=6, verbose=0).history["in_batch_accuracy"][0] <= 1
+
+
 def test_bad_input(tiny_tokenizer):
     with pytest.raises(ValueError, match="takes no scores"):
         make(tiny_tokenizer).fit(PAIRS, [1.0] * len(PAIRS))

@@ -34,12 +34,12 @@ def strategy(name: str = "auto", mesh=None):
 
     Args:
         name: one of
-            "auto": the cluster of TF_CONFIG, else the TPU, else all GPUs, else the CPU, whichever is there; on JAX all
-                devices that it sees, and the other processes of KERAS_DISTRIBUTION_JOB_ADDRESSES;
-            "cpu" or "cpu:N": one, or N logical devices of this machine's processor, to try out what needs replicas;
-            "gpu" or "gpu:N": all GPUs, or the first N;
-            "multiworker": the workers of TF_CONFIG (on JAX of KERAS_DISTRIBUTION_*), which start one process each;
-            "tpu" or "tpu:NAME": this machine's TPU, or a Cloud TPU by name or address; on JAX "tpu" or "tpu:N".
+            - "auto": the cluster of TF_CONFIG, else the TPU, else all GPUs, else the CPU, whichever is there; on JAX
+              all devices that it sees, and the other processes of KERAS_DISTRIBUTION_JOB_ADDRESSES;
+            - "cpu" or "cpu:N": one, or N logical devices of this machine's processor, to try out what needs replicas;
+            - "gpu" or "gpu:N": all GPUs, or the first N;
+            - "multiworker": the workers of TF_CONFIG (on JAX of KERAS_DISTRIBUTION_*), which start one process each;
+            - "tpu" or "tpu:NAME": this machine's TPU, or a Cloud TPU by name or address; on JAX "tpu" or "tpu:N".
         mesh: (data, model) numbers of devices, on JAX alone: weights are split over the second, see `layout`.
 
     Returns:
