@@ -19,6 +19,7 @@ CLASSES = {
     "ernie4_5": "Ernie4_5",
     "glm4": "Glm4",
     "cohere2": "Cohere2",
+    "lfm2": "Lfm2",
 }
 SIZES = {
     **{name: {**GROUPED_SIZES, "head_dim": 8} for name in CLASSES},
@@ -30,6 +31,7 @@ _TURNED["sliding_attention"] = {"rope_type": "default", "rope_theta": 100.0}
 _TURNED_ALIKE = {**_TURNED, "sliding_attention": {"rope_type": "default", "rope_theta": 5e5}}
 _NO_HEAD_WIDTH = ("smollm3", "phi3", "olmo2", "olmo3", "exaone4", "granite", "cohere2")  # D / N always
 SIZES |= dict.fromkeys(_NO_HEAD_WIDTH, GROUPED_SIZES)
+SIZES["lfm2"] = GROUPED_SIZES  # D / N always
 SIZES["helium"] = {**GROUPED_SIZES, "head_dim": 4}
 _FACTORS = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0], "original_max_position_embeddings": 8}
 _LONG = {"rope_parameters": {"rope_type": "longrope", "rope_theta": 100.0, **_FACTORS}}
@@ -139,6 +141,25 @@ CASES = {
     "glm4-lm": Case("glm4", LM),
     "glm4-old": Case("glm4", LM, {"attention_bias": False, **TIED}, files="old"),
     "glm4-classifier": Case("glm4", TEXTS, {"rope_parameters": {"partial_rotary_factor": 0.25}}),
+    "lfm2-lm": Case(
+        "lfm2",
+        LM,
+        {"num_hidden_layers": 3, "layer_types": ["conv", FULL, "conv"], "conv_L_cache": 4, "block_multiple_of": 8},
+        stored=True,
+    ),
+    "lfm2-old": Case(
+        "lfm2",
+        LM,
+        {"num_hidden_layers": 3, "full_attn_idxs": [1], "block_multiple_of": 16, "norm_eps": 1e-3, **rope("linear")},
+        files="old",
+    ),
+    "lfm2-attention-alone": Case("lfm2", None, {"num_key_value_heads": 6, "block_ffn_dim_multiplier": 1.5, **OWN}),
+    "lfm2-shards": Case(
+        "lfm2",
+        LM,
+        {"num_hidden_layers": 4, "full_attn_idxs": [2], "block_auto_adjust_ff_dim": False, **OWN},
+        files="shards",
+    ),
     "cohere2-lm": Case("cohere2", LM, _FOUR),
     "cohere2-old": Case("cohere2", LM, {**_FOUR, "attention_bias": True, "logit_scale": 0.5}, files="old"),
     "cohere2-layer-types": Case("cohere2", None, {**_FOUR, "layer_types": [FULL, SLIDING, SLIDING, FULL]}),

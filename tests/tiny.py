@@ -50,11 +50,14 @@ PRESETS = {
 }
 
 
+ODD = {"lfm2": {"full_attn_idxs": [1]}}  # else all of its layers are of one kind
+
+
 def config(family="bert", **changes):
     """A two-layer configuration of a family, 32 wide, without dropout."""
     name = PRESETS.get(family, f"{family}-base")
-    known = name in tfxformer.models.PRESETS  # else what an empty config.json of the family says
-    preset = tfxformer.models.preset(name) if known else family_of(family).read_config({})
+    known = name in tfxformer.models.PRESETS  # else what an all but empty config.json of the family says
+    preset = tfxformer.models.preset(name) if known else family_of(family).read_config(ODD.get(family, {}))
     values = {}
     for kind, stack in preset.stacks.items():
         values |= {f"{kind}__{name}": value for name, value in _sizes(family, stack).items()}

@@ -70,6 +70,7 @@ KINDS = {
         ),
         "heads__logit_scale": 0.5,
     },
+    "convolutions": {"decoder__convolution": 3, "decoder__pattern": ("convolution", "full")},
     "alibi": {
         "decoder__attention__scores": Scores("alibi"),
         "decoder__attention__rotary": None,

@@ -37,6 +37,12 @@ def file_greedy(path, prompt, count, lengths=LENGTHS):
     position, waiting, out = 0, list(prompt[:-1]), []
     while waiting:
         size = next((s for s in lengths if s >= len(waiting)), lengths[-1])
+        if size > len(waiting) and any("state" in name for name in cache):  # it would have read the padding
+            tokens, positions = np.array([waiting[:1]], "int32"), np.array([position], "int32")
+            cache = runners["decode"](tokens=tokens, input_pos=positions, **cache)
+            del cache["logits"]
+            position, waiting = position + 1, waiting[1:]
+            continue
         tokens = np.zeros((1, size), "int32")
         tokens[0, : len(waiting[:size])] = waiting[:size]
         positions = np.arange(position, position + size, dtype="int32")

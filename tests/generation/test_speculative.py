@@ -76,6 +76,10 @@ def test_errors():
         speculate(MODEL, [[1]], 3, DraftModel(strange), jit_compile=False)
     with pytest.raises(ValueError, match="context is 64"):
         speculate(MODEL, [[1]], CONTEXT, PromptLookup(), jit_compile=False)
+    states = tasks.CausalLM(tiny.backbone("llama", decoder__convolution=3, decoder__pattern=("convolution", "full")))
+    for model, speculation in ((states, PromptLookup()), (MODEL, DraftModel(states))):
+        with pytest.raises(ValueError, match="convolution have read them into a state by then: generate without spec"):
+            speculate(model, [[1]], 3, speculation, jit_compile=False)
     for make in (lambda: PromptLookup(ngram=0), lambda: PromptLookup(draft=0), lambda: DraftModel(MODEL, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             make()

@@ -132,7 +132,9 @@ def test_sublayers_as_layers(tmp_path):
 
 
 def test_wrong_sublayers():
-    with pytest.raises(TypeError, match="attention is a dict of arguments or a Attention, not <MultiHeadAttention"):
+    with pytest.raises(
+        TypeError, match="attention is a dict of arguments or a Attention or a Mixer, not <MultiHeadAttention"
+    ):
         layers.TransformerBlock(keras.layers.MultiHeadAttention(2, 4), {"size": 12})
     with pytest.raises(ValueError, match="cross-attention cannot have norm_placement='shared'"):
         layers.TransformerBlock(

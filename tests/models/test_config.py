@@ -22,6 +22,7 @@ from tfxformer.models import (
     preset,
 )
 from tfxformer.models.config.computed import check_switches, model_of
+from tfxformer.models.config.stack import MIXERS
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -132,6 +133,24 @@ def test_derived_sizes():
         ({"embedding_size": -1}, "embedding_size must be positive or None, not -1"),
         ({"initializer_range": float("inf")}, "initializer_range must be"),
         ({"encoder": {"num_layers": 2}}, "encoder must be a StackConfig"),
+        ({"encoder__convolution": 3}, "Layers are of the kinds full, convolution: give pattern"),
+        (
+            {"encoder__convolution": 1, "encoder__pattern": "convolution"},
+            "width=1: a convolution sees at least 2 tokens",
+        ),
+        (
+            {"encoder__convolution": 3, "encoder__pattern": "convolution"},
+            "no layer of attention: at least one is needed",
+        ),
+        ({"encoder__pattern": ("convolution", "full")}, r"names kinds of layers; there are full\."),
+        (
+            {"encoder__attention": {"convolution": {}}, "encoder__pattern": "convolution"},
+            "call no kind of attention so",
+        ),
+        (
+            {"encoder__convolution": 3, "encoder__pattern": ("convolution", "full"), "encoder__layer_groups": 1},
+            "layers that share their weights are of one kind",
+        ),
     ],
 )
 def test_values_of_another_kind_or_out_of_range_are_refused_by_name(changes, message):
@@ -146,6 +165,7 @@ STACK = {
     "num_layers": {"num_layers": 1},
     "hidden_size": {"hidden_size": 64},
     "pattern": {"attention": {"full": {}, "local": {"window": 2}}, "pattern": ("full", "local")},
+    "convolution": {"convolution": {"width": 2}, "pattern": ("convolution", "full")},
     "positions": {"positions": "none"},
     "max_positions": {"max_positions": 40},
     "position_mode": {"position_mode": "nonpad_cumsum"},
@@ -240,7 +260,7 @@ def test_every_switch_changes_the_model_or_is_refused_by_it(family):
     silent = []
     for name, changes in cases.items():
         before = (shapes, outputs)
-        if len(changes) > 1 and name not in ("pattern", "layers_per_group"):
+        if len(changes) > 1 and name not in ("pattern", "layers_per_group", *MIXERS):
             # What the case needs beside its switch is there in what it is compared with.
             before = built(config.replace(**{k: v for k, v in changes.items() if not k.endswith(name)}))
         try:

@@ -44,6 +44,7 @@ SWITCHES = {
         "decoder__feed_forward__gated": True,
     },
     "sliding": SLIDING,
+    "convolutions": {"decoder__convolution": 3, "decoder__pattern": ("convolution", "full")},
     "all sliding": {"decoder__attention__window": 3},
     "parallel": {"decoder__norm__placement": "parallel", "decoder__attention__width": 12},
     "sandwich, capped": {"decoder__norm__placement": "sandwich", "decoder__attention__soft_cap": 2.0},
@@ -73,7 +74,8 @@ def run_cached(model, inputs, chunks, slots=SLOTS):
     """The sequence output of a row fed in chunks to a cache with room to spare, whose slots hold numbers already."""
     mask = np.ones((len(inputs["token_ids"]), slots), "int32")
     mask[:, :LENGTH] = inputs["padding_mask"]
-    cache = keras.tree.map_structure(lambda x: x + 7.0, model.new_cache(len(mask), slots))
+    cache = model.new_cache(len(mask), slots)
+    cache = cache._replace(self_attention=keras.tree.map_structure(lambda x: x + 7.0, cache.self_attention))
     parts, start = [], 0
     for length in chunks:
         step = {
@@ -166,7 +168,8 @@ def test_dynamic_positions_beyond_the_trained_length():
 
 
 @pytest.mark.parametrize(
-    ("positions", "switches"), [("learned", "plain"), ("default", "sliding"), ("alibi", "grouped")]
+    ("positions", "switches"),
+    [("learned", "plain"), ("default", "sliding"), ("alibi", "grouped"), ("default", "convolutions")],
 )
 def test_packed_documents_do_not_see_each_other(positions, switches):
     model = make(positions, switches)

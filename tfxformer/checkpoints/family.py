@@ -19,6 +19,7 @@ from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module, Place, place
 from tfxformer.models import (
     AttentionConfig,
+    ConvolutionConfig,
     FeedForwardConfig,
     HeadConfig,
     NormConfig,
@@ -361,9 +362,9 @@ def _differences(theirs, ours, prefix: str = "") -> Iterator[tuple[str, Any, Any
             yield f"{prefix}{name}", one, other
 
 
-_PARTS = (StackConfig, FeedForwardConfig, HeadConfig, NormConfig)
+_PARTS = (StackConfig, ConvolutionConfig, FeedForwardConfig, HeadConfig, NormConfig)
 
 
-def _kinds(stack: StackConfig) -> list[AttentionConfig]:
-    """The attention of each layer."""
-    return [stack.attention[kind] for kind in stack.kinds]
+def _kinds(stack: StackConfig) -> list[AttentionConfig | str]:
+    """The attention of each layer, or what stands in its place."""
+    return [stack.attention.get(kind, kind) for kind in stack.kinds]

@@ -40,6 +40,8 @@ class Module:
             ours are the same rows in the order in which i and i + R/2 do, which changes no product of the two.
         bias: the name of the bias's tensor, where it lies alone, beside the module (DeBERTa); None for a part of it.
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
+        by_channel: whether its kernel is that of a convolution for each channel, [C, 1, K] (torch's Conv1d with
+            groups); ours is [K, C].
     """
 
     name: str
@@ -51,6 +53,7 @@ class Module:
     neighbours: bool = False
     bias: str | None = None
     buffer: bool = False
+    by_channel: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +74,7 @@ class Place:
         axis: the tensor's axis of outputs.
         turned: None, or (H, R) where the first R of a head's H channels turn by neighbours in the tensor.
         row: whether the tensor is our variable as its one row.
+        by_channel: whether the tensor has an axis of one in the middle, [C, 1, K].
     """
 
     names: tuple[str, ...]
@@ -81,16 +85,21 @@ class Place:
     axis: int = 0
     turned: tuple[int, int] | None = None
     row: bool = False
+    by_channel: bool = False
 
     def tensor_shape(self, shape) -> tuple[int, ...]:
         """The shape of the tensor of a variable of this shape."""
         shape = [1, *shape] if self.row else list(shape[::-1] if self.transposed else shape)
+        if self.by_channel:
+            shape.insert(1, 1)
         if self.part is not None:
             shape[self.axis] = shape[self.axis] * sum(self.sizes) // self.sizes[self.part]
         return tuple(shape)
 
     def read(self, array: np.ndarray) -> np.ndarray:
         """The variable's part of the tensor, not yet transposed; a view where numpy can make one."""
+        if self.by_channel:
+            return array[:, 0]
         if self.part is None:
             return self.reordered(array[0] if self.row else array)
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
@@ -141,6 +150,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         axis=1 if is_kernel and not module.transposed else 0,
         turned=_turned(stack) if module.neighbours else None,
         row=module.buffer,
+        by_channel=module.by_channel,
     )
 
 
@@ -172,7 +182,7 @@ def tensor_of(arrays: list[np.ndarray], places: list[Place]) -> np.ndarray:
     parts = []
     for array, where in zip(arrays, places, strict=True):
         array = array.T if where.transposed else array
-        array = where.reordered(array, back=True)
+        array = where.reordered(array[:, None] if where.by_channel else array, back=True)
         parts.append(array[None] if where.row else array)
     return parts[0] if places[0].part is None else places[0].join(parts)
 

@@ -18,7 +18,6 @@ from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, ExportJob, Plan, equalized
 from tfxformer.export.quantization.quantize import Mode, check_available
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
-from tfxformer.layers import Cache
 from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.quiet import quiet
 
@@ -133,22 +132,29 @@ def decode_slots(cache_length: int) -> tuple[int, ...]:
 def _cache_shapes(model, length: int) -> dict:
     stack = model.backbone.stack
     heads, width = stack.key_value_heads, stack.head_width
+    mixers = [block.mixer for block in model.backbone.blocks if block.mixer is not None]
     shapes = {}
-    for layer in range(stack.num_layers):
-        shapes[f"{decoding.CACHE}k_{layer}"] = (1, heads, length, width)
+    for layer in range(stack.num_layers - len(mixers)):
+        shapes[f"{decoding.KEYS}{layer}"] = (1, heads, length, width)
         shapes[f"{decoding.CACHE}v_{layer}"] = (1, heads, width, length)
+    for layer, mixer in enumerate(mixers):
+        for part, shape in enumerate(mixer.state_shapes()):
+            shapes[f"{decoding.STATE}{layer}_{part}"] = (1, *shape)
     return shapes
 
 
 def _signature(model, mode: Mode, length: int, cache_length: int, slots: int | None = None) -> Signature:
-    names = list(_cache_shapes(model, cache_length))
-    pairs = list(zip(names[::2], names[1::2], strict=True))
+    empty = model.new_cache(1, 1)
+    names = list(_cache_shapes(model, cache_length))  # in the order of the cache's tensors
 
     def function(inputs):
-        cache = Cache(tuple((inputs[key], inputs[value]) for key, value in pairs))
+        # A text begins with states of zeros, whatever the text before left in them.
+        begun = keras.ops.cast(inputs["input_pos"][0] > 0, "float32")
+        tensors = [inputs[name] * begun if name.startswith(decoding.STATE) else inputs[name] for name in names]
+        cache = keras.tree.pack_sequence_as(empty, tensors)
         step = {"token_ids": inputs["tokens"], "cache_positions": inputs["input_pos"]}
         logits, cache = model.step(step, cache, mode.graph_form, "last" if length == 1 else None, slots)
-        outputs = dict(zip(names, (tensor for pair in cache.self_attention for tensor in pair), strict=True))
+        outputs = dict(zip(names, keras.tree.flatten(cache), strict=True))
         return outputs if logits is None else {**outputs, "logits": logits}
 
     inputs = {"tokens": ((1, length), "int32"), "input_pos": ((length,), "int32")}
@@ -244,7 +250,8 @@ def _decoded(runners: dict, row, lengths, cache_length: int, plan: Plan, slots):
         return outputs["logits"][0, 0] if "logits" in outputs else None
 
     start = max(len(row) - min(MOST_FORCED, -(-len(row) // 2)), 0)
-    steps = decoding.DecodingSession(run, lengths, cache_length, slots)
+    has_states = any(name.startswith(decoding.STATE) for name in cache)
+    steps = decoding.DecodingSession(run, lengths, cache_length, slots, has_states)
     steps.prefill(row[:start])
     ids, logits = [int(i) for i in row], []
     for index in range(start, len(row) + CONTINUED):

@@ -98,6 +98,11 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     if decoding.DECODE not in found:
         raise ValueError(f"{tflite} has no signature decode, only {', '.join(found)}: it is no language model.")
     decode = found[decoding.DECODE]
+    if any(tensor.name.startswith(decoding.STATE) for tensor in decode.inputs):
+        raise ValueError(
+            f"{tflite} has layers that carry a state from token to token, and LiteRT-LM fills prompts up with "
+            "padding, which such a state would have read: no bundle is written. LiteRTGenerator runs the .tflite file."
+        )
     vocabulary = next(tensor for tensor in decode.outputs if tensor.name == "logits").shape[-1]
     if tokenizer.vocabulary_size > vocabulary:
         raise ValueError(
@@ -106,7 +111,7 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
         )
     if tokenizer.eos_id is None:
         raise ValueError("The tokenizer has no end token; LiteRT-LM would never stop. Give it an eos_token.")
-    cache = next(tensor for tensor in decode.inputs if tensor.name.startswith(decoding.CACHE))
+    cache = next(tensor for tensor in decode.inputs if tensor.name.startswith(decoding.KEYS))
     metadata = llm_metadata_pb2.LlmMetadata()
     if begins_with_bos(tokenizer):  # the runtime puts it in front, and the tokenizer adds nothing there
         metadata.start_token.token_ids.ids.append(tokenizer.bos_id)

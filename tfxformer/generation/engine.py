@@ -188,7 +188,8 @@ class Engine:
         """The cache after tokens, int32 [B, S], written from `slot` on; in chunks, by one graph for all S.
 
         Not by XLA on TensorFlow: it would compile every S anew. On JAX a chunk is filled up to one of a few sizes;
-        what that writes behind the tokens is overwritten by the next ones, before any token sees it.
+        what that writes behind the tokens is overwritten by the next ones, before any token sees it. A state would
+        keep it: beside one, chunks are of sizes that are powers of two.
         """
         rows, count = token_ids.shape
 
@@ -208,8 +209,11 @@ class Engine:
         while at < count:
             # The odd chunk first, so that all others have one size.
             size = (count - at) % PREFILL_CHUNK or PREFILL_CHUNK
+            filled = not on_tensorflow() and not cache.states
+            if not on_tensorflow() and cache.states:
+                size = min(PREFILL_CHUNK, 1 << (count - at).bit_length() - 1)
             ids = token_ids[:, at : at + size]
-            if not on_tensorflow():
+            if filled:
                 ids = _filled_up(ids, cache.length - slot - at)
             function = self.function(("prefill", rows, cache.length), make)
             cache = function(ids, np.int32(slot + at), padding, cache)

@@ -77,6 +77,7 @@ class DraftModel:
     def drafter(self, engine: Engine, prompt: Prompts, new: int):
         """A function from all ids so far to a draft; it holds the draft model's cache of one prompt."""
         small = Engine.of(self.model, engine.jit_compile)
+        _check_slots(small)
         if small.config.vocabulary_size != engine.config.vocabulary_size:
             raise ValueError(
                 f"The draft model has {small.config.vocabulary_size} tokens, the model "
@@ -115,6 +116,16 @@ class _Drafts:
         return drafted[len(ids) :]
 
 
+def _check_slots(engine: Engine) -> None:
+    stack = getattr(engine.config, "decoder", None)
+    if stack is not None and stack.has_states:
+        others = sorted(set(stack.kinds) - stack.attention.keys())
+        raise ValueError(
+            f"speculation takes refused drafts back by writing over their slots, and layers of the kind "
+            f"{', '.join(others)} have read them into a state by then: generate without speculation."
+        )
+
+
 def speculate(
     model,
     prompts,
@@ -128,7 +139,8 @@ def speculate(
 ) -> list[list[int]]:
     """The greedy continuations of prompts, one after the other; arguments and errors as `generate` has them.
 
-    Raises ValueError for a model with embeddings in front of its texts, and for what `generate` refuses.
+    Raises ValueError for a model with embeddings in front of its texts, for one whose layers carry states, and for what
+    `generate` refuses.
     """
     if prompt_length_of(model):
         raise ValueError(
@@ -136,6 +148,7 @@ def speculate(
             "(PromptTuning): generate without speculation."
         )
     engine = Engine.of(model, jit_compile)
+    _check_slots(engine)
     vocabulary = engine.config.vocabulary_size
     rows, new = read_prompts(prompts, model), check_count("max_new_tokens", max_new_tokens)
     stops = read_stop_ids(stop_ids, vocabulary)

@@ -8,6 +8,7 @@ from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.cache import Cache, empty_cache
 from tfxformer.layers.attention.masks import padding_bias
+from tfxformer.layers.attention.mixers import CausalConvolution, Mixer, ShortConvolution
 from tfxformer.layers.attention.position_scores import PositionScores, Scores
 from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
@@ -25,18 +26,21 @@ __all__ = [
     "DEFAULT",
     "Attention",
     "Cache",
+    "CausalConvolution",
     "ConstantSegmentEmbedding",
     "Dense",
     "Dropout",
     "FeedForward",
     "GraphForm",
     "LayerNormalization",
+    "Mixer",
     "PositionEmbedding",
     "PositionScores",
     "RMSNormalization",
     "Rotary",
     "RotaryPositions",
     "Scores",
+    "ShortConvolution",
     "TokenEmbedding",
     "TransformerBlock",
     "activation",

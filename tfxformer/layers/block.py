@@ -9,14 +9,15 @@ import keras
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
-from tfxformer.layers.adapters.base import adapted_layers, adapter_seed
+from tfxformer.layers.adapters.base import adapter_seed
 from tfxformer.layers.attention.attention import Attention
-from tfxformer.layers.attention.block_call import BlockCall, arguments_of
+from tfxformer.layers.attention.block_call import BlockCall, arguments_of, seeds_of
 from tfxformer.layers.attention.cache import cache_spec
-from tfxformer.layers.attention.masks import MaskPattern, Seen
+from tfxformer.layers.attention.masks import MaskPattern, Seen, keras_mask
+from tfxformer.layers.attention.mixers import Mixer
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels import formulas as kernels
-from tfxformer.layers.kernels.dropout import drop_path, split_seed
+from tfxformer.layers.kernels.dropout import drop_path
 from tfxformer.layers.kernels.recomputing import recomputed
 from tfxformer.layers.normalization import NORMS, make_norm, one_hot
 from tfxformer.layers.quantization.fake_quantization import in_force, rounded, rounding, rounds
@@ -33,7 +34,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
     """Attention and feed-forward, each a half with dropout, a residual sum and a norm.
 
     Args:
-        attention: dict of arguments of `Attention`, or such a layer.
+        attention: dict of arguments of `Attention`, or such a layer; or a `Mixer` in its place (`ShortConvolution`),
+            which reads `padding_mask` (or `mask`) and of a cache its state, and nothing else that attention is told.
         feed_forward: dict of arguments of `FeedForward`, or any layer [B, S, D] -> [B, S, D].
         norm: one of `NORMS`; or any layer [B, S, D] -> [B, S, D], of which each place gets a copy.
         norm_placement: "post" norms the sum (BERT); "pre" norms what a half reads (Xiong et al., arXiv:2002.04745);
@@ -54,7 +56,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         bias: additive bias of self-attention, broadcastable to [B, N, S, T], without gradient; None for that of
             `mask` and `causal`.
         rotary: None, or (cosine, sine) of the tokens' positions (`RotaryPositions`).
-        cache: None, or (keys, values) of self-attention, written at `position`.
+        cache: None, or (keys, values) of self-attention, written at `position`; of a mixer its state.
         position: int32 scalar, the slot of the first token.
         first_only: bool, compute the first position alone (it still attends to all): what a classifier reads of the
             last block, at a fraction of its cost.
@@ -99,7 +101,9 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             raise ValueError(f"A block with cross-attention cannot have norm_placement={norm_placement!r}.")
         if not attention_normed and norm_placement not in ("pre", "parallel", "sandwich"):
             raise ValueError(f"attention_normed=False says nothing with norm_placement={norm_placement!r}.")
-        self.attention_given = given("attention", attention, Attention)
+        self.attention_given = given("attention", attention, Attention, Mixer)
+        if cross_attention and isinstance(attention, Mixer):
+            raise ValueError(f"A block with cross-attention has self-attention, no {type(attention).__name__}.")
         self.feed_forward_given = given("feed_forward", feed_forward, keras.layers.Layer)
         if isinstance(norm, str) and norm not in NORMS:
             raise ValueError(f"Unknown norm {norm!r}; known: {', '.join(NORMS)}, or a Keras layer.")
@@ -118,7 +122,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        self.self_attention = self._attention("self_attention")
+        mixing = self._attention("self_attention")
+        self.self_attention, self.mixer = (None, mixing) if isinstance(mixing, Mixer) else (mixing, None)
         self.attention_norm = self._norm("attention_norm") if self.attention_normed else None
         self.feed_forward = self.feed_forward_given
         if isinstance(self.feed_forward, dict):
@@ -174,7 +179,9 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         graph_form = in_force().graph_form if rounds(self) else chosen(graph_form)
         seen = None if pattern is None else Seen(padding_mask, pattern)
         source_seen = None if source_padding_mask is None else Seen(source_padding_mask, MaskPattern())
-        if bias is None:
+        if self.mixer is not None:
+            seen = Seen(keras_mask(inputs, mask if padding_mask is None else padding_mask), None)
+        elif bias is None:
             own = self.self_attention
             bias, seen = own.bias_of(inputs, attended, cache, position, mask, None, causal, graph_form)
         if source is not None and source_bias is None:
@@ -183,7 +190,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             )
         call = BlockCall(
             bias, rotary, position, attended_rotary, source_bias, seen, source_seen, source_cache, first_only,
-            self._seeds(training), training, graph_form,
+            seeds_of(self, training), training, graph_form,
         )  # fmt: skip
         streams = {"x": inputs, "scores": scores, "attended": attended, "source": source}
         streams = {name: x for name, x in streams.items() if x is not None}
@@ -249,6 +256,8 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     def _attend(self, call, x, cache, scores, attended):
         query = self._read("attention", x, call.graph_form)
+        if self.mixer is not None:
+            return self._mix(call, query, cache)
         attended = None if attended is None else self._read("attention", attended, call.graph_form)
         if call.first_only:
             query, attended = query[:, :1], query if attended is None else attended
@@ -260,6 +269,12 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         )  # fmt: skip
         half, cache = (result, None) if cache is None else result
         return self._regularize(half, call.seeds[1], call.seeds[2]), cache
+
+    def _mix(self, call, x, cache):
+        form, mask = call.graph_form, call.seen.padding_mask
+        result = self.mixer(x, padding_mask=mask, cache=cache, training=call.training, graph_form=form)
+        half, cache = (result, None) if cache is None else result
+        return self._regularize(half[:, :1] if call.first_only else half, call.seeds[1], call.seeds[2]), cache
 
     def _attend_to_source(self, call, x, source):
         half = self.cross_attention(
@@ -279,18 +294,6 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         if self.dropout:
             x = kernels.dropout(x, self.dropout, dropout_seed)
         return drop_path(x, self.stochastic_depth, path_seed) if self.stochastic_depth else x
-
-    def _seeds(self, training) -> list:
-        """What a call draws; outside of what a checkpointed backward pass runs again.
-
-        Drawn inside, the second run would drop other units than the first and the gradient would be silently wrong.
-        """
-        count = (8 if self.has_cross_attention else 5) + 1  # the last one is for the adapters
-        adapters = any(layer.adapter.rate for layer in adapted_layers(self))
-        if not training or not (self.dropout or self.stochastic_depth or self.self_attention.dropout or adapters):
-            return [None] * count
-        seed = self.seed_generator.next()
-        return [split_seed(seed, index) for index in range(count)]
 
     # ---- the sum in two parts, for int8 ------------------------------------------------------------------------------
 
@@ -325,6 +328,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             and self.norm_placement == "post"
             and self.residual_scale == 1.0
             and self._is_ours
+            and self.mixer is None
             and not self.has_cross_attention
             and not self.stochastic_depth
             and not rounds(self)

@@ -8,12 +8,13 @@ import keras
 OLDER_NAMES = ("encoder_block", "decoder_block")
 
 
-def given(name: str, value, kind: type):
-    """Arguments as a dict of their own, or a layer."""
+def given(name: str, value, *kinds: type):
+    """Arguments as a dict of their own, or a layer of one of the kinds."""
     if isinstance(value, dict):
         return dict(value)
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is a dict of arguments or a {kind.__name__}, not {value!r:.80}.")
+    if not isinstance(value, kinds):
+        known = " or a ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} is a dict of arguments or a {known}, not {value!r:.80}.")
     return value
 
 

@@ -7,6 +7,7 @@ needs_keras("tfxformer.models")
 from tfxformer.models.build import build
 from tfxformer.models.config import (
     AttentionConfig,
+    ConvolutionConfig,
     FeedForwardConfig,
     HeadConfig,
     NormConfig,
@@ -21,6 +22,7 @@ from tfxformer.models.presets import PRESETS, preset
 __all__ = [
     "PRESETS",
     "AttentionConfig",
+    "ConvolutionConfig",
     "Decoder",
     "Encoder",
     "EncoderDecoder",

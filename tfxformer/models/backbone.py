@@ -79,8 +79,8 @@ class Backbone(NamedInputs, KnownKeywords, SavedModel):
     @property
     def prefix_length(self) -> int:
         """P, the keys and values in front of every text (`layers.prefix`); 0 without any."""
-        prefix = self.blocks[-1].self_attention.adapter  # of a decoder, which stands behind its encoder
-        return 0 if prefix is None else prefix.length
+        attention = self.blocks[-1].self_attention  # of a decoder, which stands behind its encoder
+        return 0 if attention is None or attention.adapter is None else attention.adapter.length
 
     @property
     def longest_text(self) -> int:

@@ -137,7 +137,9 @@ def run(
     """
     stack, x = config.decoder, embed(config, layers, token_ids, visibility.positions, graph_form)
     seen = parts.visibilities(stack, layers.positions, visibility, True, graph_form, layers.blocks[0].compute_dtype)
-    common, hidden_states, pairs = {"graph_form": graph_form}, [x], []
+    common, hidden_states = {"graph_form": graph_form}, [x]
+    kept = None if cache is None else {"self_attention": iter(cache.self_attention), "states": iter(cache.states)}
+    new = {"self_attention": [], "states": []}
     if source is not None:
         bias = padding_bias(source.padding_mask, graph_form.mask_value, layers.blocks[0].compute_dtype)
         common |= {"source": source.output, "source_bias": bias}
@@ -151,16 +153,18 @@ def run(
         if cache is None:
             x = block(x, **arguments)
         else:
-            pair, position = cache.self_attention[index], visibility.query_slots[0]
-            x, pair = block(x, cache=pair, position=position, **arguments)
-            pairs.append(pair)
+            part = "self_attention" if block.mixer is None else "states"
+            x, entry = block(x, cache=next(kept[part]), position=visibility.query_slots[0], **arguments)
+            new[part].append(entry)
         hidden_states.append(x)
     if layers.final_norm is not None:
         x = layers.final_norm(x, graph_form=graph_form)
     if layers.output_projection is not None:
         x = layers.output_projection(x)
     outputs = {"sequence_output": x, "hidden_states": tuple(hidden_states)}
-    return outputs if cache is None else {**outputs, "cache": cache._replace(self_attention=tuple(pairs))}
+    if cache is None:
+        return outputs
+    return {**outputs, "cache": cache._replace(**{part: tuple(entries) for part, entries in new.items()})}
 
 
 def step_inputs(inputs: dict, owner: str) -> dict:
@@ -191,8 +195,9 @@ def new_tokens(inputs: dict, cache_length: int) -> Visibility:
         query_counts = ops.take(key_counts, slots, axis=1)
     positions = inputs.get("positions")
     visible = cached_visibility(slots, cache_length, mask)
+    own = None if mask is None else ops.take(mask, slots, axis=1)
     return Visibility(
-        query_counts if positions is None else positions, None, visible, slots, key_slots, query_counts, key_counts
+        query_counts if positions is None else positions, None, visible, slots, key_slots, query_counts, key_counts, own
     )
 
 
@@ -248,7 +253,10 @@ class Decoder(Backbone):
         check_causal(self.config)
         stack = self.config.decoder
         dtype = self.dtype_policy.compute_dtype
-        return empty_cache(batch_size, length, stack.num_layers, stack.key_value_heads, stack.head_width, dtype)
+        mixers = [block.mixer for block in self.blocks if block.mixer is not None]
+        layers = stack.num_layers - len(mixers)
+        cache = empty_cache(batch_size, length, layers, stack.key_value_heads, stack.head_width, dtype)
+        return cache._replace(states=tuple(mixer.empty_state(batch_size) for mixer in mixers))
 
     def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, slots: int | None = None) -> dict:
         """New tokens on a cache, one graph over the same layers: trace it with tf.function, or in a layer of your own.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.layers import GraphForm, RotaryPositions, TokenEmbedding, TransformerBlock
+from tfxformer.layers import GraphForm, RotaryPositions, ShortConvolution, TokenEmbedding, TransformerBlock
 from tfxformer.layers.attention.disentangled import DistanceEmbeddings
 from tfxformer.layers.attention.masks import (
     MaskPattern,
@@ -95,7 +95,7 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
     reads_source = name == "decoder" and "encoder" in config.stacks
     return tuple(
         TransformerBlock(
-            _attention_arguments(config, stack, index),
+            _mixing(config, stack, index, dtype),
             {
                 "size": stack.feed_forward.size,
                 "activation": stack.feed_forward.activation,
@@ -121,8 +121,14 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
     )
 
 
-def _attention_arguments(config: TransformerConfig, stack: StackConfig, index: int) -> dict:
-    kind = stack.attention_of(index)
+def _mixing(config: TransformerConfig, stack: StackConfig, index: int, dtype):
+    """What mixes the tokens in a block: arguments of `Attention`, or a layer in its place."""
+    if stack.kind_of(index) in stack.attention:
+        return _attention_arguments(config, stack, stack.attention_of(index), index)
+    return ShortConvolution(stack.convolution.width, initializer(config), dtype=dtype, name="mixer")
+
+
+def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: AttentionConfig, index: int) -> dict:
     scale = stack.head_width**-0.5 if kind.scale is None else kind.scale
     return {
         "num_heads": kind.heads,
@@ -187,11 +193,13 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
         return (kind.scores, kind.causal) if kind.scores is not None and kind.scores.shared else None
 
     scores = _by_value(stack, shared, make_of_scores, f"{name}_position_scores")
-    kinds = [stack.attention_of(index) for index in range(stack.num_blocks)]
-    if all(kind.scores is None or kind.scores.shared for kind in kinds):
+    kinds = [stack.attention.get(stack.kind_of(index)) for index in range(stack.num_blocks)]
+    if all(kind is None or kind.scores is None or kind.scores.shared for kind in kinds):
         return PositionLayers(rotary, scores)
     own = (
-        make_of_scores(kind, f"{name}_position_scores_{index}") if kind.scores and not kind.scores.shared else None
+        make_of_scores(kind, f"{name}_position_scores_{index}")
+        if kind and kind.scores and not kind.scores.shared
+        else None
         for index, kind in enumerate(kinds)
     )
     return PositionLayers(rotary, scores, tuple(own))
@@ -220,6 +228,7 @@ class Visibility(NamedTuple):
         query_slots, key_slots: int32 [S] and [T], where tokens stand in the row or in the cache.
         query_counts, key_counts: int32 [B, S] and [B, T] (or [1, S] and [1, T]), real tokens before them; what
             distances are measured in.
+        token_mask: int [B, S], 0 at tokens that are padding; None where none is.
     """
 
     positions: object
@@ -229,13 +238,14 @@ class Visibility(NamedTuple):
     key_slots: object
     query_counts: object
     key_counts: object
+    token_mask: object = None
 
 
 def whole_sequence(padding_mask) -> Visibility:
     """What whole rows see that may be packed: padding_mask int32 [B, S], see `layers.masks.document_visibility`."""
     visible, slots = causal_visibility(padding_mask), row_slots(padding_mask)
     positions = positions_seen(visible)
-    return Visibility(positions, padding_mask, visible, slots, slots, positions, positions)
+    return Visibility(positions, padding_mask, visible, slots, slots, positions, positions, padding_mask)
 
 
 def unpacked_sequence(padding_mask, causal: bool) -> Visibility:
@@ -243,7 +253,7 @@ def unpacked_sequence(padding_mask, causal: bool) -> Visibility:
     slots = row_slots(padding_mask)
     row = ops.expand_dims(slots, 0)
     visible = causal_visibility(padding_mask) if causal else None
-    return Visibility(row, padding_mask, visible, slots, slots, row, row)
+    return Visibility(row, padding_mask, visible, slots, slots, row, row, padding_mask)
 
 
 class KindVisibility(NamedTuple):
@@ -304,4 +314,5 @@ def visibilities(
             bias, scores, whole = once((seen, id(layer)), total), None, False
         pattern = MaskPattern(kind.causal, kind.window, packed) if whole else None
         found[name] = KindVisibility(bias, angles, scores, visibility.padding_mask if whole else None, pattern)
-    return found
+    others = set(stack.kinds) - found.keys()  # a mixer in attention's place is told which tokens are real, no more
+    return found | dict.fromkeys(others, KindVisibility(None, None, None, visibility.token_mask, None))

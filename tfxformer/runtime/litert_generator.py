@@ -72,8 +72,10 @@ class LiteRTGenerator:
         self.quantization = own.get("quantization")
         self.prefill_lengths = decoding.numbers(found, decoding.PREFILL)
         self._slots = decoding.numbers(found, decoding.DECODE_FIRST)
-        caches = [tensor for tensor in found[decoding.DECODE].inputs if tensor.name.startswith(decoding.CACHE)]
-        self.cache_length = caches[0].shape[2]  # keys [1, G, T, H]
+        inputs = found[decoding.DECODE].inputs
+        keys = next(tensor for tensor in inputs if tensor.name.startswith(decoding.KEYS))
+        self.cache_length = keys.shape[2]  # [1, G, T, H]
+        self._has_states = any(tensor.name.startswith(decoding.STATE) for tensor in inputs)
         self.tokenizer = file.tokenizer
         settings = GenerationConfig.from_dict(own.get("generation_config") or {}, str(path))
         if not settings.eos_token_id:  # the tokenizer's
@@ -359,7 +361,8 @@ class _Steps(decoding.DecodingSession):
     """The state of one text in its buffers; beams take each other's."""
 
     def __init__(self, text: Text, generator: LiteRTGenerator):
-        super().__init__(text.run, generator.prefill_lengths, generator.cache_length, generator._slots)
+        lengths, has_states = generator.prefill_lengths, generator._has_states
+        super().__init__(text.run, lengths, generator.cache_length, generator._slots, has_states)
         self._text, self._source_lengths = text, generator.source_lengths
 
     def encode(self, ids: list[int]) -> None:

@@ -56,3 +56,11 @@ def test_what_is_no_token_is_refused():
     for tokens in ([1.5], [-1], [2**31]):
         with pytest.raises(ValueError, match="Tokens are integers from 0"):
             session.prefill(tokens)
+
+
+def test_a_state_reads_no_padding():
+    """Five tokens by prefills of four: the rest goes one by one where a chunk may not be filled up."""
+    called = []
+    session = DecodingSession(lambda name, *_: called.append(name), lengths=(4,), cache_length=12, whole=True)
+    session.prefill(range(7))
+    assert called == ["prefill_4", "decode", "decode", "decode"] and session.position == 7

@@ -17,6 +17,7 @@ from tfxformer.checkpoints.families.decoders.gpt import (
     stablelm,
     starcoder2,
 )
+from tfxformer.checkpoints.families.decoders.hybrid import lfm2
 from tfxformer.checkpoints.families.decoders.llama import (
     eurobert,
     gemma,
@@ -93,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         granite.FAMILY,
         seed_oss.FAMILY,
         eurobert.FAMILY,
+        lfm2.FAMILY,
         neighbours.HELIUM,
         neighbours.ERNIE,
         neighbours.GLM4,

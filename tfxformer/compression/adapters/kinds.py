@@ -18,7 +18,7 @@ _BIASES = ("bias", "beta")
 # Under our names and KerasHub's.
 _INNER = ("query", "key", "value", "gate", "expand")
 _FEED_FORWARD_OUTPUT = ("feed_forward/output", "feedforward_output_dense")
-_ATTENTION_OUTPUT = ("self_attention/output", "attention_output")
+_ATTENTION_OUTPUT = ("self_attention/output", "mixer/output", "attention_output")
 # Tasks whose outputs know no other positions than their inputs'; None for a bare model.
 _PROMPTED = (None, "text-classification", "token-classification", "question-answering", "causal-lm")
 
@@ -211,10 +211,11 @@ class PrefixTuning(AdapterKind):
         backbone = getattr(model, "backbone", model)
         stack = backbone.config.decoder if isinstance(backbone, Backbone) else None
         kinds = [] if stack is None else stack.attention.values()
-        if stack is None or any(_alibi(kind) or kind.window is not None for kind in kinds):
+        if stack is None or stack.has_states or any(_alibi(kind) or kind.window is not None for kind in kinds):
             raise ValueError(
                 f"PrefixTuning: {model.name!r} is a {type(model).__name__}; wanted a decoder of tfxformer, alone or "
-                "behind an encoder, or a task on one, with no ALiBi and no sliding window. Take PromptTuning or LoRA."
+                "behind an encoder, or a task on one, with attention in all layers, no ALiBi and no sliding window. "
+                "Take PromptTuning or LoRA."
             )
         longest = backbone.config.max_sequence_length - self.length
         if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):
@@ -232,12 +233,12 @@ def _alibi(kind: AttentionConfig) -> bool:
 
 
 def attention_kernels(backbone: Backbone) -> list[Kernel]:
-    """The self-attention of each block as what an adapter stands beside, with its keys' kernel, in their order.
+    """The self-attention of each block that has one as what an adapter stands beside, with its keys' kernel, in order.
 
     Of an encoder-decoder they are the decoder's.
     """
     layers = [block.self_attention for block in backbone.blocks_of(backbone.stack_name)]
-    return [Kernel(layer, layer.key.base_kernel, (0,)) for layer in layers]
+    return [Kernel(layer, layer.key.base_kernel, (0,)) for layer in layers if layer is not None]
 
 
 def table_of(layer: TokenEmbedding) -> Kernel:

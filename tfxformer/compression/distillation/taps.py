@@ -64,9 +64,15 @@ class Taps:
             )
 
     def attention(self, number: int):
-        """The `layers.Attention` of block `number`."""
+        """The `layers.Attention` of block `number`; ValueError for a block that has another mixer."""
         self.check_number(number)
-        return self.blocks[number].operation.self_attention
+        block = self.blocks[number].operation
+        if block.self_attention is None:
+            raise ValueError(
+                f"Layer {number} of {self.model.name} has a {type(block.mixer).__name__} in place of attention, whose "
+                "queries and keys there are none of: leave it out of layers=, or learn its states (HiddenStateLoss)."
+            )
+        return block.self_attention
 
     def reader(self, states: Iterable = (), projections: Iterable = (), outputs=True, biases=True) -> Callable:
         """A function (batch, training) -> dict of tensors.

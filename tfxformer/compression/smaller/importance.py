@@ -43,12 +43,26 @@ def head_importance(model, importance="magnitude", data=None, batch_size=32, *, 
         reads a source [2, blocks, groups]: its own attention, and that on the source.
 
     Raises:
-        ValueError: for an unknown importance, and data that are missing, empty or of another kind.
-        TypeError: for a model that is not ours.
+        ValueError: for an unknown importance, data that are missing, empty or of another kind, and for layers without
+            attention. TypeError: for a model that is not ours.
     """
     part = stack_of(model, stack, "head_importance")
+    check_all_have_heads(part, "head_importance")
     found = [_importance(model, part, heads, importance, data, batch_size) for heads in attentions(part)]
     return np.stack(found) if len(found) > 1 else found[0]
+
+
+def check_all_have_heads(part: OneStack, function: str) -> None:
+    """Refuses a stack of which some layers have no attention; `function` is what was called.
+
+    Raises:
+        ValueError: naming what they have.
+    """
+    if others := sorted(set(part.config.kinds) - part.config.attention.keys()):
+        raise ValueError(
+            f"{function}: layers of the kind {', '.join(others)} have no heads, and all layers keep as many. "
+            "remove_neurons and remove_layers make such a model smaller."
+        )
 
 
 def neuron_importance(

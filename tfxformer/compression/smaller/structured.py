@@ -13,7 +13,12 @@ from numbers import Integral
 
 import numpy as np
 
-from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
+from tfxformer.compression.smaller.importance import (
+    check_all_have_heads,
+    head_importance,
+    layer_importance,
+    neuron_importance,
+)
 from tfxformer.compression.smaller.one_stack import OneStack, stack_of
 from tfxformer.compression.smaller.rebuilding import keep_layers, named_layers, rebuild
 from tfxformer.compression.smaller.structures import NEURONS, RemovableParts, attentions
@@ -44,10 +49,12 @@ def remove_heads(
     Raises:
         TypeError: for a model that is not ours. ValueError: for a `keep` below 1, above the heads there are, or that
             splits a group; for heads with ALiBi, whose slopes depend on their number, or with a table of distances that
-            all layers share; for heads that are normed together; for data or importances that do not fit.
+            all layers share; for heads that are normed together; for layers without attention; for data or importances
+            that do not fit.
     """
     part = stack_of(model, stack, "remove_heads")
     config = part.config
+    check_all_have_heads(part, "remove_heads")
     _check_keep("remove_heads", keep, config.heads, "heads of a layer")
     group = config.heads // config.key_value_heads
     if keep % group:

@@ -32,8 +32,8 @@ class RemovableParts:
         return stack.config.feed_forward.size if self.half == "feed_forward" else stack.config.key_value_heads
 
     def readers(self, stack: OneStack) -> list[Dense]:
-        """Each block's output projection, which reads the parts."""
-        return [getattr(block, self.half).output_projection for block in stack.blocks]
+        """Each block's output projection, which reads the parts; that of a mixer in attention's place."""
+        return [(getattr(block, self.half) or block.mixer).output_projection for block in stack.blocks]
 
     def weights(self, stack: OneStack, block: int) -> list[tuple]:
         """(variable, axis) of each weight that the parts of a block have a share in."""

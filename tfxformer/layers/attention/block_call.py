@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from keras import ops
 
+from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.layers.attention.masks import Seen
+from tfxformer.layers.kernels.dropout import split_seed
 from tfxformer.layers.quantization.graph_form import GraphForm
 
 
@@ -39,6 +41,20 @@ def _first_row(x):
     if x is not None and len(x.shape) == 2:  # embeddings of distances: from the first query there are later keys only
         return x[ops.shape(x)[0] // 2 :]
     return x if x is None or x.shape[2] == 1 else x[:, :, :1]  # a whole slice is an operator, too
+
+
+def seeds_of(block, training) -> list:
+    """What a call of a block draws; outside of what a checkpointed backward pass runs again.
+
+    Drawn inside, the second run would drop other units than the first and the gradient would be silently wrong.
+    """
+    count = (8 if block.has_cross_attention else 5) + 1  # the last one is for the adapters
+    adapters = any(layer.adapter.rate for layer in adapted_layers(block))
+    inner = (block.self_attention or block.mixer).dropout
+    if not training or not (block.dropout or block.stochastic_depth or inner or adapters):
+        return [None] * count
+    seed = block.seed_generator.next()
+    return [split_seed(seed, index) for index in range(count)]
 
 
 def arguments_of(seen: Seen | None) -> dict:

@@ -10,17 +10,20 @@ from keras import ops
 
 
 class Cache(NamedTuple):
-    """What attention has read already, a nest of tensors in LiteRT-LM's layout.
+    """What a decoder has read already, a nest of tensors, those of attention in LiteRT-LM's layout.
 
     Attributes:
-        self_attention: for each layer (keys [B, G, T, H], values [B, G, H, T]), T slots.
+        self_attention: for each layer of attention (keys [B, G, T, H], values [B, G, H, T]), T slots.
         cross_attention: for each layer the finished keys and values of the encoder's output; () without an encoder.
         source_mask: (padding_mask int32 [B, T'],) of the encoder's output; () without an encoder.
+        states: for each layer with another mixer its state (`Mixer`), whose tensors have rows [B, ...]; () without any.
+            No slot of a state can be written over: it has read what it has read.
     """
 
     self_attention: tuple
     cross_attention: tuple = ()
     source_mask: tuple = ()
+    states: tuple = ()
 
     @property
     def length(self) -> int:
@@ -34,7 +37,7 @@ def empty_cache(batch_size: int, length: int, num_layers: int, heads: int, head_
     Args:
         batch_size: int B.
         length: int T, slots.
-        num_layers: int L.
+        num_layers: int L, those of attention.
         heads: int G, heads of keys and values.
         head_size: int H.
         dtype: of keys and values.
@@ -56,7 +59,7 @@ def reordered(cache: Cache, rows) -> Cache:
 
     What was read of a source stays: all beams of a text read the same.
     """
-    return cache._replace(self_attention=_taken(cache.self_attention, rows))
+    return cache._replace(self_attention=_taken(cache.self_attention, rows), states=_taken(cache.states, rows))
 
 
 def repeated(cache: Cache, copies: int) -> Cache:

@@ -8,6 +8,7 @@ from functools import reduce
 ENCODER = {
     "source_vocabulary_size": (None,),
     "encoder.norm.positions": (True,),
+    "encoder.convolution": (None,),
     "heads.tied": (True,),  # a masked-language head reads the token table in reverse
     "heads.logit_scale": (1.0,),
     "heads.logit_soft_cap": (None,),
@@ -27,6 +28,8 @@ DECODER = {
 }
 ENCODER_DECODER = {
     "encoder.norm.positions": (True,),
+    "encoder.convolution": (None,),
+    "decoder.convolution": (None,),
     "encoder.layer_groups": (None,),
     "encoder.layers_per_group": (1,),
     "decoder.position_mode": ("arange",),

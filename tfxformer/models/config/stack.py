@@ -18,10 +18,11 @@ from tfxformer.models.config.checks import (
     require_positive,
     require_sizes,
 )
-from tfxformer.models.config.values import AttentionConfig, FeedForwardConfig, NormConfig
+from tfxformer.models.config.values import AttentionConfig, ConvolutionConfig, FeedForwardConfig, NormConfig
 
 POSITIONS = (*TABLES, "none")
 FULL = "full"  # the kind of attention of a stack that names none
+MIXERS = {"convolution": ConvolutionConfig}  # what a pattern may name besides kinds of attention: fields of a stack
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class StackConfig(KnownKeywords):
             layers, and so is an int, its heads. Kinds may differ in all but heads and their width.
         feed_forward: `FeedForwardConfig`, or an int, its size.
         norm: `NormConfig`, or its placement.
-        pattern: which kind of attention the layers have, repeated over all of them: ("full", "local", "local").
+        pattern: which kind of attention the layers have, repeated over all of them: ("full", "local", "local"); or what
+            they have in its place: ("convolution", "convolution", "full").
+        convolution: `ConvolutionConfig` of the layers that `pattern` calls so; None without any.
         positions: what is added to the embeddings: rows of a "learned" table, "sinusoidal" or "sinusoidal_fairseq" ones
             (see `layers.attention.positions.sinusoids`), or "none"; None for "learned" unless attention has rotary
             positions or scores of them.
@@ -57,6 +60,7 @@ class StackConfig(KnownKeywords):
     feed_forward: FeedForwardConfig
     norm: NormConfig = field(default_factory=NormConfig)
     pattern: tuple[str, ...] | None = None
+    convolution: ConvolutionConfig | None = None
     positions: str | None = None
     max_positions: int = 512
     position_mode: str = "arange"
@@ -77,6 +81,9 @@ class StackConfig(KnownKeywords):
             feed_forward=_part(FeedForwardConfig, "feed_forward", self.feed_forward, int),
             norm=_part(NormConfig, "norm", self.norm, str),
         )
+        for name, kind in MIXERS.items():
+            if getattr(self, name) is not None:
+                put(self, **{name: _part(kind, name, getattr(self, name), int)})
         require_sizes(self, "num_layers", "hidden_size", "max_positions", "layers_per_group")
         check_kinds(self)
         require_positive(self, "embedding_scale", "residual_scale")
@@ -96,27 +103,36 @@ class StackConfig(KnownKeywords):
             f"layers_per_group={self.layers_per_group} says nothing without layer_groups, the number of groups.",
         )
         require(
-            self.layer_groups is None or len(self.attention) == 1,
-            f"layer_groups={self.layer_groups} with {len(self.attention)} kinds of attention: layers that share their "
+            self.layer_groups is None or self.pattern is None,
+            f"layer_groups={self.layer_groups} with pattern={self.pattern}: layers that share their "
             "weights are of one kind.",
         )
 
     def _check_pattern(self):
-        kinds = list(self.attention)
+        others = [name for name in MIXERS if getattr(self, name) is not None]
+        kinds = [*self.attention, *others]
         if self.pattern is None:
             require(
-                len(kinds) == 1, f"attention has the kinds {', '.join(kinds)}: give pattern, which layer has which."
+                len(kinds) == 1, f"Layers are of the kinds {', '.join(kinds)}: give pattern, which layer has which."
             )
             return
+        require(
+            not set(MIXERS) & self.attention.keys(),
+            f"{', '.join(MIXERS)} in a pattern stand in attention's place: call no kind of attention so.",
+        )
         pattern = (self.pattern,) if isinstance(self.pattern, str) else tuple(self.pattern)
-        unknown = [kind for kind in pattern if kind not in self.attention]
+        unknown = [kind for kind in pattern if kind not in kinds]
         require(
             bool(pattern) and not unknown,
-            f"pattern={self.pattern!r} names kinds of attention; there are {', '.join(kinds)}.",
+            f"pattern={self.pattern!r} names kinds of layers; there are {', '.join(kinds)}.",
         )
         pattern = _shortest(pattern[: self.num_layers])
-        put(self, attention={kind: self.attention[kind] for kind in kinds if kind in pattern})  # kinds that occur
-        put(self, pattern=pattern if len(self.attention) > 1 else None)
+        found = {kind: one for kind, one in self.attention.items() if kind in pattern}  # kinds that occur
+        require(
+            bool(found), f"pattern={pattern} has no layer of attention: at least one is needed, which counts slots."
+        )
+        put(self, attention=found, pattern=pattern if len(set(pattern)) > 1 else None)
+        put(self, **{name: None for name in others if name not in pattern})
 
     def _check_heads(self):
         first, *others = self.attention.values()
@@ -169,7 +185,7 @@ class StackConfig(KnownKeywords):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of attention of each layer."""
+        """The kind of each layer: of attention, or what stands in its place."""
         pattern = self.pattern or tuple(self.attention)
         return tuple(pattern[layer % len(pattern)] for layer in range(self.num_layers))
 
@@ -212,12 +228,17 @@ class StackConfig(KnownKeywords):
         groups = (layer // layers_per_weights for layer in range(self.num_layers))
         return tuple(g * self.layers_per_group + inner for g in groups for inner in range(self.layers_per_group))
 
+    @property
+    def has_states(self) -> bool:
+        """Whether some layers carry a state in place of keys and values."""
+        return not self.attention.keys() >= set(self.kinds)
+
     def attention_of(self, block: int) -> AttentionConfig:
-        """The attention of a block, by its number."""
+        """The attention of a block, by its number; KeyError for one that has another mixer."""
         return self.attention[self.kind_of(block)]
 
     def kind_of(self, block: int) -> str:
-        """The kind of attention of a block, by its number."""
+        """The kind of a block, by its number: of attention, or what stands in its place."""
         return self.kinds[0] if self.layer_groups is not None else self.kinds[block]
 
 

@@ -98,6 +98,21 @@ class AttentionConfig(KnownKeywords):
 
 
 @dataclass(frozen=True)
+class ConvolutionConfig(KnownKeywords):
+    """The gated short convolutions of a stack, in attention's place; see `layers.ShortConvolution`.
+
+    Attributes:
+        width: K, the tokens that one sees, itself among them.
+    """
+
+    width: int = 3
+
+    def __post_init__(self):
+        require_sizes(self, "width")
+        require(self.width > 1, f"width={self.width}: a convolution sees at least 2 tokens, one and the one before.")
+
+
+@dataclass(frozen=True)
 class FeedForwardConfig(KnownKeywords):
     """The feed-forward half of the blocks of a stack.
 

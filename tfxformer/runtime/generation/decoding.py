@@ -12,6 +12,8 @@ import numpy as np
 
 DECODE, DECODE_FIRST, PREFILL = "decode", "decode_", "prefill_"
 CACHE = "kv_cache_"
+# Of layers that carry a state from token to token: a part of the cache without slots.
+KEYS, STATE = f"{CACHE}k_", f"{CACHE}state_"
 # Of a file with an encoder: what reads a source, and what each step reads of it, cross keys and values and their mask.
 ENCODE, CROSS, SOURCE_MASK = "encode_", "cross_", "source_mask"
 PADDING = 0  # any id does: what is written behind the last token is overwritten before it is seen
@@ -44,7 +46,9 @@ def numbers(names: Iterable[str], prefix: str) -> tuple[int, ...]:
     return tuple(sorted(int(name[len(prefix) :]) for name in names if name.startswith(prefix)))
 
 
-def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int) -> Iterator[Chunk]:
+def chunks(
+    count: int, position: int, lengths: Sequence[int], cache_length: int, whole: bool = False
+) -> Iterator[Chunk]:
     """The calls that write `count` tokens from the slot `position` on.
 
     LiteRT moves a write that would go past the end of the cache back over valid slots, so no chunk ever does: where
@@ -55,6 +59,7 @@ def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int)
         position: the first free slot.
         lengths: S of the prefill signatures.
         cache_length: T.
+        whole: bool, whether no chunk is padded: a state would have read the padding.
 
     Raises:
         ValueError: if the tokens do not fit.
@@ -63,9 +68,9 @@ def chunks(count: int, position: int, lengths: Sequence[int], cache_length: int)
         raise ValueError(f"{count} tokens from slot {position} on do not fit into a cache of {cache_length} slots.")
     while count:
         fitting = sorted(length for length in lengths if position + length <= cache_length)
-        whole = [length for length in fitting if length <= count]
-        padded = [length for length in fitting if count < length <= max(2 * count, min(lengths))]
-        length = padded[0] if padded else whole[-1] if whole else 1
+        filled = [length for length in fitting if length <= count]
+        padded = [length for length in fitting if not whole and count < length <= max(2 * count, min(lengths))]
+        length = padded[0] if padded else filled[-1] if filled else 1
         used = min(length, count)
         yield Chunk(length, used)
         position, count = position + used, count - used
@@ -92,19 +97,23 @@ class DecodingSession:
         lengths: S of the prefill signatures.
         cache_length: T.
         slots: of the decode signatures that read only so many of the first slots, ascending.
+        whole: bool, see `chunks`.
     """
 
-    def __init__(self, run: Callable, lengths: Sequence[int], cache_length: int, slots: Sequence[int] = ()):
+    def __init__(
+        self, run: Callable, lengths: Sequence[int], cache_length: int, slots: Sequence[int] = (), whole: bool = False
+    ):
         self._run = run
         self._lengths = tuple(lengths)
         self._slots = tuple(slots)
+        self._whole_chunks = whole
         self.cache_length = cache_length
         self.position = 0
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Writes tokens into the cache."""
         tokens = _whole(tokens)
-        for chunk in chunks(len(tokens), self.position, self._lengths, self.cache_length):
+        for chunk in chunks(len(tokens), self.position, self._lengths, self.cache_length, self._whole_chunks):
             padded = np.full((1, chunk.length), PADDING, np.int32)
             padded[0, : chunk.count] = tokens[: chunk.count]
             positions = np.arange(self.position, self.position + chunk.length, dtype=np.int32)

@@ -1,0 +1,1 @@
+"""Decoders whose layers have other mixers than attention, or share what a cache holds, one page each."""
