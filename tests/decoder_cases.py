@@ -27,8 +27,9 @@ class Case:
         family, head: keys of `make_fixtures.CLASSES` and `make_fixtures.HEADS`.
         config: keys of config.json besides the sizes.
         files: "shards" (bf16, several files); of encoders "legacy" (LayerNorm.gamma and .beta, position_ids),
-            "no-pooler"; of decoders "old" (config.json as transformers 4 wrote it, buffers), "copy" (the tied head is
-            in the file too), "own" (a head that differs, though config.json says tied), "bare-names" (no prefix).
+            "no-pooler", "published" (in the words of the code that came with it); of decoders "old" (config.json as
+            transformers 4 wrote it, buffers), "copy" (the tied head is in the file too), "own" (a head that differs,
+            though config.json says tied), "bare-names" (no prefix).
         stored: whether it is one of tests/fixtures.
     """
 

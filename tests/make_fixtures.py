@@ -84,6 +84,7 @@ CASES = {
     "data2vec-tagger": Case("data2vec-text", "token-classification", _ROBERTA),
     "data2vec-masked-lm": Case("data2vec-text", "masked-lm", _ROBERTA),
     "ernie-masked-lm": Case("ernie", "masked-lm", {"type_vocab_size": 4}),
+    "ernie-tasks": Case("ernie", "masked-lm", {"type_vocab_size": 4, "use_task_id": True, "task_type_vocab_size": 5}),
     "ernie-classifier": Case("ernie", "text-classification"),
     "distilbert-bare": Case("distilbert", None, {"activation": "relu"}),
     "distilbert-classifier": Case("distilbert", "text-classification", {"activation": "gelu"}, stored=True),
@@ -116,6 +117,10 @@ CASES = {
 def architecture(family: str, head: str | None) -> str:
     """The reference's class."""
     odd = {("gpt2", "causal-lm"): "GPT2LMHeadModel", ("gemma3_text", "causal-lm"): "Gemma3ForCausalLM"}
+    odd |= {
+        ("xlnet", "masked-lm"): "XLNetLMHeadModel",
+        ("xlnet", "question-answering"): "XLNetForQuestionAnsweringSimple",
+    }
     return odd.get((family, head), CLASSES[family] + HEADS[head])
 
 
@@ -188,6 +193,8 @@ def make_inputs(case: Case, seed=0) -> dict:
     mask = np.ones((3, 12), "int32")
     mask[1, 8:] = 0
     mask[2, 5] = mask[2, 11] = 0
+    if case.family in encoder_cases.PADDED_IN_FRONT:
+        mask = np.ascontiguousarray(mask[:, ::-1])
     token_ids[mask == 0] = padding_id
     token_ids[2, 3] = padding_id  # a padding id that is not masked: RoBERTa does not count its position
     inputs = {"token_ids": token_ids, "padding_mask": mask}
@@ -229,6 +236,9 @@ def save(case: Case, model, folder: Path) -> None:
         model.float()
         return
     model.save_pretrained(folder)
+    if case.files == "published":
+        encoder_cases.publish(folder)
+        return
     if case.files == "old":
         config = encoder_cases.old_config(json.loads((folder / "config.json").read_text()))
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -50,6 +50,8 @@ NASTY = [
     *("The cat sat on the mat.", "Où est-ce que tu habites?", "Привет, как дела?", "\u2028\u2029 x", "𝒜𝓑 \U0010fffd"),
 ]
 MARKED = ["a</s>b", "</s>", "<unk> a <pad>", "a  <unk>  b", "＜/s＞ a", "x＜unk＞"]  # with the names of special tokens
+_BERT = {"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
+DEBERTA = {**_BERT, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 
 
@@ -81,6 +83,8 @@ def folder(path, tokenizer_class, **more):
     path.mkdir(parents=True, exist_ok=True)
     if tokenizer_class in ("T5Tokenizer", "PegasusTokenizer"):
         train(path / "spiece.model", **T5)
+    elif tokenizer_class == "DebertaV2Tokenizer":
+        train(path / "spm.model", **DEBERTA)
     elif tokenizer_class == "MarianTokenizer":
         models = [train(path / "source.spm", texts=CORPUS[:12]), train(path / "target.spm", texts=CORPUS[9:])]
         pieces = [model.id_to_piece(index) for model in models for index in range(3, len(model))]

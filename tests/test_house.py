@@ -233,7 +233,7 @@ def test_only_pages_know_a_family():
         f"{name(path)} names the family {family}"
         for path in FILES
         if room(path) in knowing and path.name != "presets.py"
-        for family in _named_in_code(path, FAMILIES)
+        for family in _named_in_code(path, FAMILIES.keys() - {"new"})  # a word like any other
     )
     assert _named_in_code(PACKAGE / "models" / "presets.py", ["bert", "nobody"]) == ["bert"]
 

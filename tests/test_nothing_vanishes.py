@@ -131,6 +131,7 @@ CONSTRUCTORS = {
     layers.Mixer: lambda world: ((), {}),
     layers.ShortConvolution: lambda world: ((), {}),
     layers.ConstantSegmentEmbedding: lambda world: ((), {}),
+    layers.EmbeddingConvolution: lambda world: ((3,), {}),
     layers.TransformerBlock: lambda world: ((ATTENTION, {"size": 4}), {}),
     layers.Dense: lambda world: ((3,), {}),
     layers.Dropout: lambda world: ((0.1,), {}),

@@ -66,7 +66,7 @@ def config(family="bert", **changes):
         "vocabulary_size": VOCABULARY_SIZE,
         "padding_id": preset.padding_id if preset.padding_id < VOCABULARY_SIZE else 0,
         "heads__classifier_dropout": 0.0,
-        **({"embedding_size": 16} if family in ("albert", "electra") else {}),
+        **({"embedding_size": 16} if family in ("albert", "electra", "mobilebert") else {}),
         **({"heads__logit_scale": 32**-0.5} if family == "t5" else {}),
     }
     return preset.replace(**{**values, **changes})
@@ -87,6 +87,10 @@ def _sizes(family, stack):
         sizes["attention__key_value_heads"] = min(stack.key_value_heads, 2)
     if stack.embedding_dropout is not None:
         sizes["embedding_dropout"] = 0.0
+    if family == "mobilebert":
+        sizes |= {"bottleneck__size": 16, "attention__width": 4}
+    if family == "xlnet":  # which has no longest text
+        del sizes["max_positions"]
     if family in ("deberta", "deberta-v2"):
         sizes["attention__scale"] = (8 * 3) ** -0.5
     if stack.embedding_scale == stack.hidden_size**0.5:

@@ -14,14 +14,15 @@ import sys
 PACKAGE = "tfxformer"
 # Every name that the package registers; a test compares them with the registry.
 CLASSES = (
-    "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "CausalConvolution", "CausalLM",
-    "ClassificationHead", "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM", "Dense",
-    "DistanceEmbeddings", "DistributedModel", "Dropout", "Encoder", "EncoderDecoder", "FeedForward",
-    "FirstDimensions", "GraphForm", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss",
-    "LogitsMetric", "MaskBias", "MaskPattern", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM",
-    "Perplexity", "Pooling", "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "RelativeScores",
-    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
-    "SGD", "Scaled", "Seq2SeqLM", "ShortConvolution", "SmoothedCrossEntropy", "SpanLoss", "TextClassifier",
+    "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "BottleneckBlock", "CausalConvolution",
+    "CausalLM", "ClassificationHead", "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM",
+    "Dense", "DistanceEmbeddings", "DistanceSinusoids", "DistributedModel", "Dropout", "EmbeddingConvolution",
+    "Encoder", "EncoderDecoder", "FeedForward", "FirstDimensions", "GraphForm", "HiddenToken", "Lamb",
+    "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias", "MaskPattern", "MaskedLM",
+    "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding",
+    "QuestionAnswering", "RMSNormalization", "RelativeScores", "RelativeTerms", "ReplacedTokenAccuracy",
+    "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "ScaleAndShift",
+    "Scaled", "Seq2SeqLM", "ShortConvolution", "SmoothedCrossEntropy", "SpanLoss", "TextClassifier",
     "TextEmbedder", "TokenClassifier", "TokenEmbedding", "TransformerBlock", "UnitLength", "WarmupCosine",
     "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip

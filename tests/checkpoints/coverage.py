@@ -34,10 +34,7 @@ TEXTS = ["good film", "the bad dog sat on the mat and a very good cat ran fast",
 REFUSED = {
     "gemma4": "layers that share keys and values, and inputs of each layer's own",
     "gpt_oss": "a mixture of experts",
-    "mobilebert": "bottlenecks in every block",
-    "new": "rotary positions of the kind ntk, in the code that came with it",
     "qwen3_5": "a gated delta rule in place of attention",
-    "xlnet": "two streams of attention over relative positions",
 }
 PAGE = """\
 # Which checkpoints open

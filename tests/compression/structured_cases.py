@@ -8,7 +8,7 @@ import tiny
 
 from tfxformer import tasks
 
-ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra")
+ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta", "xlnet")
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2")
 
 

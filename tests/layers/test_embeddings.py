@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optional_tensorflow import tf
 
-from tfxformer.layers import ConstantSegmentEmbedding, GraphForm, PositionEmbedding, TokenEmbedding
+from tfxformer.layers import (
+    ConstantSegmentEmbedding,
+    EmbeddingConvolution,
+    GraphForm,
+    PositionEmbedding,
+    TokenEmbedding,
+)
 from tfxformer.layers.attention.positions import nonpad_positions
 
 IDS = np.array([[3, 1, 4, 1], [0, 0, 9, 2]], "int32")
@@ -127,3 +133,24 @@ def test_a_graph_longer_than_the_table_is_refused():
 def test_unknown_mode():
     with pytest.raises(ValueError, match="Unknown position mode 'rotary'; known: arange, nonpad_cumsum"):
         PositionEmbedding(8, 4, "rotary")
+
+
+@pytest.mark.parametrize("graph_form", [GraphForm(), GraphForm(layer_norm="product")])
+def test_a_convolution_reads_the_real_tokens_around_each(graph_form):
+    layer = EmbeddingConvolution(3, "relu", norm_epsilon=1e-3)
+    layer.build((None, None, 4))
+    tiny.perturb(layer)
+    generator = np.random.default_rng(0)
+    stream, embeddings = (generator.normal(size=(2, 5, 4)).astype("float32") for _ in range(2))
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], "int32")
+    kernel, bias = (np.asarray(weight) for weight in layer.convolution.weights)  # [K, D, D]
+    padded = np.pad(embeddings * mask[..., None], ((0, 0), (1, 1), (0, 0)))
+    near = sum(padded[:, shift : shift + 5] @ kernel[shift] for shift in range(3)) + bias
+    total = stream + np.maximum(near, 0.0)
+    centred = total - total.mean(-1, keepdims=True)
+    gamma, beta = np.asarray(layer.norm.gamma), np.asarray(layer.norm.beta)
+    wanted = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3) * gamma + beta
+    np.testing.assert_allclose(np.asarray(layer(stream, embeddings, mask, graph_form=graph_form)), wanted, atol=1e-5)
+    first = layer(stream[:, :1], embeddings, mask, first_only=True, graph_form=graph_form)
+    np.testing.assert_allclose(np.asarray(first), wanted[:, :1], atol=1e-5)
+    assert EmbeddingConvolution.from_config(layer.get_config()).get_config() == layer.get_config()

@@ -61,6 +61,8 @@ def test_replace_reaches_nested_switches():
         ({"encoder__stochastic_depth": -0.1}, "stochastic_depth must be in"),
         ({"encoder__layer_groups": 3}, "must be a multiple of layer_groups"),
         ({"encoder__layer_groups": 0}, "must be a multiple of layer_groups"),
+        ({"encoder__embedding_convolution": 4}, "A convolution reads as many tokens on either side: size=4 is even"),
+        ({"encoder__embedding_convolution": {"size": 3, "activation": "gleu"}}, "Unknown activation 'gleu'"),
         ({"embedding_size": 16, "embedding_projection": False}, "the embeddings need a projection"),
         ({"initializer": "fan_out"}, "Unknown initializer 'fan_out'; known: normal, fan_in"),
         ({"initializer": "fan_in", "initializer_range": 0}, "initializer='fan_in' needs a positive initializer_range"),
@@ -173,6 +175,8 @@ STACK = {
     "embedding_scale": {"embedding_scale": 3.0},
     "residual_scale": {"residual_scale": 0.5},
     "layer_groups": {"layer_groups": 1},
+    "embedding_convolution": {"embedding_convolution": 3},
+    "bottleneck": {"norm__placement": "post", "bottleneck": 8},
     "layers_per_group": {"layer_groups": 1, "layers_per_group": 2},
     "attention__heads": {"attention__heads": 2},
     "attention__key_value_heads": {"attention__key_value_heads": 2},
@@ -210,9 +214,16 @@ WHOLE = {
     "embedding_projection": {"embedding_projection": True},
     "embedding_projection_bias": {"embedding_size": 16, "embedding_projection_bias": False},
     "output_projection": {"embedding_size": 16, "output_projection": True},
+    "embedding_projection_first": {"embedding_size": 16, "embedding_projection_first": True},
+    "embedding_neighbours": {"embedding_projection_first": True, "embedding_neighbours": True},
+    "hidden_token": {"hidden_token": True},
     "token_types": {"token_types": 3},
+    "task_types": {"task_types": 2},
     "heads__pooler": {},
     "heads__masked_lm_activation": {"heads__masked_lm_activation": "relu"},
+    "heads__masked_lm_transform": {"heads__masked_lm_transform": False},
+    "heads__masked_lm_bias": {"heads__masked_lm_bias": False},
+    "heads__masked_lm_split": {"heads__masked_lm_split": True},
     "heads__tied": {"heads__tied": False},
     "heads__logit_scale": {"heads__logit_scale": 2.0},
     "heads__logit_soft_cap": {"heads__logit_soft_cap": 2.0},
@@ -223,7 +234,7 @@ NOT_OF_THE_GRAPH = {
     "family", "encoder", "decoder", "heads", "padding_id", "initializer_range", "initializer", "dropout",
     "attention_dropout", "embedding_dropout", "stochastic_depth", "heads__classifier_activation",
     "heads__classifier_dropout", "heads__classifier_bias", "heads__classifier_wraps", "heads__classifier_pooling",
-    "heads__transform", "heads__transform_bias",
+    "heads__transform", "heads__transform_bias", "heads__classifier_reads_pooler",
 }  # fmt: skip
 
 
@@ -276,7 +287,9 @@ def test_every_switch_changes_the_model_or_is_refused_by_it(family):
             silent.append(name)
     # Of heads that tasks make: MaskedLM reads the one, CausalLM the others.
     of_tasks = ["heads__tied", "heads__logit_scale", "heads__logit_soft_cap", "heads__logits_bias"]
-    assert silent == (["heads__masked_lm_activation"] if kind == "encoder" else of_tasks)
+    of_masked = ["heads__masked_lm_activation", "heads__masked_lm_transform", "heads__masked_lm_bias"]
+    of_masked += ["heads__masked_lm_split", "heads__tied"]
+    assert silent == (of_masked if kind == "encoder" else of_tasks)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -286,8 +299,8 @@ def test_every_preset_is_computed_by_its_model(name):
 
 
 def test_a_model_names_the_switches_that_it_does_not_compute():
-    with pytest.raises(ValueError, match=r"Encoder does not compute heads__tied=False .*heads__logit_scale=2.0"):
-        tiny.backbone("bert", heads__tied=False, heads__logit_scale=2.0)
+    with pytest.raises(ValueError, match=r"Encoder does not compute heads__logit_scale=2.0"):
+        tiny.backbone("bert", heads__logit_scale=2.0)
     with pytest.raises(ValueError, match=r"Decoder does not compute token_types=2 \(it computes 0\)"):
         tiny.backbone("gpt2", token_types=2)
     with pytest.raises(

@@ -149,6 +149,7 @@ class Family:
         other_heads: module names of the reference's heads that we have no task for.
         tied: tensors that repeat another one in older files, where the model has no such table of its own.
         computed: tensor that some files hold and we compute -> what it must be, of a config.
+        written: keys that a saved config.json has, whatever the one said that the model came from.
         writes_computed: whether the reference wants these tensors in a file.
     """
 
@@ -169,6 +170,7 @@ class Family:
     other_heads: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, Callable[[TransformerConfig], np.ndarray]] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
     writes_computed: bool = False
 
     def read_config(self, reference: Mapping) -> TransformerConfig:
@@ -227,6 +229,7 @@ class Family:
                     key.write(written, _get(config, path))
         for rule in self.rules:
             rule.apply(written, config)
+        written |= self.written
         for path, theirs, ours in _differences(self.read_config(written), config):
             raise CheckpointError(
                 f"A {self.name!r} model has {path}={theirs!r}, this one {ours!r}: transformers "

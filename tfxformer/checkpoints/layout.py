@@ -42,6 +42,8 @@ class Module:
         buffer: whether the name is that of a tensor [1, N] itself (BART's final_logits_bias).
         by_channel: whether its kernel is that of a convolution for each channel, [C, 1, K] (torch's Conv1d with
             groups); ours is [K, C].
+        leaves: our variables' last names -> the reference's, where they are parameters with names of their own (XLNet).
+        heads_apart: whether heads and their channels are two axes in the tensors, the last ones (XLNet).
     """
 
     name: str
@@ -54,6 +56,8 @@ class Module:
     bias: str | None = None
     buffer: bool = False
     by_channel: bool = False
+    leaves: Mapping[str, str] | None = None
+    heads_apart: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,6 +79,7 @@ class Place:
         turned: None, or (H, R) where the first R of a head's H channels turn by neighbours in the tensor.
         row: whether the tensor is our variable as its one row.
         by_channel: whether the tensor has an axis of one in the middle, [C, 1, K].
+        apart: None, or (N, H), into which the tensor's last axis falls.
     """
 
     names: tuple[str, ...]
@@ -86,6 +91,7 @@ class Place:
     turned: tuple[int, int] | None = None
     row: bool = False
     by_channel: bool = False
+    apart: tuple[int, int] | None = None
 
     def tensor_shape(self, shape) -> tuple[int, ...]:
         """The shape of the tensor of a variable of this shape."""
@@ -94,12 +100,14 @@ class Place:
             shape.insert(1, 1)
         if self.part is not None:
             shape[self.axis] = shape[self.axis] * sum(self.sizes) // self.sizes[self.part]
-        return tuple(shape)
+        return tuple(shape if self.apart is None else [*shape[:-1], *self.apart])
 
     def read(self, array: np.ndarray) -> np.ndarray:
         """The variable's part of the tensor, not yet transposed; a view where numpy can make one."""
         if self.by_channel:
             return array[:, 0]
+        if self.apart is not None:
+            array = array.reshape(*array.shape[:-2], -1)
         if self.part is None:
             return self.reordered(array[0] if self.row else array)
         outer, inner = array.shape[: self.axis], array.shape[self.axis + 1 :]
@@ -137,7 +145,8 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
     """
     if leaf == "bias" and module.bias is not None:
         return Place((module.bias,))
-    names = [f"{name}.{end}" for name in module.names for end in LEAVES[leaf]]
+    ends = LEAVES[leaf] if module.leaves is None else (module.leaves[leaf],)
+    names = [f"{name}.{end}" if name else end for name in module.names for end in ends]
     names = list(module.names) if module.buffer else names
     names += [alias for alias, name in aliases.items() if name in names]
     is_kernel = leaf == "kernel"
@@ -151,6 +160,7 @@ def place(module: Module, leaf: str, stack, aliases: Mapping[str, str]) -> Place
         turned=_turned(stack) if module.neighbours else None,
         row=module.buffer,
         by_channel=module.by_channel,
+        apart=(stack.heads, stack.head_width) if module.heads_apart else None,
     )
 
 
@@ -183,6 +193,7 @@ def tensor_of(arrays: list[np.ndarray], places: list[Place]) -> np.ndarray:
     for array, where in zip(arrays, places, strict=True):
         array = array.T if where.transposed else array
         array = where.reordered(array[:, None] if where.by_channel else array, back=True)
+        array = array if where.apart is None else array.reshape(*array.shape[:-1], *where.apart)
         parts.append(array[None] if where.row else array)
     return parts[0] if places[0].part is None else places[0].join(parts)
 

@@ -17,6 +17,7 @@ _KEYS = {
     "default": {},
     "linear": {"factor": "factor"},
     "dynamic": {"factor": "factor"},
+    "ntk": {"factor": "factor"},
     "llama3": {
         "factor": "factor",
         "low_freq_factor": "low_frequency_factor",
@@ -39,6 +40,7 @@ _KEYS = {
     },
 }
 _NEEDED = ("factor", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor")
+_OF_ALL = tuple(kind for kind in ROTARY_KINDS if kind != "ntk")  # those that transformers itself has
 _YARN_SCALES = ("mscale", "mscale_all_dim")
 
 
@@ -84,22 +86,23 @@ def stated(values: Mapping) -> dict:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def read_rotary(parameters: dict, trained: int | None, longest: int) -> Rotary:
+def read_rotary(parameters: dict, trained: int | None, longest: int, kinds: tuple[str, ...] = _OF_ALL) -> Rotary:
     """Parameters, all in one dict, as `Rotary`.
 
     Args:
         parameters: those of a `rope_parameters`, with `rope_theta`.
         trained: tokens that it was trained on, where they stand outside of the parameters.
         longest: `max_position_embeddings`.
+        kinds: which the family's code has.
 
     Raises:
         CheckpointError: for what is not implemented.
     """
     older = parameters.pop("type", "default")
     kind = parameters.pop("rope_type", older)
-    if kind not in ROTARY_KINDS:
+    if kind not in kinds:
         raise CheckpointError(
-            f"config.json says rope_type={kind!r}; tfxformer implements {', '.join(ROTARY_KINDS)}, and would be "
+            f"config.json says rope_type={kind!r}; tfxformer implements {', '.join(kinds)}, and would be "
             "silently wrong otherwise."
         )
     known = {**_COMMON, **_KEYS[kind]}

@@ -17,7 +17,7 @@ from tfxformer.export.convert import Signature, batches
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization import sensitivity
 from tfxformer.export.quantization.quantize import Mode
-from tfxformer.layers.block import TransformerBlock
+from tfxformer.layers.blocks.block import TransformerBlock
 from tfxformer.layers.quantization import observing
 from tfxformer.layers.quantization.equalization import Observer
 from tfxformer.layers.quantization.graph_form import written

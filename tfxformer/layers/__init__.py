@@ -12,9 +12,9 @@ from tfxformer.layers.attention.mixers import CausalConvolution, Mixer, ShortCon
 from tfxformer.layers.attention.position_scores import PositionScores, Scores
 from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
-from tfxformer.layers.block import TransformerBlock
+from tfxformer.layers.blocks.block import TransformerBlock
 from tfxformer.layers.dense import Dense
-from tfxformer.layers.embeddings import ConstantSegmentEmbedding, TokenEmbedding
+from tfxformer.layers.embeddings import ConstantSegmentEmbedding, EmbeddingConvolution, TokenEmbedding
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.kernels.fused_attention import use_fused_attention
@@ -30,6 +30,7 @@ __all__ = [
     "ConstantSegmentEmbedding",
     "Dense",
     "Dropout",
+    "EmbeddingConvolution",
     "FeedForward",
     "GraphForm",
     "LayerNormalization",

@@ -11,7 +11,7 @@ from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
-NORMS = LAYER, RMS, ZERO_CENTRED = "layer", "rms", "zero_centred_rms"
+NORMS = LAYER, RMS, ZERO_CENTRED, AFFINE = "layer", "rms", "zero_centred_rms", "affine"
 RMS_NORMS = (RMS, ZERO_CENTRED)
 
 
@@ -19,6 +19,8 @@ def make_norm(kind: str, epsilon: float, dtype, name: str, bias: bool = True):
     """The normalization layer of a kind in `NORMS`; `bias` says whether a "layer" norm has a beta."""
     if kind in RMS_NORMS:
         return RMSNormalization(epsilon=epsilon, zero_centred=kind == ZERO_CENTRED, dtype=dtype, name=name)
+    if kind == AFFINE:
+        return ScaleAndShift(dtype=dtype, name=name)
     return LayerNormalization(epsilon=epsilon, center=bias, dtype=dtype, name=name)
 
 
@@ -112,6 +114,30 @@ def _inner_product(first, second):
     """The sums of products of two [B, S, D], as one product of matrices per token: [B, S, 1]."""
     product = ops.matmul(ops.expand_dims(first, -2), ops.expand_dims(second, -1))  # [B, S, 1, 1]
     return ops.reshape(product, (*ops.shape(first)[:-1], 1))
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class ScaleAndShift(WrittenLayer, KnownKeywords, keras.layers.Layer):
+    """x * gamma + beta over the last axis: what stands in a norm's place where phones shall sum nothing (MobileBERT).
+
+    Input and output [..., D].
+
+    Source: Sun et al., 2020 (arXiv:2004.02984), section 3.5.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer="zeros")
+
+    def call(self, inputs, graph_form: GraphForm = DEFAULT):
+        return rounded(inputs * self.gamma + self.beta, self, "outputs")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
 
 @keras.saving.register_keras_serializable("tfxformer")

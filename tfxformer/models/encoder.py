@@ -13,6 +13,7 @@ from tfxformer.layers import (
     ConstantSegmentEmbedding,
     Dense,
     Dropout,
+    EmbeddingConvolution,
     GraphForm,
     LayerNormalization,
     PositionEmbedding,
@@ -20,13 +21,15 @@ from tfxformer.layers import (
     TransformerBlock,
 )
 from tfxformer.layers.attention.masks import hidden_bias, row_slots
+from tfxformer.layers.embeddings import HiddenToken, beside_neighbours
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.models import parts
 from tfxformer.models.backbone import Backbone
 from tfxformer.models.config import TransformerConfig
 from tfxformer.models.config.computed import check_switches
+from tfxformer.models.config.transformer import MEAN_OF_LOGITS
 from tfxformer.models.parts import PositionLayers, initializer, table_initializer
-from tfxformer.models.pooling import gather_positions, mean_vector, scatter_positions
+from tfxformer.models.pooling import chosen_token, gather_positions, mean_vector, scatter_positions
 
 
 class EncoderLayers(NamedTuple):
@@ -36,13 +39,16 @@ class EncoderLayers(NamedTuple):
     position_embedding: PositionEmbedding | None
     positions: PositionLayers
     segment_embedding: keras.layers.Layer | None
+    task_embedding: ConstantSegmentEmbedding | None
     embedding_norm: LayerNormalization | None
     embedding_dropout: Dropout
     embedding_projection: Dense | None
     blocks: tuple[TransformerBlock, ...]
+    convolution: EmbeddingConvolution | None
     final_norm: LayerNormalization | None
     output_projection: Dense | None
     pooler: Dense | None
+    hidden_token: HiddenToken | None
 
 
 TABLES = ("token_embedding", "position_embedding", "segment_embedding")
@@ -56,6 +62,7 @@ def make_layers(
     `tables` gives the embeddings of another encoder, of the same sizes, to read in place of new ones.
     """
     stack, size = config.encoder, config.table_size
+    size_of_sum = stack.hidden_size if config.embedding_projection_first else size
 
     def named(name):
         return parts.named(config, "encoder", name)
@@ -64,18 +71,12 @@ def make_layers(
         kernel, name = initializer(config), named(name)
         return Dense(width, activation=activation, use_bias=use_bias, kernel_initializer=kernel, dtype=dtype, name=name)
 
-    segment = position = None
-    if config.token_types == 1:
-        segment = ConstantSegmentEmbedding(table_initializer(config), dtype=dtype, name="segment_embedding")
-    elif config.token_types > 1:
-        segment = TokenEmbedding(
-            config.token_types, size, table_initializer(config), dtype=dtype, name="segment_embedding"
-        )
+    segment, position = segment_embedding(config, size_of_sum, dtype), None
     token = parts.token_embedding(config, dtype, config.source_vocabulary_size is not None)
     if stack.has_position_table:
         position = PositionEmbedding(
             stack.max_positions,
-            size,
+            size_of_sum,
             stack.position_mode,
             config.padding_id,
             stack.position_offset,
@@ -90,15 +91,35 @@ def make_layers(
         position_embedding=position,
         positions=parts.position_layers(config, "encoder", dtype),
         segment_embedding=segment,
+        task_embedding=task_embedding(config, dtype),
         embedding_norm=parts.norm(stack, dtype, named("embedding_norm")) if stack.norm.embedding else None,
         embedding_dropout=Dropout(stack.embedding_dropout_rate, dtype=dtype, name=named("embedding_dropout")),
         embedding_projection=dense("embedding_projection", use_bias=bias) if config.has_embedding_projection else None,
         blocks=parts.blocks(config, "encoder", gradient_checkpointing, dtype),
+        convolution=parts.convolution(config, dtype) if stack.embedding_convolution is not None else None,
         final_norm=parts.norm(stack, dtype, named("final_norm")) if stack.norm.final else None,
         output_projection=dense("output_projection", size, use_bias=bias) if config.output_projection else None,
         pooler=dense("pooler", activation="tanh") if config.heads.pooler else None,
+        hidden_token=parts.hidden_token(config, dtype) if config.hidden_token else None,
     )
     return layers if tables is None else layers._replace(**{name: getattr(tables, name) for name in TABLES})
+
+
+def segment_embedding(config: TransformerConfig, size: int, dtype=None):
+    """What is added to tokens by their segments, `size` wide; None where there are none, or attention compares them."""
+    if config.token_types == 0 or config.encoder.compares_segments:
+        return None
+    kernel, name = table_initializer(config), "segment_embedding"
+    if config.token_types == 1:
+        return ConstantSegmentEmbedding(kernel, dtype=dtype, name=name)
+    return TokenEmbedding(config.token_types, size, kernel, dtype=dtype, name=name)
+
+
+def task_embedding(config: TransformerConfig, dtype=None) -> ConstantSegmentEmbedding | None:
+    """What is added to tokens for the task, the first of several; None where there are none."""
+    if config.task_types == 0:
+        return None
+    return ConstantSegmentEmbedding(table_initializer(config), config.task_types, dtype=dtype, name="task_embedding")
 
 
 def make_inputs(config: TransformerConfig) -> dict:
@@ -110,16 +131,21 @@ def make_inputs(config: TransformerConfig) -> dict:
 def embed(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT):
     """Token, position and segment embeddings: ids int32 [B, S] -> [B, S, D]."""
     x = parts.embed_scaled(layers.token_embedding, config.encoder, inputs["token_ids"], graph_form)
+    first = layers.embedding_projection is not None and config.embedding_projection_first
+    if first:
+        x = layers.embedding_projection(beside_neighbours(x) if config.embedding_neighbours else x)
     if layers.position_embedding is not None:
         x = x + layers.position_embedding(inputs["token_ids"])
     if isinstance(layers.segment_embedding, ConstantSegmentEmbedding):
         x = layers.segment_embedding(x)
     elif layers.segment_embedding is not None:
         x = x + layers.segment_embedding(inputs["segment_ids"], graph_form=graph_form)
+    if layers.task_embedding is not None:
+        x = layers.task_embedding(x)
     if layers.embedding_norm is not None:
         x = layers.embedding_norm(x, graph_form=graph_form)
     x = layers.embedding_dropout(x)
-    return x if layers.embedding_projection is None else layers.embedding_projection(x)
+    return x if first or layers.embedding_projection is None else layers.embedding_projection(x)
 
 
 def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = DEFAULT, first_only=False) -> dict:
@@ -139,11 +165,15 @@ def encode(config, layers: EncoderLayers, inputs: dict, graph_form: GraphForm = 
     stack, x = config.encoder, embed(config, layers, inputs, graph_form)
     visibility = parts.unpacked_sequence(inputs["padding_mask"], any(kind.causal for kind in stack.attention.values()))
     seen = parts.visibilities(stack, layers.positions, visibility, False, graph_form, layers.blocks[0].compute_dtype)
-    hidden_states, order = [x], stack.block_order
+    embeddings, hidden_states, order = x, [x], stack.block_order
+    common = {"graph_form": graph_form, **({"segments": inputs["segment_ids"]} if stack.compares_segments else {})}
     for step, index in enumerate(order):
         last = step == len(order) - 1
         arguments = {**seen[stack.kind_of(index)].arguments(), **layers.positions.of_block(index, visibility)}
-        x = layers.blocks[index](x, first_only=first_only and last, graph_form=graph_form, **arguments)
+        first = first_only and last
+        x = layers.blocks[index](x, first_only=first, **arguments, **common)
+        if step == 0 and layers.convolution is not None:
+            x = layers.convolution(x, embeddings, inputs["padding_mask"], first_only=first, graph_form=graph_form)
         hidden_states.append(x)
     if layers.final_norm is not None:
         x = layers.final_norm(x, graph_form=graph_form)
@@ -172,10 +202,12 @@ def encode_two_streams(config, layers: EncoderLayers, inputs: dict, positions, r
         [B, P, D], what the queries end as.
     """
     stack = config.encoder
-    if any(kind.window is not None or kind.causal or kind.scores is not None for kind in stack.attention.values()):
+    sees_otherwise = (kind.window is not None or kind.causal or kind.scores for kind in stack.attention.values())
+    if any(sees_otherwise) or stack.embedding_convolution or stack.bottleneck or config.embedding_neighbours:
         raise ValueError(
-            "Two streams see tokens in an order of their own: the encoder's attention must have no window, no scores "
-            f"of positions, and not be causal; it is {stack.attention}."
+            "Two streams see tokens in an order of their own: the encoder must have no convolution, no bottleneck, no "
+            "embeddings beside their neighbours, and attention "
+            f"without a window and scores of positions that is not causal; it is {stack.attention}."
         )
     token_ids, dtype = inputs["token_ids"], layers.blocks[0].compute_dtype
     content = embed(config, layers, inputs)
@@ -235,6 +267,9 @@ class Encoder(Backbone):
 
         # === Config ===
         self._describe(config, layers, gradient_checkpointing, reference_config, dtype)
+        if layers.hidden_token is not None:
+            self.hidden_token = layers.hidden_token
+            self.hidden_token.trainable = False  # no output reads it, so it has no gradient
 
     def forward(self, inputs: dict, graph_form: GraphForm = DEFAULT, first_only: bool = False) -> dict:
         """The outputs (and `hidden_states`) of the same layers, written as `graph_form` says; see `encode`."""
@@ -245,12 +280,16 @@ class Encoder(Backbone):
         return encode_two_streams(self.config, self._parts, inputs, positions, ranks, hidden_id)
 
     def summary_vector(self, inputs: dict, graph_form: GraphForm = DEFAULT):
-        """What a classifier reads of a text: the pooled output, the first token, or the mean of all, [B, D]."""
+        """What a classifier reads of a text: the pooled output, its first or last token, or the mean of all, [B, D]."""
         heads = self.config.heads
-        if heads.classifier_pooling == "mean":
-            x = self.forward(inputs, graph_form)["sequence_output"]
-            return ops.cast(mean_vector(x, ops.not_equal(inputs["padding_mask"], 0)), x.dtype)
+        if heads.classifier_pooling == MEAN_OF_LOGITS:
+            raise ValueError("A classifier of this model reads no vector, but each token: tasks.TextClassifier does.")
+        if heads.classifier_pooling in ("mean", "last"):
+            x, real = self.forward(inputs, graph_form)["sequence_output"], ops.not_equal(inputs["padding_mask"], 0)
+            if heads.classifier_pooling == "last":
+                return ops.sum(x * ops.cast(chosen_token(real, first=False), x.dtype), axis=1)
+            return ops.cast(mean_vector(x, real), x.dtype)
         outputs = self.forward(inputs, graph_form, first_only=True)
-        if heads.classifier_activation is None:
+        if heads.classifier_activation is None and heads.classifier_reads_pooler:
             return outputs["pooled_output"]
         return outputs["sequence_output"][:, 0]

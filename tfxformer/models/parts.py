@@ -10,7 +10,14 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from tfxformer.layers import GraphForm, RotaryPositions, ShortConvolution, TokenEmbedding, TransformerBlock
+from tfxformer.layers import (
+    EmbeddingConvolution,
+    GraphForm,
+    RotaryPositions,
+    ShortConvolution,
+    TokenEmbedding,
+    TransformerBlock,
+)
 from tfxformer.layers.attention.disentangled import DistanceEmbeddings
 from tfxformer.layers.attention.masks import (
     MaskPattern,
@@ -23,7 +30,10 @@ from tfxformer.layers.attention.masks import (
 )
 from tfxformer.layers.attention.position_scores import PositionScores, make_scores
 from tfxformer.layers.attention.positions import positions_seen
-from tfxformer.layers.normalization import LAYER, RMS, make_norm
+from tfxformer.layers.attention.relative_terms import DistanceSinusoids
+from tfxformer.layers.blocks.bottleneck import BottleneckBlock
+from tfxformer.layers.embeddings import HiddenToken
+from tfxformer.layers.normalization import RMS, RMS_NORMS, make_norm
 from tfxformer.models.config import AttentionConfig, StackConfig, TransformerConfig
 from tfxformer.models.config.transformer import FAN_IN
 
@@ -83,6 +93,25 @@ def embed_scaled(table: TokenEmbedding, stack: StackConfig, token_ids, graph_for
     return x if stack.embedding_scale == 1.0 else x * stack.embedding_scale
 
 
+def convolution(config: TransformerConfig, dtype=None) -> EmbeddingConvolution:
+    """That of an encoder's embeddings, which stands behind its first block."""
+    stack = config.encoder
+    return EmbeddingConvolution(
+        stack.embedding_convolution.size,
+        stack.embedding_convolution.activation,
+        stack.norm.epsilon,
+        stack.dropout,
+        initializer(config),
+        dtype=dtype,
+        name="embedding_convolution",
+    )
+
+
+def hidden_token(config: TransformerConfig, dtype=None) -> HiddenToken:
+    """The embedding that an encoder has in the place of a token to be predicted."""
+    return HiddenToken(config.hidden_size, table_initializer(config), dtype=dtype, name="hidden_token")
+
+
 # ---- blocks --------------------------------------------------------------------------------------------------------
 
 
@@ -94,9 +123,10 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
     stack = config.stacks[name]
     reads_source = name == "decoder" and "encoder" in config.stacks
     return tuple(
-        TransformerBlock(
-            _mixing(config, stack, index, dtype),
-            {
+        _block(
+            stack,
+            attention=_mixing(config, stack, index, dtype),
+            feed_forward={
                 "size": stack.feed_forward.size,
                 "activation": stack.feed_forward.activation,
                 "gated": stack.feed_forward.gated,
@@ -121,6 +151,15 @@ def blocks(config: TransformerConfig, name: str, gradient_checkpointing: bool, d
     )
 
 
+def _block(stack: StackConfig, **arguments) -> TransformerBlock:
+    inside = stack.bottleneck
+    if inside is None:
+        return TransformerBlock(**arguments)
+    return BottleneckBlock(
+        bottleneck_size=inside.size, feed_forwards=inside.feed_forwards, own_queries=inside.own_queries, **arguments
+    )
+
+
 def _mixing(config: TransformerConfig, stack: StackConfig, index: int, dtype):
     """What mixes the tokens in a block: arguments of `Attention`, or a layer in its place."""
     if stack.kind_of(index) in stack.attention:
@@ -130,6 +169,9 @@ def _mixing(config: TransformerConfig, stack: StackConfig, index: int, dtype):
 
 def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: AttentionConfig, index: int) -> dict:
     scale = stack.head_width**-0.5 if kind.scale is None else kind.scale
+    relative = None
+    if kind.scores and kind.scores.kind == "sinusoidal":
+        relative = "segments" if kind.scores.segments else "distances"
     return {
         "num_heads": kind.heads,
         "head_size": stack.head_width,
@@ -144,10 +186,11 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: At
         "query_initializer": initializer(config, stack.head_width**-0.5 / scale),
         "query_key_norm": kind.query_key_norm,
         "norm_epsilon": stack.norm.epsilon,
-        "norm": RMS if stack.norm.kind == LAYER else stack.norm.kind,
+        "norm": stack.norm.kind if stack.norm.kind in RMS_NORMS else RMS,
         "soft_cap": kind.soft_cap,
         "position_terms": kind.scores.terms if kind.scores else (),
         "position_projections": kind.scores is not None and kind.scores.own_projections,
+        "relative_terms": relative,
     }
 
 
@@ -179,6 +222,8 @@ def position_layers(config: TransformerConfig, name: str, dtype=None) -> Positio
 
     def make_of_scores(kind: AttentionConfig, name):
         scores = kind.scores
+        if scores.kind == "sinusoidal":
+            return DistanceSinusoids(stack.hidden_size, dtype=dtype, name=name)
         if scores.disentangled:
             epsilon = stack.norm.epsilon if scores.normed else None
             sizes = (stack.hidden_size, scores.buckets, scores.max_distance, epsilon)

@@ -16,12 +16,13 @@ from tfxformer.data.targets.masking import (
     mask_tokens,
     most_positions,
 )
-from tfxformer.layers import DEFAULT, GraphForm
+from tfxformer.layers import DEFAULT, Dense, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.heads import LogitsBias, MaskedLMTransform
 from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import gather_positions
 from tfxformer.tasks.base.hiding import HidingMethods
+from tfxformer.tasks.base.language_head import language_heads, language_logits
 from tfxformer.tasks.base.streams import read_given
 from tfxformer.tasks.base.task import Task
 from tfxformer.training.compiling.outputs import IGNORED, OF_TOKENS
@@ -68,11 +69,11 @@ class MaskedLM(HidingMethods, Task):
 
     @staticmethod
     def make_heads(backbone) -> dict:
-        """The layers between the encoder and the token table."""
-        config, policy = backbone.config, backbone.dtype_policy
-        return {
-            "transform": MaskedLMTransform(
-                config.table_size,
+        """The layers behind the encoder, but for a token table that is read in reverse."""
+        config, policy, heads = backbone.config, backbone.dtype_policy, {}
+        if config.heads.masked_lm_transform:
+            heads["transform"] = MaskedLMTransform(
+                config.hidden_size if config.heads.masked_lm_split else config.table_size,
                 config.heads.masked_lm_activation or config.encoder.feed_forward.activation,
                 config.encoder.norm.epsilon,
                 initializer(config),
@@ -80,9 +81,14 @@ class MaskedLM(HidingMethods, Task):
                 use_bias=config.heads.transform_bias,
                 dtype=policy,
                 name="masked_lm_transform",
-            ),
-            "bias": LogitsBias(dtype=policy, name="masked_lm_bias"),
-        }
+            )
+        heads |= language_heads(backbone)
+        if config.heads.masked_lm_split:
+            arguments = {"use_bias": False, "kernel_initializer": initializer(config), "dtype": policy}
+            heads["beyond"] = Dense(config.vocabulary_size, **arguments, name="masked_lm_beyond")
+        if config.heads.masked_lm_bias:
+            heads["bias"] = LogitsBias(dtype=policy, name="masked_lm_bias")
+        return heads
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
@@ -182,6 +188,12 @@ class MaskedLM(HidingMethods, Task):
 
 
 def token_logits(backbone, heads: dict, sequence, graph_form: GraphForm = DEFAULT):
-    """[B, S, D] -> float32 [B, S, V], by the transform, the tied table and its bias."""
-    transformed = heads["transform"](sequence, graph_form=graph_form)
-    return heads["bias"](backbone.token_embedding(transformed, reverse=True, graph_form=graph_form))
+    """[B, S, D] -> float32 [B, S, V], by the transform, the table (or a Dense of the head's own) and a bias."""
+    if "transform" in heads:
+        sequence = heads["transform"](sequence, graph_form=graph_form)
+    if "beyond" not in heads:
+        return language_logits(backbone, heads, sequence, graph_form)
+    width = backbone.config.table_size
+    inner, outer = sequence[..., :width], sequence[..., width:]
+    logits = backbone.token_embedding(inner, reverse=True, graph_form=graph_form) + heads["beyond"](outer)
+    return heads["bias"](logits)

@@ -12,8 +12,10 @@ from tfxformer.data.retrieval import Found, ranked
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
+from tfxformer.models.config.transformer import MEAN_OF_LOGITS
 from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
+from tfxformer.models.pooling import mean_vector
 from tfxformer.tasks.base.task import Task
 from tfxformer.text.inputs import as_texts
 from tfxformer.training.compiling.outputs import Output
@@ -86,11 +88,16 @@ class TextClassifier(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        if backbone.config.heads.classifier_pooling == MEAN_OF_LOGITS:
+            tokens = heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"], graph_form=graph_form)
+            return mean_vector(tokens, keras.ops.not_equal(inputs["padding_mask"], 0))
         return heads["classifier"](backbone.summary_vector(inputs, graph_form), graph_form=graph_form)
 
     @classmethod
     def wants_pooler(cls, config):
-        return tuple(config.stacks) == ("encoder",) and config.heads.classifier_activation is None
+        return tuple(config.stacks) == ("encoder",) and (
+            config.heads.classifier_activation is None and config.heads.classifier_reads_pooler
+        )
 
     @classmethod
     def arguments_from(cls, reference, arguments):

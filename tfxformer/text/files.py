@@ -43,15 +43,15 @@ _NOT_LLAMA = ("mistral", "phi3", "granite", "ernie4_5", "stablelm", "olmo2", "ol
 _BYTE_LEVEL_CLASSES = ("GPT2Tokenizer", "RobertaTokenizer", "LongformerTokenizer", "BartTokenizer", "LEDTokenizer")
 # The class of a folder that names none, by the model_type of its config.json.
 _CLASSES = {
-    **dict.fromkeys(("bert", "distilbert", "electra", "ernie"), "BertTokenizer"),
-    "mpnet": "MPNetTokenizer",
+    **dict.fromkeys(("bert", "distilbert", "electra", "ernie", "mobilebert"), "BertTokenizer"),
+    **{"mpnet": "MPNetTokenizer", "xlnet": "XLNetTokenizer"},
     **dict.fromkeys(("gpt2", "opt", "gpt_neo", "gptj", "gpt_bigcode", "codegen", "phi", "starcoder2"), "GPT2Tokenizer"),
     **dict.fromkeys(("roberta", "data2vec-text", "bart"), "RobertaTokenizer"),
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2Tokenizer"),
     **{"blenderbot": "BlenderbotTokenizer", "deberta": "DebertaTokenizer"},
     **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
     **{"pegasus": "PegasusTokenizer", "mbart": "MBartTokenizer", "plbart": "PLBartTokenizer"},
-    **{"m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer"},
+    **{"m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer", "deberta-v2": "DebertaV2Tokenizer"},
 }
 # Special tokens that a class has where no file says so, and others have by other names. Its <mask> eats the space
 # in front of it.
@@ -59,7 +59,11 @@ _ROLES = {
     "MPNetTokenizer": {
         **{"cls_token": "<s>", "sep_token": "</s>", "bos_token": "<s>", "eos_token": "</s>"},
         **{"unk_token": "[UNK]", "pad_token": "<pad>", "mask_token": "<mask>"},
-    }
+    },
+    "XLNetTokenizer": {
+        **{"cls_token": "<cls>", "sep_token": "<sep>", "bos_token": "<s>", "eos_token": "</s>"},
+        **{"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"},
+    },
 }
 # What transformers replaces in decoded texts on request, in this order.
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")

@@ -21,9 +21,9 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "gpt2", "gpt_neox", "qwen2"])
+@pytest.mark.parametrize("family", ["bert", "albert", "deberta", "xlnet", "gpt2", "gpt_neox", "qwen2"])
 def test_fewer_heads_equal_the_masked_model(family):
-    """Layers of their own and shared ones, norms before, after and beside, groups of heads with biases."""
+    """Layers of their own and shared ones, norms before, after and beside, groups of heads with biases, distances."""
     big = shared(family)
     before, stack = big.get_weights(), big.stack
     group = stack.heads // stack.key_value_heads
@@ -250,3 +250,8 @@ def test_weights_that_no_config_describes_are_refused():
     big.blocks[0].feed_forward.expand.enable_lora(2)
     with pytest.raises(ValueError, match=r"other weights than its config describes.*lora"):
         compression.remove_heads(big, 2)
+
+
+def test_neurons_of_several_halves_are_refused():
+    with pytest.raises(ValueError, match="has 4 feed-forward halves, each with neurons of its own; remove_heads"):
+        compression.remove_neurons(tiny.backbone("mobilebert", encoder__num_layers=1), 16)

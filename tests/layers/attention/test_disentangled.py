@@ -79,8 +79,10 @@ def test_attention_equals_the_sum_of_its_terms(terms, own, plain_kernels):
 
 
 def test_a_model_of_them(tmp_path):
-    """Padding, graph forms, XLA, half precision, `.keras` files."""
-    batteries.check_model(lambda dtype=None: tiny.backbone("deberta-v2", dtype=dtype), tmp_path)
+    """Padding, graph forms, XLA, half precision, `.keras` files; with a convolution behind the first block."""
+    batteries.check_model(
+        lambda dtype=None: tiny.backbone("deberta-v2", dtype=dtype, encoder__embedding_convolution=3), tmp_path
+    )
 
 
 def test_what_they_cannot_be():

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ TEXTS = [*cases.NASTY, *cases.CORPUS]
 TOKENS = ("</s>", "<pad>", "<unk>")
 FAIRSEQ = {"MBartTokenizer": codes.MBART, "MBart50Tokenizer": codes.MBART50, "NllbTokenizer": codes.NLLB}
 M2M_TOKENS = {"additional_special_tokens": [f"__{code}__" for code in codes.M2M100["m2m100"]]}  # as its folders say
-SEVERAL = ("T5Tokenizer", "PegasusTokenizer", *FAIRSEQ, "PLBartTokenizer", "M2M100Tokenizer", "MarianTokenizer")
+DEBERTA = "DebertaV2Tokenizer"
+SEVERAL = (
+    *("T5Tokenizer", "PegasusTokenizer", *FAIRSEQ, "PLBartTokenizer", "M2M100Tokenizer", "MarianTokenizer"),
+    DEBERTA,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,27 @@ def test_pegasus_begins_behind_the_tokens_of_its_training(folder):
     assert tokenizer.vocabulary()[104:106] == ["<unk_102>", "<unk>"]
     assert tokenizer.ids(["<mask_1> a"])[0][0] == 2
     assert tokenizer.ids([""]) == [[1]]
+
+
+def test_debertas_pieces_and_what_stands_around_them(folder):
+    tokenizer, reference = Tokenizer.from_pretrained(folder(DEBERTA)), model(folder(DEBERTA))
+    texts = [*TEXTS, *cases.MARKED, "［CLS］ a", "[ [CLS ] x] a[1]", "＜/s＞ [0]", "\ufdd0 a"]
+    assert plain(tokenizer, texts) == [reference.encode(text) for text in texts]
+    assert tokenizer.vocabulary() == [*map(reference.id_to_piece, range(len(reference))), "[MASK]"]
+    assert (tokenizer.padding_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.unknown_id) == (0, 1, 2, 3)
+    assert tokenizer.mask_id == len(reference)
+    first, second = reference.encode("a cat"), reference.encode("the dog")
+    encoding = tokenizer.encode(["a cat"], ["the dog"])
+    assert encoding.token_ids[0].tolist() == [1, *first, 2, *second, 2]
+    assert encoding.segment_ids[0].tolist() == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert tokenizer.ids(["a cat[MASK]"]) == [[1, *first, len(reference), 2]]
+
+
+@pytest.mark.parametrize("key", ["do_lower_case", "split_by_punct"])
+def test_what_is_not_read_of_debertas_settings(key, tmp_path):
+    path = cases.folder(tmp_path, DEBERTA, **{key: True})
+    with pytest.raises(ValueError, match=f"{key}=true, which is not read"):
+        Tokenizer.from_pretrained(path)
 
 
 @pytest.mark.parametrize("name", FAIRSEQ)
@@ -285,6 +311,27 @@ def test_ids_of_transformers_where_it_runs_sentencepiece(folder, transformers, n
     if code:
         reference.src_lang = code
         assert tokenizer.encode(["a cat"], language=code).token_ids[0].tolist() == reference("a cat")["input_ids"]
+
+
+@pytest.mark.reference
+def test_ids_of_transformers_where_debertas_class_follows_the_model(folder, transformers):
+    """It composes characters (NFC), and has not the rules of the model's file: those that make "，" a comma."""
+    path = folder(DEBERTA)
+    tokenizer, reference = Tokenizer.from_pretrained(path), getattr(transformers, DEBERTA).from_pretrained(path)
+    charsmap = Charsmap(read_model(path / "spm.model").charsmap)
+
+    def words(text):
+        return [word for word in re.split("[ \\n\\r\\t]", text) if word]
+
+    texts = [text for text in TEXTS if words(charsmap(text)) == words(unicodedata.normalize("NFC", text))]
+    texts = [*(text for text in texts if "▁" not in text and "\x00" not in text), "a [MASK] b[SEP]c"]
+    assert len(texts) > 0.7 * len(TEXTS)
+    for text, ids in zip(texts, tokenizer.ids(texts), strict=True):
+        assert ids == reference(text)["input_ids"], text
+    pair = reference("a cat", "the dog")
+    encoding = tokenizer.encode(["a cat"], ["the dog"])
+    assert encoding.token_ids[0].tolist() == pair["input_ids"]
+    assert encoding.segment_ids[0].tolist() == pair["token_type_ids"]
 
 
 @pytest.mark.reference

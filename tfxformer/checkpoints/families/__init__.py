@@ -19,7 +19,6 @@ from tfxformer.checkpoints.families.decoders.gpt import (
 )
 from tfxformer.checkpoints.families.decoders.hybrid import lfm2
 from tfxformer.checkpoints.families.decoders.llama import (
-    eurobert,
     gemma,
     gemma3,
     granite,
@@ -32,19 +31,9 @@ from tfxformer.checkpoints.families.decoders.llama import (
     smollm,
 )
 from tfxformer.checkpoints.families.encoder_decoders import bart, t5
-from tfxformer.checkpoints.families.encoders import (
-    albert,
-    bert,
-    deberta,
-    deberta_v1,
-    distilbert,
-    electra,
-    gte,
-    modernbert,
-    mpnet,
-    nomic_bert,
-    roberta,
-)
+from tfxformer.checkpoints.families.encoders.bert import albert, bert, distilbert, electra, mobilebert, roberta
+from tfxformer.checkpoints.families.encoders.relative import deberta, deberta_v1, mpnet, xlnet
+from tfxformer.checkpoints.families.encoders.rotary import eurobert, gte, modernbert, nomic_bert
 from tfxformer.checkpoints.families.nested import Nested
 from tfxformer.checkpoints.family import Family
 from tfxformer.checkpoints.files.errors import CheckpointError
@@ -61,12 +50,16 @@ FAMILIES: dict[str, Family] = {
         distilbert.FAMILY,
         albert.FAMILY,
         electra.FAMILY,
+        mobilebert.FAMILY,
         mpnet.FAMILY,
         modernbert.FAMILY,
         deberta.FAMILY,
         deberta_v1.FAMILY,
+        xlnet.FAMILY,
         nomic_bert.FAMILY,
         gte.FAMILY,
+        gte.NEW,
+        eurobert.FAMILY,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         opt.FAMILY,
@@ -93,7 +86,6 @@ FAMILIES: dict[str, Family] = {
         olmo.EXAONE4,
         granite.FAMILY,
         seed_oss.FAMILY,
-        eurobert.FAMILY,
         lfm2.FAMILY,
         neighbours.HELIUM,
         neighbours.ERNIE,

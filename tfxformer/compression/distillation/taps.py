@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import keras
 from keras import ops
 
-from tfxformer.layers.block import TransformerBlock
+from tfxformer.layers.blocks.block import TransformerBlock
 
 OUTPUT = "output"
 PROJECTIONS = ("query", "key", "value")

@@ -62,7 +62,8 @@ def remove_heads(
             f"remove_heads: keep={keep} would split a group of {group} heads that share keys and values; keep a "
             f"multiple of {group}, up to {config.heads}."
         )
-    if any(kind.scores for kind in config.attention.values()) and keep < config.heads:
+    by_number = any(kind.scores and not kind.scores.of_embeddings for kind in config.attention.values())
+    if by_number and keep < config.heads:
         raise ValueError(
             "remove_heads: with ALiBi the slope of a head depends on how many heads there are, and those left would "
             "see other distances; a table of distances is one for all layers, and each would keep other heads. "
@@ -88,8 +89,17 @@ def remove_neurons(
 
     Arguments, result and errors as `remove_heads` has them; importances are [blocks, F]. Multiples of 16 suit
     processors best.
+
+    Raises:
+        ValueError: for blocks with several feed-forward halves, too.
     """
     part = stack_of(model, stack, "remove_neurons")
+    inside = part.config.bottleneck
+    if inside is not None and inside.feed_forwards > 1:
+        raise ValueError(
+            f"remove_neurons: each block of this model has {inside.feed_forwards} feed-forward halves, each with "
+            "neurons of its own; remove_heads and remove_layers make it smaller."
+        )
     _check_keep("remove_neurons", keep, part.config.feed_forward.size, "feed-forward neurons of a layer")
     if isinstance(importance, str):
         importance = neuron_importance(model, importance, data, batch_size, stack=part.name)

@@ -65,6 +65,11 @@ _OF_HEADS = {
     "value/kernel": 1,
     "value/bias": 0,
     "output/kernel": 0,
+    # Of scores that compare distances, and segments.
+    **{f"{name}/kernel": 1 for name in ("position_key", "position_query")},
+    **{f"{name}/bias": 0 for name in ("position_key", "position_query")},
+    **{f"relative/{name}_bias": 0 for name in ("content", "position", "segment")},
+    "relative/segment_embeddings": 1,
 }
 HEADS = RemovableParts("attention heads", "self_attention", _OF_HEADS)
 SOURCE_HEADS = RemovableParts("attention heads on the source", "cross_attention", _OF_HEADS)

@@ -10,6 +10,7 @@ from tfxformer.compression.smaller.rebuilding import backbone_of, rebuild
 TOKEN_AXES = {
     "token_embedding/embeddings": 0,
     "masked_lm_bias/bias": 0,
+    "masked_lm_beyond/kernel": 1,
     "language_model_head/kernel": 1,
     "final_logits_bias/bias": 0,
 }

@@ -13,6 +13,8 @@ from tfxformer.layers.adapters import low_rank
 from tfxformer.layers.attention.cache import cache_spec, first_slots, update_cache
 from tfxformer.layers.attention.disentangled import CONTENT_TO_POSITION, POSITION_TO_CONTENT, TERMS, distance_scores
 from tfxformer.layers.attention.masks import MaskPattern, Seen, cached_visibility, hidden_bias, keras_mask, own_bias
+from tfxformer.layers.attention.products import attention_context, attention_scores, merge_heads, split_heads
+from tfxformer.layers.attention.relative_terms import RelativeTerms
 from tfxformer.layers.attention.rotary import rotate
 from tfxformer.layers.dense import child_dense
 from tfxformer.layers.kernels import formulas as kernels
@@ -21,46 +23,6 @@ from tfxformer.layers.normalization import RMS, RMS_NORMS, make_norm
 from tfxformer.layers.quantization.equalization import equalized
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer
-
-
-def split_heads(x, heads: int):
-    """[B, S, N*H] -> [B, N, S, H]."""
-    length, width = ops.shape(x)[1], x.shape[-1] // heads
-    return ops.transpose(ops.reshape(x, (-1, length, heads, width)), (0, 2, 1, 3))
-
-
-def merge_heads(x):
-    """[B, N, S, H] -> [B, S, N*H]."""
-    heads, length, width = x.shape[1], ops.shape(x)[2], x.shape[3]
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, heads * width))
-
-
-def attention_scores(query, key):
-    """Products of queries and keys.
-
-    Args:
-        query: [B, N, S, H], already scaled.
-        key: [B, G, T, H], G dividing N; each key head serves N/G neighbouring query heads.
-
-    Returns:
-        [B, N, S, T].
-    """
-    heads, groups, length = query.shape[1], key.shape[1], ops.shape(query)[2]
-    key = ops.transpose(key, (0, 1, 3, 2))
-    if heads == groups:
-        return ops.matmul(query, key)
-    query = ops.reshape(query, (-1, groups, heads // groups * length, query.shape[3]))  # [B, G, N/G*S, H]
-    return ops.reshape(ops.matmul(query, key), (-1, heads, length, ops.shape(key)[3]))
-
-
-def attention_context(probabilities, value):
-    """Mean of the values by probability: [B, N, S, T] x [B, G, T, H] -> [B, N, S, H]."""
-    heads, groups, length = probabilities.shape[1], value.shape[1], ops.shape(probabilities)[2]
-    if heads == groups:
-        return ops.matmul(probabilities, value)
-    grouped = ops.reshape(probabilities, (-1, groups, heads // groups * length, ops.shape(value)[2]))
-    return ops.reshape(ops.matmul(grouped, value), (-1, heads, length, value.shape[3]))
-
 
 QUERY_KEY_NORMS = ("head", "whole")
 
@@ -88,11 +50,16 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         position_terms: what embeddings of distances are compared with, of `disentangled.TERMS`: queries
             ("content_to_position"), keys ("position_to_content").
         position_projections: bool, whether distances have projections of their own; else those of keys and queries.
+        relative_terms: None; or "distances", contents and distances are compared with queries that have a bias of their
+            own for each, or "segments", and so are segments (`relative_terms.RelativeTerms`).
+        value_input_size: int, width of what values are made of, where a call gives `values`; None for that of keys.
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
 
     Call:
         inputs: [B, S, D].
         source: [B, T, D], what is attended to; None for self-attention.
+        segments: int [B, T], those of the keys, of which the first are the queries', too; see `relative_terms`.
+        values: [B, T, width], what values are made of, beside a source; None for the source.
         bias: additive, broadcastable to [B, N, S, T]; it gets no gradient. One for fewer keys than a cache has slots
             has only the first ones read, as many as it is for. None for that of the masks and of `causal`.
         mask, source_mask: bool [B, S] and [B, T], True at real tokens; None for the masks of Keras layers such as
@@ -136,6 +103,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         position_terms=(),
         position_projections=False,
         key_bias=None,
+        value_input_size=None,
+        relative_terms=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -163,6 +132,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.soft_cap = soft_cap
         self.position_terms = tuple(position_terms)
         self.position_projections = position_projections
+        self.value_input_size = value_input_size
+        self.relative_terms = relative_terms
         self.adapter = None
         self.own_seeds = True
         self.supports_masking = True
@@ -179,13 +150,20 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             self, "query", self.num_heads * self.head_size, width, kernel_initializer=self.query_initializer
         )
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width, self.key_bias)
-        self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, width)
+        values = self.value_input_size or width
+        self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, values)
         self.output_projection = child_dense(self, "output", width, self.num_heads * self.head_size, self.output_bias)
         self.position_key, self.position_query = self.key, self.query
         own = (("position_key", self.key_bias), ("position_query", self.use_bias))
         for term, (name, bias) in zip(TERMS, own, strict=True):
             if self.position_projections and term in self.position_terms:
                 setattr(self, name, child_dense(self, name, self.num_heads * self.head_size, width, bias))
+        self.relative = None
+        if self.relative_terms is not None:
+            sizes, segments = (self.num_heads, self.head_size), self.relative_terms == "segments"
+            arguments = {"initializer": self.kernel_initializer, "dtype": self.dtype_policy, "name": "relative"}
+            self.relative = RelativeTerms(*sizes, segments, **arguments)
+            self.relative.build()
         self.query_norm = self._head_norm("query_norm", self.num_heads)
         self.key_norm = self._head_norm("key_norm", self.num_key_value_heads)
         self.seed_generator = keras.random.SeedGenerator() if self.dropout and self.own_seeds else None
@@ -212,6 +190,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         causal=False,
         padding_mask=None,
         pattern: MaskPattern | None = None,
+        values=None,
+        segments=None,
         training=None,
         seed=None,
         graph_form: GraphForm = DEFAULT,
@@ -221,9 +201,11 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             bias, seen = self.bias_of(inputs, source, cache, position, mask, source_mask, causal, graph_form)
         source_rotary = rotary if source is None else source_rotary
         if training and cache is None and not rounds(self):
-            context = self.training_context(inputs, source, bias, seed, rotary, source_rotary, scores, seen)
+            context = self.training_context(
+                inputs, source, bias, seed, rotary, source_rotary, scores, seen, values, segments
+            )
             return self.output_projection(context)
-        readers = (self.key, self.value)
+        readers = (self.key, self.value) if values is None else (self.key,)
         # What a finished cache was made of is not read here: the query alone reads the inputs, as beside a source.
         alone = source is not None or (cache is not None and position is None)
         project = equalized(inputs, (self.query,) if alone else (self.query, *readers), graph_form)
@@ -231,7 +213,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         if cache is None or position is not None:
             if source is not None:
                 project = equalized(source, readers, graph_form)
-            key, value = self._key_value(source, project)
+            of_values = project if values is None else equalized(values, (self.value,), graph_form)
+            key, value = self._key_value(project, of_values)
             key = self._turned(key, source_rotary, "key")
         if cache is not None:
             if position is not None:
@@ -240,7 +223,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
-        products = self._scores(query, key, scores, training)
+        products = self._scores(query, key, scores, training, segments)
         if bias is not None:
             products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
         probabilities = rounded(ops.softmax(products, axis=-1), self, "probabilities")
@@ -250,7 +233,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     def finished_cache(self, source, graph_form: GraphForm = DEFAULT):
         """The cache of cross-attention: (keys [B, G, T, H], values [B, G, H, T]) of a source [B, T, D]."""
-        key, value = self._key_value(source, equalized(source, (self.key, self.value), graph_form))
+        project = equalized(source, (self.key, self.value), graph_form)
+        key, value = self._key_value(project, project)
         return key, ops.transpose(value, (0, 1, 3, 2))
 
     def bias_of(self, inputs, source, cache, position, mask, source_mask, causal, graph_form):
@@ -293,7 +277,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
     def _turned(self, x, rotary, name):
         return x if rotary is None else rounded(rotate(x, *rotary), self, f"turned_{name}")
 
-    def _scores(self, query, key, scores, training=None):
+    def _scores(self, query, key, scores, training=None, segments=None):
+        if self.relative is not None:
+            of_distances = split_heads(self.position_key(scores[None], training=training), self.num_heads)
+            return self.relative(query, key, of_distances, scale=self.scale, segments=segments)
         products = rounded(attention_scores(query, key), self, "scores")
         if self.soft_cap is not None:
             products = rounded(self.soft_cap * ops.tanh(products / self.soft_cap), self, "capped_scores")
@@ -313,7 +300,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         )
         return distance_scores(query, key, of_keys, of_queries, self.scale, lambda x, name: rounded(x, self, name))
 
-    def training_context(self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None, seen=None):
+    def training_context(
+        self, inputs, source, bias, seed, rotary=None, source_rotary=None, scores=None, seen=None, values=None,
+        segments=None,
+    ):  # fmt: skip
         """What the output projection reads, by the kernels that train fastest: [B, S, D] -> [B, S, N*H].
 
         Arguments as in `call`, and what the bias says, `Seen` or None; the bias gets no gradient.
@@ -325,7 +315,9 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         else:
             # Said aloud: a backward pass that computes this again stands in no call of a layer that would say so.
             query = self._normed(self.query_norm, self.query(inputs, training=True), self.num_heads, True) * self.scale
-            key, value = self._key_value(inputs if source is None else source)
+            source = inputs if source is None else source
+            values = source if values is None else values
+            key, value = self._key_value(*(lambda layer, x=x: layer(x, training=True) for x in (source, values)), True)
         if rotary is not None:
             query = rotate(query, *rotary)
         if source_rotary is not None:
@@ -338,13 +330,12 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             return merge_heads(context)
         if self.num_key_value_heads != self.num_heads:
             value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
-        return merge_heads(kernels.attend(self._scores(query, key, scores, True), bias, value, self.dropout, seed))
+        products = self._scores(query, key, scores, True, segments)
+        return merge_heads(kernels.attend(products, bias, value, self.dropout, seed))
 
-    def _key_value(self, source, project=None):
-        training = None if project else True
-        project = project or (lambda layer: layer(source, training=True))
+    def _key_value(self, project, of_values, training=None):
         key = self._normed(self.key_norm, project(self.key), self.num_key_value_heads, training)
-        return key, split_heads(project(self.value), self.num_key_value_heads)
+        return key, split_heads(of_values(self.value), self.num_key_value_heads)
 
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
@@ -376,5 +367,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "key_bias": self.key_bias,
             "position_terms": list(self.position_terms),
             "position_projections": self.position_projections,
+            "value_input_size": self.value_input_size,
+            "relative_terms": self.relative_terms,
             "query_initializer": keras.initializers.serialize(self.query_initializer),
         }

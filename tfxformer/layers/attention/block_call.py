@@ -27,6 +27,7 @@ class BlockCall(NamedTuple):
     seeds: list
     training: bool | None
     graph_form: GraphForm
+    segments: object = None
 
     def of_first(self, scores) -> tuple:
         """(rotary, attended_rotary, bias, scores) of what is computed, all positions or the first one alone."""

@@ -13,9 +13,9 @@ import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
-from tfxformer.layers.attention.disentangled import TERMS
+from tfxformer.layers.attention.disentangled import CONTENT_TO_POSITION, TERMS
 
-SCORE_KINDS = ("alibi", "relative", "disentangled")
+SCORE_KINDS = ("alibi", "relative", "disentangled", "sinusoidal")
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class Scores:
         kind: "alibi" falls linearly with the distance, by a slope of each head's own (Press et al., 2021,
             arXiv:2108.12409); "relative" is a learned number for each bucket of distances and each head (T5; Raffel et
             al., 2019, arXiv:1910.10683); "disentangled" compares queries and keys with embeddings of the distances
-            (DeBERTa; He et al., 2020, arXiv:2006.03654), which have a table for all layers.
+            (DeBERTa; He et al., 2020, arXiv:2006.03654), which have a table for all layers; "sinusoidal" compares
+            queries with sinusoids of the distances, by projections and biases of each layer's own (Transformer-XL; Dai
+            et al., 2019, arXiv:1901.02860).
         buckets: rows of the table, of "disentangled" for each side; there 0 for a row for each distance.
         max_distance: the distance from which on all share the last bucket.
         shared: whether the layers of a stack have one table (T5), or each its own (UMT5).
         terms: of "disentangled", `disentangled.TERMS` or one of them.
         normed: of "disentangled", whether the table's rows are normed.
         own_projections: of "disentangled", whether distances have projections of their own in each layer.
+        segments: of "sinusoidal", whether segments are compared, too (XLNet): they are no part of the embeddings then.
         scale: of "alibi", what the slopes are multiplied by.
         rounded: of "alibi", whether slopes, positions and their products are rounded to bfloat16 (Falcon).
 
@@ -46,6 +49,7 @@ class Scores:
     terms: tuple[str, ...] = ()
     normed: bool = False
     own_projections: bool = False
+    segments: bool = False
     scale: float = 1.0
     rounded: bool = False
 
@@ -56,6 +60,12 @@ class Scores:
             raise ValueError(f"Scores of the kind {self.kind!r} are learned: they have no scale and are not rounded.")
         if not 0 < self.scale < math.inf:
             raise ValueError(f"The scale of scores must be a finite number above 0, not {self.scale!r}.")
+        if self.segments and self.kind != "sinusoidal":
+            raise ValueError(f"segments=True is of the kind 'sinusoidal', not of {self.kind!r}.")
+        if self.kind == "sinusoidal":  # all that there is to say
+            object.__setattr__(self, "terms", (CONTENT_TO_POSITION,))
+            object.__setattr__(self, "own_projections", True)
+            return
         object.__setattr__(self, "terms", tuple(term for term in TERMS if term in self.terms))
         if self.disentangled:
             self._check_disentangled()
@@ -76,6 +86,11 @@ class Scores:
     def disentangled(self) -> bool:
         """Whether queries and keys themselves are compared with embeddings of distances."""
         return self.kind == "disentangled"
+
+    @property
+    def of_embeddings(self) -> bool:
+        """Whether attention itself compares embeddings of distances, which are no scores yet."""
+        return self.kind in ("disentangled", "sinusoidal")
 
     def _check_disentangled(self):
         if not self.terms or not self.shared:

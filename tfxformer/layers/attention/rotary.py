@@ -11,7 +11,7 @@ from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
 
-ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+ROTARY_KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "ntk")
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Rotary:
         kind: "default"; "linear" divides positions by `factor` (arXiv:2306.15595); "dynamic" raises the base with
             the sequence once it is longer than trained; "llama3" slows the slow pairs only (Llama 3.1); "yarn" blends
             both (Peng et al., 2023, arXiv:2309.00071); "longrope" divides each pair's frequency by a factor of its
-            own, another one once the sequence is longer than trained (Ding et al., 2024, arXiv:2402.13753).
+            own, another one once the sequence is longer than trained (Ding et al., 2024, arXiv:2402.13753); "ntk"
+            multiplies the base by `factor` and divides positions by factor ** (2 / R) (kexue.fm/archives/9706).
         factor: how much longer than trained sequences may be.
-        original_max_positions: tokens it was trained on; needed by all kinds after "linear".
+        original_max_positions: tokens it was trained on; needed by all kinds but "default", "linear" and "ntk".
         low_frequency_factor, high_frequency_factor: bounds of the blend in "llama3".
         beta_fast, beta_slow: turns over the trained length that bound the blend in "yarn".
         attention_factor: what cosines and sines are multiplied by in "yarn" and "longrope"; None for the papers'.
@@ -59,7 +60,7 @@ class Rotary:
             raise ValueError(f"The rotary fraction must be above 0 and at most 1, not {self.fraction!r}.")
         for name in ("short_factors", "long_factors"):
             self._check_factors(name)
-        if self.kind not in ("default", "linear") and not self.original_max_positions:
+        if self.kind not in ("default", "linear", "ntk") and not self.original_max_positions:
             raise ValueError(f"Rotary positions of kind {self.kind!r} need original_max_positions.")
         if self.kind != "default" and self.factor < 1:
             raise ValueError(f"The rotary factor must be at least 1, not {self.factor!r}.")
@@ -100,9 +101,12 @@ class Rotary:
 def inverse_frequencies(rotary: Rotary, head_size: int, longer: bool = False) -> np.ndarray:
     """Radians per position of each pair, float32 [R / 2], at the trained length or a `longer` one (LongRoPE)."""
     width = rotary.width(head_size)
-    frequencies = rotary.base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    base = rotary.base * rotary.factor if rotary.kind == "ntk" else rotary.base
+    frequencies = base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     if rotary.kind == "linear":
         frequencies = frequencies / rotary.factor
+    elif rotary.kind == "ntk":
+        frequencies = frequencies / rotary.factor ** (2 / width)
     elif rotary.kind == "llama3":
         frequencies = _llama3(rotary, frequencies)
     elif rotary.kind == "yarn":

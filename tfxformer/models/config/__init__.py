@@ -2,11 +2,20 @@
 
 from tfxformer.models.config.stack import StackConfig
 from tfxformer.models.config.transformer import HeadConfig, TransformerConfig
-from tfxformer.models.config.values import AttentionConfig, ConvolutionConfig, FeedForwardConfig, NormConfig
+from tfxformer.models.config.values import (
+    AttentionConfig,
+    BottleneckConfig,
+    ConvolutionConfig,
+    EmbeddingConvolutionConfig,
+    FeedForwardConfig,
+    NormConfig,
+)
 
 __all__ = [
     "AttentionConfig",
+    "BottleneckConfig",
     "ConvolutionConfig",
+    "EmbeddingConvolutionConfig",
     "FeedForwardConfig",
     "HeadConfig",
     "NormConfig",

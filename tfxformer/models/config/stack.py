@@ -18,7 +18,14 @@ from tfxformer.models.config.checks import (
     require_positive,
     require_sizes,
 )
-from tfxformer.models.config.values import AttentionConfig, ConvolutionConfig, FeedForwardConfig, NormConfig
+from tfxformer.models.config.values import (
+    AttentionConfig,
+    BottleneckConfig,
+    ConvolutionConfig,
+    EmbeddingConvolutionConfig,
+    FeedForwardConfig,
+    NormConfig,
+)
 
 POSITIONS = (*TABLES, "none")
 FULL = "full"  # the kind of attention of a stack that names none
@@ -49,6 +56,9 @@ class StackConfig(KnownKeywords):
         residual_scale: what the output of each half of a block is multiplied by before it is added to the stream.
         layer_groups: None, or the number of groups of layers that share weights (ALBERT).
         layers_per_group: blocks with weights of their own in a group, all run for each layer (ALBERT).
+        bottleneck: None, or `BottleneckConfig` of a narrower stream inside of each block; heads then say their width.
+        embedding_convolution: None, or `EmbeddingConvolutionConfig` of what near tokens' embeddings add behind the first
+            block.
         dropout, attention_dropout: rates on outputs, and on attention probabilities.
         embedding_dropout: rate on embeddings; None for `dropout`.
         stochastic_depth: rate of the last block's halves left out; earlier ones grow linearly towards it.
@@ -69,6 +79,8 @@ class StackConfig(KnownKeywords):
     residual_scale: float = 1.0
     layer_groups: int | None = None
     layers_per_group: int = 1
+    bottleneck: BottleneckConfig | None = None
+    embedding_convolution: EmbeddingConvolutionConfig | None = None
     dropout: float = 0.1
     attention_dropout: float = 0.1
     embedding_dropout: float | None = None
@@ -81,9 +93,14 @@ class StackConfig(KnownKeywords):
             feed_forward=_part(FeedForwardConfig, "feed_forward", self.feed_forward, int),
             norm=_part(NormConfig, "norm", self.norm, str),
         )
-        for name, kind in MIXERS.items():
+        parts = {"bottleneck": BottleneckConfig, "embedding_convolution": EmbeddingConvolutionConfig, **MIXERS}
+        for name, part in parts.items():
             if getattr(self, name) is not None:
-                put(self, **{name: _part(kind, name, getattr(self, name), int)})
+                put(self, **{name: _part(part, name, getattr(self, name), int)})
+        require(
+            self.bottleneck is None or self.norm.placement == "post",
+            f'Blocks with a bottleneck have norms of the placement "post", not {self.norm.placement!r}.',
+        )
         require_sizes(self, "num_layers", "hidden_size", "max_positions", "layers_per_group")
         check_kinds(self)
         require_positive(self, "embedding_scale", "residual_scale")
@@ -182,6 +199,11 @@ class StackConfig(KnownKeywords):
         """The kind of the rows added to tokens' embeddings: "learned", "sinusoidal", ...; None for none."""
         positions = self.positions or self._usual_positions
         return None if positions == "none" else positions
+
+    @property
+    def compares_segments(self) -> bool:
+        """Whether attention compares the segments of tokens, which then have no embeddings."""
+        return any(one.scores is not None and one.scores.segments for one in self.attention.values())
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from tfxformer.models.config.older import converted
 from tfxformer.models.config.stack import StackConfig
 
 STACKS = ("encoder", "decoder")
-CLASSIFIER_POOLINGS = ("cls", "mean")
+MEAN_OF_LOGITS = "mean_of_logits"
+CLASSIFIER_POOLINGS = ("cls", "mean", "last", MEAN_OF_LOGITS)
 NORMAL, FAN_IN = INITIALIZERS = ("normal", "fan_in")
 
 
@@ -33,31 +34,41 @@ class HeadConfig(KnownKeywords):
 
     Attributes:
         pooler: whether the encoder has a tanh Dense on its first token ("pooled_output").
-        classifier_activation: None where the classifier reads the pooled output, else the activation of the Dense
+        classifier_reads_pooler: whether a classifier without a Dense of its own reads the pooled output; else it reads
+            what the classifier_pooling says, as it is.
+        classifier_activation: None where the classifier reads that, else the activation of the Dense
             layer that it puts on the text's vector instead.
-        classifier_pooling: what that vector is of an encoder's outputs: that of the first token ("cls"), or the "mean"
-            of all real ones.
+        classifier_pooling: what that vector is of an encoder's outputs: that of the first token ("cls"), that of the
+            "last" real one, or the "mean" of all real ones; with "mean_of_logits" each token is classified, and the
+            mean of that is the text's.
         classifier_dropout: dropout rate in front of a classifier's output.
         classifier_bias: whether a classifier's output has a bias.
         classifier_wraps: whether the decoder that reads a text again for a classifier begins with the text's last
             token, not with the start token (mBART, PLBART); see `EncoderDecoder.summary_vector`.
         masked_lm_activation: activation of the masked-language head; None for the encoder's.
+        masked_lm_transform: whether that head begins with a Dense, the activation and a norm (EuroBERT's does not).
+        masked_lm_split: whether that begin is D wide, and what is wider than the table has a Dense of its own.
+        masked_lm_bias: whether that head ends with a number for each token.
         transform: whether classifiers of texts and tokens begin as the masked-language head does, with a Dense, an
             activation and a norm (ModernBERT).
         transform_bias: whether that Dense has a bias.
-        tied: whether a causal language model's logits come from the token table; else from a Dense layer.
+        tied: whether a language model's logits come from the token table; else from a Dense layer.
         logit_scale: what a causal language model's logits are multiplied by.
         logit_soft_cap: None, or c of c * tanh(logits / c).
         logits_bias: whether a number for each token is added to a language model's logits.
     """
 
     pooler: bool = False
+    classifier_reads_pooler: bool = True
     classifier_activation: str | None = None
     classifier_pooling: str = "cls"
     classifier_dropout: float = 0.1
     classifier_bias: bool = True
     classifier_wraps: bool = False
     masked_lm_activation: str | None = None
+    masked_lm_transform: bool = True
+    masked_lm_split: bool = False
+    masked_lm_bias: bool = True
     transform: bool = False
     transform_bias: bool = True
     tied: bool = True
@@ -70,7 +81,8 @@ class HeadConfig(KnownKeywords):
         check_rate("classifier_dropout", self.classifier_dropout)
         check_choice("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
         require(
-            not (self.transform or self.classifier_pooling != "cls") or self.classifier_activation is not None,
+            not (self.transform or (self.classifier_pooling != "cls" and self.classifier_reads_pooler))
+            or self.classifier_activation is not None,
             f"transform={self.transform} and classifier_pooling={self.classifier_pooling!r} say how a classifier's own "
             "Dense reads a text: they need its classifier_activation.",
         )
@@ -97,8 +109,14 @@ class TransformerConfig(KnownKeywords):
             family has it (`compression.factorize_embeddings`).
         embedding_projection: whether tables are projected even at equal width (ALBERT does); None for "where needed".
         embedding_projection_bias: whether that projection has a bias.
+        embedding_projection_first: whether an encoder's tokens are projected before positions and segments, which then
+            are D wide, are added and normed, and not behind that.
+        embedding_neighbours: whether that projection reads the next and the previous token beside each (MobileBERT).
         output_projection: whether the stack's output is projected back to the width of the tables (OPT-350m).
+        hidden_token: whether an encoder has an embedding in the place of tokens that are predicted in a stream of their
+            own (XLNet); no output here reads it, it is kept for those that do.
         token_types: rows of the segment table; 0 for none, with 1 the row is added to every token.
+        task_types: rows of a table of tasks, of which an encoder adds the first to every token (ERNIE 3.0); 0 for none.
         padding_id: id of the padding token.
         initializer_range: standard deviation of the normal that new weights are drawn from.
         initializer: "normal", all kernels and tables alike, the normal truncated; or "fan_in": so are tables of
@@ -117,8 +135,12 @@ class TransformerConfig(KnownKeywords):
     token_table_rank: int | None = None
     embedding_projection: bool | None = None
     embedding_projection_bias: bool = True
+    embedding_projection_first: bool = False
+    embedding_neighbours: bool = False
     output_projection: bool = False
+    hidden_token: bool = False
     token_types: int = 0
+    task_types: int = 0
     padding_id: int = 0
     initializer_range: float = 0.02
     initializer: str = NORMAL
@@ -135,8 +157,9 @@ class TransformerConfig(KnownKeywords):
             put(self, **{name: _with_causal(stack, name == "decoder")})
         kinds = () if self.decoder is None else self.decoder.attention.values()
         require(
-            not any(kind.scores and kind.scores.disentangled for kind in kinds),
-            "Scores of the kind 'disentangled' are an encoder's: a decoder's cache holds no embeddings of distances.",
+            not any(kind.scores and kind.scores.of_embeddings for kind in kinds),
+            "Scores of the kinds 'disentangled' and 'sinusoidal' are an encoder's: a decoder's cache holds no "
+            "embeddings of distances.",
         )
         check_kinds(self)
         require_number(self.initializer_range, "initializer_range")
@@ -147,8 +170,13 @@ class TransformerConfig(KnownKeywords):
         )
         size = self.embedding_size
         require(size is None or size > 0, f"embedding_size must be positive or None, not {size!r}.")
+        require(
+            self.embedding_projection_first or not self.embedding_neighbours,
+            "embedding_neighbours are what a projection of tokens alone reads: embedding_projection_first=True.",
+        )
         require(self.vocabulary_size > 0, f"vocabulary_size must be positive, not {self.vocabulary_size!r}.")
-        require(self.token_types >= 0, f"token_types must not be negative: {self.token_types!r}.")
+        for name in ("token_types", "task_types"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative: {getattr(self, name)!r}.")
         sources = self.source_vocabulary_size
         require(sources is None or sources > 0, f"source_vocabulary_size must be positive or None, not {sources!r}.")
         for rows in (self.vocabulary_size, self.read_vocabulary_size):
@@ -190,6 +218,8 @@ class TransformerConfig(KnownKeywords):
     @property
     def has_embedding_projection(self) -> bool:
         """Whether a Dense layer stands between the embeddings and the blocks."""
+        if self.embedding_neighbours:
+            return True
         if self.embedding_projection is None:
             return self.table_size != self.hidden_size
         return self.embedding_projection

@@ -9,7 +9,7 @@ from tfxformer.layers.activations import activation as check_activation
 from tfxformer.layers.attention.attention import QUERY_KEY_NORMS
 from tfxformer.layers.attention.position_scores import Scores
 from tfxformer.layers.attention.rotary import Rotary
-from tfxformer.layers.block import PLACEMENTS
+from tfxformer.layers.blocks.block import PLACEMENTS
 from tfxformer.layers.normalization import NORMS
 from tfxformer.models.config.checks import (
     check_choice,
@@ -81,9 +81,9 @@ class AttentionConfig(KnownKeywords):
             if getattr(self, name) == self.bias:
                 put(self, **{name: None})
         require(
-            self.scores is None or not self.scores.disentangled or self._plain,
-            "Scores of the kind 'disentangled' compare distances with queries and keys as they are: no key_value_heads "
-            "of their own, no rotary, query_key_norm or soft_cap beside them.",
+            self.scores is None or not self.scores.of_embeddings or self._plain,
+            f"Scores of the kind {self.scores and self.scores.kind!r} compare distances with queries and keys as they "
+            "are: no key_value_heads of their own, no rotary, query_key_norm or soft_cap beside them.",
         )
         check_choice("query_key_norm", self.query_key_norm, (None, *QUERY_KEY_NORMS))
 
@@ -144,7 +144,8 @@ class NormConfig(KnownKeywords):
 
     Attributes:
         placement: "post", "pre", "parallel", "shared", "sandwich" or "output"; see `layers.TransformerBlock`.
-        kind: "layer", "rms", or "zero_centred_rms" (Gemma), whose factor is 1 + gamma.
+        kind: "layer", "rms", or "zero_centred_rms" (Gemma), whose factor is 1 + gamma; "affine" scales and shifts
+            alone (MobileBERT).
         epsilon: epsilon of every norm in the stack.
         bias: whether "layer" norms have a beta.
         embedding: whether the sum of embeddings is normed.
@@ -177,3 +178,41 @@ class NormConfig(KnownKeywords):
         )
         if self.kind != "layer":  # it has none anyway
             put(self, bias=True)
+
+
+@dataclass(frozen=True)
+class EmbeddingConvolutionConfig(KnownKeywords):
+    """A convolution of the embeddings, which is added to the first block's output; see `layers.EmbeddingConvolution`.
+
+    Attributes:
+        size: K, tokens that are read, an odd number.
+        activation: name in `layers.activations`.
+    """
+
+    size: int
+    activation: str = "tanh"
+
+    def __post_init__(self):
+        require_sizes(self, "size")
+        check_kinds(self)
+        check_activation(self.activation)
+        require(self.size % 2 == 1, f"A convolution reads as many tokens on either side: size={self.size} is even.")
+
+
+@dataclass(frozen=True)
+class BottleneckConfig(KnownKeywords):
+    """The narrower stream inside of each block of a stack; see `layers.blocks.bottleneck.BottleneckBlock`.
+
+    Attributes:
+        size: E, its width.
+        feed_forwards: feed-forward halves of a block, one after another.
+        own_queries: whether queries and keys have a projection D -> E of their own, and values read the whole stream.
+    """
+
+    size: int
+    feed_forwards: int = 1
+    own_queries: bool = True
+
+    def __post_init__(self):
+        require_sizes(self, "size", "feed_forwards")
+        check_kinds(self)

@@ -18,7 +18,7 @@ SPACE = "▁"  # U+2581, as which pieces hold a space
 # No text has a space when it is cut, so a name with one is met in none; the decoder takes it away again.
 UNMET = " "
 _LEAST = -1e6  # the score of a token that is no piece: it is taken where nothing else can be
-_NAME = re.compile("<.+>")  # of special tokens; no normalized text is cut into one
+_NAME = re.compile(r"<.+>|\[.+\]")  # of special tokens; no normalized text is cut into one
 
 
 class Row(NamedTuple):
@@ -114,11 +114,10 @@ def _pre_tokenizers(model: SentencePieceModel, rows: Sequence[Row]) -> list[pre_
     whole = sorted((piece.text for piece in pieces if piece.kind == USER_DEFINED), key=len, reverse=True)
     if whole:  # they are always taken whole
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, whole))), "isolated"))
-    names = sorted(row.token[1:-1] for row in rows if row.piece is None and _NAME.fullmatch(row.token))
+    names = sorted(row.token for row in rows if row.piece is None and _NAME.fullmatch(row.token))
     if names and model.kind == UNIGRAM:  # "<s>" in a normalized text is three characters: it is cut before the last
-        steps.append(
-            pre_tokenizers.Split(Regex(f"<(?:{'|'.join(map(re.escape, names))})(?=>)"), "merged_with_previous")
-        )
+        cut = "|".join(f"{re.escape(name[:-1])}(?={re.escape(name[-1])})" for name in names)
+        steps.append(pre_tokenizers.Split(Regex(cut), "merged_with_previous"))
     texts = {piece.text for piece in pieces if piece.kind == NORMAL}
     if SPACE in texts and not any(SPACE in text[1:] for text in texts):  # no piece reaches over the begin of a word
         steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))

@@ -25,6 +25,10 @@ MODEL_FILES = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
 _SENTINELS = {"T5Tokenizer": 100, "ByT5Tokenizer": 125}  # where the settings do not say `extra_ids`
 _PEGASUS_OFFSET = 103  # likewise `offset`
 _ROLES = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_OF_BERT = {
+    **{"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
+    **{"bos_token": "[CLS]", "eos_token": "[SEP]"},
+}
 _FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 _LEAST_KNOWN = 0.5  # of the pieces of a model file, those that the vocabulary beside it must have
 
@@ -69,6 +73,18 @@ def _fairseq(languages: list[str], folder: Path, config: dict[str, Any], mask: b
     tokens = [*languages, *(["<mask>"] if mask else [])]
     rows = [*map(Row, _FAIRSEQ), *_own_rows(model)[3:], *map(Row, tokens)]
     return _parts(model, rows, config, ["<s>", *tokens], ["$A", "</s>"], ["$A", "$B", "</s>"])
+
+
+def _deberta(folder: Path, config: dict[str, Any]) -> Parts:
+    """DeBERTa, versions 2 and 3: the pieces, BERT's tokens among them, and a mask behind them."""
+    for key in ("do_lower_case", "split_by_punct"):
+        if config.get(key):
+            raise ValueError(f"tokenizer_config.json says {key}=true, which is not read of an spm.model alone.")
+    model = read_model(_model_file(folder))
+    known = {piece.text for piece in model.pieces}
+    rows = [*_own_rows(model), *(Row(token) for token in ("[MASK]",) if token not in known)]
+    single = ["[CLS]", "$A", "[SEP]"]
+    return _parts(model, rows, config, [], single, [*single, "$B:1", "[SEP]:1"], roles=_OF_BERT)
 
 
 def _plbart(folder: Path, config: dict[str, Any]) -> Parts:
@@ -148,6 +164,7 @@ READERS: dict[str, Reader] = {
     "MBartTokenizer": partial(_fairseq, codes.MBART),
     "MBart50Tokenizer": partial(_fairseq, codes.MBART50),
     "NllbTokenizer": partial(_fairseq, codes.NLLB),
+    "DebertaV2Tokenizer": _deberta,
     "PLBartTokenizer": _plbart,
     "M2M100Tokenizer": _m2m,
     "MarianTokenizer": _marian,
@@ -159,6 +176,10 @@ PYTHON_CLASSES = (
     "MarianTokenizer",
     "ByT5Tokenizer",
 )  # which transformers makes of no JSON
+
+
+# Classes that make a tokenizer.json of theirs by rules of their own, where a file says others than the model's.
+_REMADE = (*PYTHON_CLASSES, "DebertaV2Tokenizer")
 
 
 def has_files(folder: Path, name: str | None) -> bool:
@@ -181,7 +202,7 @@ def read_folder(folder: Path, config: dict[str, Any], name: str) -> Parts:
     Raises:
         FileNotFoundError, ValueError: naming the file, for what is missing, damaged, or does not fit together.
     """
-    written = "PreTrainedTokenizerFast" if name in PYTHON_CLASSES else name
+    written = "PreTrainedTokenizerFast" if name in _REMADE else name
     return READERS[name](folder, {**config, "tokenizer_class": written, SETTINGS: {"class": name}})
 
 
@@ -242,6 +263,7 @@ def _parts(
     single: list[str],
     pair: list[str],
     count: int | None = None,
+    roles: Mapping[str, str] = _ROLES,
 ) -> Parts:
     """The backend of a family as JSON, and its settings.
 
@@ -249,17 +271,18 @@ def _parts(
         model: whose rules are followed.
         rows: by their ids.
         config: the folder's settings.
-        tokens: special ones besides the three of all families.
+        tokens: special ones besides those of the roles.
         single, pair: what stands around texts.
         count: rows of the model's table, where pieces have ids beyond; None for all.
+        roles: the tokens of the family by their roles, where the settings state no others.
     """
-    roles = _ROLES | {role: token for role, token in _stated(config).items() if role in _ROLES}
+    roles = {**roles, **_stated(config, roles)}
     names = {row.token for row in rows}
     missing = [token for token in roles.values() if token not in names]
     if missing:
         raise ValueError(f"{model.path!r} lacks {', '.join(map(repr, missing))}: it is no model of this family.")
     backend = make_backend(model, rows, roles["unk_token"], _added(config, [*roles.values(), *tokens]))
-    spoken = Languages(backend, config, "</s>").template(None)
+    spoken = Languages(backend, config, roles["eos_token"]).template(None)
     backend.post_processor = _template(backend, single, pair) if spoken is None else spoken
     whole = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
     settings = {**config[SETTINGS], "charsmap": bool(model.charsmap), "whole": whole}
@@ -271,9 +294,9 @@ def _parts(
 
 
 def _template(backend: tokenizers.Tokenizer, single: list[str], pair: list[str]) -> processors.TemplateProcessing:
-    return processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=[("</s>", backend.token_to_id("</s>"))]
-    )
+    tokens = dict.fromkeys(name for part in pair if not (name := part.partition(":")[0]).startswith("$"))
+    ids = [(token, backend.token_to_id(token)) for token in tokens]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
 
 
 def _added(config: Mapping[str, Any], tokens: list[str]) -> list[AddedToken]:
@@ -289,10 +312,10 @@ def _added(config: Mapping[str, Any], tokens: list[str]) -> list[AddedToken]:
     return made
 
 
-def _stated(config: Mapping[str, Any]) -> dict[str, str]:
+def _stated(config: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, str]:
     """The tokens of roles that the settings state, by their texts."""
     found = {}
-    for role in _ROLES:
+    for role in roles:
         token = config.get(role)
         token = token.get("content") if isinstance(token, Mapping) else token
         if isinstance(token, str):

@@ -27,6 +27,7 @@ from tfxformer.text.inputs import check_unicode
 from tfxformer.text.sentencepieces.charsmap import Charsmap
 
 _UNKNOWN = "\uffff"  # no character, so no piece
+_FIRST = 0xFDD0  # 32 numbers from here on are no characters: they stand for those that the names of tokens begin with
 SETTINGS = "tfxformer"  # our own in tokenizer_config.json; other readers pass over it
 
 
@@ -55,10 +56,12 @@ class SentencePieceRules:
         tokens = sorted((token.content for token in backend.get_added_tokens_decoder().values()), key=len, reverse=True)
         self._tokens = _any_of(tokens)
         self._kept = _any_of(sorted({*tokens, *(settings.get("whole") or ())}, key=len, reverse=True))
+        self._first = {first: chr(_FIRST + i) for i, first in enumerate(sorted({token[0] for token in tokens}))}
         if settings.get("charsmap"):
             first, *rest = json.loads(backend.normalizer.__getstate__())["normalizers"]
             self._charsmap = Charsmap(base64.b64decode(first["precompiled_charsmap"]))
-            backend.normalizer = normalizers.Sequence([_step(step) for step in rest])
+            begins = [normalizers.Replace(mark, first) for first, mark in self._first.items()]
+            backend.normalizer = normalizers.Sequence([*begins, *(_step(step) for step in rest)])
 
     def texts(self, inputs: list) -> list:
         """Texts, or lists and tuples of them, as a backend takes them.
@@ -119,8 +122,10 @@ class SentencePieceRules:
     def _part(self, text: str) -> str:
         """What stands between tokens; what is made to look like a token there is none."""
         written = text if self._charsmap is None else self._charsmap(text)
+        for mark in self._first.values():
+            written = written.replace(mark, _UNKNOWN)
         if written != text:
-            written = self._tokens.sub(lambda found: _UNKNOWN + found.group()[1:], written)
+            written = self._tokens.sub(lambda found: self._first[found.group()[0]] + found.group()[1:], written)
         return written if self._unknown is None else self._unknown.sub(self._run, written)
 
     def _run(self, found: re.Match) -> str:

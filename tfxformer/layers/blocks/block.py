@@ -15,6 +15,7 @@ from tfxformer.layers.attention.block_call import BlockCall, arguments_of, seeds
 from tfxformer.layers.attention.cache import cache_spec
 from tfxformer.layers.attention.masks import MaskPattern, Seen, keras_mask
 from tfxformer.layers.attention.mixers import Mixer
+from tfxformer.layers.blocks.sublayers import deserialized, given, read_older_names, serialized
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.dropout import drop_path
@@ -23,7 +24,6 @@ from tfxformer.layers.normalization import NORMS, make_norm, one_hot
 from tfxformer.layers.quantization.fake_quantization import in_force, rounded, rounding, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, call_written, chosen
 from tfxformer.layers.quantization.outlier_channels import channels_apart
-from tfxformer.layers.sublayers import deserialized, given, read_older_names, serialized
 
 PLACEMENTS = ("post", "pre", "parallel", "shared", "sandwich", "output")
 _READ_NORMED = ("pre", "parallel", "shared", "sandwich")  # a half reads its norm of the stream
@@ -70,6 +70,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             `Embedding(mask_zero=True)`. Not read where a bias is given.
         causal: bool, whether tokens see themselves and earlier ones only. Not read where a bias is given.
         padding_mask, pattern: what a given `bias` says, see `Attention`.
+        segments: int [B, S], the tokens' segments, where attention compares them (`Attention`).
         source_padding_mask: int [B, T'], what a given `source_bias` says, if nothing else.
 
     Returns:
@@ -173,6 +174,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         padding_mask=None,
         pattern: MaskPattern | None = None,
         source_padding_mask=None,
+        segments=None,
         training=None,
         graph_form: GraphForm = DEFAULT,
     ):
@@ -190,7 +192,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
             )
         call = BlockCall(
             bias, rotary, position, attended_rotary, source_bias, seen, source_seen, source_cache, first_only,
-            seeds_of(self, training), training, graph_form,
+            seeds_of(self, training), training, graph_form, segments,
         )  # fmt: skip
         streams = {"x": inputs, "scores": scores, "attended": attended, "source": source}
         streams = {name: x for name, x in streams.items() if x is not None}
@@ -264,7 +266,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         rotary, attended_rotary, bias, scores = call.of_first(scores)
         result = self.self_attention(
             query, source=attended, bias=bias, rotary=rotary, source_rotary=attended_rotary, scores=scores,
-            cache=cache, position=call.position, training=call.training, seed=call.seeds[0],
+            cache=cache, position=call.position, segments=call.segments, training=call.training, seed=call.seeds[0],
             graph_form=call.graph_form, **arguments_of(call.seen),
         )  # fmt: skip
         half, cache = (result, None) if cache is None else result
@@ -342,7 +344,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
         rotary, attended_rotary, bias, scores = call.of_first(scores)
         context = self.self_attention.training_context(
             stream, attended, bias, call.seeds[0], rotary, rotary if attended is None else attended_rotary, scores,
-            call.seen,
+            call.seen, segments=call.segments,
         )  # fmt: skip
         output = self.self_attention.output_projection
         x = self._add_norm(context, output, stream, self.attention_norm, call.seeds[1])

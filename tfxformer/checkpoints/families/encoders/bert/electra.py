@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.encoders import bert
+from tfxformer.checkpoints.families.encoders.bert import bert
 from tfxformer.checkpoints.family import Head, Key
 
 _KEYS = {

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.encoders import deberta
-from tfxformer.checkpoints.family import Blocks, Key, Rule
+from tfxformer.checkpoints.families.encoders.relative import deberta
+from tfxformer.checkpoints.families.encoders.relative.distances import POSITIONS, scores_rule
+from tfxformer.checkpoints.family import Blocks, Key
 from tfxformer.checkpoints.layout import Module
 
 _SIZE, _HEADS = Key("hidden_size", 768), Key("num_attention_heads", 12)
@@ -29,10 +30,7 @@ FAMILY = replace(
         "encoder.feed_forward.size": Key("intermediate_size", 3072),
     },
     fixed={**deberta.FAMILY.fixed, "encoder.attention.key_bias": False},
-    rules=(
-        Rule(deberta.SAID, lambda reference: deberta.read_scores(reference, _SIZE, _HEADS), deberta.write_scores),
-        deberta.POSITIONS,
-    ),
+    rules=(scores_rule(_SIZE, _HEADS), POSITIONS),
     required={
         **deberta.FAMILY.required,
         # What the second version has besides, and the reference does not read here.

@@ -6,7 +6,7 @@ text (Baevski et al., 2022, arXiv:2202.03555).
 
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.encoders import bert
+from tfxformer.checkpoints.families.encoders.bert import bert
 from tfxformer.checkpoints.family import Family, Head, Key
 
 FAMILY = replace(

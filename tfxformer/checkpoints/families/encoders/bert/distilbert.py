@@ -1,6 +1,6 @@
 """DistilBERT (Sanh et al., 2019, arXiv:1910.01108)."""
 
-from tfxformer.checkpoints.families.encoders import bert
+from tfxformer.checkpoints.families.encoders.bert import bert
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key
 
 KEYS = {

@@ -1,11 +1,12 @@
 """BERT (Devlin et al., 2018, arXiv:1810.04805), and with it MiniLM.
 
-ERNIE (Sun et al., 2019, arXiv:1907.12412) is the same model where it has no task ids.
+ERNIE (Sun et al., 2019, arXiv:1907.12412) is the same model, with an embedding of the task in its third version.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.family import Blocks, Family, Head, Key
+from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 
 KEYS = {
     "vocabulary_size": Key("vocab_size", 30522),
@@ -104,13 +105,24 @@ FAMILY = Family(
     },
 )
 
-# The same model, unless it adds an embedding of the task to every token.
+
+def _read_tasks(reference: Mapping) -> dict:
+    rows = reference.get("task_type_vocab_size", 3)
+    return {"task_types": rows if reference.get("use_task_id") else 0}
+
+
+def _write_tasks(config) -> dict:
+    return {"use_task_id": True, "task_type_vocab_size": config.task_types} if config.task_types else {}
+
+
+# The same model, but for an embedding of the task that is added to every token; that of the first, where none is named.
 ERNIE = replace(
     FAMILY,
     name="ernie",
     prefix="ernie.",
     architecture="ErnieModel",
-    required={**REQUIRED, "use_task_id": (False, None)},
+    rules=(Rule(("use_task_id", "task_type_vocab_size"), _read_tasks, _write_tasks),),
+    modules={**EMBEDDINGS, "task_embedding": "embeddings.task_type_embeddings"},
     heads={
         task: replace(head, architecture=head.architecture.replace("Bert", "Ernie"))
         for task, head in FAMILY.heads.items()

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.encoders import bert, roberta
+from tfxformer.checkpoints.families.encoders.bert import bert, roberta
 from tfxformer.checkpoints.family import Blocks, Key
 from tfxformer.layers import Scores
 

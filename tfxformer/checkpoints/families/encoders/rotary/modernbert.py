@@ -95,6 +95,7 @@ BLOCK = {
 }
 
 
+_TRUE = dict.fromkeys(("tie_word_embeddings", "decoder_bias"), (True, None))
 _HEAD = {"dense": "head.dense", "norm": "head.norm"}
 
 
@@ -109,7 +110,7 @@ FAMILY = Family(
     keys=KEYS,
     fixed=FIXED,
     rules=(Rule(_SAID, _read_kinds, _write_kinds),),
-    required={"tie_word_embeddings": (True, None), "decoder_bias": (True, None)},
+    required={**_TRUE, "classifier_pooling": ("cls", "mean")},
     modules={
         "token_embedding": "embeddings.tok_embeddings",
         "embedding_norm": "embeddings.norm",

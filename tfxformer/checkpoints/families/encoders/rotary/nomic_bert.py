@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tfxformer.checkpoints.families.encoders import bert
+from tfxformer.checkpoints.families.encoders.bert import bert
 from tfxformer.checkpoints.family import Blocks, Key, Rule
 from tfxformer.checkpoints.layout import Module
 from tfxformer.checkpoints.rope import read_rotary, rotary_parameters, stated

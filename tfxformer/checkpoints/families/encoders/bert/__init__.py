@@ -1,0 +1,1 @@
+"""Encoders with a learned row for each position, added to the tokens."""

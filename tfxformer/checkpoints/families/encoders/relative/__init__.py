@@ -1,0 +1,1 @@
+"""Encoders whose attention compares distances: with scores or embeddings of their own."""

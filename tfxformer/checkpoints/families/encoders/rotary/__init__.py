@@ -1,0 +1,1 @@
+"""Encoders whose queries and keys are turned by their positions."""
