@@ -57,7 +57,7 @@ class StackConfig(KnownKeywords):
         layer_groups: None, or the number of groups of layers that share weights (ALBERT).
         layers_per_group: blocks with weights of their own in a group, all run for each layer (ALBERT).
         bottleneck: None, or `BottleneckConfig` of a narrower stream inside of each block; heads then say their width.
-        embedding_convolution: None, or `EmbeddingConvolutionConfig` of what near tokens' embeddings add behind the first
+        embedding_convolution: None, or `EmbeddingConvolutionConfig` of what near embeddings add behind the first
             block.
         dropout, attention_dropout: rates on outputs, and on attention probabilities.
         embedding_dropout: rate on embeddings; None for `dropout`.
