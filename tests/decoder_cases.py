@@ -65,6 +65,7 @@ SIZES = {
     "qwen2": GROUPED_SIZES,
 }
 LM, TEXTS, WORDS = "causal-lm", "text-classification", "token-classification"
+ANSWERS = "question-answering"
 _ALL_ROPE = {
     "linear": {"rope_type": "linear", "factor": 3.0},
     "dynamic": {"rope_type": "dynamic", "factor": 2.5},
@@ -104,6 +105,7 @@ CASES = {
     "gpt2-shards": Case("gpt2", LM, files="shards"),
     "gpt2-classifier": Case("gpt2", TEXTS, {"num_labels": 3}, stored=True),
     "gpt2-tagger": Case("gpt2", WORDS, {"activation_function": "silu"}),
+    "gpt2-answers": Case("gpt2", ANSWERS, {"n_layer": 1}),
     "neox-lm": Case("gpt_neox", LM, stored=True),
     "neox-bare": Case("gpt_neox"),
     "neox-sequential": Case("gpt_neox", LM, {"use_parallel_residual": False, "hidden_act": "relu"}),
@@ -119,6 +121,7 @@ CASES = {
     "neox-shards": Case("gpt_neox", LM, files="shards"),
     "neox-classifier": Case("gpt_neox", TEXTS),
     "neox-tagger": Case("gpt_neox", WORDS, {"num_labels": 4}),
+    "neox-answers": Case("gpt_neox", ANSWERS, {"num_hidden_layers": 1}),
     "opt-lm": Case("opt", LM),
     "opt-bare": Case("opt", None, {"activation_function": "gelu"}),
     "opt-post-norm-projected": Case(
@@ -130,6 +133,7 @@ CASES = {
     "opt-copy": Case("opt", LM, files="copy"),
     "opt-own-head": Case("opt", LM, {**OWN, "word_embed_proj_dim": 16}),
     "opt-classifier": Case("opt", TEXTS, {"word_embed_proj_dim": 16}),
+    "opt-answers": Case("opt", ANSWERS, {"word_embed_proj_dim": 16}),
     "bloom-lm": Case("bloom", LM, stored=True),
     "bloom-bare": Case("bloom", None, {"layer_norm_epsilon": 1e-3}),
     "bloom-four-heads": Case("bloom", LM, {"n_head": 4, "pretraining_tp": 2}),
@@ -137,6 +141,7 @@ CASES = {
     "bloom-copy": Case("bloom", LM, files="copy"),
     "bloom-classifier": Case("bloom", TEXTS),
     "bloom-tagger": Case("bloom", WORDS),
+    "bloom-answers": Case("bloom", ANSWERS, {"n_layer": 1}),
     "llama-lm": Case("llama", LM, {**TIED, "rms_norm_eps": 1e-5}, stored=True),
     "llama-bare": Case("llama", None, {"pad_token_id": None, "eos_token_id": [2, 5]}),
     "llama-own-head": Case("llama", LM, OWN),
@@ -161,10 +166,12 @@ CASES = {
     "llama-shards": Case("llama", LM, TIED, files="shards"),
     "llama-classifier": Case("llama", TEXTS, {"num_labels": 3}),
     "llama-tagger": Case("llama", WORDS, {"num_labels": 3}),
+    "llama-answers": Case("llama", ANSWERS, {"num_hidden_layers": 1}),
     "mistral-window": Case("mistral", LM, {"sliding_window": 4}),
     "mistral-no-window": Case("mistral", LM, {"sliding_window": None, "head_dim": 6}, files="shards"),
     "mistral-bare": Case("mistral", None, {"sliding_window": 5, **rope("linear")}),
     "mistral-classifier": Case("mistral", TEXTS, {"sliding_window": 4}),
+    "mistral-answers": Case("mistral", ANSWERS, {"sliding_window": 4}),
     "qwen2-lm": Case("qwen2", LM, TIED),
     "qwen2-window": Case("qwen2", LM, WINDOW, stored=True),
     "qwen2-window-old": Case("qwen2", LM, {**WINDOW, **rope("yarn")}, files="old"),
@@ -180,6 +187,7 @@ CASES = {
     "qwen2-all-windows": Case("qwen2", None, {**WINDOW, "max_window_layers": 0}),
     "qwen2-classifier": Case("qwen2", TEXTS),
     "qwen2-tagger": Case("qwen2", WORDS),
+    "qwen2-answers": Case("qwen2", ANSWERS, {"num_hidden_layers": 1}),
 }
 
 
@@ -220,6 +228,8 @@ def run(model, inputs: dict) -> dict:
         hook.remove()
     *states, last = outputs.hidden_states
     results = {"hidden_states": torch.stack(states).numpy(), "sequence_output": last.numpy()}
+    if outputs.get("start_logits") is not None:
+        results["logits"] = torch.stack([outputs.start_logits, outputs.end_logits], -1).numpy()
     if outputs.get("logits") is not None:
         results["logits"] = outputs.logits.numpy()
     return results

@@ -1,6 +1,6 @@
 """Cases of `make_fixtures` for families in checkpoints/families/decoders/gpt, beside those in `decoder_cases`."""
 
-from decoder_cases import GROUPED_SIZES, LM, OWN, TEXTS, TIED, TOKENS, WORDS, Case, rope
+from decoder_cases import ANSWERS, GROUPED_SIZES, LM, OWN, TEXTS, TIED, TOKENS, WORDS, Case, rope
 
 CLASSES = {
     "phi": "Phi",
@@ -53,6 +53,7 @@ CASES = {
     "gpt-neo-copy": Case("gpt_neo", LM, files="copy"),
     "gpt-neo-classifier": Case("gpt_neo", TEXTS, {"num_labels": 3}),
     "gpt-neo-tagger": Case("gpt_neo", WORDS),
+    "gpt-neo-answers": Case("gpt_neo", ANSWERS),
     "falcon-7b": Case("falcon", LM, {"num_hidden_layers": 1}, stored=True),
     "falcon-7b-old": Case("falcon", LM, {"bias": True, "ffn_hidden_size": None, "layer_norm_epsilon": 1e-3}, "old"),
     "falcon-40b": Case("falcon", LM, {**_NEW, **OWN}),
@@ -68,6 +69,7 @@ CASES = {
     "falcon-multi-query-in-order": Case("falcon", None, {"parallel_attn": False}),
     "falcon-classifier": Case("falcon", TEXTS, {**_NEW, "num_labels": 3}),
     "falcon-tagger": Case("falcon", WORDS),
+    "falcon-answers": Case("falcon", ANSWERS),
     "starcoder2-lm": Case("starcoder2", LM, {"num_hidden_layers": 1}, stored=True),
     "starcoder2-old": Case("starcoder2", LM, {"sliding_window": 4, "norm_epsilon": 1e-3}, files="old"),
     "starcoder2-no-bias": Case("starcoder2", LM, {**OWN, "use_bias": False, "hidden_act": "relu", **rope("yarn")}),
@@ -78,6 +80,7 @@ CASES = {
     "gptj-whole-heads-old": Case("gptj", LM, {"rotary_dim": 6, "n_inner": None}, files="old"),
     "gptj-tied": Case("gptj", LM, {**TIED, "layer_norm_epsilon": 1e-3, "rotary_dim": 2}),
     "gptj-bare": Case("gptj", None, {"activation_function": "relu"}),
+    "gptj-answers": Case("gptj", ANSWERS),
     "gptj-classifier": Case("gptj", TEXTS, {"num_labels": 3}),
     "codegen-lm": Case("codegen", LM, {"n_layer": 1, "n_embd": 32, "n_head": 8}, stored=True),
     "codegen-old": Case("codegen", LM, {"n_inner": None}, files="old"),

@@ -1,6 +1,6 @@
 """Cases of `make_fixtures` for the families in checkpoints/families/decoders/llama, beside Llama's own ones."""
 
-from decoder_cases import FULL, GROUPED_SIZES, LM, OWN, SLIDING, TEXTS, TIED, WINDOW, WORDS, Case, rope
+from decoder_cases import ANSWERS, FULL, GROUPED_SIZES, LM, OWN, SLIDING, TEXTS, TIED, WINDOW, WORDS, Case, rope
 
 CLASSES = {
     "qwen3": "Qwen3",
@@ -9,10 +9,12 @@ CLASSES = {
     "gemma3_text": "Gemma3Text",
     "smollm3": "SmolLM3",
     "phi3": "Phi3",
+    "olmo": "Olmo",
     "olmo2": "Olmo2",
     "olmo3": "Olmo3",
     "exaone4": "Exaone4",
     "granite": "Granite",
+    "seed-oss-answers": Case("seed_oss", ANSWERS),
     "seed_oss": "SeedOss",
     "helium": "Helium",
     "ernie4_5": "Ernie4_5",
@@ -28,7 +30,7 @@ _THREE_ONE = {"layer_types": [SLIDING, SLIDING, SLIDING, FULL], **_FOUR}
 _TURNED = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}}
 _TURNED["sliding_attention"] = {"rope_type": "default", "rope_theta": 100.0}
 _TURNED_ALIKE = {**_TURNED, "sliding_attention": {"rope_type": "default", "rope_theta": 5e5}}
-_NO_HEAD_WIDTH = ("smollm3", "phi3", "olmo2", "olmo3", "exaone4", "granite", "cohere2")  # D / N always
+_NO_HEAD_WIDTH = ("smollm3", "phi3", "olmo", "olmo2", "olmo3", "exaone4", "granite", "cohere2")  # D / N always
 SIZES |= dict.fromkeys(_NO_HEAD_WIDTH, GROUPED_SIZES)
 SIZES["lfm2"] = GROUPED_SIZES  # D / N always
 SIZES["helium"] = {**GROUPED_SIZES, "head_dim": 4}
@@ -45,6 +47,7 @@ CASES = {
     "qwen3-many-heads": Case("qwen3", LM, {"num_key_value_heads": 6, "hidden_act": "gelu"}, files="shards"),
     "qwen3-classifier": Case("qwen3", TEXTS, {"num_labels": 3}),
     "qwen3-tagger": Case("qwen3", WORDS),
+    "qwen3-answers": Case("qwen3", ANSWERS, {"num_hidden_layers": 1}),
     "gemma-lm": Case("gemma", LM),
     "gemma-old": Case("gemma", LM, {"hidden_act": "gelu", "head_dim": 256, "num_hidden_layers": 1}, files="old"),
     "gemma-one-group-own-head": Case("gemma", LM, {**OWN, "num_key_value_heads": 1, "hidden_act": "relu"}),
@@ -83,6 +86,7 @@ CASES = {
     "smollm3-layer-types": Case("smollm3", None, {**_THREE_ONE, "use_sliding_window": True, "mlp_bias": True}),
     "smollm3-classifier": Case("smollm3", TEXTS),
     "smollm3-tagger": Case("smollm3", WORDS, files="shards"),
+    "smollm3-answers": Case("smollm3", ANSWERS),
     "phi3-lm": Case("phi3", LM),
     "phi3-many-heads-window": Case("phi3", LM, {"num_key_value_heads": None, "sliding_window": 4, **TIED}),
     "phi3-old": Case("phi3", LM, {"num_hidden_layers": 1, "hidden_act": "gelu"}, files="old"),
@@ -95,6 +99,10 @@ CASES = {
     "phi3-shards": Case("phi3", LM, files="shards"),
     "phi3-classifier": Case("phi3", TEXTS),
     "phi3-tagger": Case("phi3", WORDS),
+    "olmo-lm": Case("olmo", LM, {"clip_qkv": 0.7}),
+    "olmo-old": Case("olmo", LM, {"attention_bias": True, "num_key_value_heads": None}, files="old"),
+    "olmo-tied": Case("olmo", LM, TIED, files="shards"),
+    "olmo-classifier": Case("olmo", TEXTS, {"clip_qkv": 2.0}),
     "olmo2-lm": Case("olmo2", LM),
     "olmo2-old": Case("olmo2", LM, {"attention_bias": True, "rms_norm_eps": 1e-3}, files="old"),
     "olmo2-many-heads": Case("olmo2", None, {"num_key_value_heads": None}),
@@ -108,6 +116,7 @@ CASES = {
     "exaone4-old": Case("exaone4", LM, {**_FOUR, "rms_norm_eps": 1e-3}, files="old"),
     "exaone4-classifier": Case("exaone4", TEXTS, _THREE_ONE),
     "exaone4-tagger": Case("exaone4", WORDS, _FOUR),
+    "exaone4-answers": Case("exaone4", ANSWERS, _FOUR),
     "granite-lm": Case("granite", LM),
     "granite-factors-old": Case(
         "granite",

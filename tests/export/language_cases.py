@@ -50,9 +50,10 @@ KINDS = {
         "decoder__num_layers": 3,
         "heads__logit_soft_cap": 8.0,
     },
-    "one norm, one head of keys, a biased head": {
+    "one plain norm, one clipped head of keys, a biased head": {
         "heads": HeadConfig(tied=False, logits_bias=True),
-        "decoder__norm__kind": "layer",
+        "decoder__norm__kind": "plain_layer",
+        "decoder__attention__clip": 0.5,
         "decoder__norm__placement": "shared",
         "decoder__attention__key_value_heads": 1,
         "decoder__attention__scale": 1.0,

@@ -33,6 +33,17 @@ def test_equals_numpy(writing, epsilon):
     np.testing.assert_allclose(np.asarray(actual), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("writing", ["fused", "product", "inner_product"])
+def test_a_norm_without_weights_equals_numpy(writing):
+    layer = make_norm("plain_layer", 1e-3, "float32", "norm")
+    again = LayerNormalization.from_config(layer.get_config())
+    centred = INPUTS.astype("float64") - INPUTS.mean(-1, dtype="float64", keepdims=True)
+    wanted = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3)
+    for one in (layer, again):
+        np.testing.assert_allclose(one(INPUTS, graph_form=GraphForm(layer_norm=writing)), wanted, atol=1e-5)
+        assert one.variables == []
+
+
 @pytest.mark.parametrize("writing", ["fused", "product"])
 @pytest.mark.parametrize("kind", ["rms", "zero_centred_rms"])
 def test_rms_norms_equal_numpy(kind, writing):
@@ -59,7 +70,7 @@ def test_statistics_are_float32_in_half_precision(writing, policy):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["layer", "rms", "zero_centred_rms"])
+@pytest.mark.parametrize("kind", ["layer", "plain_layer", "rms", "zero_centred_rms"])
 def test_the_kernel_of_training_is_the_same_function(kind, policy):
     layer = make_norm(kind, 1e-5, policy, "norm")
     layer.build((None, None, 16))

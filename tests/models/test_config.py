@@ -188,6 +188,7 @@ STACK = {
     "attention__rotary": {"attention__rotary": Rotary()},
     "attention__query_key_norm": {"attention__query_key_norm": "head"},
     "attention__soft_cap": {"attention__soft_cap": 0.5},
+    "attention__clip": {"attention__clip": 0.05},
     "attention__scores": {"attention__scores": Scores("alibi")},
     "attention__bias": {"attention__bias": False},
     "attention__output_bias": {"attention__output_bias": False},

@@ -11,17 +11,21 @@ from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.quantization.fake_quantization import rounded, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, chosen
 
-NORMS = LAYER, RMS, ZERO_CENTRED, AFFINE = "layer", "rms", "zero_centred_rms", "affine"
+NORMS = LAYER, PLAIN, RMS, ZERO_CENTRED, AFFINE = "layer", "plain_layer", "rms", "zero_centred_rms", "affine"
 RMS_NORMS = (RMS, ZERO_CENTRED)
 
 
 def make_norm(kind: str, epsilon: float, dtype, name: str, bias: bool = True):
-    """The normalization layer of a kind in `NORMS`; `bias` says whether a "layer" norm has a beta."""
+    """The normalization layer of a kind in `NORMS`; `bias` says whether a "layer" norm has a beta.
+
+    A "plain_layer" norm has no weights (OLMo: Groeneveld et al., 2024, arXiv:2402.00838).
+    """
     if kind in RMS_NORMS:
         return RMSNormalization(epsilon=epsilon, zero_centred=kind == ZERO_CENTRED, dtype=dtype, name=name)
     if kind == AFFINE:
         return ScaleAndShift(dtype=dtype, name=name)
-    return LayerNormalization(epsilon=epsilon, center=bias, dtype=dtype, name=name)
+    plain = kind == PLAIN
+    return LayerNormalization(epsilon=epsilon, center=bias and not plain, scale=not plain, dtype=dtype, name=name)
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -43,7 +47,7 @@ class LayerNormalization(WrittenLayer, KnownKeywords, keras.layers.LayerNormaliz
             return self._call_as_inner_product(inputs, outliers, channels)
         if training:
             inputs = ops.cast(inputs, self.compute_dtype)
-            return kernels.add_norm(inputs, None, self.gamma, self.shift, self.epsilon)
+            return kernels.add_norm(inputs, None, self.factor, self.shift, self.epsilon)
         if graph_form.layer_norm == "product":
             return self._call_as_product(inputs)
         return super().call(inputs)
@@ -56,7 +60,7 @@ class LayerNormalization(WrittenLayer, KnownKeywords, keras.layers.LayerNormaliz
         # SQUARED_DIFFERENCE, which has no int8 or int16 kernel.
         centred, again = inputs - mean, inputs - mean
         variance = ops.mean(centred * again, axis=-1, keepdims=True)
-        gamma, beta = ops.cast(self.gamma, wide), ops.cast(self.shift, wide)
+        gamma, beta = ops.cast(self.factor, wide), ops.cast(self.shift, wide)
         # gamma scales the small factor: last in the chain, the converter would fold it into the kernels that read
         # the result, which then quantize worse, and would store a tied table twice.
         scale = ops.rsqrt(variance + self.epsilon) * gamma
@@ -66,7 +70,7 @@ class LayerNormalization(WrittenLayer, KnownKeywords, keras.layers.LayerNormaliz
         """The norm as int8 computes it best: the squares are summed inside a product, none is stored."""
         wide, width = self._wide_dtype, inputs.shape[-1]
         inputs = rounded(ops.cast(inputs, wide), self, "inputs")
-        gamma, beta = ops.cast(self.gamma, wide) * width**0.5, ops.cast(self.shift, wide)
+        gamma, beta = ops.cast(self.factor, wide) * width**0.5, ops.cast(self.shift, wide)
         mean = ops.mean(inputs, axis=-1, keepdims=True)
         if outliers is not None:
             outliers = rounded(ops.cast(outliers, wide), self, "outliers")
@@ -91,14 +95,23 @@ class LayerNormalization(WrittenLayer, KnownKeywords, keras.layers.LayerNormaliz
 
     def _inverse_deviation(self, squares):
         """1 / sqrt of the sum of squares [B, S, 1]: sqrt(D) times the inverse of the standard deviation."""
-        epsilon = self.epsilon * self.gamma.shape[0]
+        epsilon = self.epsilon * self.width
         squares = rounded(rounded(squares, self, "variance") + epsilon, self, "variance_and_epsilon")
         return rounded(ops.rsqrt(squares), self, "deviation")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.width = input_shape[-1]
+
+    @property
+    def factor(self):
+        """gamma [D]; ones where the norm has none (`scale=False`)."""
+        return ops.ones(self.width) if self.gamma is None else self.gamma
 
     @property
     def shift(self):
         """beta [D]; zeros where the norm has none (`center=False`)."""
-        return ops.zeros_like(self.gamma) if self.beta is None else self.beta
+        return ops.zeros_like(self.factor) if self.beta is None else self.beta
 
     @property
     def _wide_dtype(self) -> str:

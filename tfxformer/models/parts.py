@@ -188,6 +188,7 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: At
         "norm_epsilon": stack.norm.epsilon,
         "norm": stack.norm.kind if stack.norm.kind in RMS_NORMS else RMS,
         "soft_cap": kind.soft_cap,
+        "clip": kind.clip,
         "position_terms": kind.scores.terms if kind.scores else (),
         "position_projections": kind.scores is not None and kind.scores.own_projections,
         "relative_terms": relative,

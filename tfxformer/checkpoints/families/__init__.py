@@ -81,6 +81,7 @@ FAMILIES: dict[str, Family] = {
         gemma3.FAMILY,
         smollm.FAMILY,
         phi3.FAMILY,
+        olmo.OLMO,
         olmo.OLMO2,
         olmo.OLMO3,
         olmo.EXAONE4,

@@ -53,6 +53,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         relative_terms: None; or "distances", contents and distances are compared with queries that have a bias of their
             own for each, or "segments", and so are segments (`relative_terms.RelativeTerms`).
         value_input_size: int, width of what values are made of, where a call gives `values`; None for that of keys.
+        clip: None, or float c: queries, keys and values are kept within -c and c, before they are normed and turned.
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
 
     Call:
@@ -105,6 +106,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         key_bias=None,
         value_input_size=None,
         relative_terms=None,
+        clip=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -130,6 +132,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm = norm
         self.soft_cap = soft_cap
+        self.clip = clip
         self.position_terms = tuple(position_terms)
         self.position_projections = position_projections
         self.value_input_size = value_input_size
@@ -252,7 +255,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     def projected(self, name: str, x, rotary=None):
         """Queries ("query"), keys or values as the scores have them, but for the scale: [B, S, D] -> [B, S, n * H]."""
-        x = getattr(self, name)(x)
+        x = self._clipped(getattr(self, name)(x))
         if name == "value":
             return x
         norm, heads = (
@@ -261,10 +264,13 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         return merge_heads(self._turned(self._normed(norm, x, heads), rotary, name))
 
     def _query(self, project):
-        query = project(self.query)
+        query = self._clipped(project(self.query))
         if self.query_norm is None:
             return split_heads(query * self.scale, self.num_heads)
         return self._normed(self.query_norm, query, self.num_heads) * self.scale
+
+    def _clipped(self, x):
+        return x if self.clip is None else ops.clip(x, -self.clip, self.clip)
 
     def _normed(self, norm, x, heads, training=None):
         """The heads [B, n, S, H] of queries or keys [B, S, n * H], normed; None for no norm."""
@@ -310,11 +316,12 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         """
         if seed is None and self.seed_generator is not None:
             seed = self.seed_generator.next()
-        if source is None and self.query_norm is None:
+        if source is None and self.query_norm is self.clip is None:
             query, key, value = self._fused_projection(inputs)
         else:
             # Said aloud: a backward pass that computes this again stands in no call of a layer that would say so.
-            query = self._normed(self.query_norm, self.query(inputs, training=True), self.num_heads, True) * self.scale
+            query = self._clipped(self.query(inputs, training=True))
+            query = self._normed(self.query_norm, query, self.num_heads, True) * self.scale
             source = inputs if source is None else source
             values = source if values is None else values
             key, value = self._key_value(*(lambda layer, x=x: layer(x, training=True) for x in (source, values)), True)
@@ -334,8 +341,8 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         return merge_heads(kernels.attend(products, bias, value, self.dropout, seed))
 
     def _key_value(self, project, of_values, training=None):
-        key = self._normed(self.key_norm, project(self.key), self.num_key_value_heads, training)
-        return key, split_heads(of_values(self.value), self.num_key_value_heads)
+        key = self._normed(self.key_norm, self._clipped(project(self.key)), self.num_key_value_heads, training)
+        return key, split_heads(self._clipped(of_values(self.value)), self.num_key_value_heads)
 
     def _fused_projection(self, inputs):
         # One product in place of three reads the input once, and its gradient needs no sum of three.
@@ -364,6 +371,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm": self.norm,
             "soft_cap": self.soft_cap,
+            "clip": self.clip,
             "key_bias": self.key_bias,
             "position_terms": list(self.position_terms),
             "position_projections": self.position_projections,

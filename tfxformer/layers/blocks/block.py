@@ -353,7 +353,7 @@ class TransformerBlock(WrittenLayer, KnownKeywords, keras.layers.Layer):
 
     def _add_norm(self, inputs, projection, residual, norm, seed):
         product, bias = projection.product_and_bias(inputs)
-        return kernels.add_norm(product, residual, norm.gamma, norm.shift, norm.epsilon, bias, self.dropout, seed)
+        return kernels.add_norm(product, residual, norm.factor, norm.shift, norm.epsilon, bias, self.dropout, seed)
 
     # ---- Keras -------------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class AttentionConfig(KnownKeywords):
             and an encoder's is not. False in a decoder lets it see later ones too, as embedding models on decoders do.
         rotary: None, or `layers.Rotary`, by which positions turn queries and keys.
         query_key_norm: None; "head" (RMS norms of each head's queries and keys), or "whole" (of all heads' together).
+        clip: None, or c: queries, keys and values are kept within -c and c (OLMo).
         soft_cap: None, or c of c * tanh(scores / c).
         scores: None, or `layers.Scores`, what positions add to the scores.
         bias: whether the projections of query, key and value have biases.
@@ -62,6 +63,7 @@ class AttentionConfig(KnownKeywords):
     bias: bool = True
     output_bias: bool | None = None
     key_bias: bool | None = None
+    clip: float | None = None
 
     def __post_init__(self):
         require_sizes(self, "heads")
@@ -72,7 +74,7 @@ class AttentionConfig(KnownKeywords):
             elif value is not None and not isinstance(value, kind):
                 raise ValueError(f"{name} must be a layers.{kind.__name__} or None, not {value!r:.80}.")
         check_kinds(self)
-        require_positive(self, "key_value_heads", "width", "scale", "window", "soft_cap")
+        require_positive(self, "key_value_heads", "width", "scale", "window", "soft_cap", "clip")
         groups = self.key_value_heads or self.heads
         require(self.heads % groups == 0, f"heads ({self.heads}) must be a multiple of key_value_heads ({groups}).")
         if self.key_value_heads == self.heads:  # one way to say one thing
@@ -144,8 +146,8 @@ class NormConfig(KnownKeywords):
 
     Attributes:
         placement: "post", "pre", "parallel", "shared", "sandwich" or "output"; see `layers.TransformerBlock`.
-        kind: "layer", "rms", or "zero_centred_rms" (Gemma), whose factor is 1 + gamma; "affine" scales and shifts
-            alone (MobileBERT).
+        kind: "layer"; "plain_layer" (OLMo), which has no weights; "rms"; "zero_centred_rms" (Gemma), whose factor is
+            1 + gamma; "affine" (MobileBERT), which scales and shifts alone.
         epsilon: epsilon of every norm in the stack.
         bias: whether "layer" norms have a beta.
         embedding: whether the sum of embeddings is normed.

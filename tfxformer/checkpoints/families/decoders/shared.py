@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.family import Key, Rule
+from tfxformer.checkpoints.family import Head, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module
 
@@ -16,6 +16,16 @@ PRE_NORM = {
     "decoder.norm.final": True,
     "heads.classifier_bias": False,
 }
+
+
+def answers(name: str, prefix: str | None = None) -> dict[str, Head]:
+    """The head that finds answers, of a family whose classes begin with `name`.
+
+    Args:
+        prefix: what stands before backbone tensors in this class's files; None for the family's.
+    """
+    modules = {"span_classifier/output": "qa_outputs"}
+    return {"question-answering": Head(f"{name}ForQuestionAnswering", modules, prefix)}
 
 
 def padding_rule(pad: int | None = None, eos: int | None = None) -> Rule:

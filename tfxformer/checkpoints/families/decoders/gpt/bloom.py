@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import (
+    CAUSAL,
+    HEADS_KEYS,
+    PRE_NORM,
+    answers,
+    fused_attention,
+    padding_rule,
+)
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.layers import Scores
 
@@ -62,8 +69,8 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("BloomForCausalLM", {"language_model_head": "lm_head"}),
+        **answers("Bloom"),
         "text-classification": Head("BloomForSequenceClassification", {"classifier/output": "score"}),
         "token-classification": Head("BloomForTokenClassification", {"token_classifier/output": "classifier"}),
     },
-    other_heads=("qa_outputs",),
 )

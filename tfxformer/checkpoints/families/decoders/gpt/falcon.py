@@ -6,6 +6,7 @@ from tfxformer.checkpoints.families.decoders.shared import (
     CAUSAL,
     HEADS_KEYS,
     PRE_NORM,
+    answers,
     fused_parts,
     head_width,
     padding_rule,
@@ -112,8 +113,8 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, _modules)},
     heads={
         "causal-lm": Head("FalconForCausalLM", {"language_model_head": "lm_head"}),
+        **answers("Falcon"),
         "text-classification": Head("FalconForSequenceClassification", {"classifier/output": "score"}),
         "token-classification": Head("FalconForTokenClassification", {"token_classifier/output": "classifier"}),
     },
-    other_heads=("qa_outputs",),
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, answers, padding_rule
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.layout import Module
@@ -76,8 +76,9 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("GPT2LMHeadModel", {"language_model_head": "lm_head"}),
+        **answers("GPT2"),
         "text-classification": Head("GPT2ForSequenceClassification", {"classifier/output": "score"}),
         "token-classification": Head("GPT2ForTokenClassification", {"token_classifier/output": "classifier"}),
     },
-    other_heads=("qa_outputs", "multiple_choice_head.summary"),
+    other_heads=("multiple_choice_head.summary",),
 )

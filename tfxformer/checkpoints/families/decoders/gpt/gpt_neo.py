@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import islice
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, answers, padding_rule
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.files.errors import CheckpointError
 
@@ -98,8 +98,8 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("GPTNeoForCausalLM", {"language_model_head": "lm_head"}),
+        **answers("GPTNeo"),
         "text-classification": Head("GPTNeoForSequenceClassification", {"classifier/output": "score"}),
         "token-classification": Head("GPTNeoForTokenClassification", {"token_classifier/output": "classifier"}),
     },
-    other_heads=("qa_outputs",),
 )

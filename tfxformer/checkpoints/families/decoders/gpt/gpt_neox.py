@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, fused_attention, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import (
+    CAUSAL,
+    HEADS_KEYS,
+    PRE_NORM,
+    answers,
+    fused_attention,
+    padding_rule,
+)
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 from tfxformer.checkpoints.layout import Module
 from tfxformer.checkpoints.rope import rope_rule
@@ -61,8 +68,8 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("GPTNeoXForCausalLM", {"language_model_head": Module("embed_out", also=("lm_head",))}),
+        **answers("GPTNeoX"),
         "text-classification": Head("GPTNeoXForSequenceClassification", {"classifier/output": "score"}),
         "token-classification": Head("GPTNeoXForTokenClassification", {"token_classifier/output": "classifier"}),
     },
-    other_heads=("qa_outputs",),
 )

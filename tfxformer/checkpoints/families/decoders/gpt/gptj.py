@@ -13,6 +13,7 @@ from tfxformer.checkpoints.families.decoders.shared import (
     CAUSAL,
     HEADS_KEYS,
     PRE_NORM,
+    answers,
     fused_parts,
     head_width,
     padding_rule,
@@ -96,9 +97,9 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("GPTJForCausalLM", BIASED_HEAD),
+        **answers("GPTJ"),
         "text-classification": Head("GPTJForSequenceClassification", {"classifier/output": "score"}),
     },
-    other_heads=("qa_outputs",),
 )
 
 CODEGEN = replace(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, answers, padding_rule
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key, Rule
 
 _UNUSED_ROWS = 2  # of the position table
@@ -98,7 +98,7 @@ FAMILY = Family(
     blocks={"decoder": Blocks(block, BLOCK)},
     heads={
         "causal-lm": Head("OPTForCausalLM", {"language_model_head": "lm_head"}),
+        **answers("OPT"),
         "text-classification": Head("OPTForSequenceClassification", {"classifier/output": "score"}),
     },
-    other_heads=("qa_outputs",),
 )

@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from tfxformer.checkpoints.families.decoders.kinds import window_rule
-from tfxformer.checkpoints.families.decoders.shared import CAUSAL, HEADS_KEYS, PRE_NORM, heads_rule, padding_rule
+from tfxformer.checkpoints.families.decoders.shared import (
+    CAUSAL,
+    HEADS_KEYS,
+    PRE_NORM,
+    answers,
+    heads_rule,
+    padding_rule,
+)
 from tfxformer.checkpoints.family import Blocks, Family, Head, Key
 from tfxformer.checkpoints.rope import rope_rule
 
@@ -88,6 +95,11 @@ def heads(name: str) -> dict[str, Head]:
     }
 
 
+def heads_with_answers(name: str, prefix: str | None = "transformer.") -> dict[str, Head]:
+    """The heads of a family that has one for answers, too, in whose files the backbone has a prefix of its own."""
+    return {**heads(name), **answers(name, prefix)}
+
+
 def block(config, index: int) -> str:
     """The reference's module of a block."""
     return f"layers.{index}"
@@ -103,7 +115,7 @@ FAMILY = Family(
     required=REQUIRED,
     modules={"token_embedding": "embed_tokens", "final_norm": "norm"},
     blocks={"decoder": Blocks(block, BLOCK)},
-    heads=heads("Llama"),
+    heads=heads_with_answers("Llama"),
     other_heads=("qa_outputs",),
 )
 
@@ -125,5 +137,5 @@ MISTRAL = replace(
         CAUSAL,
         window_rule(4096),
     ),
-    heads=heads("Mistral"),
+    heads=heads_with_answers("Mistral", None),
 )

@@ -1,6 +1,6 @@
-"""OLMo 2 (OLMo Team, 2024, arXiv:2501.00656), OLMo 3 (2025), EXAONE 4 (LG AI Research, 2025, arXiv:2507.11407).
+"""OLMo 1 to 3 (arXiv:2402.00838, 2024; arXiv:2501.00656; 2025), EXAONE 4 (LG AI Research, 2025, arXiv:2507.11407).
 
-What a half gives is normed, not what it reads.
+The norms of the first have no weights; of the others what a half gives is normed, not what it reads.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import replace
 from tfxformer.checkpoints.families.decoders import kinds
 from tfxformer.checkpoints.families.decoders.llama import llama
 from tfxformer.checkpoints.families.decoders.shared import CAUSAL, heads_rule, padding_rule
-from tfxformer.checkpoints.family import Blocks, Rule
+from tfxformer.checkpoints.family import Blocks, Key, Rule
 from tfxformer.checkpoints.rope import rope_rule
 
 _BLOCK = {
@@ -18,22 +18,44 @@ _BLOCK = {
     "attention_norm": "post_attention_layernorm",
     "feed_forward_norm": "post_feedforward_layernorm",
 }
+_WITHOUT_NORMS = {ours: theirs for ours, theirs in llama.BLOCK.items() if not ours.endswith("_norm")}
 _NORMS = {"decoder.norm.placement": "output", "decoder.attention.query_key_norm": "whole"}
 
 
-def _heads(name: str, words: bool = False):
-    return {task: head for task, head in llama.heads(name).items() if words or task != "token-classification"}
+def _heads(name: str):
+    return {task: head for task, head in llama.heads(name).items() if task != "token-classification"}
 
+
+def _keys() -> dict[str, Key]:
+    keys = llama.sizes(50304, 32, 4096, 32, 11008, 2048, epsilon=1e-5)
+    return {path: key for path, key in keys.items() if path != "decoder.feed_forward.bias"}
+
+
+OLMO = replace(
+    llama.FAMILY,
+    name="olmo",
+    architecture="OlmoModel",
+    keys={
+        **{path: key for path, key in _keys().items() if path != "decoder.norm.epsilon"},
+        "decoder.attention.clip": Key("clip_qkv", None),
+    },
+    fixed={
+        **llama.FIXED,
+        "decoder.norm.kind": "plain_layer",
+        "decoder.norm.epsilon": 1e-5,
+        "decoder.feed_forward.bias": False,
+    },
+    rules=(heads_rule(None), rope_rule(2048), padding_rule(pad=1, eos=50279), CAUSAL),
+    blocks={"decoder": Blocks(llama.block, _WITHOUT_NORMS)},
+    modules={"token_embedding": "embed_tokens"},
+    heads=_heads("Olmo"),
+)
 
 OLMO2 = replace(
     llama.FAMILY,
     name="olmo2",
     architecture="Olmo2Model",
-    keys={
-        path: key
-        for path, key in llama.sizes(50304, 32, 4096, 32, 11008, 2048, epsilon=1e-5).items()
-        if path != "decoder.feed_forward.bias"
-    },
+    keys=_keys(),
     fixed={**llama.FIXED, **_NORMS, "decoder.feed_forward.bias": False},
     rules=(heads_rule(None), rope_rule(2048), padding_rule(pad=1, eos=50279), CAUSAL),
     blocks={"decoder": Blocks(llama.block, _BLOCK)},
@@ -91,5 +113,5 @@ EXAONE4 = replace(
         CAUSAL,
     ),
     required={"token_classification_bias": (True, None)},
-    heads=_heads("Exaone4", words=True),
+    heads=llama.heads_with_answers("Exaone4"),
 )

@@ -54,7 +54,7 @@ FAMILY = replace(
         _WINDOWS,
     ),
     required={key: values for key, values in llama.REQUIRED.items() if key != "layer_types"},
-    heads=llama.heads("Qwen2"),
+    heads=llama.heads_with_answers("Qwen2"),
 )
 
 QWEN3 = replace(
@@ -69,5 +69,5 @@ QWEN3 = replace(
     },
     rules=(heads_rule(32, width=128), rope_rule(32768), padding_rule(), CAUSAL, _WINDOWS),
     blocks={"decoder": Blocks(llama.block, {**llama.BLOCK, **llama.QUERY_KEY_NORMS})},
-    heads=llama.heads("Qwen3"),
+    heads=llama.heads_with_answers("Qwen3"),
 )

@@ -45,5 +45,5 @@ FAMILY = replace(
         padding_rule(pad=1, eos=2),
         CAUSAL,
     ),
-    heads=llama.heads("SeedOss"),
+    heads=llama.heads_with_answers("SeedOss"),
 )

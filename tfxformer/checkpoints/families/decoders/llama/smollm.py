@@ -59,5 +59,5 @@ FAMILY = replace(
         ),
     ),
     required={key: values for key, values in llama.REQUIRED.items() if key != "layer_types"},
-    heads=llama.heads("SmolLM3"),
+    heads=llama.heads_with_answers("SmolLM3"),
 )
