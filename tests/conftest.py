@@ -55,6 +55,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid):
+            if "::test_page[" in nodeid:  # the pages of the documentation share nothing, and take minutes together
+                return nodeid
             return in_one_process(config.rootpath / super()._split_scope(nodeid), runs_roads(config))
 
     config.option.loadscopereorder = False  # by the number of tests; `pytest_collection_modifyitems` knows more

@@ -1,7 +1,7 @@
 """Every block of every page runs as it stands, or says why not. Most of a page's time is a model's; see `pages.py`.
 
 The README's run as a user's would; the others op by op, which spares a model's compilation of half a minute. A page
-that takes more than 10 s of processor time is a whole road.
+that takes more than 10 s of processor time is a whole road, one that takes more than a minute is run by .ci/full.
 """
 
 import ast
@@ -16,14 +16,19 @@ import pytest
 
 PAGES = {pages.name_of(page): page.read_text(encoding="utf-8") for page in pages.pages()}
 QUICK = ("docs/migrating/kerashub.md", "docs/migrating/tfmot.md", "docs/training/many_devices.md")
+SLOW = ("README.md",)  # run by .ci/full: more than a minute
 RUNNING = [name for name, text in PAGES.items() if any(block.runs for block in pages.blocks(text))]
 NOT_RUN = 11  # blocks that say why; a further one is a decision
 
 
+def marks_of(name):
+    if name in QUICK:
+        return ()
+    return pytest.mark.slow if name in SLOW else pytest.mark.road
+
+
 @pytest.mark.samples
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.road) for name in RUNNING]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in RUNNING])
 def test_page(name, tmp_path, monkeypatch, plain_kernels):
     monkeypatch.chdir(tmp_path)
     with batteries.steps(eager=name != "README.md"):
