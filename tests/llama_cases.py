@@ -20,6 +20,7 @@ CLASSES = {
     "glm4": "Glm4",
     "cohere2": "Cohere2",
     "lfm2": "Lfm2",
+    "qwen3_5_text": "Qwen3_5Text",
 }
 SIZES = {
     **{name: {**GROUPED_SIZES, "head_dim": 8} for name in CLASSES},
@@ -32,6 +33,13 @@ _TURNED_ALIKE = {**_TURNED, "sliding_attention": {"rope_type": "default", "rope_
 _NO_HEAD_WIDTH = ("smollm3", "phi3", "olmo", "olmo2", "olmo3", "exaone4", "granite", "cohere2")  # D / N always
 SIZES |= dict.fromkeys(_NO_HEAD_WIDTH, GROUPED_SIZES)
 SIZES["lfm2"] = GROUPED_SIZES  # D / N always
+_LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+_LINEAR |= {"linear_key_head_dim": 6, "linear_value_head_dim": 5}
+SIZES["qwen3_5_text"] |= {
+    **_LINEAR,
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", FULL, "linear_attention"],
+}
 SIZES["helium"] = {**GROUPED_SIZES, "head_dim": 4}
 _FACTORS = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0], "original_max_position_embeddings": 8}
 _LONG = {"rope_parameters": {"rope_type": "longrope", "rope_theta": 100.0, **_FACTORS}}
@@ -165,6 +173,23 @@ CASES = {
         {"num_hidden_layers": 4, "full_attn_idxs": [2], "block_auto_adjust_ff_dim": False, **OWN},
         files="shards",
     ),
+    "qwen3_5-lm": Case("qwen3_5_text", LM, stored=True),
+    "qwen3_5-old": Case(
+        "qwen3_5_text",
+        LM,
+        {
+            "num_hidden_layers": 4,
+            "layer_types": None,
+            "linear_num_value_heads": 2,
+            "linear_conv_kernel_dim": 2,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-3,
+            **TIED,
+        },
+        files="old",
+    ),
+    "qwen3_5-shards": Case("qwen3_5_text", LM, {"num_key_value_heads": 6}, files="shards"),
+    "qwen3_5-classifier": Case("qwen3_5_text", TEXTS),
     "cohere2-lm": Case("cohere2", LM, _FOUR),
     "cohere2-old": Case("cohere2", LM, {**_FOUR, "attention_bias": True, "logit_scale": 0.5}, files="old"),
     "cohere2-layer-types": Case("cohere2", None, {**_FOUR, "layer_types": [FULL, SLIDING, SLIDING, FULL]}),

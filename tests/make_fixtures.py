@@ -121,6 +121,7 @@ def architecture(family: str, head: str | None) -> str:
         ("xlnet", "masked-lm"): "XLNetLMHeadModel",
         ("xlnet", "question-answering"): "XLNetForQuestionAnsweringSimple",
     }
+    odd["qwen3_5_text", "causal-lm"] = "Qwen3_5ForCausalLM"
     return odd.get((family, head), CLASSES[family] + HEADS[head])
 
 

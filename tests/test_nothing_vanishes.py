@@ -129,6 +129,7 @@ CONSTRUCTORS = {
     layers.Attention: lambda world: ((), ATTENTION),
     layers.CausalConvolution: lambda world: ((3,), {}),
     layers.Mixer: lambda world: ((), {}),
+    layers.GatedDeltaRule: lambda world: ((2, 4, 6, 5), {}),
     layers.ShortConvolution: lambda world: ((), {}),
     layers.ConstantSegmentEmbedding: lambda world: ((), {}),
     layers.EmbeddingConvolution: lambda world: ((3,), {}),

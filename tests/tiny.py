@@ -50,7 +50,16 @@ PRESETS = {
 }
 
 
-ODD = {"lfm2": {"full_attn_idxs": [1]}}  # else all of its layers are of one kind
+ODD = {
+    "lfm2": {"full_attn_idxs": [1]},
+    "qwen3_5_text": {
+        "full_attention_interval": 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 6,
+        "linear_value_head_dim": 5,
+    },
+}  # else all of its layers are of one kind
 
 
 def config(family="bert", **changes):

@@ -34,7 +34,6 @@ TEXTS = ["good film", "the bad dog sat on the mat and a very good cat ran fast",
 REFUSED = {
     "gemma4": "layers that share keys and values, and inputs of each layer's own",
     "gpt_oss": "a mixture of experts",
-    "qwen3_5": "a gated delta rule in place of attention",
 }
 PAGE = """\
 # Which checkpoints open

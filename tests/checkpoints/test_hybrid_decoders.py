@@ -8,16 +8,16 @@ import pytest
 from tfxformer import compression, tasks
 from tfxformer.generation import generate
 
-NAMES = ["lfm2-lm"]
+CASES = {"lfm2": "lfm2-lm", "qwen3_5_text": "qwen3_5-lm"}  # by family
 
 
 @pytest.fixture(scope="module")
 def model(request, tiny_tokenizer):
-    return tasks.CausalLM.from_pretrained(make_fixtures.FOLDER / request.param, tokenizer=tiny_tokenizer)
+    return tasks.CausalLM.from_pretrained(make_fixtures.FOLDER / CASES[request.param], tokenizer=tiny_tokenizer)
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("model", NAMES, indirect=True)
+@pytest.mark.parametrize("model", CASES, indirect=True)
 def test_gradients_equal_transformers(model, plain_kernels):
     """Of the sum of all real tokens' losses, in training's own graph, on rows padded on either side and inside."""
     import torch
@@ -25,8 +25,8 @@ def test_gradients_equal_transformers(model, plain_kernels):
     from optional_tensorflow import tf
 
     name = model.backbone.config.family
-    reference = transformers.AutoModelForCausalLM.from_pretrained(make_fixtures.FOLDER / f"{name}-lm").train()
-    inputs = make_fixtures.make_inputs(make_fixtures.CASES[f"{name}-lm"])
+    reference = transformers.AutoModelForCausalLM.from_pretrained(make_fixtures.FOLDER / CASES[name]).train()
+    inputs = make_fixtures.make_inputs(make_fixtures.CASES[CASES[name]])
     ids, mask = inputs["token_ids"], inputs["padding_mask"]
     weights = np.random.default_rng(0).normal(size=(*ids.shape, 96)).astype("float32") * mask[..., None]
     positions = torch.tensor(np.maximum(mask.cumsum(-1) - 1, 0))
@@ -50,9 +50,9 @@ def test_gradients_equal_transformers(model, plain_kernels):
         np.testing.assert_allclose(array, other, atol=2e-5 * max(1.0, np.abs(other).max()), err_msg=key)
 
 
-@pytest.mark.parametrize("model", NAMES, indirect=True)
+@pytest.mark.parametrize("model", CASES, indirect=True)
 def test_file_adapters_and_smaller_models(model, tmp_path, eager):
-    inputs = make_fixtures.make_inputs(make_fixtures.CASES[f"{model.backbone.config.family}-lm"])
+    inputs = make_fixtures.make_inputs(make_fixtures.CASES[CASES[model.backbone.config.family]])
     whole, real = np.asarray(model(inputs)), inputs["padding_mask"] == 1
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -77,7 +77,7 @@ def test_file_adapters_and_smaller_models(model, tmp_path, eager):
     np.testing.assert_allclose(np.asarray(again(inputs))[real], trained[real], atol=1e-4)
 
 
-@pytest.mark.parametrize("model", NAMES, indirect=True)
+@pytest.mark.parametrize("model", CASES, indirect=True)
 def test_what_needs_attention_in_every_layer_says_so(model):
     for function in (compression.head_importance, lambda one: compression.remove_heads(one, 1)):
         with pytest.raises(ValueError, match=r"have no heads, and all layers keep as many\. remove_neurons"):
@@ -86,7 +86,7 @@ def test_what_needs_attention_in_every_layer_says_so(model):
         compression.Adapters(model).add("prefix", compression.PrefixTuning(2))
 
 
-@pytest.mark.parametrize("model", NAMES, indirect=True)
+@pytest.mark.parametrize("model", CASES, indirect=True)
 def test_a_prompt_in_pieces_is_the_prompt(model, monkeypatch):
     """Chunks of every kind, as TensorFlow has them and as JAX does, whose states must read no filling."""
     prompts = [list(range(5, 20)), [7, 8, 9]]

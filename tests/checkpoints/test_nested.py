@@ -67,3 +67,30 @@ def test_a_whole_model_without_its_text_part_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(checkpoints.CheckpointError, match=r"'gemma3' has no text_config"):
         tfxformer.from_pretrained(tmp_path)
+
+
+def test_text_part_of_qwen3_5(tmp_path, tiny_tokenizer):
+    """As the released folder has it: the text model inside, beside what sees images and what drafts tokens."""
+    import make_fixtures
+
+    from tfxformer.checkpoints.files import safetensors
+
+    alone = make_fixtures.FOLDER / "qwen3_5-lm"
+    tensors = {}
+    for name, array in safetensors.open_folder(alone).items():
+        tensors[name.replace("model.", "model.language_model.", 1)] = np.array(array)
+    tensors |= {
+        "model.visual.patch_embed.proj.weight": np.ones((2, 2), "float32"),
+        "mtp.fc.weight": np.ones(2, "float32"),
+    }
+    text = json.loads((alone / "config.json").read_text())
+    text["rope_parameters"] |= {"mrope_section": [1, 1, 0], "mrope_interleaved": True}
+    whole = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": text}
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    safetensors.write_folder(folder, tensors, 10**9)
+    (folder / "config.json").write_text(json.dumps(whole))
+    inside, stored = (tasks.CausalLM.from_pretrained(one, tokenizer=tiny_tokenizer) for one in (folder, alone))
+    inputs = make_fixtures.make_inputs(make_fixtures.CASES["qwen3_5-lm"])
+    np.testing.assert_array_equal(np.asarray(inside(inputs)), np.asarray(stored(inputs)))
+    assert inside.backbone.config.family == "qwen3_5_text"

@@ -72,6 +72,11 @@ KINDS = {
         "heads__logit_scale": 0.5,
     },
     "convolutions": {"decoder__convolution": 3, "decoder__pattern": ("convolution", "full")},
+    "delta rule, gated": {
+        "decoder__delta_rule": {"key_heads": 2, "value_heads": 4, "key_width": 6, "value_width": 5},
+        "decoder__pattern": ("delta_rule", "full"),
+        "decoder__attention__gated": True,
+    },
     "alibi": {
         "decoder__attention__scores": Scores("alibi"),
         "decoder__attention__rotary": None,

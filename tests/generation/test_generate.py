@@ -45,7 +45,7 @@ def test_greedy_by_hand(rows, new, stops):
     "name",
     [
         "gpt2-lm", "llama-lm", "neox-lm", "bloom-lm", "qwen2-window", "qwen3-lm", "phi-lm", "gpt-neo-lm", "falcon-7b",
-        "codegen-lm", "bigcode-lm", "lfm2-lm",
+        "codegen-lm", "bigcode-lm", "lfm2-lm", "qwen3_5-lm",
     ],
 )  # fmt: skip
 @pytest.mark.reference

@@ -144,6 +144,10 @@ def test_derived_sizes():
             {"encoder__convolution": 3, "encoder__pattern": "convolution"},
             "no layer of attention: at least one is needed",
         ),
+        (
+            {"encoder__delta_rule": {"key_heads": 2, "value_heads": 3}, "encoder__pattern": ("delta_rule", "full")},
+            r"value_heads \(3\) must be a multiple of key_heads",
+        ),
         ({"encoder__pattern": ("convolution", "full")}, r"names kinds of layers; there are full\."),
         (
             {"encoder__attention": {"convolution": {}}, "encoder__pattern": "convolution"},
@@ -168,6 +172,10 @@ STACK = {
     "hidden_size": {"hidden_size": 64},
     "pattern": {"attention": {"full": {}, "local": {"window": 2}}, "pattern": ("full", "local")},
     "convolution": {"convolution": {"width": 2}, "pattern": ("convolution", "full")},
+    "delta_rule": {
+        "delta_rule": {"key_heads": 2, "value_heads": 4, "key_width": 6, "value_width": 5},
+        "pattern": ("delta_rule", "full"),
+    },
     "positions": {"positions": "none"},
     "max_positions": {"max_positions": 40},
     "position_mode": {"position_mode": "nonpad_cumsum"},
@@ -193,6 +201,7 @@ STACK = {
     "attention__bias": {"attention__bias": False},
     "attention__output_bias": {"attention__output_bias": False},
     "attention__key_bias": {"attention__key_bias": False},
+    "attention__gated": {"attention__gated": True},
     "feed_forward__size": {"feed_forward__size": 40},
     "feed_forward__activation": {"feed_forward__activation": "relu"},
     "feed_forward__gated": {"feed_forward__gated": True},

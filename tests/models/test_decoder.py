@@ -45,6 +45,11 @@ SWITCHES = {
     },
     "sliding": SLIDING,
     "convolutions": {"decoder__convolution": 3, "decoder__pattern": ("convolution", "full")},
+    "delta rule, gated": {
+        "decoder__delta_rule": {"key_heads": 2, "value_heads": 4, "key_width": 6, "value_width": 5},
+        "decoder__pattern": ("delta_rule", "full"),
+        "decoder__attention__gated": True,
+    },
     "all sliding": {"decoder__attention__window": 3},
     "parallel": {"decoder__norm__placement": "parallel", "decoder__attention__width": 12},
     "sandwich, capped": {"decoder__norm__placement": "sandwich", "decoder__attention__soft_cap": 2.0},
@@ -169,7 +174,13 @@ def test_dynamic_positions_beyond_the_trained_length():
 
 @pytest.mark.parametrize(
     ("positions", "switches"),
-    [("learned", "plain"), ("default", "sliding"), ("alibi", "grouped"), ("default", "convolutions")],
+    [
+        ("learned", "plain"),
+        ("default", "sliding"),
+        ("alibi", "grouped"),
+        ("default", "convolutions"),
+        ("default", "delta rule, gated"),
+    ],
 )
 def test_packed_documents_do_not_see_each_other(positions, switches):
     model = make(positions, switches)

@@ -20,6 +20,7 @@ from tfxformer.checkpoints.layout import Module, Place, place
 from tfxformer.models import (
     AttentionConfig,
     ConvolutionConfig,
+    DeltaRuleConfig,
     FeedForwardConfig,
     HeadConfig,
     NormConfig,
@@ -365,7 +366,7 @@ def _differences(theirs, ours, prefix: str = "") -> Iterator[tuple[str, Any, Any
             yield f"{prefix}{name}", one, other
 
 
-_PARTS = (StackConfig, ConvolutionConfig, FeedForwardConfig, HeadConfig, NormConfig)
+_PARTS = (StackConfig, ConvolutionConfig, DeltaRuleConfig, FeedForwardConfig, HeadConfig, NormConfig)
 
 
 def _kinds(stack: StackConfig) -> list[AttentionConfig | str]:

@@ -17,6 +17,8 @@ LEAVES = {
     "embeddings": ("weight",),
     "gamma": ("weight", "gamma"),
     "beta": ("bias", "beta"),
+    "log_speed": ("A_log",),
+    "fading_bias": ("dt_bias",),
 }
 THIRDS = (1, 1, 1)  # query, key and value, as wide as each other
 

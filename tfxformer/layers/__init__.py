@@ -7,6 +7,7 @@ needs_keras("tfxformer.layers")
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.cache import Cache, empty_cache
+from tfxformer.layers.attention.delta_rule import GatedDeltaRule
 from tfxformer.layers.attention.masks import padding_bias
 from tfxformer.layers.attention.mixers import CausalConvolution, Mixer, ShortConvolution
 from tfxformer.layers.attention.position_scores import PositionScores, Scores
@@ -32,6 +33,7 @@ __all__ = [
     "Dropout",
     "EmbeddingConvolution",
     "FeedForward",
+    "GatedDeltaRule",
     "GraphForm",
     "LayerNormalization",
     "Mixer",

@@ -8,6 +8,7 @@ from tfxformer.models.build import build
 from tfxformer.models.config import (
     AttentionConfig,
     ConvolutionConfig,
+    DeltaRuleConfig,
     FeedForwardConfig,
     HeadConfig,
     NormConfig,
@@ -24,6 +25,7 @@ __all__ = [
     "AttentionConfig",
     "ConvolutionConfig",
     "Decoder",
+    "DeltaRuleConfig",
     "Encoder",
     "EncoderDecoder",
     "FeedForwardConfig",

@@ -12,6 +12,7 @@ from keras import ops
 
 from tfxformer.layers import (
     EmbeddingConvolution,
+    GatedDeltaRule,
     GraphForm,
     RotaryPositions,
     ShortConvolution,
@@ -164,7 +165,20 @@ def _mixing(config: TransformerConfig, stack: StackConfig, index: int, dtype):
     """What mixes the tokens in a block: arguments of `Attention`, or a layer in its place."""
     if stack.kind_of(index) in stack.attention:
         return _attention_arguments(config, stack, stack.attention_of(index), index)
-    return ShortConvolution(stack.convolution.width, initializer(config), dtype=dtype, name="mixer")
+    if stack.kind_of(index) == "convolution":
+        return ShortConvolution(stack.convolution.width, initializer(config), dtype=dtype, name="mixer")
+    rule = stack.delta_rule
+    return GatedDeltaRule(
+        rule.key_heads,
+        rule.value_heads,
+        rule.key_width,
+        rule.value_width,
+        rule.convolution,
+        stack.norm.epsilon,
+        initializer(config),
+        dtype=dtype,
+        name="mixer",
+    )
 
 
 def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: AttentionConfig, index: int) -> dict:
@@ -189,6 +203,7 @@ def _attention_arguments(config: TransformerConfig, stack: StackConfig, kind: At
         "norm": stack.norm.kind if stack.norm.kind in RMS_NORMS else RMS,
         "soft_cap": kind.soft_cap,
         "clip": kind.clip,
+        "gated": kind.gated,
         "position_terms": kind.scores.terms if kind.scores else (),
         "position_projections": kind.scores is not None and kind.scores.own_projections,
         "relative_terms": relative,

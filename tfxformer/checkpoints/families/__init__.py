@@ -17,7 +17,7 @@ from tfxformer.checkpoints.families.decoders.gpt import (
     stablelm,
     starcoder2,
 )
-from tfxformer.checkpoints.families.decoders.hybrid import lfm2
+from tfxformer.checkpoints.families.decoders.hybrid import lfm2, qwen3_5
 from tfxformer.checkpoints.families.decoders.llama import (
     gemma,
     gemma3,
@@ -88,6 +88,7 @@ FAMILIES: dict[str, Family] = {
         granite.FAMILY,
         seed_oss.FAMILY,
         lfm2.FAMILY,
+        qwen3_5.FAMILY,
         neighbours.HELIUM,
         neighbours.ERNIE,
         neighbours.GLM4,
@@ -105,7 +106,7 @@ FAMILIES: dict[str, Family] = {
         bart.BLENDERBOT_SMALL,
     )
 }
-NESTED: dict[str, Nested] = {nested.name: nested for nested in (gemma3.WITH_IMAGES,)}
+NESTED: dict[str, Nested] = {nested.name: nested for nested in (gemma3.WITH_IMAGES, qwen3_5.WITH_IMAGES)}
 
 
 def text_part(reference: Mapping, tensors: Mapping) -> tuple[Mapping, Mapping]:

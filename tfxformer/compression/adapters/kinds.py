@@ -174,6 +174,11 @@ class PromptTuning(AdapterKind):
                 f"PromptTuning: {model.name!r} is a {type(model).__name__}; wanted an encoder or decoder of tfxformer, "
                 f"or a task of {', '.join(filter(None, _PROMPTED))}. Take LoRA for it."
             )
+        if backbone.stack.delta_rule is not None:
+            raise ValueError(
+                f"PromptTuning: {model.name!r} has layers of the kind delta_rule, whose state begins anew with each "
+                "document of a packed row, and would forget the prompt. Take LoRA for it."
+            )
         longest = backbone.config.max_sequence_length - self.length
         if longest < 1 or longest < (getattr(model, "sequence_length", None) or 1):
             raise ValueError(

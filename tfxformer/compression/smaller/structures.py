@@ -60,6 +60,8 @@ class RemovableParts:
 _OF_HEADS = {
     "query/kernel": 1,
     "query/bias": 0,
+    "gate/kernel": 1,
+    "gate/bias": 0,
     "key/kernel": 1,
     "key/bias": 0,
     "value/kernel": 1,

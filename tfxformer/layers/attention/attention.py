@@ -55,6 +55,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         value_input_size: int, width of what values are made of, where a call gives `values`; None for that of keys.
         clip: None, or float c: queries, keys and values are kept within -c and c, before they are normed and turned.
         soft_cap: None, or float c: scores become c * tanh(scores / c) before the bias is added.
+        gated: bool, whether the heads' outputs are multiplied by the sigmoid of a Dense of the inputs (Qwen3.5).
 
     Call:
         inputs: [B, S, D].
@@ -107,6 +108,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         value_input_size=None,
         relative_terms=None,
         clip=None,
+        gated=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -137,6 +139,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.position_projections = position_projections
         self.value_input_size = value_input_size
         self.relative_terms = relative_terms
+        self.gated = gated
         self.adapter = None
         self.own_seeds = True
         self.supports_masking = True
@@ -152,6 +155,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         self.query = child_dense(
             self, "query", self.num_heads * self.head_size, width, kernel_initializer=self.query_initializer
         )
+        self.gate = child_dense(self, "gate", self.num_heads * self.head_size, width) if self.gated else None
         self.key = child_dense(self, "key", self.num_key_value_heads * self.head_size, width, self.key_bias)
         values = self.value_input_size or width
         self.value = child_dense(self, "value", self.num_key_value_heads * self.head_size, values)
@@ -211,7 +215,9 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         readers = (self.key, self.value) if values is None else (self.key,)
         # What a finished cache was made of is not read here: the query alone reads the inputs, as beside a source.
         alone = source is not None or (cache is not None and position is None)
-        project = equalized(inputs, (self.query,) if alone else (self.query, *readers), graph_form)
+        own = (self.query, self.gate) if self.gated else (self.query,)
+        project = equalized(inputs, own if alone else (*own, *readers), graph_form)
+        gate = project(self.gate) if self.gated else None
         query = self._turned(self._query(project), rotary, "query")
         if cache is None or position is not None:
             if source is not None:
@@ -231,7 +237,7 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
         probabilities = rounded(ops.softmax(products, axis=-1), self, "probabilities")
         context = rounded(attention_context(probabilities, value), self, "context")
-        outputs = self.output_projection(merge_heads(context))
+        outputs = self.output_projection(self._passed(merge_heads(context), gate))
         return outputs if cache is None else (outputs, cache)
 
     def finished_cache(self, source, graph_form: GraphForm = DEFAULT):
@@ -279,6 +285,10 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
         if self.query_key_norm == "whole":
             return split_heads(norm(x, training=training), heads)
         return norm(split_heads(x, heads), training=training)
+
+    def _passed(self, context, gate):
+        """The heads' outputs [B, S, N * H] that a gate lets through; all without one."""
+        return context if gate is None else rounded(context * ops.sigmoid(gate), self, "gated_context")
 
     def _turned(self, x, rotary, name):
         return x if rotary is None else rounded(rotate(x, *rotary), self, f"turned_{name}")
@@ -333,12 +343,12 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             key, value, bias = self.adapter.prefixed(key, value, bias)
             seen = None  # a pattern knows no prefix
         context = fused_attention.attend(query, key, value, seen, scores, self.soft_cap, self.dropout)
-        if context is not None:
-            return merge_heads(context)
-        if self.num_key_value_heads != self.num_heads:
-            value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
-        products = self._scores(query, key, scores, True, segments)
-        return merge_heads(kernels.attend(products, bias, value, self.dropout, seed))
+        if context is None:
+            if self.num_key_value_heads != self.num_heads:
+                value = ops.repeat(value, self.num_heads // self.num_key_value_heads, axis=1)
+            products = self._scores(query, key, scores, True, segments)
+            context = kernels.attend(products, bias, value, self.dropout, seed)
+        return self._passed(merge_heads(context), self.gate(inputs, training=True) if self.gated else None)
 
     def _key_value(self, project, of_values, training=None):
         key = self._normed(self.key_norm, self._clipped(project(self.key)), self.num_key_value_heads, training)
@@ -377,5 +387,6 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             "position_projections": self.position_projections,
             "value_input_size": self.value_input_size,
             "relative_terms": self.relative_terms,
+            "gated": self.gated,
             "query_initializer": keras.initializers.serialize(self.query_initializer),
         }

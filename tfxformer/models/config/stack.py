@@ -22,6 +22,7 @@ from tfxformer.models.config.values import (
     AttentionConfig,
     BottleneckConfig,
     ConvolutionConfig,
+    DeltaRuleConfig,
     EmbeddingConvolutionConfig,
     FeedForwardConfig,
     NormConfig,
@@ -29,7 +30,8 @@ from tfxformer.models.config.values import (
 
 POSITIONS = (*TABLES, "none")
 FULL = "full"  # the kind of attention of a stack that names none
-MIXERS = {"convolution": ConvolutionConfig}  # what a pattern may name besides kinds of attention: fields of a stack
+# What a pattern may name besides kinds of attention: fields of a stack.
+MIXERS = {"convolution": ConvolutionConfig, "delta_rule": DeltaRuleConfig}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class StackConfig(KnownKeywords):
         pattern: which kind of attention the layers have, repeated over all of them: ("full", "local", "local"); or what
             they have in its place: ("convolution", "convolution", "full").
         convolution: `ConvolutionConfig` of the layers that `pattern` calls so; None without any.
+        delta_rule: `DeltaRuleConfig` of the layers that `pattern` calls so; None without any.
         positions: what is added to the embeddings: rows of a "learned" table, "sinusoidal" or "sinusoidal_fairseq" ones
             (see `layers.attention.positions.sinusoids`), or "none"; None for "learned" unless attention has rotary
             positions or scores of them.
@@ -71,6 +74,7 @@ class StackConfig(KnownKeywords):
     norm: NormConfig = field(default_factory=NormConfig)
     pattern: tuple[str, ...] | None = None
     convolution: ConvolutionConfig | None = None
+    delta_rule: DeltaRuleConfig | None = None
     positions: str | None = None
     max_positions: int = 512
     position_mode: str = "arange"

@@ -45,6 +45,7 @@ class AttentionConfig(KnownKeywords):
         bias: whether the projections of query, key and value have biases.
         output_bias: whether the output's has one; None for what `bias` says.
         key_bias: whether the key's has one; None for what `bias` says.
+        gated: whether the heads' outputs are gated, by a Dense of what attention reads and a sigmoid.
 
     Raises ValueError for values of a wrong kind.
     """
@@ -64,6 +65,7 @@ class AttentionConfig(KnownKeywords):
     output_bias: bool | None = None
     key_bias: bool | None = None
     clip: float | None = None
+    gated: bool = False
 
     def __post_init__(self):
         require_sizes(self, "heads")
@@ -112,6 +114,34 @@ class ConvolutionConfig(KnownKeywords):
     def __post_init__(self):
         require_sizes(self, "width")
         require(self.width > 1, f"width={self.width}: a convolution sees at least 2 tokens, one and the one before.")
+
+
+@dataclass(frozen=True)
+class DeltaRuleConfig(KnownKeywords):
+    """The gated delta rule of a stack, in attention's place; see `layers.GatedDeltaRule`.
+
+    Attributes:
+        key_heads: heads of queries and keys.
+        value_heads: N, heads of values, a multiple of them; None for as many.
+        key_width, value_width: Hk and Hv, widths of a head.
+        convolution: K, the tokens that queries, keys and values are convolved of.
+    """
+
+    key_heads: int
+    value_heads: int | None = None
+    key_width: int = 128
+    value_width: int = 128
+    convolution: int = 4
+
+    def __post_init__(self):
+        if self.value_heads is None:
+            put(self, value_heads=self.key_heads)
+        require_sizes(self, "key_heads", "value_heads", "key_width", "value_width", "convolution")
+        require(
+            self.value_heads % self.key_heads == 0,
+            f"value_heads ({self.value_heads}) must be a multiple of key_heads ({self.key_heads}).",
+        )
+        require(self.convolution > 1, f"convolution={self.convolution}: it is of at least 2 tokens.")
 
 
 @dataclass(frozen=True)
