@@ -86,7 +86,8 @@ def test_what_needs_attention_in_every_layer_says_so(model):
         compression.Adapters(model).add("prefix", compression.PrefixTuning(2))
 
 
-@pytest.mark.parametrize("model", CASES, indirect=True)
+# The delta rule's graphs take long; tests/models/test_decoder.py reads with them in pieces, too.
+@pytest.mark.parametrize("model", ["lfm2", pytest.param("qwen3_5_text", marks=pytest.mark.slow)], indirect=True)
 def test_a_prompt_in_pieces_is_the_prompt(model, monkeypatch):
     """Chunks of every kind, as TensorFlow has them and as JAX does, whose states must read no filling."""
     prompts = [list(range(5, 20)), [7, 8, 9]]
