@@ -7,9 +7,7 @@ needs_keras("tfxformer.layers")
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.cache import Cache, empty_cache
-from tfxformer.layers.attention.delta_rule import GatedDeltaRule
 from tfxformer.layers.attention.masks import padding_bias
-from tfxformer.layers.attention.mixers import CausalConvolution, Mixer, ShortConvolution
 from tfxformer.layers.attention.position_scores import PositionScores, Scores
 from tfxformer.layers.attention.positions import PositionEmbedding
 from tfxformer.layers.attention.rotary import Rotary, RotaryPositions
@@ -19,6 +17,8 @@ from tfxformer.layers.embeddings import ConstantSegmentEmbedding, EmbeddingConvo
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout
 from tfxformer.layers.kernels.fused_attention import use_fused_attention
+from tfxformer.layers.mixers.convolution import CausalConvolution, Mixer, ShortConvolution
+from tfxformer.layers.mixers.delta_rule import GatedDeltaRule
 from tfxformer.layers.normalization import LayerNormalization, RMSNormalization
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm
 

@@ -14,12 +14,12 @@ from tfxformer.layers.attention.attention import Attention
 from tfxformer.layers.attention.block_call import BlockCall, arguments_of, seeds_of
 from tfxformer.layers.attention.cache import cache_spec
 from tfxformer.layers.attention.masks import MaskPattern, Seen, keras_mask
-from tfxformer.layers.attention.mixers import Mixer
 from tfxformer.layers.blocks.sublayers import deserialized, given, read_older_names, serialized
 from tfxformer.layers.feed_forward import FeedForward
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.dropout import drop_path
 from tfxformer.layers.kernels.recomputing import recomputed
+from tfxformer.layers.mixers.convolution import Mixer
 from tfxformer.layers.normalization import NORMS, make_norm, one_hot
 from tfxformer.layers.quantization.fake_quantization import in_force, rounded, rounding, rounds
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, WrittenLayer, call_written, chosen

@@ -6,8 +6,8 @@ import pytest
 from optional_tensorflow import tf
 
 from tfxformer.layers import GatedDeltaRule
-from tfxformer.layers.attention import delta_rule
-from tfxformer.layers.attention.delta_rule import gated_delta_rule, unit_lower_inverse
+from tfxformer.layers.mixers import delta_rule
+from tfxformer.layers.mixers.delta_rule import gated_delta_rule, unit_lower_inverse
 
 B, N, HK, HV = 2, 3, 6, 5
 

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from tfxformer.layers import CausalConvolution, ShortConvolution, TransformerBlock
-from tfxformer.layers.attention.mixers import causal_convolution
+from tfxformer.layers.mixers.convolution import causal_convolution
 
 B, S, C = 3, 9, 4
 X = np.random.default_rng(0).normal(size=(B, S, C)).astype("float32")

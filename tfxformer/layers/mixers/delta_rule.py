@@ -13,8 +13,8 @@ from keras import ops
 from tfxformer.backend import on_tensorflow
 from tfxformer.backend import tensorflow as tf
 from tfxformer.layers.attention.attention import merge_heads, split_heads
-from tfxformer.layers.attention.mixers import CausalConvolution, Mixer, real_tokens
 from tfxformer.layers.dense import child_dense
+from tfxformer.layers.mixers.convolution import CausalConvolution, Mixer, real_tokens
 from tfxformer.layers.normalization import RMSNormalization
 from tfxformer.layers.quantization.graph_form import DEFAULT, GraphForm, call_written
 
