@@ -1,7 +1,7 @@
 """Every block of every page runs as it stands, or says why not. Most of a page's time is a model's; see `pages.py`.
 
 The README's run as a user's would; the others op by op, which spares a model's compilation of half a minute. A page
-that takes more than 10 s of processor time is a whole road, one that takes more than a minute is run by .ci/full.
+that takes more than 10 s of processor time is a whole road, one that takes more than half a minute is slow.
 """
 
 import ast
@@ -16,7 +16,15 @@ import pytest
 
 PAGES = {pages.name_of(page): page.read_text(encoding="utf-8") for page in pages.pages()}
 QUICK = ("docs/migrating/kerashub.md", "docs/migrating/tfmot.md", "docs/training/many_devices.md")
-SLOW = ("README.md",)  # run by .ci/full: more than a minute
+SLOW = (  # run by .ci/full; docs/start/quickstart.md stays in .ci/run all the same
+    "README.md",
+    "docs/smaller/pruning.md",
+    "docs/smaller/quantization.md",
+    "docs/start/command_line.md",
+    "docs/tasks/language_model.md",
+    "docs/tasks/multi_task.md",
+    "docs/tasks/seq2seq.md",
+)
 RUNNING = [name for name, text in PAGES.items() if any(block.runs for block in pages.blocks(text))]
 NOT_RUN = 11  # blocks that say why; a further one is a decision
 
