@@ -38,16 +38,17 @@ def fit(model, *data, folder: Path, settings, save_every: int, facts: dict | Non
         facts: what else is told of the training.
 
     Returns:
-        dict: settings, seconds, resumed_from, history, parameters, and the facts.
+        dict: settings, seconds, processor_seconds, resumed_from, history, parameters, and the facts.
     """
     resume = training.Resume(folder / CHECKPOINTS, save_freq=save_every)
-    start = time.perf_counter()
+    start, of_processor = time.perf_counter(), time.process_time()
     history = model.fit(*data, callbacks=[resume], **options)
-    seconds = time.perf_counter() - start
+    seconds, of_processor = time.perf_counter() - start, time.process_time() - of_processor
     model.save_pretrained(folder / MODEL)
     found = {
         "settings": _in_json(settings),
         "seconds": seconds,
+        "processor_seconds": of_processor,
         "resumed_from": resume.resumed_from and resume.resumed_from.name,
         "history": pipeline.numbers(history),
         "parameters": model.count_params(),
