@@ -40,6 +40,7 @@ NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.13", "keras-hub>=0.32"),
     *("pandas>=2.2", "seqeval>=1.2.2", "scikit-learn>=1.4", "scipy>=1.11"),  # the last three: references of scores
+    "python-crfsuite>=0.9.11",  # a baseline of applications/chinese
     "sentencepiece>=0.2",  # trains tokenizers, and cuts texts as they must be cut
     *(*GGUF, *METRICS, *PARQUET, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
 ]

@@ -7,6 +7,10 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import pycrfsuite
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from words import Word, labels_of, text_of
 
 ROUNDS = 60  # of L-BFGS
@@ -52,8 +56,6 @@ def features(text: str) -> list[list[str]]:
 
 def random_fields(learned: list[list[Word]], texts: list[str]) -> list[list[str]]:
     """Labels by two conditional random fields (Lafferty et al., 2001), one of words and one of names."""
-    import pycrfsuite
-
     halves = []
     for begin, end in ((0, 1), (2, None)):
         trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
@@ -72,9 +74,5 @@ def random_fields(learned: list[list[Word]], texts: list[str]) -> list[list[str]
 
 def counted_characters(texts: list[str], labels: list[str], test_texts: list[str]) -> list[str]:
     """Labels of whole texts by logistic regression on their characters and pairs of them (TF-IDF)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     counts = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     return list(make_pipeline(counts, LogisticRegression(max_iter=1000)).fit(texts, labels).predict(test_texts))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfxformer import samples
-from tfxformer.data.targets.word_labels import entity_scores
+from tfxformer.data.targets.words.labels import entity_scores
 
 Word = tuple[str, str]  # and its tag
 NAMES = {"nr": "PER", "ns": "LOC", "nt": "ORG"}  # tag of a word -> kind of a name

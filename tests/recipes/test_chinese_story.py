@@ -1,7 +1,6 @@
 """applications/chinese: its labels and scores, and the whole story on a few texts."""
 
 import importlib
-import importlib.util
 import json
 import random
 import sys
@@ -18,6 +17,7 @@ PARAGRAPH = [("江", "nr"), ("泽民", "nr"), ("在", "p"), ("北京", "ns"), ("
 @pytest.fixture(scope="module")
 def story():
     """The story's modules by name, imported as its command does."""
+    pytest.importorskip("pycrfsuite", reason="the story's baseline: pip install python-crfsuite")
     sys.path.insert(0, str(STORY))
     try:
         yield {name: importlib.import_module(name) for name in ("words", "baselines", "page", "run")}
@@ -95,7 +95,6 @@ def test_longest_known_words(story):
 
 @pytest.mark.samples
 @pytest.mark.road
-@pytest.mark.skipif(importlib.util.find_spec("pycrfsuite") is None, reason="pip install python-crfsuite")
 def test_the_whole_story_on_a_few_texts(story, tmp_path, capsys):
     run = story["run"]
     settings = run.QUICK
