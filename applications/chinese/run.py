@@ -53,7 +53,7 @@ class Pretraining:
     vocabulary_size: int = 6400
     masking_rate: float = 0.2
     batch_size: int = 32
-    epochs: int = 3
+    epochs: int = 4
     learning_rate: float = 1.5e-3
     paragraphs: int | None = None
     reviews: int | None = None
@@ -70,6 +70,7 @@ class Tuning:
     length: int
     epochs: int
     learning_rate: float
+    dropout: float = 0.1
     batch_size: int = 32
     save_every: int = 250  # steps
     seed: int = 0
@@ -168,10 +169,13 @@ def tune(task, data: tuple, labels: list, folder: Path, pretrained: Path, tuned:
     """A task learns from labels, on the pretrained BERT or on one with random weights."""
     dials = tuned.tuning
     keras.utils.set_random_seed(dials.seed)
-    model = task.from_pretrained(pretrained, labels=labels, sequence_length=dials.length)
-    if tuned.start == "random":
-        again = tfxformer.build(model.backbone.config)
-        model = task(again, labels=labels, tokenizer=model.tokenizer, sequence_length=dials.length)
+    read = task.from_pretrained(pretrained, labels=labels)
+    backbone = tfxformer.build(
+        read.backbone.config, encoder__dropout=dials.dropout, heads__classifier_dropout=dials.dropout
+    )
+    if tuned.start == "pretrained":
+        backbone.set_weights(read.backbone.get_weights())
+    model = task(backbone, labels=labels, tokenizer=read.tokenizer, sequence_length=dials.length)
     model.compile(learning_rate=dials.learning_rate)
     return kept_training.fit(
         model,
