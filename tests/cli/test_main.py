@@ -5,14 +5,16 @@ import subprocess
 import sys
 
 import batteries
+import keras
 import pytest
 from typer.testing import CliRunner
 
+import tfxformer
 from tfxformer.cli.main import app
 
 COMMANDS = [
     "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "train-seq2seq",
-    "generate", "chat", "prepare", "tpu-check", "fit-estimate",
+    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor",
 ]  # fmt: skip
 
 
@@ -50,6 +52,21 @@ def tuned(tiny, data, tmp_path_factory):
     options = ["--epochs", 10, "--learning-rate", "1e-2", "--batch-size", 8, "--validation", "0.25"]
     with batteries.steps(eager=False):
         return folder, run_json("finetune", tiny, data, "--output", folder, *options)
+
+
+def test_version():
+    assert run("--version").stdout == f"tfxformer {tfxformer.__version__}\n"
+
+
+def test_doctor(monkeypatch):
+    found = run_json("doctor")
+    assert found["packages"]["keras"] == keras.__version__
+    assert {"cpu:0", "export and run a file", "LiteRT"} <= found["checks"].keys()
+    assert all(check["ok"] for check in found["checks"].values())
+    assert found["checks"]["cpu:0"]["float32_gflops"] > 0
+    assert found["checks"]["export and run a file"]["error_of_the_file"] < 1e-6
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    assert "failed: export and run a file, LiteRT" in run("doctor").stderr
 
 
 def test_help_imports_nothing_heavy():
@@ -101,9 +118,9 @@ def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
     assert report["signatures"] == ["classify_8", "classify_16"]
     texts = ["the film was good", "a film was [dull]"]
     predictions = [run_json("predict", model, *texts)["predictions"] for model in (folder / "model.keras", file)]
-    for keras, litert in zip(*predictions, strict=True):
-        assert keras["label"] == litert["label"]
-        assert keras["probabilities"] == pytest.approx(litert["probabilities"], abs=1e-4)
+    for ours, litert in zip(*predictions, strict=True):
+        assert ours["label"] == litert["label"]
+        assert ours["probabilities"] == pytest.approx(litert["probabilities"], abs=1e-4)
     scores = [run_json("evaluate", model, data)["scores"] for model in (folder, file)]
     assert scores[0] == pytest.approx(scores[1])
     assert scores[0]["accuracy"] > 0.9

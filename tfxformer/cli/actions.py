@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfxformer.cli import console
+from tfxformer.cli.doctor import doctor
 from tfxformer.cli.language import chat, generate, tell_languages, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.seq2seq import train_seq2seq
@@ -14,8 +15,8 @@ from tfxformer.data.files import rows as files
 from tfxformer.data.files.table import Table
 
 __all__ = [
-    "chat", "compress", "demo", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect", "predict",
-    "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
+    "chat", "compress", "demo", "doctor", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect",
+    "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tfxformer import __version__
 from tfxformer.cli import values, writing
 from tfxformer.cli.options import (
     BatchSize,
@@ -34,11 +35,24 @@ from tfxformer.cli.options import (
 
 app = typer.Typer(
     name="tfxformer",
-    help="From a Transformer checkpoint to a phone: fine-tune, prune, quantize, run.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"tfxformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+):
+    """From a Transformer checkpoint to a phone: fine-tune, prune, quantize, run."""
 
 
 @app.command()
@@ -300,6 +314,15 @@ def inspect(
 ):
     """Look into a model: signatures, operators and sizes, or configuration, parameters and zeros."""
     run("inspect", locals())
+
+
+@app.command()
+def doctor(
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Say what is installed, which devices are seen, and whether a second of work on each runs."""
+    run("doctor", locals())
 
 
 def main() -> None:
