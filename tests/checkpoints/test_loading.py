@@ -123,7 +123,7 @@ def test_labels_of_another_number(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "xlnet"}, r"model_type='xlnet'; tfxformer reads bert, roberta"),
+        ({"model_type": "longformer"}, r"model_type='longformer'; tfxformer reads bert, roberta"),
         ({"model_type": "absent"}, "model_type=None"),
         ({"model_type": ["bert"]}, "model_type="),
         ({"hidden_act": "gleu"}, "Unknown activation 'gleu'"),

@@ -140,7 +140,7 @@ def test_errors_are_one_line_and_leave_nothing(trained, tiny, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "a"}\n', encoding="utf-8")
     output = tmp_path / "never"
-    assert f"{bad}, line 2, key 'answer': wanted a text, got None" in failure("train-lm", bad, "-o", output)
+    assert f"{bad}, line 2, column 'answer': wanted a text, got nothing" in failure("train-lm", bad, "-o", output)
     bad.write_text('{"question": "a"}\n', encoding="utf-8")
     assert "line 1: wanted the key 'text'" in failure("train-lm", bad, "-o", output)
     assert "wanted a .txt or a .jsonl file" in failure("train-lm", tmp_path / "a.csv", "-o", output)

@@ -142,5 +142,5 @@ def test_wrong_sublayers():
         )
     with pytest.raises(ValueError, match="Unknown norm placement 'both'; known: post, pre, parallel, shared, sandwich"):
         layers.TransformerBlock({"num_heads": 2, "head_size": 4}, {"size": 12}, norm_placement="both")
-    with pytest.raises(ValueError, match="Unknown norm 'batch'; known: layer, rms"):
+    with pytest.raises(ValueError, match="Unknown norm 'batch'; known: layer, plain_layer, rms"):
         layers.TransformerBlock({"num_heads": 2, "head_size": 4}, {"size": 12}, norm="batch")

@@ -34,6 +34,7 @@ POSITIONS = {
         kind="longrope", original_max_positions=32, short_factors=(1.0, 1.0, 2.0, 3.0), long_factors=(9.0,) * 4
     ),
     "yarn": Rotary(base=100.0, kind="yarn", factor=4.0, original_max_positions=32),
+    "ntk": Rotary(base=100.0, kind="ntk", factor=4.0),
 }
 SLIDING = {"decoder__attention": {"full": {}, "sliding": {"window": 4}}, "decoder__pattern": ("full", "sliding")}
 SWITCHES = {

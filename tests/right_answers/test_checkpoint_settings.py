@@ -568,14 +568,6 @@ def test_camembert_is_roberta(name, tmp_path):
     )
 
 
-def test_ernie_with_task_ids_is_refused(tmp_path):
-    """Its embeddings have one more table, which a BERT has not."""
-    folder = shutil.copytree(make_fixtures.FOLDER / "bert-relu-three-types", tmp_path / "checkpoint")
-    configure(folder, model_type="ernie", use_task_id=True)
-    with pytest.raises(CheckpointError, match="use_task_id=True"):
-        tfxformer.from_pretrained(folder)
-
-
 NEEDED = [
     *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
     *("model-00001-of-00002.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),

@@ -62,9 +62,9 @@ def finetune(
         files.check_labels(rows, targets, arguments["labels"])
     if problem_type is not None:
         arguments["problem_type"] = problem_type
-    _tell_columns(rows)
     keras.utils.set_random_seed(seed)
     opened = open_task(model, task, **arguments)
+    _tell_columns(rows)
     return _train(opened, rows, targets, output, seed=seed, columns=columns, **training)
 
 

@@ -101,8 +101,7 @@ def test_finished_cache_is_read_only():
     """Cross-attention with keys and values made once: the source is not read again."""
     layer = make(2)
     wanted = np.asarray(layer(INPUTS, source=SOURCE))
-    key, value = (np.asarray(x) for x in layer._key_value(SOURCE))
-    cache = (key, np.swapaxes(value, 2, 3))
+    cache = layer.finished_cache(SOURCE)
     outputs, kept = layer(INPUTS, cache=cache)
     np.testing.assert_allclose(np.asarray(outputs), wanted, atol=2e-6)
     assert all(a is b or np.array_equal(a, b) for a, b in zip(kept, cache, strict=True))

@@ -26,6 +26,7 @@ CASES = {
         short_factors=tuple(range(1, 9)),
         long_factors=tuple(range(2, 18, 2)),
     ),
+    "ntk": Rotary(base=100.0, kind="ntk", factor=4.0),
     "yarn": Rotary(base=100.0, kind="yarn", factor=4.0, original_max_positions=64),
     "yarn, all said": Rotary(
         base=50.0,
@@ -49,6 +50,8 @@ def pair_frequency(rotary: Rotary, i: int, length: int) -> float:
     plain = 1 / base ** (2 * i / width)
     if rotary.kind == "linear":
         return plain / factor
+    if rotary.kind == "ntk":  # GTE's own words: a base that is larger, and every frequency divided by factor^(2/width)
+        return 1 / (base * factor) ** (2 * i / width) / factor ** (2 / width)
     if rotary.kind == "llama3":
         wavelength = 2 * math.pi / plain
         if wavelength < trained / rotary.high_frequency_factor:
