@@ -142,8 +142,8 @@ def test_errors_are_one_line_and_leave_nothing(trained, tiny, tmp_path):
     output = tmp_path / "never"
     assert f"{bad}, line 2, column 'answer': wanted a text, got nothing" in failure("train-lm", bad, "-o", output)
     bad.write_text('{"question": "a"}\n', encoding="utf-8")
-    assert "line 1: wanted the key 'text'" in failure("train-lm", bad, "-o", output)
-    assert "wanted a .txt or a .jsonl file" in failure("train-lm", tmp_path / "a.csv", "-o", output)
+    assert "bad.jsonl: wanted the key 'text'" in failure("train-lm", bad, "-o", output)
+    assert "a data file ends in .csv" in failure("train-lm", tmp_path / "a.docx", "-o", output)
     text = tmp_path / "text.txt"
     text.write_text("a text", encoding="utf-8")
     assert "Unknown tokenizer 'words'" in failure("train-lm", text, "-o", output, "--tokenizer", "words")
