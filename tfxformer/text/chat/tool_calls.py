@@ -37,8 +37,8 @@ def parse_tool_calls(text: str) -> tuple[list[dict[str, Any]], str]:
         text: what the model wrote.
 
     Returns:
-        (the calls in order, `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, with "id" where the
-        model gave one; the text without them, stripped, or all of it where there are none).
+        The calls in order, and the text without them, stripped, or all of it where there are none. A call is
+        `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, with "id" where the model gave one.
 
     Raises:
         ValueError: for a marked call that is no JSON, or lacks a name or an object of arguments.
