@@ -56,7 +56,7 @@ def test_errors_are_one_line(recipe, tmp_path):
     recipe.write_text(text.replace("train: train.csv, test: test.csv", "train: train.csv"), encoding="utf-8")
     assert "data: files are {train: FILE, test: FILE}" in run(recipe, *output).stderr
     recipe.write_text(text.replace("{train: train.csv, test: test.csv}", "movies"), encoding="utf-8")
-    assert "'movies' is no labelled sample; known: bbc_topics, usaddress" in run(recipe, *output).stderr
+    assert "'movies' is no labelled sample; known: bbc_topics, chinese_reviews" in run(recipe, *output).stderr
     (tmp_path / "test.csv").write_text("text,label\na film,odd\n", encoding="utf-8")
     recipe.write_text(text, encoding="utf-8")
     assert "test.csv, line 2, column 'label': 'odd' is not among the labels neg, pos" in run(recipe, *output).stderr
