@@ -655,13 +655,13 @@ BESIDE = {
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"new"}))  # GTE's, whose code is beside its weights
 def test_other_names_of_a_key_count(name):
     """transformers' `attribute_map` has them: distilbert's `num_attention_heads` is its `n_heads`."""
     import transformers
 
     values = {"hidden_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 77}
-    values |= {"head_dim": 12, "initializer_range": 0.5}
+    values |= {"head_dim": 12, "initializer_range": 0.5, "n_token": 1234}
     for other, key in transformers.CONFIG_MAPPING[name].attribute_map.items():
         beside = BESIDE.get((name, key), {})
         read = FAMILIES[name].read_config({other: values[other], **beside})
