@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tfxformer.samples.onnx_weights import dequantized, read_graph
+from tfxformer.samples.formats.onnx_weights import dequantized, read_graph
 
 _TYPES = {"int64": 3, "string": 9, "message": 11, "bytes": 12, "int32": 5, "float": 2}
 # onnx.proto: message -> (name, number, type, repeated, message of the field)

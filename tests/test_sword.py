@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from tfxformer import samples
-from tfxformer.samples import sword
+from tfxformer.samples.formats import sword
 
 OLD = [
     "",

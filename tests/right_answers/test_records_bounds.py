@@ -28,6 +28,7 @@ from tfxformer.keras_files import check_archive
 from tfxformer.recipes.sweep import running
 from tfxformer.recipes.sweep.recipe import Point
 from tfxformer.samples import archives
+from tfxformer.samples.catalogue import Sample
 
 ROUNDS = 2000
 
@@ -203,7 +204,7 @@ def test_keras_reading_an_archive_piece_by_piece_is_seen(saved, tmp_path):
 # ---- samples ----------------------------------------------------------------------------------------------------
 
 
-def source_archive(folder, extra=()) -> samples.Sample:
+def source_archive(folder, extra=()) -> Sample:
     """An sdist whose build would leave a mark, in a folder that is a package index."""
     page = folder / "simple" / "tiny"
     page.mkdir(parents=True)
@@ -218,7 +219,7 @@ def source_archive(folder, extra=()) -> samples.Sample:
             opened.addfile(entry)
     content = (page / "tiny-1.0.tar.gz").read_bytes()
     (page / "index.html").write_text('<a href="tiny-1.0.tar.gz">tiny-1.0.tar.gz</a>')
-    return samples.Sample(
+    return Sample(
         requirement="tiny==1.0",
         archive="tiny-1.0.tar.gz",
         sha256=hashlib.sha256(content).hexdigest(),

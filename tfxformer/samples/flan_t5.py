@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxformer.files import replacing_folder
-from tfxformer.samples.onnx_weights import dequantized, read_graph
+from tfxformer.samples.formats.onnx_weights import dequantized, read_graph
 
 # What the package leaves out: Flan-T5-small's published shape.
 CONFIG = {
