@@ -227,6 +227,13 @@ def fewer_heads() -> np.ndarray:
     return fewer.predict(tiny.TEXTS[:6], verbose=0)
 
 
+def explain(classifier) -> np.ndarray:
+    """What words add to a label, by gradients and by attention."""
+    methods = ("integrated_gradients", "attention_rollout")
+    found = [classifier.explain(tiny.TEXTS[:3], label="negative", method=method) for method in methods]
+    return np.array([word.weight for texts in found for one in texts for word in one.words])
+
+
 def measure() -> dict:
     """What a classifier and a language model would miss most, by every way of measuring it."""
     from tfxformer import compression, tasks
@@ -243,6 +250,7 @@ def measure() -> dict:
             importance = getattr(compression, f"{measured}_importance")
             found[f"{name} {measured}"] = importance(model, "taylor", data, batch_size=4)
     report = compression.sensitivity(classifier, labelled, sparsities=(0.3, 0.6), batch_size=4)
+    found["explanations"] = explain(classifier)
     found["sensitivity"] = np.array([row.value for row in report.rows])
     return found
 

@@ -99,6 +99,19 @@ def test_finetune_learns_and_writes_everything(tuned):
     assert json.loads((folder / "results.json").read_text())["history"]["loss"]
 
 
+def test_words_are_explained(tuned):
+    (found,) = run_json("predict", tuned[0], "the film was good", "--explain")["predictions"]
+    words = {word["text"]: word for word in found["words"]}
+    assert (found["label"], list(words)) == ("pos", ["the", "film", "was", "good"])
+    assert max(words.values(), key=lambda word: word["weight"]) == words["good"]
+    assert sum(word["weight"] for word in found["words"]) == pytest.approx(
+        found["score"] - found["baseline_score"], abs=0.05
+    )
+    shown = run("predict", tuned[0], "the film was good", "--explain").stdout.splitlines()
+    assert shown[0].startswith("pos ") and shown[0].endswith("the film was good")
+    assert shown[-1] == f"{words['good']['weight']:+.3f}\tgood\t13-17"
+
+
 def test_export_for_integers_behind_a_gate(tuned, data, tmp_path):
     folder, file = tuned[0], tmp_path / "films.tflite"
     options = ["--representative", data, "--calibration", "mse", "--accuracy-gate", data, "--tolerance", 0.9]
@@ -108,6 +121,7 @@ def test_export_for_integers_behind_a_gate(tuned, data, tmp_path):
     assert report["keras_score"] == run_json("evaluate", folder, data)["scores"]["accuracy"]
     wrong = failure("export", folder, file, "--calibration", "median", "--quantization", "int8")
     assert "median" in wrong and "percentile" in wrong
+    assert "a LiteRT file, which has no gradients" in failure("predict", file, "the film was good", "--explain")
 
 
 @pytest.mark.road

@@ -141,10 +141,10 @@ def export(
     return report.to_dict()
 
 
-def predict(model, texts, pairs, file, entities, columns) -> dict:
+def predict(model, texts, pairs, file, entities, explain, columns) -> dict:
     """Answers for texts, or for those of a file: what the task's own `predict` gives, as JSON values.
 
-    With `entities` those of a tagger in place of its labels.
+    With `entities` those of a tagger in place of its labels, with `explain` what each word adds to a classifier's.
     """
     from tfxformer.data import evaluation
     from tfxformer.recipes.models import open_model
@@ -166,6 +166,8 @@ def predict(model, texts, pairs, file, entities, columns) -> dict:
     if pairs is not None and rows.pairs is None:
         raise ValueError(f"--pair: {model} is a model of {task}, which reads single texts.")
     inputs = files.task_inputs(rows, task)
+    if explain:
+        return _explanations(model, opened, inputs)
     found = evaluation.predict(opened, inputs)
     return {
         "model": model,
@@ -318,6 +320,35 @@ def _listed_entities(text: str, found, highlight) -> str:
     shown = highlight(text, found) if console.coloured() else text
     lines = [f"{one.label}\t{one.text}\t{one.score:.3f}\t{one.start}-{one.end}" for one in found]
     return "\n".join([shown, *(lines or ["no entity"])])
+
+
+def _explanations(model, opened, inputs) -> dict:
+    from tfxformer.data.evaluation import task_name
+
+    if task_name(opened) != "text-classification":
+        raise ValueError(f"--explain: {model} is a model of {task_name(opened)}; it is for text-classification.")
+    if not hasattr(opened, "explain"):
+        raise ValueError(
+            f"--explain: {model} is a LiteRT file, which has no gradients; give the folder or .keras file that it was "
+            "made from."
+        )
+    found = opened.explain(list(inputs))
+    return {
+        "model": model,
+        "predictions": [{"text": text, **_explanation(one)} for text, one in zip(inputs, found, strict=True)],
+        "text": "\n".join(map(_listed_explanation, found)),
+    }
+
+
+def _explanation(found) -> dict:
+    facts = asdict(found)
+    return {name: facts[name] for name in ("label", "probability", "score", "baseline_score", "words")}
+
+
+def _listed_explanation(found) -> str:
+    shown = found.highlighted() if console.coloured() else "\n".join(found.texts)
+    words = [f"{word.weight:+.3f}\t{word.text}\t{word.start}-{word.end}" for word in found.words]
+    return "\n".join([f"{found.label} {found.probability:.3f}: {shown}", *words])
 
 
 def _prediction(model, text, found) -> dict:

@@ -201,6 +201,7 @@ def predict(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A data file instead; its labels are not read.")] = None,
     entities: Annotated[bool, typer.Option("--entities", help="Of a tagger: entities, not labels.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Of a classifier: what each word adds.")] = False,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     json: Json = False,
@@ -209,7 +210,7 @@ def predict(
     """Run MODEL on texts."""
     pairs = {"texts": texts or [], "pairs": pair or None}
     columns = {"text_column": text_column, "pair_column": pair_column}
-    options = {"model": model, **pairs, "file": file, "entities": entities, **columns}
+    options = {"model": model, **pairs, "file": file, "entities": entities, "explain": explain, **columns}
     run("predict", {**options, "json": json, "debug": debug})
 
 

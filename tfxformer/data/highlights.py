@@ -11,7 +11,7 @@ LABELS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#00
 FOR, AGAINST = (0, 114, 178), (213, 94, 0)  # the ends of the scale of weights: blue and vermilion
 
 
-def highlight(text: str, marks: Iterable, form: str = "terminal") -> str:
+def highlight(text: str, marks: Iterable, form: str = "terminal", *, largest: float | None = None) -> str:
     """A text in which pieces are marked.
 
     Args:
@@ -19,6 +19,7 @@ def highlight(text: str, marks: Iterable, form: str = "terminal") -> str:
         marks: objects with `start` and `end` in characters: `Entity` (its `label` is shown and gives the colour),
             `Answer`, `WordWeight` (its `weight` gives the strength: blue speaks for, vermilion against).
         form: "terminal" (escape codes) or "html" (a fragment, everything in it escaped).
+        largest: float, the weight of the full colour, to compare several texts; None for the largest of the marks.
 
     Raises:
         ValueError: for another form, and for marks that overlap or lie outside of the text.
@@ -26,7 +27,7 @@ def highlight(text: str, marks: Iterable, form: str = "terminal") -> str:
     if form not in FORMS:
         raise ValueError(f"form={form!r}; wanted one of {', '.join(FORMS)}.")
     marks = sorted(marks, key=lambda mark: (mark.start, mark.end))
-    colours = _colours(marks)
+    colours = _colours(marks, largest)
     marked = _terminal if form == "terminal" else _html
     plain = str if form == "terminal" else markup.escape
     parts, done = [], 0
@@ -43,9 +44,10 @@ def highlight(text: str, marks: Iterable, form: str = "terminal") -> str:
     return "".join([*parts, plain(text[done:])])
 
 
-def _colours(marks: list) -> list[tuple[int, int, int]]:
-    weights = [abs(mark.weight) for mark in marks if hasattr(mark, "weight")]
-    largest = max(weights, default=0.0) or 1.0
+def _colours(marks: list, largest: float | None) -> list[tuple[int, int, int]]:
+    if largest is None:
+        largest = max((abs(mark.weight) for mark in marks if hasattr(mark, "weight")), default=0.0)
+    largest = largest or 1.0
     names = list(dict.fromkeys(getattr(mark, "label", None) for mark in marks))
     return [
         _weighed(mark.weight / largest)
@@ -56,9 +58,9 @@ def _colours(marks: list) -> list[tuple[int, int, int]]:
 
 
 def _weighed(share: float) -> tuple[int, int, int]:
-    """White at 0, the full colour at 1 and -1."""
-    end = FOR if share > 0 else AGAINST
-    red, green, blue = (round(255 + (value - 255) * abs(share)) for value in end)
+    """White at 0, the full colour from 1 and -1 on."""
+    end, share = FOR if share > 0 else AGAINST, min(abs(share), 1.0)
+    red, green, blue = (round(255 + (value - 255) * share) for value in end)
     return red, green, blue
 
 

@@ -17,7 +17,9 @@ from tfxformer.models.heads import ClassificationHead, transform_arguments
 from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import mean_vector
 from tfxformer.tasks.base.task import Task
-from tfxformer.text.inputs import as_texts
+from tfxformer.tasks.explaining.explain import explain
+from tfxformer.tasks.explaining.words import Explanation
+from tfxformer.text.inputs import as_list, as_texts
 from tfxformer.training.compiling.outputs import Output
 from tfxformer.training.inputs.array_checks import Limit
 
@@ -227,6 +229,46 @@ class TextClassifier(Task):
         pairs = self.encode([(query, document) for document in documents], truncation="longest_first")
         scores = np.asarray(self.logits(pairs, batch_size, **kwargs), "float32")[:, 0]
         return ranked(reranker_scores(scores, self.backbone.reference_config or {}), top_k, documents)
+
+    def explain(
+        self,
+        texts: str | tuple[str, str] | Sequence,
+        *,
+        label: str | None = None,
+        method: str = "integrated_gradients",
+        baseline: str | None = None,
+        steps: int = 32,
+        batch_size: int = 32,
+    ) -> Explanation | list[Explanation]:
+        """Why it answers so: what each word of a text adds to a label.
+
+        `print(classifier.explain("what a dull film"))` shows the text in colours; so does a notebook.
+
+        Args:
+            texts: a text, a pair of texts as a tuple, or a list of either. A text too long for the model is cut, as
+                `predict` cuts it.
+            label: str, the label to explain; None for the one that is most probable.
+            method: "integrated_gradients" (Sundararajan et al., 2017, arXiv:1703.01365): the weights of all words sum
+                to `score - baseline_score`, and may speak against the label. "attention_rollout" (Abnar and Zuidema,
+                2020, arXiv:2005.00928): the share of each word in what the classifier reads, by attention alone; it is
+                the same for every label.
+            baseline: what stands in the place of every token where the way of integrated gradients begins: the "mask"
+                or the "pad" token's embedding, or "zeros". None takes the first that the tokenizer has.
+            steps: int, points of that way.
+            batch_size: int, points at a time.
+
+        Returns:
+            `Explanation`, or a list of them for a list.
+
+        Raises:
+            ValueError: for a label or method that is unknown, several scores of which none is named, and a rollout in a
+                model whose layers have no attention, or that has two stacks.
+        """
+        self._tokenizer()
+        alone = isinstance(texts, (str, tuple))
+        given = [texts] if alone else as_list(texts, "texts")
+        found = explain(self, given, label, method, baseline, steps, batch_size)
+        return found[0] if alone else found
 
     def get_config(self):
         return {**super().get_config(), "labels": self.labels, "problem_type": self.problem_type}

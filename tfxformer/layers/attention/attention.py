@@ -232,13 +232,17 @@ class Attention(WrittenLayer, KnownKeywords, keras.layers.Layer):
             value = ops.transpose(value, (0, 1, 3, 2))  # [B, G, H, T] -> [B, G, T, H]
         if self.adapter is not None:
             key, value, bias = self.adapter.prefixed(key, value, bias)
-        products = self._scores(query, key, scores, training, segments)
-        if bias is not None:
-            products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
-        probabilities = rounded(ops.softmax(products, axis=-1), self, "probabilities")
+        probabilities = self.probabilities(query, key, scores, bias, training, segments)
         context = rounded(attention_context(probabilities, value), self, "context")
         outputs = self.output_projection(self._passed(merge_heads(context), gate))
         return outputs if cache is None else (outputs, cache)
+
+    def probabilities(self, query, key, scores=None, bias=None, training=None, segments=None):
+        """What queries [B, N, S, H] read of keys [B, G, T, H], the softmax of their scores: [B, N, S, T]."""
+        products = self._scores(query, key, scores, training, segments)
+        if bias is not None:
+            products = rounded(products + ops.cast(bias, products.dtype), self, "biased_scores")
+        return rounded(ops.softmax(products, axis=-1), self, "probabilities")
 
     def finished_cache(self, source, graph_form: GraphForm = DEFAULT):
         """The cache of cross-attention: (keys [B, G, T, H], values [B, G, H, T]) of a source [B, T, D]."""

@@ -26,6 +26,7 @@ from tfxformer.models.build import make_backbone
 from tfxformer.tasks.base.class_weights import weigh_classes
 from tfxformer.tasks.base.task_data import TaskData
 from tfxformer.tasks.base.tokenizer import check_tokenizer, find_tokenizer
+from tfxformer.tasks.explaining.attention_maps import AttentionMaps, attention_maps
 from tfxformer.text import Tokenizer
 from tfxformer.training.inputs.array_checks import check_outputs
 from tfxformer.training.inputs.checked_batches import checked_batches, refusals
@@ -260,6 +261,24 @@ class Task(TaskData, NamedInputs, ScheduledModel):
             outputs = super().predict(x, batch_size=given.batch_size, **kwargs)
         check_outputs(outputs, self.name)
         return outputs
+
+    def attention_maps(self, text) -> AttentionMaps:
+        """What each token of one text reads of each other one, in every layer and head.
+
+        `task.attention_maps("a good film").plot(layer=0)` draws a layer.
+
+        Args:
+            text: one example as `encode` takes it: a text, a pair, or a list of words.
+
+        Returns:
+            `AttentionMaps`, of which `weights` is float32 [layers, heads, S, S], and `tokens` holds S str.
+
+        Raises:
+            ValueError: for a model with layers that have no attention, with two stacks, or with trained vectors in
+                front of its texts.
+        """
+        self._tokenizer()
+        return attention_maps(self, text)
 
     # ---- saving -----------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from tfxformer.text.inputs import as_list, as_words
 AGGREGATIONS = ("first", "mean", "max")
 # Words of a text, as the corpora that taggers learn from have them: runs of letters and digits; every other sign, and
 # every Chinese or Japanese character, by itself.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a model read: explanations of a classifier's answers, and what its attention looks at."""
