@@ -63,7 +63,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfxformer", "tfxformer.*"]),
-    package_data={"tfxformer": ["py.typed"]},
+    package_data={
+        "tfxformer": ["py.typed"],
+        "tfxformer.runtime.page": ["check.mjs", "static/*", "static/*/*"],
+    },
     install_requires=RUNTIME,
     extras_require={
         "train": TRAIN,

@@ -10,11 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 import tfxformer
+from tfxformer.cli import console
 from tfxformer.cli.main import app
 
 COMMANDS = [
     "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "train-seq2seq",
-    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor",
+    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor", "page",
 ]  # fmt: skip
 
 
@@ -205,3 +206,14 @@ def test_errors_are_one_line_and_leave_nothing(tuned, tiny, data, tmp_path):
 def test_debug_shows_where_it_failed(tmp_path):
     result = run("predict", tmp_path / "gone.keras", "a", "--debug")
     assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_next_steps_of_a_file(capsys):
+    console.say_next_steps("my files/a.tflite")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":", 1)[0].strip() for line in said] == ["Next, run it", "in a browser", "on Android", "on iOS"]
+    assert "tfxformer page 'my files/a.tflite' --output page" in said[1]
+
+
+def test_page_of_no_file(tmp_path):
+    assert "name a .tflite file" in failure("page", tmp_path / "none.tflite", "--output", tmp_path / "page")

@@ -16,7 +16,7 @@ from tfxformer.data.files.table import Table
 
 __all__ = [
     "chat", "compress", "demo", "doctor", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect",
-    "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
+    "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
@@ -138,7 +138,16 @@ def export(
         float_layers=float_layers,
         accuracy_gate=gate,
     )
+    console.say_next_steps(file)
     return report.to_dict()
+
+
+def page(file, output, packages) -> dict:
+    """Writes a web page that runs a .tflite file: the `PageReport` as a dict."""
+    from tfxformer.runtime import write_page
+
+    report = write_page(file, output, packages)
+    return {**report.to_dict(), "text": str(report)}
 
 
 def predict(model, texts, pairs, file, entities, explain, columns) -> dict:

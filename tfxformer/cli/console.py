@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -56,6 +57,15 @@ def coloured() -> bool:
 def say(line: str) -> None:
     """A line of progress."""
     print(line, file=sys.stderr, flush=True)
+
+
+def say_next_steps(file) -> None:
+    """How an exported file gets to people: a line for each platform."""
+    name = shlex.quote(str(file))
+    say("Next, run it:")
+    say(f"  in a browser: tfxformer page {name} --output page")
+    for platform, called in (("Android", "android"), ("iOS", "ios")):
+        say(f"  on {platform + ':':<11}tfxformer app {name} --platform {called} --output app")
 
 
 def show(action: str, result: dict, as_json: bool) -> None:

@@ -214,6 +214,23 @@ def predict(
     run("predict", {**options, "json": json, "debug": debug})
 
 
+@app.command()
+def page(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL.tflite", help="A file of a task, or a .litertlm bundle."),
+    ],
+    output: Output,
+    packages: Annotated[
+        Path | None, typer.Option(help="A node_modules folder with the page's packages (default: npm fetches them).")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Write a static web page that runs the file in the browser: classify, tag, search, answer or generate."""
+    run("page", locals())
+
+
 for command in (writing.train_lm, writing.train_seq2seq, writing.generate, writing.chat):
     app.command()(command)
 
