@@ -100,6 +100,24 @@ def test_kinds_of_decoders(tmp_path, monkeypatch, kind):
         generator.generate("text")
 
 
+def test_layers_that_see_a_window_keep_no_more(tmp_path):
+    """Nine tokens of a window and 3 more of a prefill; all slots where they are asked for, with the same tokens."""
+    kept, model = {}, causal_lm("partial, parallel and windows")
+    prompt = np.random.default_rng(4).integers(0, 400, 13).tolist()
+    for full in (None, True):
+        path = tmp_path / f"{full}.tflite"
+        export.export_litert(model, path, "float32", cache_length=T, prefill_lengths=(4,), full_cache=full)
+        tensors = export.inspect(path).signatures["decode"].inputs
+        kept[full] = [tensor.shape[2] for tensor in tensors if tensor.name.startswith("kv_cache_k")]
+        generator = export.LiteRTGenerator(path)
+        assert generator.cache_length == T
+        found = generator.generate_ids(prompt, T - 13)  # the ring is written three times over
+        assert found == confirmed(model, prompt, found)
+        with pytest.raises(ValueError, match="cache 48 slots"):
+            generator.generate_ids(range(T + 1), 1)
+    assert kept == {None: [9 + 4 - 1, T], True: [T, T]}
+
+
 def test_the_least_that_suffices_is_read():
     called = []
     steps = decoding.DecodingSession(lambda name, *_: called.append(name), (4,), 48, (12, 20))
@@ -157,6 +175,7 @@ def test_signatures_share_their_weights(written):
         ({"cache_length": 32, "prefill_lengths": (2.5,)}, "positive integers"),
         ({"cache_length": 8, "prefill_lengths": (4,)}, "cache_length above 8"),
         ({"sequence_length": 32}, "cache_length and prefill_lengths"),
+        ({"full_cache": "no"}, "full_cache is True, False or None"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused(model, tmp_path, arguments, message):

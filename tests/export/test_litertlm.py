@@ -6,7 +6,7 @@ import jinja2
 import litert_files
 import pytest
 from export_cases import TEXTS, WORDS
-from language_cases import chat_tokenizer
+from language_cases import causal_lm, chat_tokenizer
 
 from tfxformer import export
 from tfxformer.export import litertlm
@@ -65,6 +65,15 @@ def test_a_tokenizer_of_another_model_is_refused(builder, tflite, tmp_path):
 def test_a_tokenizer_without_an_end_token_is_refused(builder, tflite, tmp_path):
     with pytest.raises(ValueError, match="no end token"):
         export.bundle_litertlm(tflite, Tokenizer.characters("good film"), tmp_path / "m.litertlm")
+
+
+@pytest.mark.extra
+def test_a_file_that_keeps_windows_only_is_refused(builder, tokenizer, tmp_path):
+    path = tmp_path / "windows.tflite"
+    model = causal_lm("partial, parallel and windows")
+    export.export_litert(model, path, "float32", cache_length=48, prefill_lengths=(4,))
+    with pytest.raises(ValueError, match=r"keep 12 slots of the cache's 48.*full_cache=True"):
+        export.bundle_litertlm(path, tokenizer, tmp_path / "m.litertlm")
 
 
 @pytest.mark.extra

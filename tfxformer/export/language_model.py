@@ -9,6 +9,7 @@ Shape letters: S tokens of a call, T slots of the cache, G key/value heads, H he
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from tfxformer.export.errors import ExportError
 from tfxformer.export.plan import CAUSAL_LM, SAMPLE_TEXTS, ExportJob, Plan, equalized
 from tfxformer.export.quantization.quantize import Mode, check_available
 from tfxformer.export.verify import Measured, check_content, check_error, check_finite, open_runners
+from tfxformer.layers import Cache
 from tfxformer.runtime.generation import decoding
 from tfxformer.runtime.quiet import quiet
 
@@ -44,7 +46,7 @@ def is_decoder(model) -> bool:
     return getattr(model, "task_name", None) == CAUSAL_LM and hasattr(model, "step")
 
 
-def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, samples) -> Callable[[], ExportJob]:
+def prepare(model, mode: Mode, cache_length, prefill_lengths, full_cache, samples) -> Callable[[], ExportJob]:
     """Checks the arguments of an export; returns what makes its job."""
     if model.backbone.prompt_length:
         raise ValueError(
@@ -52,17 +54,21 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, representative, sa
             "file would have to feed it: no such file is written. Train a LoRA and merge() it, or activate(None)."
         )
     cache_length, lengths = check_lengths(model, cache_length, prefill_lengths)
+    if full_cache not in (None, True, False):
+        raise ValueError(f"full_cache is True, False or None, not {full_cache!r}.")
     check_mode(mode)
     rows = sample_rows(model, samples, cache_length, lengths)
 
     def make():
         written = equalized(model, mode, map(_whole, rows)) if mode.equalized else mode
-        plans = plan_signatures(model, written, cache_length, lengths)
+        kept = CacheOfFile.of(model, cache_length, None if full_cache else lengths[-1])
+        plans = plan_signatures(model, written, kept, lengths)
 
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
-        return ExportJob(plans, check, len(rows), facts=generation_facts(model))
+        facts = {**generation_facts(model), "cache_length": cache_length}
+        return ExportJob(plans, check, len(rows), facts=facts)
 
     return make
 
@@ -117,10 +123,10 @@ def check_lengths(model, cache_length, prefill_lengths) -> tuple[int, tuple[int,
     return cache_length, lengths
 
 
-def plan_signatures(model, mode: Mode, cache_length: int, prefill_lengths: Sequence[int]) -> list[Plan]:
+def plan_signatures(model, mode: Mode, kept: CacheOfFile, prefill_lengths: Sequence[int]) -> list[Plan]:
     """`prefill_{S}` for each S, `decode_{T'}` for each T' that pays, and `decode`."""
-    signatures = [_signature(model, mode, length, cache_length) for length in prefill_lengths]
-    signatures += [_signature(model, mode, 1, cache_length, slots) for slots in (*decode_slots(cache_length), None)]
+    signatures = [_signature(model, mode, length, kept) for length in prefill_lengths]
+    signatures += [_signature(model, mode, 1, kept, slots) for slots in (*decode_slots(kept.length), None)]
     return [Plan(one, one.inputs["tokens"][0][1], [_drawn(model, one)], None) for one in signatures]
 
 
@@ -129,23 +135,34 @@ def decode_slots(cache_length: int) -> tuple[int, ...]:
     return tuple(slots for slots in DECODE_SLOTS if slots <= WELL_BELOW * cache_length)
 
 
-def _cache_shapes(model, length: int) -> dict:
-    stack = model.backbone.stack
-    heads, width = stack.key_value_heads, stack.head_width
-    mixers = [block.mixer for block in model.backbone.blocks if block.mixer is not None]
-    shapes = {}
-    for layer in range(stack.num_layers - len(mixers)):
-        shapes[f"{decoding.KEYS}{layer}"] = (1, heads, length, width)
-        shapes[f"{decoding.CACHE}v_{layer}"] = (1, heads, width, length)
-    for layer, mixer in enumerate(mixers):
-        for part, shape in enumerate(mixer.state_shapes()):
-            shapes[f"{decoding.STATE}{layer}_{part}"] = (1, *shape)
-    return shapes
+class CacheOfFile(NamedTuple):
+    """The cache that a file's calls pass on.
+
+    Attributes:
+        empty: `Cache` of T slots.
+        length: int T.
+        names: of the file's tensors, in the order of the cache's.
+    """
+
+    empty: Cache
+    length: int
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model, length: int, longest_step: int | None) -> CacheOfFile:
+        """That of a model; `longest_step` as `Decoder.new_cache` takes it."""
+        empty = model.new_cache(1, length, longest_step)
+        names = [f"{part}{i}" for i in range(len(empty.self_attention)) for part in (decoding.KEYS, decoding.VALUES)]
+        names += [f"{decoding.STATE}{i}_{part}" for i, state in enumerate(empty.states) for part in range(len(state))]
+        return cls(empty, length, tuple(names))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the file's tensors by name."""
+        return {name: tuple(x.shape) for name, x in zip(self.names, keras.tree.flatten(self.empty), strict=True)}
 
 
-def _signature(model, mode: Mode, length: int, cache_length: int, slots: int | None = None) -> Signature:
-    empty = model.new_cache(1, 1)
-    names = list(_cache_shapes(model, cache_length))  # in the order of the cache's tensors
+def _signature(model, mode: Mode, length: int, kept: CacheOfFile, slots: int | None = None) -> Signature:
+    empty, names = kept.empty, kept.names
 
     def function(inputs):
         # A text begins with states of zeros, whatever the text before left in them.
@@ -158,7 +175,7 @@ def _signature(model, mode: Mode, length: int, cache_length: int, slots: int | N
         return outputs if logits is None else {**outputs, "logits": logits}
 
     inputs = {"tokens": ((1, length), "int32"), "input_pos": ((length,), "int32")}
-    inputs |= {name: (shape, "float32") for name, shape in _cache_shapes(model, cache_length).items()}
+    inputs |= {name: (shape, "float32") for name, shape in kept.shapes().items()}
     name = decoding.signature_name(length) if slots is None else decoding.decode_name(slots)
     return Signature(name, inputs, function)
 

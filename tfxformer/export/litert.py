@@ -79,6 +79,7 @@ def export_litert(
     sequence_lengths: Iterable[int] | None = None,
     cache_length: int | None = None,
     prefill_lengths: Iterable[int] | None = None,
+    full_cache: bool | None = None,
     representative=None,
     calibration: str = "min_max",
     float_layers: int | Iterable[str] = 0,
@@ -100,6 +101,8 @@ def export_litert(
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`). Of a `Seq2SeqLM` the
             tokens of a target; None for its target_length, or 128.
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
+        full_cache: of a causal language model, whether layers that see a window of the text keep all T slots too, as a
+            LiteRT-LM bundle needs them. None for no: they keep their window alone where that is well below T.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
         float_layers: of "int8", what stays float32: how many parts (blocks), the most sensitive ones, or layers' paths.
@@ -122,7 +125,7 @@ def export_litert(
     path = Path(path).expanduser()
     mode = quantize.mode(quantization, tolerance)
     mode, float_layers = check_choices(mode, calibration, float_layers, representative)
-    sequence, cached = (sequence_length, sequence_lengths), (cache_length, prefill_lengths)
+    sequence, cached = (sequence_length, sequence_lengths), (cache_length, prefill_lengths, full_cache)
     check_arguments(model, sequence, cached)
     prepare = _preparation(model, mode, sequence, cached, representative, float_layers, samples)
     if accuracy_gate is not None:
@@ -165,11 +168,12 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
             f"model must be a task or a Keras model, got {type(model).__name__}: open a file by "
             "keras.models.load_model(path), a checkpoint folder by the from_pretrained of its task."
         )
-    wrong, right = ("cache_length and prefill_lengths", "sequence_length")
+    wrong, right = ("cache_length, prefill_lengths and full_cache", "sequence_length")
     if decoder.is_decoder(model):
-        wrong, right, cached = right, wrong, sequence
+        wrong, right, cached = right, "cache_length and prefill_lengths", sequence
     elif seq2seq_model.is_seq2seq(model):  # its decoder has a cache, which the source does not fill
-        wrong, right, cached = "prefill_lengths", "sequence_length and cache_length", cached[1:]
+        wrong, right = "prefill_lengths and full_cache", "sequence_length and cache_length"
+        cached = cached[1:]
     if any(value is not None for value in cached):
         raise ValueError(f"{type(model).__name__} is exported with {right}; {wrong} would mean nothing.")
 
@@ -177,7 +181,7 @@ def check_arguments(model, sequence: tuple, cached: tuple) -> None:
 def _preparation(model, mode, sequence, cached, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:
     """What makes the job of a model of its kind, the arguments checked."""
     if decoder.is_decoder(model):
-        return decoder.prepare(model, mode, *cached, representative, samples)
+        return decoder.prepare(model, mode, *cached, samples)
     lengths = resolve_lengths(model, *sequence)
     if seq2seq_model.is_seq2seq(model):
         return seq2seq_model.prepare(model, mode, lengths, cached[0], samples)

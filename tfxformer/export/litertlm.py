@@ -103,6 +103,13 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
             f"{tflite} has layers that carry a state from token to token, and LiteRT-LM fills prompts up with "
             "padding, which such a state would have read: no bundle is written. LiteRTGenerator runs the .tflite file."
         )
+    slots = [tensor.shape[2] for tensor in decode.inputs if tensor.name.startswith(decoding.KEYS)]  # [1, G, T, H]
+    length = file.own.get("cache_length") or max(slots)
+    if min(slots) < length:
+        raise ValueError(
+            f"{tflite} has layers that keep {min(slots)} slots of the cache's {length} only, and LiteRT-LM goes back "
+            "in a conversation to what they no longer hold: no bundle is written. Export it with full_cache=True."
+        )
     vocabulary = next(tensor for tensor in decode.outputs if tensor.name == "logits").shape[-1]
     if tokenizer.vocabulary_size > vocabulary:
         raise ValueError(
@@ -111,7 +118,6 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
         )
     if tokenizer.eos_id is None:
         raise ValueError("The tokenizer has no end token; LiteRT-LM would never stop. Give it an eos_token.")
-    cache = next(tensor for tensor in decode.inputs if tensor.name.startswith(decoding.KEYS))
     metadata = llm_metadata_pb2.LlmMetadata()
     if begins_with_bos(tokenizer):  # the runtime puts it in front, and the tokenizer adds nothing there
         metadata.start_token.token_ids.ids.append(tokenizer.bos_id)
@@ -122,7 +128,7 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
     for text in stops.strings:
         metadata.stop_tokens.add().token_str = text
     _say_what_is_left_out(settings)
-    metadata.max_num_tokens = cache.shape[2]  # keys [1, G, T, H]
+    metadata.max_num_tokens = length
     metadata.llm_model_type.CopyFrom(llm_model_type_pb2.LlmModelType(generic_model=llm_model_type_pb2.GenericModel()))
     metadata.jinja_prompt_template = JOIN_PARTS + template
     metadata.sampler_params.type = sampler_params_pb2.SamplerParameters.TOP_P

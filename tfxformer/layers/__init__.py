@@ -6,7 +6,7 @@ needs_keras("tfxformer.layers")
 
 from tfxformer.layers.activations import ACTIVATIONS, activation
 from tfxformer.layers.attention.attention import Attention
-from tfxformer.layers.attention.cache import Cache, empty_cache
+from tfxformer.layers.attention.cache import Cache, Ring, empty_cache
 from tfxformer.layers.attention.masks import padding_bias
 from tfxformer.layers.attention.position_scores import PositionScores, Scores
 from tfxformer.layers.attention.positions import PositionEmbedding
@@ -40,6 +40,7 @@ __all__ = [
     "PositionEmbedding",
     "PositionScores",
     "RMSNormalization",
+    "Ring",
     "Rotary",
     "RotaryPositions",
     "Scores",

@@ -15,6 +15,7 @@ from tfxformer.layers import (
     Dropout,
     GraphForm,
     PositionEmbedding,
+    Ring,
     TokenEmbedding,
     TransformerBlock,
     empty_cache,
@@ -136,7 +137,9 @@ def run(
         and with a cache the new `cache`.
     """
     stack, x = config.decoder, embed(config, layers, token_ids, visibility.positions, graph_form)
-    seen = parts.visibilities(stack, layers.positions, visibility, True, graph_form, layers.blocks[0].compute_dtype)
+    rings = {} if cache is None else ring_slots(stack, cache)
+    dtype = layers.blocks[0].compute_dtype
+    seen = parts.visibilities(stack, layers.positions, visibility, True, graph_form, dtype, rings)
     common, hidden_states = {"graph_form": graph_form}, [x]
     kept = None if cache is None else {"self_attention": iter(cache.self_attention), "states": iter(cache.states)}
     new = {"self_attention": [], "states": []}
@@ -165,6 +168,55 @@ def run(
     if cache is None:
         return outputs
     return {**outputs, "cache": cache._replace(**{part: tuple(entries) for part, entries in new.items()})}
+
+
+RING_PAYS = 0.6  # of all slots; a ring of more is not worth the arithmetic of its positions
+
+
+def attention_kinds(stack) -> list[str]:
+    """The kind of each layer of attention of a stack, other mixers left out."""
+    kinds = [stack.kind_of(index) for index in range(stack.num_blocks)]
+    return [kind for kind in kinds if kind in stack.attention]
+
+
+def window_slots(stack, length: int, longest_step: int) -> dict[int, int]:
+    """R of the layers whose window is so small that a ring pays, by their index among those of attention."""
+    found = {}
+    for index, name in enumerate(attention_kinds(stack)):
+        kind = stack.attention[name]
+        # Scores of distances are computed for the slots in their order, which those of a ring are not in.
+        if kind.window is not None and kind.scores is None:
+            slots = kind.window + longest_step - 1
+            if slots <= RING_PAYS * length:
+                found[index] = slots
+    return found
+
+
+def ring_slots(stack, cache: Cache) -> dict[str, int]:
+    """R of the kinds of attention whose layers have rings in a cache."""
+    entries = zip(attention_kinds(stack), cache.self_attention, strict=True)
+    return {kind: entry.keys.shape[2] for kind, entry in entries if isinstance(entry, Ring)}
+
+
+def check_rings(stack, inputs: dict, cache: Cache) -> None:
+    """Refuses a step that rings cannot take: with padding in the cache, or more tokens than they were made for.
+
+    Raises:
+        ValueError: saying which, and the way out.
+    """
+    rings = ring_slots(stack, cache)
+    if rings and "cache_mask" in inputs:
+        raise ValueError(
+            "This cache keeps the windows of its layers only (new_cache with longest_step), and slots that are written "
+            "again have no cache_mask: make a cache without longest_step for rows with padding."
+        )
+    tokens = inputs["token_ids"].shape[1]
+    for kind, slots in rings.items():
+        if tokens is not None and tokens > (most := slots - stack.attention[kind].window + 1):
+            raise ValueError(
+                f"{tokens} new tokens, but this cache was made for steps of {most}: give them in parts, or a larger "
+                "longest_step to new_cache."
+            )
 
 
 def step_inputs(inputs: dict, owner: str) -> dict:
@@ -248,14 +300,26 @@ class Decoder(Backbone):
         last = chosen_token(ops.not_equal(inputs["padding_mask"], 0), first=False)
         return ops.sum(x * ops.cast(last, x.dtype), axis=1)
 
-    def new_cache(self, batch_size: int, length: int) -> Cache:
-        """An empty cache for `length` tokens in each row, in the model's compute dtype; ValueError where not causal."""
+    def new_cache(self, batch_size: int, length: int, longest_step: int | None = None) -> Cache:
+        """An empty cache for `length` tokens in each row, in the model's compute dtype.
+
+        Args:
+            batch_size: int B.
+            length: int T.
+            longest_step: int, the most tokens of a `step`: a layer that sees a window keeps only what such a step
+                reads of it, window + longest_step - 1 slots (`layers.attention.cache.Ring`), where that is well below
+                `length`. Steps on such a cache take no `cache_mask`. None for all slots in all layers.
+
+        Raises:
+            ValueError: the model is not causal.
+        """
         check_causal(self.config)
         stack = self.config.decoder
         dtype = self.dtype_policy.compute_dtype
         mixers = [block.mixer for block in self.blocks if block.mixer is not None]
         layers = stack.num_layers - len(mixers)
-        cache = empty_cache(batch_size, length, layers, stack.key_value_heads, stack.head_width, dtype)
+        rings = {} if longest_step is None else window_slots(stack, length, longest_step)
+        cache = empty_cache(batch_size, length, layers, stack.key_value_heads, stack.head_width, dtype, rings)
         return cache._replace(states=tuple(mixer.empty_state(batch_size) for mixer in mixers))
 
     def step(self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, slots: int | None = None) -> dict:
@@ -281,4 +345,5 @@ class Decoder(Backbone):
         check_causal(self.config)
         inputs = step_inputs(inputs, "Decoder.step")
         slots = checked_slots(inputs, cache, slots)
+        check_rings(self.config.decoder, inputs, cache)
         return run(self.config, self._parts, inputs["token_ids"], new_tokens(inputs, slots), cache, graph_form)

@@ -26,6 +26,7 @@ from tfxformer.layers.attention.masks import (
     document_visibility,
     hidden_bias,
     padding_bias,
+    ring_visibility,
     row_slots,
     windowed,
 )
@@ -332,13 +333,21 @@ class KindVisibility(NamedTuple):
 
 
 def visibilities(
-    stack: StackConfig, layers: PositionLayers, visibility: Visibility, packed: bool, graph_form: GraphForm, dtype
+    stack: StackConfig,
+    layers: PositionLayers,
+    visibility: Visibility,
+    packed: bool,
+    graph_form: GraphForm,
+    dtype,
+    rings: dict[str, int] | None = None,
 ) -> dict[str, KindVisibility]:
     """What each kind of attention of a stack is called with; kinds that see the same share one bias.
 
     Args:
         packed: bool, whether several documents may stand in a row, which do not see each other.
+        rings: R for the kinds whose layers keep their window only (`layers.Ring`).
     """
+    rings = rings or {}
     made = {}
 
     def once(key, make):
@@ -346,7 +355,11 @@ def visibilities(
             made[key] = make()
         return made[key]
 
-    def bias_of(kind: AttentionConfig):
+    def bias_of(kind: AttentionConfig, ring: int | None):
+        if ring is not None:
+            read = visibility.visible.shape[-1]
+            visible = ring_visibility(visibility.query_slots, ring, kind.window, read)
+            return hidden_bias(visible, graph_form.mask_value, dtype)
         if kind.window is None and not kind.causal and not packed:
             return padding_bias(visibility.padding_mask, graph_form.mask_value, dtype)
         if kind.causal:
@@ -366,9 +379,10 @@ def visibilities(
     for name, kind in stack.attention.items():
         rotary, layer = layers.rotary[name], layers.scores[name]
         angles = None if rotary is None else once(id(rotary), lambda rotary=rotary: rotary(visibility.positions))
-        seen = (kind.window, kind.causal)
+        ring = rings.get(name)
+        seen = (kind.window, kind.causal, ring)
         whole = visibility.padding_mask is not None  # whether the mask and a pattern say all that the bias does
-        bias = once(seen, lambda kind=kind: bias_of(kind))
+        bias = once(seen, lambda kind=kind, ring=ring: bias_of(kind, ring))
         scores = None if layer is None else once(id(layer), lambda layer=layer: scores_of(layer))
         if layer is not None and not layer.learned:  # a part of the bias, summed once for all layers
             total = lambda bias=bias, scores=scores: bias + ops.cast(scores, dtype)  # noqa: E731

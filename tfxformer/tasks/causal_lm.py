@@ -78,9 +78,9 @@ class CausalLM(ChatMethods, Task):
 
     # ---- one step at a time -----------------------------------------------------------------------------------
 
-    def new_cache(self, batch_size: int, length: int) -> Cache:
+    def new_cache(self, batch_size: int, length: int, longest_step: int | None = None) -> Cache:
         """An empty cache of `length` slots; see `models.Decoder.new_cache`."""
-        return self.backbone.new_cache(batch_size, length)
+        return self.backbone.new_cache(batch_size, length, longest_step)
 
     def step(
         self, inputs: dict, cache: Cache, graph_form: GraphForm = DEFAULT, logits: str | None = "last", slots=None

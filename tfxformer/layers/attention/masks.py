@@ -150,6 +150,25 @@ def windowed(visible, query_positions, key_positions, window: int, causal: bool 
     return ops.logical_and(visible, ops.expand_dims(near, 0))
 
 
+def ring_visibility(cache_positions, slots: int, window: int, read: int):
+    """Which slots of a ring (`cache.Ring`) each new token sees: those of the last `window` tokens, its own among them.
+
+    Args:
+        cache_positions: int32 [S], the positions of the new tokens, one after another.
+        slots: int R.
+        window: int.
+        read: int, how many of the first slots are read.
+
+    Returns:
+        bool [1, S, min(R, read)].
+    """
+    last = cache_positions[-1]
+    held = last - ops.mod(last - np.arange(min(slots, read), dtype="int32"), slots)  # below 0 where a slot is empty
+    distance = ops.expand_dims(cache_positions, 1) - ops.expand_dims(held, 0)
+    seen = ops.logical_and(distance >= 0, distance < window)
+    return ops.expand_dims(ops.logical_and(seen, ops.expand_dims(held >= 0, 0)), 0)
+
+
 def counted_positions(mask):
     """The real tokens before the last one up to each slot: int [B, T], 0 at padding -> int32 [B, T], at least 0."""
     counts = ops.cumsum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 DECODE, DECODE_FIRST, PREFILL = "decode", "decode_", "prefill_"
 CACHE = "kv_cache_"
 # Of layers that carry a state from token to token: a part of the cache without slots.
-KEYS, STATE = f"{CACHE}k_", f"{CACHE}state_"
+KEYS, VALUES, STATE = f"{CACHE}k_", f"{CACHE}v_", f"{CACHE}state_"
 # Of a file with an encoder: what reads a source, and what each step reads of it, cross keys and values and their mask.
 ENCODE, CROSS, SOURCE_MASK = "encode_", "cross_", "source_mask"
 PADDING = 0  # any id does: what is written behind the last token is overwritten before it is seen
