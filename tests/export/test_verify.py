@@ -121,3 +121,25 @@ def test_a_table_counts_with_the_rows_that_no_input_chooses():
     assert convert.used_weight_elements(known) == 11 * 8
     chosen = tf.function(lambda ids: embedding_lookup(layer.embeddings, ids)).get_concrete_function(spec)
     assert convert.used_weight_elements(chosen) == 32 * 8
+
+
+def test_weights_count_as_what_the_converter_makes_of_them():
+    """Distances times their kernel are one product in the file; a sum of kernels is one, and so is one read twice.
+
+    Of a kernel that a file has whole there is no way around: it counts whole.
+    """
+    generator = np.random.default_rng(0)
+    made = {"table": (3, 4), "kernel": (4, 20), "more": (4, 20), "zeros": (20,)}
+    weights = {name: tf.Variable(generator.normal(size=shape).astype("float32")) for name, shape in made.items()}
+    weights["zeros"].assign(tf.zeros(20))
+
+    def counted(function):
+        return convert.used_weight_elements(
+            tf.function(lambda x: function(x, **weights)).get_concrete_function(tf.TensorSpec((1, 4), tf.float32))
+        )
+
+    assert counted(lambda x, table, kernel, more, zeros: tf.matmul(table, kernel) * x[0, 0] + zeros) == 3 * 20
+    assert counted(lambda x, table, kernel, more, zeros: tf.matmul(x, kernel + more)) == 4 * 20
+    assert counted(lambda x, table, kernel, more, zeros: tf.matmul(x, kernel) + tf.matmul(2 * x, kernel)) == 4 * 20
+    assert counted(lambda x, table, kernel, more, zeros: tf.matmul(x, kernel) + tf.matmul(x, more)) == 2 * 4 * 20
+    assert counted(lambda x, table, kernel, more, zeros: tf.matmul(table, kernel)) == 3 * 20

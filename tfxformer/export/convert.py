@@ -104,72 +104,55 @@ def explain(message: str, mode: quantize.Mode) -> str:
 
 
 def used_weight_elements(function) -> int:
-    """Elements of the variables that the outputs of a concrete function depend on.
+    """Elements of the variables that the outputs of a concrete function depend on, as the converter stores them.
 
-    A variable of which only a slice or known rows are read (positions beyond the sequence length) counts with them; one
-    that holds the same number everywhere (a bias still zero) does not count: the converter folds it away.
+    What hangs on no input it computes itself, and stores the result where that is smaller: a slice of a table or known
+    rows of it (positions beyond the sequence length), distances times their kernel. Not counted is a variable that
+    holds the same number everywhere (a bias still zero): the converter folds it away.
     """
-    graph, waiting, seen = function.graph, [t.op for t in function.graph.outputs], set()
+    graph = function.graph
+    variables = {id(variable.handle): variable for variable in graph.variables}
+    values = {p.op.name: variables[id(handle)].numpy() for handle, p in graph.captures if id(handle) in variables}
+    values = {name: array for name, array in values.items() if np.ptp(array) > 0}
+    stored = dict.fromkeys([frozenset([name]) for name in values], 0)
+    for tensor, sources in _constants(function, values):
+        most = sum(values[name].size for name in sources)
+        count = tensor.shape.num_elements() if tensor.dtype.name != "resource" else None
+        stored[sources] = min(stored.get(sources, 0) + (most if count is None else count), most)
+    return sum(stored.values())
+
+
+def _constants(function, values: dict) -> list[tuple]:
+    """(tensor, the names of the variables it is made of) for all that hangs on variables alone and is read by others.
+
+    Those are the outputs, and the operations that hang on inputs, as far as an output needs them.
+    """
+    graph, needed = function.graph, _needed(function)
+    captured = {placeholder.op.name for _, placeholder in graph.captures}
+    made_of = {}  # the variables that an operation hangs on, None where it hangs on an input or on chance
+    for operation in graph.get_operations():  # each after those it reads
+        if operation.inputs:
+            parts = [made_of[tensor.op.name] for tensor in operation.inputs]
+            made_of[operation.name] = None if None in parts else frozenset().union(*parts)
+        elif operation.type == "Const" or operation.name in captured:
+            made_of[operation.name] = frozenset({operation.name} & values.keys())
+        else:
+            made_of[operation.name] = None
+    readers = [name for name in needed if made_of[name] is None]
+    read = [tensor for name in readers for tensor in graph.get_operation_by_name(name).inputs]
+    tensors = {tensor.name: tensor for tensor in (*read, *graph.outputs)}
+    return [(tensor, made_of[tensor.op.name]) for tensor in tensors.values() if made_of[tensor.op.name]]
+
+
+def _needed(function) -> set[str]:
+    """The names of the operations that the outputs of a concrete function depend on."""
+    waiting, seen = [tensor.op for tensor in function.graph.outputs], set()
     while waiting:
         operation = waiting.pop()
-        if operation.name in seen:
-            continue
-        seen.add(operation.name)
-        waiting.extend(tensor.op for tensor in operation.inputs)
-    variables = {id(variable.handle): variable for variable in graph.variables}
-    total = 0
-    for handle, placeholder in graph.captures:
-        if id(handle) in variables and placeholder.op.name in seen:
-            values = variables[id(handle)].numpy()
-            full = min(values.size, _read_elements(placeholder, seen, values.size))
-            total += 0 if np.ptp(values) == 0 else full
-    return total
-
-
-def _read_elements(placeholder, seen: set[str], full: int) -> int:
-    total = 0
-    for read in placeholder.consumers():
-        if read.name not in seen:
-            continue
-        if _looks_up_known_rows(read, "ResourceGather"):
-            total += read.outputs[0].shape.num_elements() or full
-            continue
-        if read.type != "ReadVariableOp":
-            return full
-        users = _users(read.outputs[0], seen)
-        sliced = [u for u in users if u.type in ("StridedSlice", "Slice") or _looks_up_known_rows(u, "GatherV2")]
-        if len(sliced) < len(users) or not users:
-            return full
-        total += sum(user.outputs[0].shape.num_elements() or full for user in sliced)
-    return total
-
-
-def _users(tensor, seen: set[str]) -> list:
-    """The operations that read a tensor, or the same under another name."""
-    found = []
-    for user in (user for user in tensor.consumers() if user.name in seen):
-        if user.type not in ("Identity", "IdentityN"):
-            found.append(user)
-            continue
-        for name, same in zip(user.inputs, user.outputs, strict=True):
-            found += _users(same, seen) if name is tensor else []
-    return found
-
-
-def _looks_up_known_rows(operation, kind: str) -> bool:
-    """Whether it reads rows whose numbers hang on no input: the converter holds the rows alone."""
-    if operation.type != kind:
-        return False
-    waiting, seen = [operation.inputs[1].op], set()
-    while waiting:
-        one = waiting.pop()
-        if one.name in seen:
-            continue
-        seen.add(one.name)
-        if not one.inputs and one.type != "Const":
-            return False
-        waiting.extend(tensor.op for tensor in one.inputs)
-    return True
+        if operation.name not in seen:
+            seen.add(operation.name)
+            waiting.extend(tensor.op for tensor in operation.inputs)
+    return seen
 
 
 def batches(data: Iterable[dict]) -> list[dict]:
