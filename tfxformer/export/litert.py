@@ -101,8 +101,7 @@ def export_litert(
             a smaller model; at a multiple of 1024 decoding is slower (`decoder.CACHE_LENGTH`). Of a `Seq2SeqLM` the
             tokens of a target; None for its target_length, or 128.
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
-        full_cache: of a causal language model, whether layers that see a window of the text keep all T slots too, as a
-            LiteRT-LM bundle needs them. None for no: they keep their window alone where that is well below T.
+        full_cache: whether layers that see a window keep all T slots (for LiteRT-LM); None, that alone if well below T.
         representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8".
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
         float_layers: of "int8", what stays float32: how many parts (blocks), the most sensitive ones, or layers' paths.
@@ -118,8 +117,7 @@ def export_litert(
 
     Raises:
         ExportError: the model does not convert, or its file fails a check; nothing was written.
-        ValueError: the arguments do not fit together.
-        OSError: the file cannot be written; nothing half-written is left.
+        ValueError: the arguments do not fit together. OSError: the file cannot be written; nothing of it is left.
     """
     needs_tensorflow("Export to LiteRT")
     path = Path(path).expanduser()
