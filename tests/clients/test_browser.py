@@ -5,6 +5,7 @@ Chromium and what drives it are npm packages. Name the folder where they are in 
     TFXFORMER_BROWSER=FOLDER pytest tests/clients
 """
 
+import functools
 import json
 import os
 import shutil
@@ -14,10 +15,17 @@ from pathlib import Path
 import litert_files
 import numpy as np
 import pytest
+import tokenizers
 from export_cases import TEXTS
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tfxformer import runtime
+from tfxformer.data.targets.spans import encode_windows
+from tfxformer.data.targets.words.windows import encode_word_windows
 from tfxformer.numpy_ops import NUMPY
+from tfxformer.runtime.page import check
+from tfxformer.runtime.page.facts import tokenizer_facts
+from tfxformer.text import Tokenizer
 from tfxformer.text.generation.sampling import limited
 from tfxformer.text.generation.token_rules import Rows, TokenRules
 
@@ -40,6 +48,7 @@ QUESTIONS = [
     ("the office", " ".join(TEXTS) * 5),
     ("nothing", ""),
 ]
+CONTEXTS = [*check.TEXTS, *(context for _, context in QUESTIONS[:3])]
 PROMPTS = ["good film", "The office é 💚", "a", " ".join(TEXTS)[:60]]
 MESSAGES = [[{"role": "user", "content": "good é"}], [{"role": "user", "content": "a"}] * 2]
 CALLS = {
@@ -58,6 +67,13 @@ CALLS = {
         const writer = new Writer(model.tokenizer, ids.slice(0, 1), [stop]);
         const pieces = ids.slice(1).map((id) => (writer.stopped ? "" : writer.feed(id)));
         return pieces.join("") + writer.end();
+    }""",
+    "windows": """async (model, content, facts, question, context, length) => {
+        const [{ Tokenizer }, windows] = [await import("./lib/tokenizer.js"), await import("./lib/windows.js")];
+        const tokenizer = new Tokenizer(content, facts);
+        const rows = windows.contextWindows(tokenizer, question, context, length);
+        const words = windows.wordWindows(tokenizer, context.split(" "), length);
+        return [rows.map(({ ids, offsets }) => [ids, offsets]), words.map((row) => [row.ids, row.words])];
     }""",
     "rules": """async (model, logits, written, first, end, rules) => {
         const { applyRules } = await import("./lib/rules.js");
@@ -91,6 +107,7 @@ DRAWINGS = [
     {"temperature": 1.2, "top_k": 9, "top_p": 0.8, "min_p": 0.1},
 ]
 DRAWS = 20000
+SPECIAL = ["<s>", "</s>", "<pad>"]
 
 pytestmark = [
     pytest.mark.client,
@@ -126,6 +143,40 @@ def logits(size=16):
     return np.random.default_rng(3).normal(0, 2, size).astype(np.float32)
 
 
+@functools.cache  # training Unigram numbers its pieces anew each time
+def other_tokenizers():
+    """A byte-level BPE as RoBERTa's, and SentencePiece-like ones as XLM-R's and T5's."""
+    quiet, ends = {"show_progress": False}, [("<s>", 0), ("</s>", 1)]
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, **quiet)
+    backend.train_from_iterator(TEXTS, trainer)
+    backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim_offsets=True, add_prefix_space=False)
+    made = [Tokenizer(backend.to_str())]
+    for splits in (False, True):
+        backend = tokenizers.Tokenizer(models.Unigram())
+        steps = [pre_tokenizers.WhitespaceSplit()] if splits else []
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.Metaspace()])
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        special = {"special_tokens": [*SPECIAL, "<unk>"], "unk_token": "<unk>"}
+        backend.train_from_iterator(TEXTS, trainers.UnigramTrainer(vocab_size=120, **special, **quiet))
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+        )
+        made.append(Tokenizer(backend.to_str()))
+    return made
+
+
+def windows_asked():
+    """What each of these tokenizers is asked to read in windows."""
+    return [
+        (json.loads(one.tokenizer_json()), tokenizer_facts(one, "x"), QUESTIONS[0][0], context, 48)
+        for one in other_tokenizers()
+        for context in CONTEXTS
+    ]
+
+
 @pytest.fixture(scope="module")
 def answers(files, tmp_path_factory):
     """{job: what the browser said}, all of one browser."""
@@ -148,6 +199,7 @@ def answers(files, tmp_path_factory):
         "write": {"page": "write", "calls": calls("generate", [(one, 20) for one in PROMPTS + MESSAGES])},
         "ids": {"page": "write", "calls": calls("ids", [(one, 20) for one in PROMPTS])},
         "rules": {"page": "write", "calls": calls("rules", ruled)},
+        "windows": {"page": "answer", "calls": calls("windows", windows_asked())},
         "draws": {"page": "write", "calls": calls("draws", seed)},
         "translate": {"page": "translate", "calls": calls("generate", [(one, 20) for one in PROMPTS])},
         "classify form": {"page": "classify", "fields": {"text": SAMPLES[4], "second": ""}},
@@ -165,7 +217,7 @@ def answers(files, tmp_path_factory):
     }
     environment = {**os.environ, "TMPDIR": str(folder)}  # where Chromium unpacks itself
     done = subprocess.run(
-        ["node", SCRIPT], input=json.dumps(given), capture_output=True, text=True, timeout=300, env=environment
+        ["node", SCRIPT], input=json.dumps(given), capture_output=True, text=True, timeout=900, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = dict(zip(jobs, json.loads(done.stdout), strict=True))
@@ -235,6 +287,24 @@ def test_language_model(files, answers):
 def test_encoder_decoder(files, answers):
     model = runtime.LiteRTGenerator(files["translate"])
     assert answers["translate"] == [model.generate(one, 20) for one in PROMPTS]
+
+
+def test_other_tokenizers(answers):
+    cases = [(tokenizer, context) for tokenizer in other_tokenizers() for context in CONTEXTS]
+    for (tokenizer, context), (rows, words) in zip(cases, answers["windows"], strict=True):
+        wanted = encode_windows(tokenizer, [QUESTIONS[0][0]], [context], sequence_length=48)
+        assert [ids for ids, _ in rows] == unpadded(wanted.batch, "token_ids"), context
+        for (_, offsets), places, inside in zip(rows, wanted.offsets, wanted.in_context, strict=True):
+            found = [place for place in offsets if place is not None]
+            assert found == [[units(context, end) for end in place] for place in places[inside]], context
+        wanted = encode_word_windows(tokenizer, [context.split(" ")], sequence_length=48)
+        assert [ids for ids, _ in words] == unpadded(wanted.batch, "token_ids")
+        mask = wanted.batch["padding_mask"]
+        assert [of for _, of in words] == unpadded({"words": wanted.word_ids, "padding_mask": mask}, "words")
+
+
+def unpadded(batch, name):
+    return [row[mask > 0].tolist() for row, mask in zip(batch[name], batch["padding_mask"], strict=True)]
 
 
 def test_rules_of_the_checkpoint(answers):

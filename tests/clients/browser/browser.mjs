@@ -53,7 +53,7 @@ async function fill(page, fields) {
     await page.fill(`#${id}`, value);
   }
   await page.click("#form button[type=submit]");
-  await page.waitForSelector("[data-done]", { state: "attached", timeout: 60000 });
+  await page.waitForSelector("[data-done]", { state: "attached" });
   return page.evaluate(() => ({
     text: document.querySelector("[data-done]").innerText,
     marks: [...document.querySelectorAll("mark")].map((mark) => mark.firstChild.textContent),
@@ -68,7 +68,7 @@ async function work(context, job) {
   page.on("request", (request) => request.url().startsWith(origin) || /^(data|blob):/.test(request.url()) || foreign.push(request.url()));
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.goto(`${origin}/${job.page}/index.html`);
-  await page.waitForFunction(() => globalThis.model || document.querySelector(".error"), null, { timeout: 60000 });
+  await page.waitForFunction(() => globalThis.model || document.querySelector(".error"));
   const step = await page.evaluate(() => document.querySelector("#loading .error")?.innerText);
   if (step) return { results: null, foreign, errors: [...errors, step] };
   await context.setOffline(true);
@@ -81,6 +81,7 @@ async function work(context, job) {
 const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
 const browser = await chromium.launch({ executablePath: await packed.executablePath(), args, headless: true });
 const context = await browser.newContext();
+context.setDefaultTimeout(300000); // on a machine that is busy with other things
 const found = [];
 for (const job of jobs) found.push(await work(context, job));
 await browser.close();

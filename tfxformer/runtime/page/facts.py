@@ -73,9 +73,11 @@ def tokenizer_facts(tokenizer: Tokenizer, source: str) -> dict:
             f"{source}: its tokenizer was made of a SentencePiece model, whose rules no JavaScript tokenizer has: a "
             "page would read other tokens. Run the file in Python, or train the model with another tokenizer."
         )
-    steps = content.get("pre_tokenizer") or {}
-    steps = [step for step in steps.get("pretokenizers", [steps]) if step.get("type") == "ByteLevel"]
+    cuts = content.get("pre_tokenizer") or {}
+    cuts = cuts.get("pretokenizers", [cuts])
+    steps = [step for step in cuts if step.get("type") == "ByteLevel"]
     normalizer = json.dumps(content.get("normalizer") or {})
+    lowercases = '"BertNormalizer"' in normalizer and '"lowercase": true' in normalizer
     single, pair = _templates(tokenizer)
     return {
         "kind": tokenizer.kind,
@@ -92,7 +94,8 @@ def tokenizer_facts(tokenizer: Tokenizer, source: str) -> dict:
         "prefix_space": any(step.get("add_prefix_space") for step in steps),
         "glues_words": any(not step.get("add_prefix_space") for step in steps),
         "trims_offsets": _trims_offsets(content),
-        "lowercases_letters": '"BertNormalizer"' in normalizer and '"lowercase": true' in normalizer,
+        "metaspace": _metaspace(cuts),
+        "lowercases_letters": lowercases or '"Lowercase"' in normalizer,
         "spaces_characters": '"handle_chinese_chars": true' in normalizer,
         "added_tokens": [token["content"] for token in content.get("added_tokens") or []],
     }
@@ -107,6 +110,17 @@ def _trims_offsets(content: dict) -> bool:
     step = content.get("post_processor") or {}
     steps = step.get("processors", [step])
     return any(one.get("type") in ("ByteLevel", "RobertaProcessing") and one.get("trim_offsets", True) for one in steps)
+
+
+def _metaspace(steps: list[dict]) -> dict | None:
+    """How spaces become marks before words, as SentencePiece has them; None for a tokenizer without."""
+    kinds = [step.get("type") for step in steps]
+    if "Metaspace" not in kinds:
+        return None
+    step = steps[kinds.index("Metaspace")]
+    scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
+    splits_first = "WhitespaceSplit" in kinds[: kinds.index("Metaspace")]
+    return {"mark": step.get("replacement", "\u2581"), "prepends": scheme != "never", "splits_first": splits_first}
 
 
 def _templates(tokenizer: Tokenizer) -> list[tuple[list, dict]]:

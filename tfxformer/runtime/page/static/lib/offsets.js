@@ -35,12 +35,20 @@ function normalized(text, normalizer) {
   if (!normalizer) return points;
   const whole = normalizer(text);
   for (const parts of [points, split(text, text.match(/\P{M}?\p{M}*/gu) ?? [])]) {
-    const found = parts.flatMap(([part, first, end]) => [...normalizer(part)].map((one) => [one, first, end]));
+    const found = parts.flatMap(([part, first]) => placed([...normalizer(part)], split(part, [...part]), first));
     if (found.map(([one]) => one).join("") === whole) return found;
   }
   // A normalizer that reads further than a character: what becomes of each word.
   const words = split(text, text.match(/\s+|\S+/gu) ?? []);
   return words.flatMap(([word, first, end]) => [...normalizer(word)].map((one) => [one, first, end]));
+}
+
+// Characters of a part, each at the place of the one that it was: what becomes of more than there were stands at the last.
+function placed(characters, points, offset) {
+  return characters.map((one, index) => {
+    const [, first, end] = points[Math.min(index, points.length - 1)];
+    return [one, first + offset, end + offset];
+  });
 }
 
 function split(text, parts) {
@@ -74,28 +82,39 @@ function ofWords(characters, tokens, backend) {
 
 // SentencePiece-like: a mark stands for the space before a word, and what is unknown reaches up to the next piece.
 function ofPieces(characters, tokens, facts) {
-  const mark = "\u2581";
+  const stream = facts.metaspace ? withMarks(characters, facts.metaspace) : characters;
+  const text = stream.map(([one]) => one);
+  const startsAt = (token, at) => [...token].every((one, index) => text[at + index] === one);
   const found = [];
   let place = 0;
-  const skip = () => {
-    while (place < characters.length && (/\s/u.test(characters[place][0]) || characters[place][0] === mark)) place += 1;
-  };
   tokens.forEach((token, index) => {
-    if (token.startsWith(mark) || index === 0) skip();
-    const piece = [...token.replaceAll(mark, "").replace("</w>", "")];
-    const fits = piece.every((one, at) => characters[place + at]?.[0] === one);
-    let count = piece.length;
-    if (!fits) {
-      const following = [...(tokens[index + 1] ?? "").replaceAll(mark, "").replace("</w>", "")];
-      const rest = characters.slice(place).map(([one]) => one);
-      const at = following.length ? rest.findIndex((_, from) => from && following.every((one, i) => rest[from + i] === one)) : -1;
-      count = at < 0 ? rest.length : at;
-      while (count > 1 && /\s|\u2581/u.test(rest[count - 1])) count -= 1;
+    while (!facts.metaspace && place < text.length && /\s/u.test(text[place])) place += 1;
+    let count = [...token].length;
+    if (!startsAt(token, place)) {
+      const next = tokens[index + 1];
+      const at = next === undefined ? -1 : text.findIndex((_, from) => from > place && startsAt(next, from));
+      count = (at < 0 ? text.length : at) - place;
     }
-    found.push(span(characters, place, place + count));
+    found.push(span(stream, place, place + count));
     place += count;
   });
   return found;
+}
+
+// The characters as Metaspace hands them on: spaces are marks, and a mark that it puts first is where the first one is.
+function withMarks(characters, { mark, prepends, splits_first: words }) {
+  const marked = (part) => {
+    const found = part.map(([one, first, end]) => [one === " " ? mark : one, first, end]);
+    const alone = prepends && found.length && found[0][0] !== mark;
+    return alone ? [[mark, found[0][1], found[0][2]], ...found] : found;
+  };
+  if (!words) return marked(characters);
+  const found = [[]];
+  for (const one of characters) {
+    if (/\s/u.test(one[0])) found.push([]);
+    else found.at(-1).push(one);
+  }
+  return found.flatMap(marked);
 }
 
 // Byte-level BPE: each character of a token is a byte of the text.
@@ -111,11 +130,11 @@ function ofBytes(text, tokens, backend, facts) {
     let first = place;
     let last = end;
     if (facts.trims_offsets) {
-      while (first < last - 1 && /\s/u.test(bytes[first]?.[0] ?? "")) first += 1;
-      while (last > first + 1 && /\s/u.test(bytes[last - 1]?.[0] ?? "")) last -= 1;
+      while (first < last && bytes[first]?.[0] === " ") first += 1;
+      while (last > first && bytes[last - 1]?.[0] === " ") last -= 1;
     }
     place = end;
-    return span(bytes, first, last);
+    return first === last ? [bytes[end - 1][2], bytes[end - 1][2]] : span(bytes, first, last);
   });
 }
 
