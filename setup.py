@@ -65,6 +65,7 @@ setup(
     packages=find_packages(include=["tfxformer", "tfxformer.*"]),
     package_data={
         "tfxformer": ["py.typed"],
+        "tfxformer.runtime.apps": ["templates/**/*"],
         "tfxformer.runtime.page": ["check.mjs", "static/*", "static/*/*"],
     },
     install_requires=RUNTIME,

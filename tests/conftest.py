@@ -15,7 +15,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Modules that tests share: `batteries`, `tiny` and others for all folders, `*_cases` for those of one.
-for shared in ("", "backends", "compression", "export", "generation", "training"):
+for shared in ("", "backends", "clients", "compression", "export", "generation", "training"):
     sys.path.insert(0, str(Path(__file__).parent / shared))
 
 # Modules that make something costly once in a process: the files that import one of them share a process, wherever

@@ -69,6 +69,14 @@ def other(signature: str):
 
 
 @functools.cache
+def embedder() -> Path:
+    """The file of an embedder with two signatures, which MediaPipe does not read."""
+    path = Path(_folder().name, "embed-8-48.tflite")
+    export.export_litert(other("embed")[0], path, "float32", sequence_lengths=(8, 48))
+    return path
+
+
+@functools.cache
 def language_model() -> tasks.CausalLM:
     """A decoder with random values in every variable."""
     return causal_lm(tokenizer=chat_tokenizer())

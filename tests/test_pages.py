@@ -26,7 +26,7 @@ SLOW = (  # run by .ci/full; docs/start/quickstart.md stays in .ci/run all the s
     "docs/tasks/seq2seq.md",
 )
 RUNNING = [name for name, text in PAGES.items() if any(block.runs for block in pages.blocks(text))]
-NOT_RUN = 13  # blocks that say why; a further one is a decision
+NOT_RUN = 12  # blocks that say why; a further one is a decision
 
 
 def marks_of(name):

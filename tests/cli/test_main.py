@@ -15,7 +15,7 @@ from tfxformer.cli.main import app
 
 COMMANDS = [
     "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "train-seq2seq",
-    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor", "page",
+    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor", "page", "app",
 ]  # fmt: skip
 
 
@@ -140,6 +140,12 @@ def test_the_road_to_a_file_that_says_the_same(tuned, data, tmp_path):
     assert scores[0] == pytest.approx(scores[1])
     assert scores[0]["accuracy"] > 0.9
     assert set(run_json("inspect", file)["signatures"]) == {"classify_8", "classify_16"}
+    app = run("app", file, "--platform", "android", "--output", tmp_path / "app", "--text", "a fine film")
+    assert app.exit_code == 0, app.stderr
+    assert "Next: open the folder in Android Studio" in app.stdout
+    vectors = json.loads((tmp_path / "app/answers/src/test/resources/vectors.json").read_text(encoding="utf-8"))
+    assert vectors["answers"][0]["text"] == "a fine film"
+    assert "is not empty" in failure("app", file, "--platform", "ios", "--output", tmp_path / "app")
 
 
 def test_prune_leaves_the_zeros_it_promises(tuned, data, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from tfxformer import runtime
 from tfxformer.cli import console
 from tfxformer.cli.doctor import doctor
 from tfxformer.cli.language import chat, generate, tell_languages, train_lm
@@ -16,7 +17,7 @@ from tfxformer.data.files.table import Table
 
 __all__ = [
     "chat", "compress", "demo", "doctor", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect",
-    "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq",
+    "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq", "write_app",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
@@ -144,9 +145,7 @@ def export(
 
 def page(file, output, packages) -> dict:
     """Writes a web page that runs a .tflite file: the `PageReport` as a dict."""
-    from tfxformer.runtime import write_page
-
-    report = write_page(file, output, packages)
+    report = runtime.write_page(file, output, packages)
     return {**report.to_dict(), "text": str(report)}
 
 
@@ -189,9 +188,7 @@ def inspect(path) -> dict:
     from tfxformer.recipes.models import is_litert, open_task
 
     if is_litert(path):
-        from tfxformer.export import inspect as inspect_file
-
-        found = inspect_file(path)
+        found = runtime.inspect(path)
         return {**found.to_dict(), "text": str(found)}
     task = open_task(path)
     from tfxformer.compression import sparsity_report
@@ -206,6 +203,13 @@ def inspect(path) -> dict:
         "config": task.backbone.config.to_dict(),
     }
     return {**facts, "sparsity": report.to_dict(), "text": _inspection_text(facts, report)}
+
+
+def write_app(model, platform, output, texts) -> dict:
+    """Writes an app around a LiteRT file: what `runtime.write_app` says."""
+    found = runtime.write_app(model, output, platform, texts)
+    said = "{folder}: {task} by {runtime}, with {answers} answers of Python's\nNext: {next}"
+    return {**found, "text": said.format_map(found)}
 
 
 def _inspection_text(facts: dict, report) -> str:

@@ -65,7 +65,7 @@ def say_next_steps(file) -> None:
     say("Next, run it:")
     say(f"  in a browser: tfxformer page {name} --output page")
     for platform, called in (("Android", "android"), ("iOS", "ios")):
-        say(f"  on {platform + ':':<11}tfxformer app {name} --platform {called} --output app")
+        say(f"  on {platform + ':':<11}tfxformer app {name} --platform {called} --output app-{called}")
 
 
 def show(action: str, result: dict, as_json: bool) -> None:

@@ -334,6 +334,22 @@ def inspect(
     run("inspect", locals())
 
 
+@app.command("app")
+def write_app(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A file that export has written.")],
+    platform: Annotated[str, typer.Option(callback=values.platform, help="android or ios.")],
+    output: Output,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to compare answers on, besides some; may be given several times.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Write a small Android or iOS app around MODEL, with Python's answers to test it against."""
+    run("write_app", {"model": model, "platform": platform, "output": output, "texts": text or [], "json": json,
+                      "debug": debug})  # fmt: skip
+
+
 @app.command()
 def doctor(
     json: Json = False,

@@ -9,6 +9,8 @@ import typer
 DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4", "int4_block32")
 
+PLATFORMS = ("android", "ios")
+
 
 def positive(value: float | None) -> float | None:
     """A finite number above 0, or nothing given."""
@@ -39,6 +41,11 @@ def policy(value: str | None) -> str | None:
 def quantization(value: str) -> str:
     """The name of a mode of export."""
     return one_of(value, QUANTIZATIONS)
+
+
+def platform(value: str) -> str:
+    """The name of a platform that apps are written for."""
+    return one_of(value, PLATFORMS)
 
 
 def one_of(value: str | None, known: tuple[str, ...]) -> str | None:
