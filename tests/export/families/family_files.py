@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "checkpoints"))  # 
 
 import make_fixtures
 import numpy as np
+import scipy.special
 import seq2seq_cases
 import test_families
 import tiny
@@ -58,8 +59,9 @@ ODD = (
 )
 HEADS = ("causal-lm", "masked-lm", "token-classification")  # whose first case of a family is its ordinary one
 WIDER = 3
+LONGER = {"max_position_embeddings": 40}  # for cases of so few positions that no prompt and answer fit
 WIDTHS = {
-    *("hidden_size", "n_embd", "dim", "d_model", "embedding_size", "word_embed_proj_dim"),
+    *("hidden_size", "n_embd", "dim", "d_model", "embedding_size", "word_embed_proj_dim", "intra_bottleneck_size"),
     *("intermediate_size", "hidden_dim", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff"),
     *("encoder_ffn_dim", "decoder_ffn_dim"),
     *("num_attention_heads", "n_head", "n_heads", "num_heads", "num_kv_heads", "num_key_value_heads"),
@@ -130,7 +132,8 @@ def check(name: str, folder: Path, tokenizer) -> Found:
         found = check_seq2seq(name.removeprefix(SEQ2SEQ), folder, tokenizer)
     else:
         case = make_fixtures.CASES[name]
-        case = dataclasses.replace(case, config={**case.config, **wider(make_fixtures.keys_of(case))})
+        longer = LONGER if name.endswith("-dynamic") else {}
+        case = dataclasses.replace(case, config={**case.config, **wider(make_fixtures.keys_of(case)), **longer})
         _, inputs, results = make_fixtures.make(case, folder / "checkpoint")
         model = test_families.open_case(name, folder / "checkpoint", tokenizer)
         if case.head == "causal-lm":
@@ -158,7 +161,10 @@ def check_encoder(model, folder: Path, inputs: dict, wanted) -> tuple:
         export.export_litert(model, path, mode, sequence_length=length, samples=rows, tolerance=tolerance)
         file, pairs = export.LiteRTModel(path), []
         for row, logits in zip(rows, wanted, strict=True):
-            (found,) = file.run(next(iter(file.signatures)), row)["logits"]
+            outputs = file.run(next(iter(file.signatures)), row)
+            if "probabilities" in outputs:  # a classifier's
+                outputs, logits = {"logits": outputs["probabilities"]}, scipy.special.softmax(logits)
+            (found,) = outputs["logits"]
             real = row["padding_mask"][0] > 0 if logits.ndim == 2 else slice(None)
             pairs.append((found[real], logits[real]))
         errors.append(relative(pairs))
