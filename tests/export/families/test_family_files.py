@@ -21,7 +21,7 @@ from tfxformer.checkpoints.families import FAMILIES
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", family_files.cases())
 def test_files_of_a_family(name, tmp_path, tiny_tokenizer):
-    assert not family_files.faults(family_files.check(name, tmp_path / "case", tiny_tokenizer))
+    assert not family_files.faults(name, family_files.check(name, tmp_path / "case", tiny_tokenizer))
 
 
 def test_every_family_has_a_case():
