@@ -53,6 +53,7 @@ PROMPTS = ["good film", "The office é 💚", "a", " ".join(TEXTS)[:60]]
 MESSAGES = [[{"role": "user", "content": "good é"}], [{"role": "user", "content": "a"}] * 2]
 CALLS = {
     "predict": "(model, ...given) => model.predict(...given)",
+    "threads": "() => crossOriginIsolated",
     "entities": "(model, text) => model.entities(text)",
     "answers": "(model, question, context) => model.answer(question, context, { nBest: 3 })",
     "generate": "(model, prompt, maxNewTokens) => model.generate(prompt, { maxNewTokens })",
@@ -192,6 +193,7 @@ def answers(files, tmp_path_factory):
     ruled = [(logits().tolist(), written, 2, 8, RULES) for written in WRITTEN]
     jobs = {
         "classify": {"page": "classify", "calls": calls("predict", [*single, *PAIRS])},
+        "threads": {"page": "classify", "calls": calls("threads", [()]) + calls("predict", single), "isolated": True},
         "embed": {"page": "embed", "calls": calls("predict", single)},
         "tag": {"page": "tag", "calls": calls("predict", single) + calls("entities", single)},
         "answer": {"page": "answer", "calls": calls("answers", QUESTIONS)},
@@ -241,6 +243,13 @@ def test_classifier(files, answers):
     wanted = np.concatenate([model.predict(SAMPLES), model.predict(PAIRS)])
     assert np.abs(np.stack(found) - wanted).max() <= 1e-3
     assert (np.stack(found).argmax(-1) == wanted.argmax(-1)).all()
+
+
+def test_several_threads(files, answers):
+    """Where the server's headers allow them, LiteRT.js takes its build with threads."""
+    isolated, *found = answers["threads"]
+    assert isolated is True
+    assert np.abs(np.stack(floats(found)) - runtime.LiteRTModel(files["classify"]).predict(SAMPLES)).max() <= 1e-3
 
 
 def test_embedder(files, answers):

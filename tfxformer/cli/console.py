@@ -10,6 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from tfxformer.arguments.notices import TfxformerWarning
 
@@ -112,6 +113,8 @@ def _show_demo(result: dict) -> None:
     _print_table(*table(result))
     print(conditions(result))
     print(f"Written to {result['folder']}: models, README.md, results.json and two plots.")
+    files = [row["file"] for row in result["variants"].values() if str(row.get("file")).endswith(".tflite")]
+    say_next_steps(Path(result["folder"], files[-1]))
 
 
 def _show_sweep(result: dict) -> None:
@@ -123,6 +126,8 @@ def _show_sweep(result: dict) -> None:
     _print_table(header[:1] + header[2:], [row[:1] + row[2:] for row in rows])
     print(conclusion(result), conditions(result), sep="\n")
     print(f"Written to {result['folder']}: the chosen model, RESULTS.md, results.json and two plots.")
+    if result["chosen"] is not None:
+        say_next_steps(Path(result["folder"], f"{result['name']}.tflite"))
 
 
 def _show_facts(result: dict) -> None:

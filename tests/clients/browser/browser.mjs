@@ -19,10 +19,14 @@ const load = async (name) => {
 const packed = await load("@sparticuz/chromium");
 const { chromium } = await load("playwright-core");
 
+let isolated = false; // whether pages may run threads: a job says {isolated: true}
 const server = createServer((request, response) => {
   const path = join(pages, normalize(decodeURIComponent(new URL(request.url, "http://x").pathname)));
   if (!existsSync(path) || !statSync(path).isFile()) return response.writeHead(404).end();
-  response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" });
+  const headers = { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" };
+  if (isolated) headers["Cross-Origin-Opener-Policy"] = "same-origin";
+  if (isolated) headers["Cross-Origin-Embedder-Policy"] = "require-corp";
+  response.writeHead(200, headers);
   return createReadStream(path).pipe(response);
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -65,6 +69,7 @@ async function fill(page, fields) {
 async function work(context, job) {
   const page = await context.newPage();
   const [foreign, errors] = [[], []];
+  isolated = job.isolated === true;
   page.on("request", (request) => request.url().startsWith(origin) || /^(data|blob):/.test(request.url()) || foreign.push(request.url()));
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.goto(`${origin}/${job.page}/index.html`);
