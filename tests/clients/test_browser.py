@@ -146,15 +146,17 @@ def logits(size=16):
 
 @functools.cache  # training Unigram numbers its pieces anew each time
 def other_tokenizers():
-    """A byte-level BPE as RoBERTa's, and SentencePiece-like ones as XLM-R's and T5's."""
+    """Byte-level BPE as RoBERTa's and SmolLM2's, and SentencePiece-like ones as XLM-R's and T5's."""
     quiet, ends = {"show_progress": False}, [("<s>", 0), ("</s>", 1)]
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, **quiet)
-    backend.train_from_iterator(TEXTS, trainer)
-    backend.post_processor = processors.RobertaProcessing(ends[1], ends[0], trim_offsets=True, add_prefix_space=False)
-    made = [Tokenizer(backend.to_str())]
+    made, alphabet = [], pre_tokenizers.ByteLevel.alphabet()
+    for digits in (None, pre_tokenizers.Digits(individual_digits=True)):
+        backend = tokenizers.Tokenizer(models.BPE())
+        bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, bytewise]) if digits else bytewise
+        trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, **quiet)
+        backend.train_from_iterator(TEXTS, trainer)
+        backend.post_processor = processors.RobertaProcessing(*ends[::-1], trim_offsets=True, add_prefix_space=False)
+        made.append(Tokenizer(backend.to_str()))
     for splits in (False, True):
         backend = tokenizers.Tokenizer(models.Unigram())
         steps = [pre_tokenizers.WhitespaceSplit()] if splits else []

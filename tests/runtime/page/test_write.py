@@ -63,6 +63,14 @@ def test_page_has_all_that_it_loads(packages, no_programs, tmp_path):
     assert json.dumps(report.to_dict())
 
 
+@pytest.mark.extra
+def test_page_of_a_bundle(packages, no_programs, tmp_path):
+    pytest.importorskip("litert_lm_builder")
+    runtime.write_page(litert_files.bundle(), tmp_path / "page", packages)
+    assert (tmp_path / "page" / "model.tflite").read_bytes() == litert_files.decoder().read_bytes()
+    assert json.loads((tmp_path / "page" / "model.json").read_text(encoding="utf-8"))["task"] == "causal-lm"
+
+
 def test_page_names_no_other_server():
     for path in write.STATIC.rglob("*"):
         if path.is_file():

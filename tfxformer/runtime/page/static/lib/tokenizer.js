@@ -11,8 +11,8 @@ export class Tokenizer {
     this.facts = facts;
     this.content = content;
     const config = { clean_up_tokenization_spaces: facts.cleans_spaces };
-    this.backend = new Backend(content, config);
-    this.wordBackend = facts.glues_words ? new Backend(withPrefixSpaces(content), config) : this.backend;
+    this.backend = new Backend(adapted(content), config);
+    this.wordBackend = facts.glues_words ? new Backend(adapted(content, true), config) : this.backend;
     for (const backend of new Set([this.backend, this.wordBackend])) adjust(backend, facts);
     this.special = new Set(facts.special_ids);
   }
@@ -120,12 +120,18 @@ function adjust(backend, facts) {
   };
 }
 
-// A tokenizer.json whose byte-level BPE gives each word its space, as a list of words needs.
-function withPrefixSpaces(content) {
-  const parts = structuredClone(content);
-  const steps = parts.pre_tokenizer.pretokenizers ?? [parts.pre_tokenizer];
-  for (const step of steps) if (step.type === "ByteLevel") step.add_prefix_space = true;
-  return parts;
+// A tokenizer.json whose steps are read as Python reads them: digits are those of all scripts, and ½ and Ⅷ too. With
+// `words`, byte-level BPE gives each word its space, as a list of words needs.
+function adapted(content, words = false) {
+  const cuts = content.pre_tokenizer;
+  if (!cuts) return content;
+  const step = (one) => {
+    const pattern = { Regex: one.individual_digits ? "\\p{N}" : "\\p{N}+" };
+    if (one.type === "Digits") return { type: "Split", pattern, behavior: "Isolated", invert: false };
+    return one.type === "ByteLevel" && words ? { ...one, add_prefix_space: true } : one;
+  };
+  const pre_tokenizer = cuts.pretokenizers ? { ...cuts, pretokenizers: cuts.pretokenizers.map(step) } : step(cuts);
+  return { ...content, pre_tokenizer };
 }
 
 // Rows of a batch: padded to a length, as the inputs of a signature.
