@@ -17,14 +17,14 @@ CLASSES = (
     "Adafactor", "AdamW", "AlibiScores", "Attention", "BertPretraining", "BottleneckBlock", "CausalConvolution",
     "CausalLM", "ClassificationHead", "ConstantSegmentEmbedding", "ContrastiveEmbedder", "Decoder", "DenoisingLM",
     "Dense", "DistanceEmbeddings", "DistanceSinusoids", "DistributedModel", "Dropout", "EmbeddingConvolution",
-    "Encoder", "EncoderDecoder", "FeedForward", "FirstDimensions", "GatedDeltaRule", "GraphForm", "HiddenToken",
-    "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias", "MaskPattern",
-    "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling", "PositionEmbedding",
-    "QuestionAnswering", "RMSNormalization", "RelativeScores", "RelativeTerms", "ReplacedTokenAccuracy",
-    "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions", "SGD", "ScaleAndShift",
-    "Scaled", "Seq2SeqLM", "ShortConvolution", "SmoothedCrossEntropy", "SpanLoss", "TextClassifier",
-    "TextEmbedder", "TokenClassifier", "TokenEmbedding", "TransformerBlock", "UnitLength", "WarmupCosine",
-    "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
+    "Encoder", "EncoderDecoder", "EntityHead", "FeedForward", "FirstDimensions", "GatedDeltaRule", "GraphForm",
+    "HiddenToken", "Lamb", "LayerNormalization", "Lion", "LogitsBias", "LogitsLoss", "LogitsMetric", "MaskBias",
+    "MaskPattern", "MaskedLM", "MaskedLMTransform", "MultiTask", "PermutationLM", "Perplexity", "Pooling",
+    "PositionEmbedding", "QuestionAnswering", "RMSNormalization", "RelativeScores", "RelativeTerms",
+    "ReplacedTokenAccuracy", "ReplacedTokenDetection", "ReplacedTokenHead", "ReplacedTokenLoss", "RotaryPositions",
+    "SGD", "ScaleAndShift", "Scaled", "Seq2SeqLM", "ShortConvolution", "SmoothedCrossEntropy", "SpanLoss",
+    "TextClassifier", "TextEmbedder", "TokenClassifier", "TokenEmbedding", "TransformerBlock", "UnitLength",
+    "WarmupCosine", "WarmupInverseSqrt", "WarmupLinear", "WarmupPolynomial", "WarmupStableDecay",
 )  # fmt: skip
 # Names of earlier versions -> what reads their files.
 RENAMED = {"DecoderBlock": "TransformerBlock", "EncoderBlock": "TransformerBlock", "Numerics": "GraphForm"}

@@ -34,7 +34,7 @@ from tfxformer.compression.smaller.factorized import factorize_embeddings
 from tfxformer.compression.smaller.importance import head_importance, layer_importance, neuron_importance
 from tfxformer.compression.smaller.structured import remove_heads, remove_layers, remove_neurons, shrink_gradually
 from tfxformer.compression.smaller.student import student_from
-from tfxformer.compression.smaller.vocabulary import keep_tokens, trim_vocabulary
+from tfxformer.compression.smaller.vocabulary import add_tokens, keep_tokens, trim_vocabulary
 from tfxformer.compression.weights.sensitivity import SensitivityReport, sensitivity
 from tfxformer.compression.weights.sparsity import SparsityReport, sparsity_report
 
@@ -62,6 +62,7 @@ __all__ = [
     "SensitivityReport",
     "SparsityReport",
     "TrainableTable",
+    "add_tokens",
     "factorize_embeddings",
     "head_importance",
     "keep_tokens",

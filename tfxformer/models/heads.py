@@ -8,6 +8,7 @@ from tfxformer.arguments.keywords import KnownKeywords
 from tfxformer.layers import DEFAULT, Dense, Dropout, GraphForm
 from tfxformer.layers.activations import activation
 from tfxformer.layers.normalization import make_norm
+from tfxformer.models.pooling import between_tokens, mean_vector
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -104,6 +105,73 @@ def transform_arguments(config) -> dict:
         "norm_bias": config.encoder.norm.bias,
         "hidden_bias": config.heads.transform_bias,
     }
+
+
+@keras.saving.register_keras_serializable("tfxformer")
+class EntityHead(KnownKeywords, keras.layers.Layer):
+    """Classifies the relation of two entities by the first token and the tokens of both (R-BERT; Wu and He, 2019,
+    arXiv:1905.08284, section 3.2).
+
+    The first token's vector, and the mean of the vectors between the marks of each entity, go through tanh, dropout and
+    a Dense, one for the first token and one for both entities; side by side they are what the labels are read from.
+
+    Args:
+        num_labels: int C.
+        markers: 4 ids of tokens: before and behind the first entity, before and behind the second.
+        dropout: float, rate in front of each Dense.
+        initializer: initializer of the kernels.
+
+    Call: sequence [B, S, D], token_ids and padding_mask int [B, S] -> [B, C], logits in float32. An entity without
+    marks is a vector of zeros, one without its second mark goes on to the end of the text.
+    """
+
+    def __init__(self, num_labels, markers, dropout=0.0, initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.num_labels = num_labels
+        self.markers = tuple(markers)
+        self.dropout_rate = dropout
+        self.initializer = keras.initializers.get(initializer)
+        self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, sequence_shape, *shapes):
+        width = sequence_shape[-1]
+
+        def dense(units, name, inputs):
+            # A clone each: an initializer gives all that share it the same numbers.
+            kernel = self.initializer.clone() if hasattr(self.initializer, "clone") else self.initializer
+            layer = Dense(units, kernel_initializer=kernel, dtype=self.dtype_policy, name=name)
+            layer.build((None, inputs))
+            return layer
+
+        self.text_dense = dense(width, "text", width)
+        self.entity_dense = dense(width, "entity", width)
+        self.output_projection = dense(self.num_labels, "output", 3 * width)
+
+    def call(self, sequence, token_ids, padding_mask, training=None):
+        real = keras.ops.not_equal(padding_mask, 0)
+        vectors = [sequence[:, 0]]
+        for opening, closing in (self.markers[:2], self.markers[2:]):
+            inside = keras.ops.logical_and(between_tokens(token_ids, opening, closing), real)
+            vectors.append(keras.ops.cast(mean_vector(sequence, inside), sequence.dtype))
+        layers = (self.text_dense, self.entity_dense, self.entity_dense)
+        read = [
+            layer(self.dropout(keras.ops.tanh(vector), training=training))
+            for layer, vector in zip(layers, vectors, strict=True)
+        ]
+        x = self.dropout(keras.ops.concatenate(read, axis=-1), training=training)
+        return keras.ops.cast(self.output_projection(x), "float32")
+
+    def compute_output_spec(self, sequence, *args, **kwargs):
+        return keras.KerasTensor((sequence.shape[0], self.num_labels), dtype="float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_labels": self.num_labels,
+            "markers": list(self.markers),
+            "dropout": self.dropout_rate,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -92,6 +92,13 @@ def mean_vector(sequence, kept):
     return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
 
 
+def between_tokens(token_ids, opening: int, closing: int):
+    """Whether tokens stand behind the first `opening` and before the first `closing`: int [B, S] -> bool [B, S]."""
+    opens, closes = (ops.equal(token_ids, one) for one in (opening, closing))
+    opened, closed = (ops.greater(ops.cumsum(ops.cast(one, "int32"), axis=1), 0) for one in (opens, closes))
+    return ops.logical_and(ops.logical_and(opened, ops.logical_not(closed)), ops.logical_not(opens))
+
+
 def _positions(real):
     """1, 2, 3, ... from the first real token on: bool [B, S] -> float32 [B, S]."""
     slots = row_slots(ops.cast(real, "int32"))

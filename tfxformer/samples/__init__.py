@@ -18,7 +18,7 @@ from tfxformer.extras import needs
 from tfxformer.samples import chinese, debian_index, flan_t5, gemma3
 from tfxformer.samples.catalogue import SAMPLES
 from tfxformer.samples.fetching import cache_folder, fetch
-from tfxformer.samples.formats import sword
+from tfxformer.samples.formats import sword, wordnet
 
 __all__ = [
     "Split",
@@ -41,6 +41,7 @@ __all__ = [
     "smollm2",
     "usaddress",
     "vader_movies",
+    "wordnet_relations",
 ]
 
 # Of "austen-novels": the package's own titles, in its order, by their names in its data.
@@ -245,6 +246,17 @@ def debian_descriptions() -> list[debian_index.Description]:
     """
     folder = cache_folder() / "samples" / f"debian-index-{debian_index.SUITE}"
     return debian_index.read_descriptions(debian_index.fetch(folder))
+
+
+def wordnet_relations() -> list[wordnet.Relation]:
+    """Words of WordNet 3.0 with their glosses, a word of the gloss, and how WordNet relates both: 82,410 by synset.
+
+    Relations are WordNet's; that a word of a gloss is the one meant is told by its letters alone.
+
+    Raises:
+        RuntimeError: where it is not in the cache and there is no apt-get to fetch it.
+    """
+    return list(wordnet.relations(wordnet.read_synsets(fetch("wordnet"))))
 
 
 def _split(pairs: list[tuple]) -> Split:

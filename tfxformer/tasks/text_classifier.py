@@ -9,11 +9,12 @@ import numpy as np
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.data.retrieval import Found, ranked
+from tfxformer.data.targets.entity_markers import ENTITY_MARKERS
 from tfxformer.data.targets.labels import check_labels, encode_labels, label_keys, stated_labels
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.backbone import config_of
 from tfxformer.models.config.transformer import MEAN_OF_LOGITS
-from tfxformer.models.heads import ClassificationHead, transform_arguments
+from tfxformer.models.heads import ClassificationHead, EntityHead, transform_arguments
 from tfxformer.models.parts import initializer
 from tfxformer.models.pooling import mean_vector
 from tfxformer.tasks.base.task import Task
@@ -29,6 +30,7 @@ OUTPUT_KINDS = {
     "regression": "scores",
 }
 PROBLEM_TYPES = tuple(OUTPUT_KINDS)
+ENTITIES = "entities"
 
 
 @keras.saving.register_keras_serializable("tfxformer")
@@ -40,6 +42,9 @@ class TextClassifier(Task):
         labels: list of str, the names of the columns; for regression the names of the scores.
         problem_type: "single_label_classification", "multi_label_classification" or "regression".
         tokenizer, sequence_length: see `Task`.
+        reads: None, what the model's family reads of a text; or "entities", its first token and the two entities that
+            `data.mark_entities` marks (R-BERT; Wu and He, 2019, arXiv:1905.08284), on an encoder. transformers has no
+            such head: it is saved by `save("relations.keras")`.
 
     Targets: label names or ids for one label, a list of them per text (or a 0/1 matrix) for several, floats for
     regression. Logits: float32 [B, C]. `predict`: probabilities [B, C], for regression the scores.
@@ -57,31 +62,37 @@ class TextClassifier(Task):
     learns_from_labels = True
     takes_both = True
 
-    def __init__(self, backbone, labels, problem_type="single_label_classification", tokenizer=None, **kwargs):
+    def __init__(
+        self, backbone, labels, problem_type="single_label_classification", tokenizer=None, reads=None, **kwargs
+    ):
+        if reads not in (None, ENTITIES):
+            raise ValueError(f"reads={reads!r}; wanted None, or {ENTITIES!r} for the relation of two entities.")
         if problem_type not in PROBLEM_TYPES:
             raise ValueError(f"Unknown problem_type {problem_type!r}; known: {', '.join(PROBLEM_TYPES)}.")
         labels = check_labels(labels)
         if len(labels) < 2 and problem_type == "single_label_classification":
             raise ValueError(f"One label out of {labels} is no choice: give at least two, or another problem_type.")
         config = config_of(backbone)
-        if self.wants_pooler(config) and not config.heads.pooler:
+        if reads is None and self.wants_pooler(config) and not config.heads.pooler:
             raise ValueError(
                 f"A {config.family!r} classifier reads the pooled output, and this backbone has no pooler: build it "
                 "with heads__pooler=True, or load it by TextClassifier.from_pretrained."
             )
-        # BART, T5 and their kin have a Dense of their own there, and tanh.
-        hidden = "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation
-        arguments = {
-            "hidden_activation": hidden,
-            "dropout": config.heads.classifier_dropout,
-            "initializer": initializer(config),
-            "use_bias": config.heads.classifier_bias,
-            **transform_arguments(config),
-        }
-        classifier = ClassificationHead(len(labels), **arguments, dtype=backbone.dtype_policy, name="classifier")
+        arguments = {"dropout": config.heads.classifier_dropout, "initializer": initializer(config)}
+        arguments |= {"dtype": backbone.dtype_policy, "name": "classifier"}
+        if reads == ENTITIES:
+            classifier = EntityHead(len(labels), entity_marker_ids(config, tokenizer), **arguments)
+        else:
+            # BART, T5 and their kin have a Dense of their own there, and tanh.
+            hidden = "tanh" if len(config.stacks) > 1 else config.heads.classifier_activation
+            arguments |= {"hidden_activation": hidden, "use_bias": config.heads.classifier_bias}
+            classifier = ClassificationHead(len(labels), **{**arguments, **transform_arguments(config)})
         super().__init__(backbone, {"classifier": classifier}, tokenizer=tokenizer, **kwargs)
         self.labels = labels
         self.problem_type = problem_type
+        self.reads = reads
+        if reads == ENTITIES and config.heads.pooler:
+            backbone.get_layer("pooler").trainable = False  # no output reads it, so it has no gradient
 
     def make_inputs(self, backbone):
         if len(backbone.config.stacks) == 1:
@@ -90,6 +101,9 @@ class TextClassifier(Task):
 
     @staticmethod
     def graph(backbone, heads, inputs, graph_form: GraphForm = DEFAULT):
+        if isinstance(heads["classifier"], EntityHead):
+            sequence = backbone.forward(inputs, graph_form)["sequence_output"]
+            return heads["classifier"](sequence, inputs["token_ids"], inputs["padding_mask"])
         if backbone.config.heads.classifier_pooling == MEAN_OF_LOGITS:
             tokens = heads["classifier"](backbone.forward(inputs, graph_form)["sequence_output"], graph_form=graph_form)
             return mean_vector(tokens, keras.ops.not_equal(inputs["padding_mask"], 0))
@@ -104,12 +118,26 @@ class TextClassifier(Task):
     @classmethod
     def arguments_from(cls, reference, arguments):
         arguments = super().arguments_from(reference, arguments)
+        if arguments.get("reads") == ENTITIES:
+            raise ValueError(
+                'from_pretrained(reads="entities"): checkpoints have no such head, and their tokenizers no marks of '
+                "entities. Load the classifier without it, add the marks by compression.add_tokens(classifier, "
+                "data.ENTITY_MARKERS), and make the new one of that one's .backbone and .tokenizer."
+            )
         arguments["labels"] = stated_labels(reference, arguments.get("labels"))
         if arguments.get("problem_type") is None:
             # One column is a score, as in transformers: rerankers say no more than that they have one label.
             default = "regression" if len(arguments["labels"]) == 1 else "single_label_classification"
             arguments["problem_type"] = reference.get("problem_type") or default
         return arguments
+
+    def checkpoint_model(self):
+        if self.reads == ENTITIES:
+            raise ValueError(
+                'save_pretrained: transformers has no head of two entities (reads="entities"), and could not open '
+                'this model; save it with model.save("relations.keras").'
+            )
+        return self
 
     def reference_changes(self):
         changes = {**super().reference_changes(), **label_keys(self.labels), "problem_type": self.problem_type}
@@ -146,6 +174,12 @@ class TextClassifier(Task):
     def target_limits(self):
         single = self.problem_type == "single_label_classification"
         return Limit(0, len(self.labels) - 1, f"ids of the labels {', '.join(self.labels)}"[:200]) if single else None
+
+    def _encode(self, examples, sequence_length=None, truncation=True):
+        batch = super()._encode(examples, sequence_length, truncation)
+        if self.reads == ENTITIES:
+            check_marked(batch["token_ids"], self.heads["classifier"].markers, examples.texts)
+        return batch
 
     def encode_labels(self, labels):
         return encode_labels(labels, self.labels, self.problem_type)
@@ -271,7 +305,47 @@ class TextClassifier(Task):
         return found[0] if alone else found
 
     def get_config(self):
-        return {**super().get_config(), "labels": self.labels, "problem_type": self.problem_type}
+        own = {"labels": self.labels, "problem_type": self.problem_type, "reads": self.reads}
+        return {**super().get_config(), **own}
+
+
+def entity_marker_ids(config, tokenizer) -> tuple[int, ...]:
+    """The ids of the marks of `data.mark_entities`, for a classifier that reads what they mark.
+
+    Raises:
+        ValueError: for a model that is no encoder, and a tokenizer that has not all of them.
+    """
+    if tuple(config.stacks) != ("encoder",):
+        raise ValueError(
+            'reads="entities" reads tokens that have seen the whole text, those of an encoder; without it any model '
+            "classifies marked texts."
+        )
+    known = {} if tokenizer is None else {token: index for index, token in enumerate(tokenizer.vocabulary())}
+    if missing := [marker for marker in ENTITY_MARKERS if marker not in known]:
+        raise ValueError(
+            f'reads="entities" finds entities by the tokens {", ".join(missing)}, which '
+            f"{'no tokenizer was given for' if tokenizer is None else 'the tokenizer lacks'}: add them with "
+            "compression.add_tokens(classifier, data.ENTITY_MARKERS), and make the new classifier of that one's "
+            ".backbone and .tokenizer."
+        )
+    return tuple(known[marker] for marker in ENTITY_MARKERS)
+
+
+def check_marked(token_ids: np.ndarray, markers: Sequence[int], texts: Sequence[str]) -> None:
+    """Refuses texts [B] whose tokens [B, S] lack a mark of an entity.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    found = np.stack([(token_ids == marker).any(-1) for marker in markers], -1)  # [B, 4]
+    if not found.all():
+        row, missing = np.argwhere(~found)[0]
+        raise ValueError(
+            f"{int((~found.all(-1)).sum())} of {len(found)} texts lack marks of their entities, the first is "
+            f"texts[{row}], {texts[row]!r:.80}, without {ENTITY_MARKERS[missing]}: mark them by data.mark_entities("
+            "text, first, second); where a mark was cut off with a text's end, give a longer sequence_length than "
+            f"{token_ids.shape[1]}."
+        )
 
 
 def inference_columns(labels: Sequence[str], problem_type: str) -> tuple[int, int]:

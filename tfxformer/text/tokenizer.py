@@ -24,7 +24,7 @@ from tfxformer.text.inputs import as_texts, check_unicode, texts_or_pairs, trunc
 from tfxformer.text.sentencepieces.backend import UNMET
 from tfxformer.text.sentencepieces.languages import Languages
 from tfxformer.text.sentencepieces.rules import SETTINGS, SentencePieceRules
-from tfxformer.text.vocabulary import stored, trimming
+from tfxformer.text.vocabulary import adding, stored, trimming
 from tfxformer.text.vocabulary import training as vocabulary
 from tfxformer.text.vocabulary.continuations import continuations
 
@@ -349,6 +349,10 @@ class Tokenizer:
         kept = sorted(trimming.used_tokens(self._backend, texts).union(self.special_ids))
         content, config = trimming.trimmed_parts(json.loads(self._tokenizer_json), self._config, kept)
         return Tokenizer(json.dumps(content, ensure_ascii=False), config), np.array(kept)
+
+    def with_tokens(self, tokens: Iterable[str]) -> Tokenizer:
+        """A tokenizer that finds further tokens first in texts; ids behind its own. See `text.vocabulary.adding`."""
+        return Tokenizer(*adding.added_parts(self._tokenizer_json, self._config, self.vocabulary(), tokens))
 
     def in_graph(self, sequence_length: int):
         """BERT's tokenizer as a `graph.GraphTokenizer`, for `tf.data` maps and SavedModels: string [B] -> the batch.

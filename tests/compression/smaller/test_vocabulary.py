@@ -134,3 +134,34 @@ def test_what_cannot_be_trimmed_is_refused(tiny_tokenizer):
         compression.keep_tokens(classifier, [0, 1, 2])
     with pytest.raises(ValueError, match="counted from its padding id, 1"):
         compression.keep_tokens(tiny.backbone("roberta", encoder__num_layers=1, padding_id=1), [1, 2, 3])
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "gpt2"])
+def test_added_tokens_leave_the_others_as_they_are(family, tiny_tokenizer):
+    """Where the table has no spare row, and where it has: logits of texts without the tokens are what they were."""
+    for rows in (len(tiny.VOCABULARY), tiny.VOCABULARY_SIZE):
+        backbone = tiny.backbone(family, vocabulary_size=rows)
+        task = tasks.TextClassifier(backbone, ["a", "b"], tokenizer=tiny_tokenizer)
+        grown = compression.add_tokens(task, ["[E1]", "[/E1]"])
+        assert grown.backbone.config.vocabulary_size == max(rows, len(tiny.VOCABULARY) + 2)
+        np.testing.assert_allclose(
+            grown.predict(tiny.TEXTS[:4], verbose=0), task.predict(tiny.TEXTS[:4], verbose=0), atol=1e-6
+        )
+        before, after = (tiny.weights(one)["token_embedding/embeddings"] for one in (task, grown))
+        count = len(tiny.VOCABULARY)
+        np.testing.assert_array_equal(after[:count], before[:count])
+        np.testing.assert_array_equal(after[count + 2 :], before[count + 2 :])
+        new, mean = after[count : count + 2], before[:count].mean(0)
+        assert 0 < np.abs(new - mean).max() < 6 * backbone.config.initializer_range
+        assert np.abs(new[0] - new[1]).max() > 0
+    again = compression.add_tokens(grown, ["[E1]"])
+    assert again.backbone.config == grown.backbone.config and again.tokenizer == grown.tokenizer
+
+
+def test_added_tokens_of_a_masked_lm(tiny_tokenizer):
+    task = tasks.MaskedLM(tiny.backbone(vocabulary_size=len(tiny.VOCABULARY)), tokenizer=tiny_tokenizer)
+    grown = compression.add_tokens(task, ["[E1]"])
+    before, after = (np.asarray(one(one.encode(tiny.TEXTS[:2]))) for one in (task, grown))
+    np.testing.assert_allclose(after[..., :-1], before, atol=1e-5)
+    with pytest.raises(ValueError, match="this model has no tokenizer"):
+        compression.add_tokens(tasks.MaskedLM(tiny.backbone()), ["[E1]"])

@@ -49,6 +49,45 @@ def trim_vocabulary(model, texts):
     return keep_tokens(model, ids, tokenizer)
 
 
+def add_tokens(model, tokens):
+    """A task whose tokenizer knows further tokens, with a row for each in the token table.
+
+    They are found in texts before anything else is, as special tokens are: marks of entities (`data.ENTITY_MARKERS`),
+    roles, fields. A new row is the mean of the others and a little noise (Hewitt, 2021,
+    nlp.stanford.edu/~johnhew/vocab-expansion.html), the same in every call; training makes it something.
+
+    Args:
+        model: a task of ours with a tokenizer; it stays as it is.
+        tokens: list of str. Those that the tokenizer has already stay what they are.
+
+    Returns:
+        A new task of the same class, not compiled.
+
+    Raises:
+        TypeError: for a model that is not ours. ValueError: for a model without a tokenizer or with two vocabularies,
+            and a token that is empty.
+    """
+    backbone = backbone_of(model)
+    config = backbone.config
+    if getattr(model, "tokenizer", None) is None:
+        raise ValueError("add_tokens gives tokens to a tokenizer and its model together: this model has no tokenizer.")
+    if config.source_vocabulary_size is not None:
+        raise ValueError("add_tokens: this model has a vocabulary for sources and one for targets; it takes one.")
+    count, tokenizer = len(model.tokenizer.vocabulary()), model.tokenizer.with_tokens(tokens)
+    rows = max(config.vocabulary_size, len(tokenizer.vocabulary()))  # a table may have more rows than tokens
+    generator, values = np.random.default_rng(0), {}
+    for variable in model.weights:
+        axis = TOKEN_AXES.get(variable.path)
+        if axis is not None:
+            known = np.moveaxis(np.asarray(variable.value, "float32"), axis, 0)[:count]
+            more = len(tokenizer.vocabulary()) - count
+            noise = config.initializer_range * generator.standard_normal((more, *known.shape[1:]))
+            new = known.mean(0) + (noise if known.ndim > 1 else 0.0 * noise)
+            spare = np.moveaxis(np.asarray(variable.value, "float32"), axis, 0)[count + more :]
+            values[variable.path] = np.moveaxis(np.concatenate([known, new, spare]), 0, axis)
+    return rebuild(model, config.replace(vocabulary_size=rows), {}, tokenizer=tokenizer, values=values)
+
+
 def keep_tokens(model, ids, tokenizer=None):
     """A model with the rows of some token ids only, which get the ids 0, 1, ... in their order.
 

@@ -1,1 +1,1 @@
-"""Files of other programs, read without them: ONNX weights, data of R, texts of SWORD."""
+"""Files of other programs, read without them: ONNX weights, data of R, texts of SWORD, WordNet."""

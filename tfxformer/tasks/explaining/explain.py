@@ -5,11 +5,14 @@ Shape letters: R rows, S tokens, C labels.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from keras import ops
 
 from tfxformer.data.batches import read_examples, to_batch
 from tfxformer.data.lengths import round_length
+from tfxformer.data.targets.entity_markers import ENTITY_MARKERS
 from tfxformer.tasks.explaining.attention_maps import attention_weights, layers_with_attention
 from tfxformer.tasks.explaining.integrated_gradients import Attribution, IntegratedGradients
 from tfxformer.tasks.explaining.rollout import read_rows, rollout
@@ -64,7 +67,11 @@ def _encoding(task, text) -> Encoding:
     longest = min(task.sequence_length or task.backbone.longest_text, task.backbone.longest_text)
     counts = tokenizer.token_counts(examples.texts, examples.pairs)
     length = round_length(int(counts.max()), longest)
-    return tokenizer.encode(examples.texts, examples.pairs, sequence_length=length, return_offsets=True)
+    found = tokenizer.encode(examples.texts, examples.pairs, sequence_length=length, return_offsets=True)
+    marks = [index for index, token in enumerate(tokenizer.vocabulary()) if token in ENTITY_MARKERS]
+    # Marks of entities are no words: they stay where they are, on the way of the gradients too.
+    words = np.where(np.isin(found.token_ids, marks), -1, found.sequence_ids)
+    return dataclasses.replace(found, sequence_ids=words)
 
 
 def _rollout(task, batch: dict) -> Attribution:
