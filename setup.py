@@ -65,6 +65,7 @@ setup(
     packages=find_packages(include=["tfxformer", "tfxformer.*"]),
     package_data={
         "tfxformer": ["py.typed"],
+        "tfxformer.recipes": ["zoo.json"],
         "tfxformer.runtime.apps": ["templates/**/*"],
         "tfxformer.runtime.page": ["check.mjs", "static/*", "static/*/*"],
     },

@@ -34,6 +34,7 @@ WRITTEN = (
     "equality_of_backends",
     "files_of_families",
     "installs",
+    "models",
     "public_names",
     "results",
     "whole_or_nothing",

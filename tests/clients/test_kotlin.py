@@ -19,7 +19,7 @@ from tfxformer.runtime import write_app
 
 FOLDER = os.environ.get("TFXFORMER_KOTLIN")
 JARS = [str(jar) for jar in sorted(Path(FOLDER or "/nowhere").glob("run_kotlin_kernel/jars/*.jar"))]
-MOST_SECONDS = 900  # a compiler on a busy machine
+MOST_SECONDS = 3600  # a compiler on a busy machine
 
 pytestmark = [
     pytest.mark.client,

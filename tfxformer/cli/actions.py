@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfxformer import runtime
 from tfxformer.cli import console
-from tfxformer.cli.doctor import doctor
+from tfxformer.cli.doctor import doctor, models
 from tfxformer.cli.language import chat, generate, tell_languages, train_lm
 from tfxformer.cli.preparing import prepare
 from tfxformer.cli.seq2seq import train_seq2seq
@@ -17,7 +17,7 @@ from tfxformer.data.files.table import Table
 
 __all__ = [
     "chat", "compress", "demo", "doctor", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect",
-    "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq", "write_app",
+    "models", "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq", "write_app",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.

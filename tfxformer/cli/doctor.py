@@ -1,4 +1,4 @@
-"""The command doctor: what is installed, which devices are seen, and whether a second of work on each runs."""
+"""The commands doctor and models: what is installed, whether it runs, and which models there are to begin from."""
 
 from __future__ import annotations
 
@@ -114,3 +114,20 @@ def _runtime() -> dict:
     from ai_edge_litert.interpreter import Interpreter
 
     return {"interpreter": Interpreter.__module__}
+
+
+def models() -> dict:
+    """The presets, families and small files: what zoo.json holds; "text" is a table of them."""
+    from tfxformer.recipes.zoo import in_words, zoo
+
+    found = zoo()
+    rows = [
+        (row["name"], in_words(row["parameters"]), row["use"], row["hub"] or "trained here", row["licence"] or "")
+        for row in found["presets"]
+    ]
+    rows = [("preset", "parameters", "for", "weights", "licence"), *rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    small = [f"{row['name']}: {row['title']}, {row['bytes']:,} bytes, {row['task']}" for row in found["saved"]]
+    lines += ["", *(["In saved_models/ of a clone:", *small, ""] if small else [])]
+    return {**found, "text": "\n".join([*lines, f"Families: {', '.join(row['name'] for row in found['families'])}"])}

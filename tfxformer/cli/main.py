@@ -351,6 +351,15 @@ def write_app(
 
 
 @app.command()
+def models(
+    json: Json = False,
+    debug: Debug = False,
+):
+    """List presets with size, use, weights and licence, the small saved models, and families."""
+    run("models", locals())
+
+
+@app.command()
 def doctor(
     json: Json = False,
     debug: Debug = False,
