@@ -21,7 +21,7 @@ export async function open(folder = ".", told = () => {}) {
 }
 
 async function json(url) {
-  const response = await fetch(url);
+  const response = await fetch(url, { cache: "no-cache" });
   if (!response.ok) throw new Error(`${url} cannot be loaded: the server says ${response.status}.`);
   return response.json();
 }

@@ -44,7 +44,7 @@ export class Runtime {
 
 // The bytes of a file, told as they come: told(bytes so far, bytes in all).
 export async function download(url, size, told = () => {}) {
-  const response = await fetch(url);
+  const response = await fetch(url, { cache: "no-cache" }); // asks whether the copy it keeps is still right
   if (!response.ok) throw new Error(`${url} cannot be loaded: the server says ${response.status}.`);
   const bytes = new Uint8Array(size);
   const reader = response.body.getReader();

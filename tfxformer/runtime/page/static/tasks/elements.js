@@ -45,12 +45,18 @@ export function form(children, action, work) {
       result.setAttribute("data-done", "");
     }
   });
-  for (const control of made.querySelectorAll("textarea")) {
+  sendByKey(made);
+  return [made, result];
+}
+
+// Ctrl+Enter in a field of several lines sends the form, as Enter does in one of one line.
+export function sendByKey(form) {
+  for (const control of form.querySelectorAll("textarea")) {
+    control.title = "Ctrl+Enter sends";
     control.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) made.requestSubmit();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
   }
-  return [made, result];
 }
 
 // Until the browser has drawn what was changed.

@@ -1,11 +1,12 @@
 // Text that goes on from a prompt, the target of a source, or an answer in a conversation.
-import { element, field, textarea } from "./elements.js";
+import { element, field, sendByKey, textarea } from "./elements.js";
 
+const WANTED = { source: "The text to turn into another", chat: "Your message", prompt: "How the text begins" };
 const number = (id, attributes) => element("input", { id, type: "number", inputMode: "decimal", ...attributes });
 
 export function build(root, model) {
   const controls = drawing(model);
-  const prompt = textarea("prompt", 4, model.hasSource ? "The text to turn into another" : "How the text begins");
+  const prompt = textarea("prompt", 4, WANTED[model.hasSource ? "source" : model.hasChat ? "chat" : "prompt"]);
   const output = element("div", { class: "text", id: "output", ariaLive: "polite", hidden: true });
   const messages = [];
   const chatting = element("input", { id: "chatting", type: "checkbox", checked: model.hasChat });
@@ -18,6 +19,7 @@ export function build(root, model) {
   else if (!model.hasSource) form.append(element("p", { class: "hint" }, "No chat template: the model continues your text."));
   form.append(...controls.shown, start, stop, clear);
   root.append(form, output);
+  sendByKey(form);
 
   let aborter = null;
   stop.addEventListener("click", () => aborter?.abort());
@@ -76,7 +78,7 @@ function drawing(model) {
   const topP = number("top-p", { min: 0.01, max: 1, step: 0.01, value: wanted.top_p ?? 1 });
   const chances = [field("Temperature", temperature), field("Top k (0: all)", topK), field("Top p", topP)];
   const grid = element("div", { class: "grid" });
-  for (const parts of [field("New tokens at most", tokens), field("Next token", way)]) grid.append(element("div", {}, ...parts));
+  for (const parts of [field("New tokens", tokens), field("Next token", way)]) grid.append(element("div", {}, ...parts));
   const groups = chances.map((parts) => element("div", {}, ...parts));
   grid.append(...groups);
   const show = () => groups.forEach((group) => (group.hidden = way.value === "greedy"));
