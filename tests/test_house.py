@@ -187,6 +187,18 @@ def test_files_and_functions_are_short():
     none_of(finding for path in FILES for finding in too_long(path))
 
 
+def unreadable_by_autograph(path: Path):
+    """AutoGraph knows no `:=`, and says so at length on the terminal of whoever generates a text."""
+    if room(path) in ("layers", "generation", "models") and "config" not in path.parts:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.NamedExpr):
+                yield f"{name(path)}:{node.lineno} has :=, in what TensorFlow traces"
+
+
+def test_autograph_can_read_what_is_traced():
+    none_of(finding for path in FILES for finding in unreadable_by_autograph(path))
+
+
 def public(body, prefix=""):
     """Public classes and functions of a module, and methods of more than a few lines that override nothing."""
     for node in body:

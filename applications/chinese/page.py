@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfxformer.figures import figure
+from tfxformer.figures import GREEN, bars, figure
 from tfxformer.recipes import report
 
 NAMES = {
@@ -17,7 +17,8 @@ NAMES = {
 
 def drawn(results: dict):
     """F1 of words and of names, and the accuracy of reviews, as bars."""
-    picture, panels = figure(3, (12, 3))
+    picture, panels = figure(3, (12, 3.2))
+    picture.suptitle("Scores on the test texts (more is better)")
     for panel, part, score, title in zip(
         panels,
         ("words", "words", "reviews"),
@@ -26,11 +27,9 @@ def drawn(results: dict):
         strict=True,
     ):
         variants = results[part]["variants"]
-        values = [one[score] for one in variants.values()]
-        bars = panel.barh([NAMES[name] for name in variants], values, color="tab:green")
-        panel.bar_label(bars, [f"{value:.3f}" for value in values], padding=-36, color="white")
-        panel.set(xlabel=title, xlim=(0, 1))
-        panel.invert_yaxis()
+        bars(panel, [NAMES[name] for name in variants], [one[score] for one in variants.values()], form="{:.3f}",
+             color=GREEN)  # fmt: skip
+        panel.set(xlabel=title, xlim=(0, 1.18), xticks=(0, 0.25, 0.5, 0.75, 1))
     return picture
 
 

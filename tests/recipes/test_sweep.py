@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +16,8 @@ from tfxformer.recipes import sweep
 from tfxformer.recipes.sweep import results
 from tfxformer.recipes.sweep.reading import make_recipe
 from tfxformer.recipes.sweep.recipe import Choose
+
+ROOT = Path(__file__).parent.parent.parent
 
 WORDS = ["good", "bad", "film", "a", "the", "was", "it", "dull", "fine", "we", "saw", "is", "never", "said"]
 RECIPE = {
@@ -178,3 +181,17 @@ def test_errors_are_those_of_paired_answers():
     errors = results.compared(points)[1]["standard_errors"]
     differences = np.array([0, 1, 0, -1])
     assert errors == {"validation": 0.0, "test": pytest.approx(100 * np.sqrt(np.mean(differences**2) / 4))}
+
+
+def test_a_picture_names_its_points_and_its_limit(monkeypatch):
+    """Of the story's own results, kept in its folder."""
+    found = json.loads((ROOT / "applications" / "shrink_sentiment" / "results.json").read_text(encoding="utf-8"))
+    drawn = []
+    monkeypatch.setattr(results, "save_figure", lambda figure, path: drawn.append(figure))
+    results.plot(found, "bytes", None)
+    (panel,) = drawn[0].axes
+    assert [text.get_text().replace("\n", " ") for text in panel.texts] == [one["name"] for one in found["points"]]
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert "chosen" in legend and "1 point below float32" in legend
+    limit = next(line for line in panel.lines if line.get_label() == "1 point below float32")
+    assert set(limit.get_ydata()) == {found["points"][0]["test"] - 0.01}

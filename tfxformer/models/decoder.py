@@ -212,7 +212,8 @@ def check_rings(stack, inputs: dict, cache: Cache) -> None:
         )
     tokens = inputs["token_ids"].shape[1]
     for kind, slots in rings.items():
-        if tokens is not None and tokens > (most := slots - stack.attention[kind].window + 1):
+        most = slots - stack.attention[kind].window + 1
+        if tokens is not None and tokens > most:
             raise ValueError(
                 f"{tokens} new tokens, but this cache was made for steps of {most}: give them in parts, or a larger "
                 "longest_step to new_cache."

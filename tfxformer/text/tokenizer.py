@@ -131,11 +131,12 @@ class Tokenizer:
         return cls(*vocabulary.word_piece(texts, vocabulary_size, lowercase))
 
     @classmethod
-    def characters(cls, text: str, special_tokens: Sequence[str] = ()) -> Self:
-        """One id for each character of a text, in their order, and a last one for any other character.
+    def characters(cls, text: str | Iterable[str], special_tokens: Sequence[str] = ()) -> Self:
+        """One id for each character of a text (or of a list of texts), in their order, and a last one for any other.
 
         The first special token, where there is one, begins and ends texts and pads batches, and they have the first
-        ids. Without any there is no begin and no end token, and a batch is padded with the last id.
+        ids. Without any there is no begin and no end token, and a batch is padded with the last id. What
+        writes targets (`tasks.Seq2SeqLM`) needs an end token: `special_tokens=("</s>",)`.
         """
         return cls(*vocabulary.characters(text, special_tokens))
 

@@ -79,6 +79,10 @@ def test_characters_have_their_order_and_one_id_for_all_others():
     assert batch.padding_mask.sum(axis=1).tolist() == [2, 10]
 
 
+def test_characters_may_come_from_several_texts():
+    assert Tokenizer.characters(["bah", "", "cab"]).to_json() == Tokenizer.characters("bahcab").to_json()
+
+
 def test_characters_may_have_special_tokens_in_front():
     tokenizer = Tokenizer.characters("bah", ("</s>", "[X]"))
     assert tokenizer.vocabulary() == ["</s>", "[X]", "a", "b", "h", "<unk>"]
@@ -130,7 +134,7 @@ def test_what_no_vocabulary_can_be_learned_from(texts, size, special, error, mes
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
-    [("", ValueError, "no text"), (["a"], TypeError, "got list"), ("a\udfff", ValueError, "lone surrogate")],
+    [("", ValueError, "no text"), (["a", 3], TypeError, r"texts\[1\]"), ("a\udfff", ValueError, "lone surrogate")],
 )
 def test_what_has_no_characters(text, error, message):
     with pytest.raises(error, match=message):

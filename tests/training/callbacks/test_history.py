@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 
 def test_curves_are_drawn_in_panels_of_their_kind(tmp_path):
-    drawn = {}
+    drawn, colours = {}, {}
     values = {
         "epoch": [1, 2],
         "updates": [5, 10],
@@ -121,11 +121,13 @@ def test_curves_are_drawn_in_panels_of_their_kind(tmp_path):
     def look(figure, path):
         for axis in figure.axes:
             drawn[axis.get_ylabel()] = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+            colours.update({line.get_label(): line.get_color() for line in axis.lines})
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(history, "save_figure", look)
-        history.training_curve({"fit": values, "prune": {"loss": [0.5]}}, tmp_path / "a.png")
-    assert set(drawn) == {"loss", "score", "learning rate", "a second"}
+        history.training_curve({"fit": values, "prune": {"loss": [0.5], "sparsity": [0.25]}}, tmp_path / "a.png")
+    assert set(drawn) == {"loss", "score", "learning rate", "a second", "share of zeros"}
     assert drawn["loss"]["fit: loss"] == [[1, 2.0], [2, 1.0]] and drawn["loss"]["prune: loss"] == [[3, 0.5]]
-    assert set(drawn["loss"]) == {"fit: loss", "fit: val loss", "prune: loss"}
+    assert set(drawn["loss"]) == {"fit: loss", "fit: loss, held out", "prune: loss"}
     assert list(drawn["score"]) == ["fit: accuracy"] and list(drawn["a second"]) == ["fit: tokens per second"]
+    assert colours["fit: loss"] == colours["fit: loss, held out"] != colours["prune: loss"]

@@ -92,18 +92,28 @@ class SensitivityReport:
         )
 
     def plot(self, path) -> None:
-        """Draws what is lost over sparsity, a line for each kernel, as a .png or .svg (needs matplotlib).
+        """Draws what is lost as a map of kernels and sparsities with its numbers, as a .png or .svg (needs matplotlib).
 
         Raises:
             OSError: where the file cannot be written.
         """
         kernels = self.by_kernel
-        drawn, (panel,) = figure(1, (8.0, max(4.0, 0.18 * len(kernels))))
-        for name, rows in kernels.items():
-            panel.plot([0.0, *(row.sparsity for row in rows)], [0.0, *(row.lost for row in rows)], "o-", label=name)
-        panel.set_xlabel("sparsity of the kernel")
-        panel.set_ylabel(f"{self.metric}: worse than {self.baseline:.4g} by")
-        drawn.legend(loc="outside right upper", fontsize="x-small")
+        sparsities = sorted({row.sparsity for row in self.rows})
+        lost = np.full((len(kernels), len(sparsities)), np.nan)
+        for line, rows in enumerate(kernels.values()):
+            for row in rows:
+                lost[line, sparsities.index(row.sparsity)] = row.lost
+        most = float(np.nanmax(np.abs(lost))) or 1.0
+        drawn, (panel,) = figure(1, (5.0 + 0.8 * len(sparsities), 1.8 + 0.24 * len(kernels)))
+        image = panel.imshow(lost, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")  # orange loses, purple gains
+        for line, column in np.argwhere(np.isfinite(lost)):
+            value = lost[line, column]
+            colour = "white" if abs(value) > 0.65 * most else "black"
+            panel.text(column, line, f"{value:+.3g}", ha="center", va="center", fontsize=7, color=colour)
+        panel.set_xticks(range(len(sparsities)), [f"{sparsity:.0%}" for sparsity in sparsities])
+        panel.set_yticks(range(len(kernels)), list(kernels), fontsize=7)
+        panel.set(title="What is lost where one kernel alone is pruned", xlabel="zeros in the kernel")
+        drawn.colorbar(image, ax=panel, label=f"{self.metric}: worse than {self.baseline:.4g} by")
         save_figure(drawn, path)
 
     def __str__(self) -> str:

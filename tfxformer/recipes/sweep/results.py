@@ -9,11 +9,11 @@ import numpy as np
 
 from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.data.text_scores import POINTS
-from tfxformer.figures import figure, save_figure
+from tfxformer.figures import BLUE, GREY, VERMILION, figure, name_points, plain_log, save_figure
 from tfxformer.recipes.report import markdown
 from tfxformer.recipes.sweep.recipe import Choose
 
-LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped, MB", "median_ms": "one text, ms"}
+LABELS = {"bytes": "size, MB", "zipped_bytes": "zipped size, MB", "median_ms": "time of one text, ms"}
 
 
 def compared(points: list[dict]) -> list[dict]:
@@ -152,18 +152,29 @@ def results_page(found: dict) -> str:
 
 
 def plot(found: dict, size: str, path: Path) -> None:
-    """The scores over a size: points by their numbers, the Pareto front as a line, the chosen one as a star."""
+    """The scores over a size: points by their names, the Pareto front as a line, the chosen one as a star."""
     points, scale = found["points"], 1.0 if size == "median_ms" else 1e-6
-    drawn, (panel,) = figure(1, (7, 4.5))
-    for index, point in enumerate(points):
-        if "refused" not in point:
-            place = scale * measure(point, size), point["test"]
-            looks = ("*", "tab:red", 14) if index == found["chosen"] else ("o", "tab:blue", 6)
-            panel.plot(*place, looks[0], color=looks[1], markersize=looks[2])
-            panel.annotate(str(index), place, xytext=(5, 5), textcoords="offset points")
-    front = pareto(points, size)
-    panel.plot([scale * measure(points[i], size) for i in front], [points[i]["test"] for i in front], color="tab:gray")
-    limit = points[0]["test"] - found["recipe"]["choose"]["most_points_lost"] / POINTS.get(found["main_score"], 100.0)
-    panel.axhline(limit, color="tab:gray", linestyle=":")
-    panel.set(xlabel=LABELS[size], ylabel=found["main_score"].replace("_", " "), xscale="log")
+    good = [index for index, point in enumerate(points) if "refused" not in point]
+    places = {index: (scale * measure(points[index], size), points[index]["test"]) for index in good}
+    drawn, (panel,) = figure(1, (8.5, 5.5))
+    others = [places[index] for index in good if index != found["chosen"]]
+    panel.plot([x for x, _ in others], [y for _, y in others], "o", color=BLUE, label="a way to make the model small")
+    front = [places[index] for index in pareto(points, size)]
+    panel.plot(*zip(*front, strict=True), color=BLUE, zorder=1, label="best: none is as small with a higher score")
+    if found["chosen"] is not None:
+        panel.plot(*places[found["chosen"]], "*", color=VERMILION, markersize=14, label="chosen")
+    points_lost, score = found["recipe"]["choose"]["most_points_lost"], found["main_score"].replace("_", " ")
+    limit = points[0]["test"] - points_lost / POINTS.get(found["main_score"], 100.0)
+    panel.axhline(
+        limit,
+        color=GREY,
+        linestyle=":",
+        label=f"{points_lost:g} point{'s' * (points_lost != 1)} below {points[0]['name']}",
+    )
+    panel.set(title=f"{found['name']}: {score} over {LABELS[size]}", xlabel=LABELS[size], ylabel=f"{score}, test texts")
+    plain_log(panel.xaxis)
+    panel.margins(0.2)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    name_points(panel, list(places.values()), [points[index]["name"] for index in good])
     save_figure(drawn, path)

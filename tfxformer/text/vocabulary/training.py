@@ -78,10 +78,9 @@ def _training_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def characters(text: str, special_tokens: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-    """tokenizer.json and settings of a tokenizer with one id for each character of a text, in their order."""
-    if not isinstance(text, str):
-        raise TypeError(f"The text must be str, got {type(text).__name__}: join several with '\\n'.join(texts).")
+def characters(text: str | Iterable[str], special_tokens: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and settings of a tokenizer with one id for each character of a text or of several."""
+    text = text if isinstance(text, str) else "".join(_training_texts(text))
     if not text:
         raise ValueError("There is no text to take characters from.")
     check_unicode(text, "text")

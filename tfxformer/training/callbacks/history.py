@@ -9,13 +9,14 @@ from pathlib import Path
 import keras
 
 from tfxformer.backend import strategy_of
-from tfxformer.figures import figure, save_figure
+from tfxformer.figures import COLOURS, figure, save_figure
 from tfxformer.files import write_json
 from tfxformer.training.devices.workers import is_chief
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import value_of
 
 _RATE = "learning_rate"
+_UNITS = {"speed": "a second", "sparsity": "share of zeros", "rank": "mean rank of a layer"}
 
 
 def numbers(history) -> dict[str, list[float | None]]:
@@ -26,6 +27,8 @@ def numbers(history) -> dict[str, list[float | None]]:
 def training_curve(history: dict, path) -> None:
     """Losses, scores and, where they are there, learning rates by epoch, of all fits one after the other.
 
+    What was measured on held-out texts (`val_...`) is dashed, in the colour of the same number in training.
+
     Args:
         history: {name of the fit: {name of a number: list, one an epoch, None where it had none}}.
         path: the image (.png, .svg).
@@ -34,21 +37,35 @@ def training_curve(history: dict, path) -> None:
     for name in dict.fromkeys(name for values in history.values() for name in values):
         if name not in ("epoch", "updates"):
             panels.setdefault(_panel(name), []).append(name)
-    drawn, axes = figure(len(panels), (4.5 * len(panels), 3.5))
+    panels = {what: names for what, names in panels.items() if names or what == "loss"}
+    drawn, axes = figure(len(panels), (4.5 * len(panels), 3.8))
+    drawn.suptitle(" and ".join(["Training", *(["held-out data"] if _held_out(history) else [])]) + ", by epoch")
     for axis, (what, names) in zip(axes, panels.items(), strict=True):
-        first = 1
+        first, colours = 1, {}
         for fit, values in history.items():
             for name in (one for one in values if one in names):
                 points = [math.nan if value is None else value for value in values[name]]
-                label = f"{fit}: {name}" if fit else name
-                axis.plot(range(first, first + len(points)), points, marker="o", label=label.replace("_", " "))
+                held_out, base = name.startswith("val_"), name.removeprefix("val_")
+                colour = colours.setdefault((fit, base), COLOURS[len(colours) % len(COLOURS)])
+                label = (f"{fit}: {base}" if fit else base) + (", held out" if held_out else "")
+                looks = {"marker": "s", "linestyle": "--"} if held_out else {"marker": "o"}
+                axis.plot(
+                    range(first, first + len(points)), points, label=label.replace("_", " "), color=colour, **looks
+                )
             first += max(map(len, values.values()), default=0)
-        axis.set(xlabel="epoch", ylabel=what)
+        axis.set(title=what, xlabel="epoch", ylabel=_UNITS.get(what, what))
+        axis.set_xlim(0.5, max(first - 0.5, 1.5))
+        if what == "sparsity":
+            axis.set_ylim(0, 1)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize="small")
     save_figure(drawn, path)
+
+
+def _held_out(history: dict) -> bool:
+    return any(name.startswith("val_") for values in history.values() for name in values)
 
 
 def _panel(name: str) -> str:
@@ -57,7 +74,9 @@ def _panel(name: str) -> str:
         return "loss"
     if name.startswith(_RATE):
         return "learning rate"
-    return "a second" if name.endswith("_per_second") else "score"
+    if name in ("sparsity", "rank"):  # what pruning and AdaLoRA take away: no scores
+        return name
+    return "speed" if name.endswith("_per_second") else "score"
 
 
 class HistoryFiles(keras.callbacks.Callback):

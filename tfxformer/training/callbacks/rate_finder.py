@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfxformer.figures import figure, save_figure
+from tfxformer.figures import BLUE, SKY, VERMILION, figure, plain_log, save_figure
 from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.state import State, value_of
 
@@ -29,14 +29,14 @@ class LearningRates(NamedTuple):
 
     def plot(self, path) -> None:
         """Writes the curve as an image, of the kind that the name ends on (.png, .svg), whole or not at all."""
-        drawn, (panel,) = figure(1, (6, 3.5))
-        panel.plot(self.rates, self.losses, alpha=0.35, label="loss of the batch")
-        panel.plot(self.rates, _smooth(self.losses), label="smoothed")
+        drawn, (panel,) = figure(1, (6.5, 3.8))
+        panel.plot(self.rates, self.losses, color=SKY, alpha=0.6, label="loss of each batch")
+        panel.plot(self.rates, _smooth(self.losses), color=BLUE, label="smoothed")
         if self.suggestion is not None:
-            panel.axvline(
-                self.suggestion, color="tab:green", linestyle="--", label=f"suggestion: {self.suggestion:.2g}"
-            )
-        panel.set(xscale="log", xlabel="learning rate", ylabel="loss")
+            label = f"suggestion {self.suggestion:.2g}: the loss falls fastest"
+            panel.axvline(self.suggestion, color=VERMILION, linestyle="--", label=label)
+        panel.set(title="Learning-rate range test", xlabel="learning rate, growing from step to step", ylabel="loss")
+        plain_log(panel.xaxis)
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
         save_figure(drawn, path)
