@@ -36,13 +36,14 @@ GGUF = ["gguf>=0.10"]
 PARQUET = ["pyarrow>=15"]
 METRICS = ["sacrebleu>=2.4", "rouge-score>=0.1.2"]
 TENSORBOARD = ["tensorboard>=2.20"]
+TUNE = ["keras-tuner>=1.4.7", "scipy>=1.11", "scikit-learn>=1.4"]  # the last two: its Bayesian search
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.13", "keras-hub>=0.32"),
     *("pandas>=2.2", "seqeval>=1.2.2", "scikit-learn>=1.4", "scipy>=1.11"),  # the last three: references of scores
     "python-crfsuite>=0.9.11",  # a baseline of applications/chinese
     "sentencepiece>=0.2",  # trains tokenizers, and cuts texts as they must be cut
-    *(*GGUF, *METRICS, *PARQUET, *TENSORBOARD, *NOTEBOOK, "tfxformer[train]"),
+    *(*GGUF, *METRICS, *PARQUET, *TENSORBOARD, *TUNE, *NOTEBOOK, "tfxformer[train]"),
 ]
 REFERENCE = [
     "torch>=2.8",
@@ -85,6 +86,7 @@ setup(
         "text": ["tensorflow-text>=2.20,<2.22"],
         "beam": ["apache-beam>=2.70"],
         "tensorboard": TENSORBOARD,
+        "tune": TUNE,
         "wandb": ["wandb>=0.19"],
         "benchmark": [
             "tfxformer[train]",

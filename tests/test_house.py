@@ -58,6 +58,7 @@ LAZY = (
     "jax",
     "tensorflow_text",
     "keras_hub",
+    "keras_tuner",
     "gguf",
 )
 

@@ -18,10 +18,13 @@ EXTRAS = {
     "ai_edge_quantizer": "int4",
     "apache_beam": "beam",
     "gguf": "gguf",
+    "keras_tuner": "tune",
     "litert_lm_builder": "litertlm",
     "pyarrow": "parquet",
     "rouge_score": "metrics",
     "sacrebleu": "metrics",
+    "scipy": "tune",
+    "sklearn": "tune",
     "tensorboard": "tensorboard",
     "tensorflow_text": "text",
 }

@@ -17,7 +17,7 @@ from tfxformer.data.files.table import Table
 
 __all__ = [
     "chat", "compress", "demo", "doctor", "evaluate", "export", "finetune", "fit_estimate", "generate", "inspect",
-    "models", "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq", "write_app",
+    "models", "page", "predict", "prepare", "prune", "tpu_check", "train_lm", "train_seq2seq", "tune", "write_app",
 ]  # fmt: skip
 
 # The other imports are in the functions: running or reading a .tflite file must not wait for TensorFlow.
@@ -43,6 +43,16 @@ def compress(recipe, output) -> dict:
     return sweep.run_recipe(recipe, output, console.verbose(), console.say)
 
 
+def tune(recipe, output) -> dict:
+    """Searches for the settings of a recipe: the results of `recipes.tuning.run_recipe`."""
+    from tfxformer.recipes.models import load_tasks
+
+    load_tasks()
+    from tfxformer.recipes import tuning
+
+    return tuning.run_recipe(recipe, output, console.verbose(), console.say)
+
+
 def finetune(
     model, data, output, task, labels, problem_type, seed, dtype, sequence_length, columns, **training
 ) -> dict:
@@ -52,20 +62,13 @@ def finetune(
     task_class(task)
     import keras
 
-    arguments = {"sequence_length": sequence_length, "dtype": dtype}
+    from tfxformer.recipes.tuning.inputs import task_arguments, tell_columns
+
     rows = files.read_rows(data, task, given=columns)
-    problem_type = problem_type if task == "text-classification" else None
-    targets = files.task_targets(rows, task, problem_type)
-    if problem_type == "regression":
-        arguments["labels"] = labels or ["score"]
-    elif task in ("text-classification", "token-classification"):
-        arguments["labels"] = labels or files.label_names(targets)
-        files.check_labels(rows, targets, arguments["labels"])
-    if problem_type is not None:
-        arguments["problem_type"] = problem_type
+    targets, arguments = task_arguments(rows, task, problem_type, labels)
     keras.utils.set_random_seed(seed)
-    opened = open_task(model, task, **arguments)
-    _tell_columns(rows)
+    opened = open_task(model, task, **arguments, sequence_length=sequence_length, dtype=dtype)
+    tell_columns(rows, console.say)
     return _train(opened, rows, targets, output, seed=seed, columns=columns, **training)
 
 
@@ -236,19 +239,17 @@ def _said(switches: dict, prefix: str = "") -> list[str]:
     return said
 
 
-def _train(
-    task, rows, targets, output, *, validation, seed, columns, epochs, batch_size, learning_rate, sparsity=None
-) -> dict:
+def _train(task, rows, targets, output, *, validation, seed, columns, sparsity=None, **dials) -> dict:
     """Fits, with pruning where a sparsity is given, and writes the folder."""
     from tfxformer.compression import sparsity_report
     from tfxformer.recipes import pipeline
+    from tfxformer.recipes.tuning import inputs, training
 
     texts = files.task_inputs(rows, task.task_name)
-    texts, targets, held_out = _hold_out(task, texts, targets, validation, seed, columns)
-    dials = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "sparsity": sparsity}
+    texts, targets, held_out = inputs.hold_out(task, texts, targets, validation, seed, columns, console.say)
     examples = None if sparsity is None else _examples(task, texts)
-    shown = {"validation_data": held_out, "verbose": console.verbose()}
-    numbers = pipeline.fit(task, texts, targets, **dials, examples=examples, **shown)
+    given = {"validation_data": held_out, "verbose": console.verbose(), "sparsity": sparsity, "examples": examples}
+    numbers, kept = training.fit(task, texts, targets, **dials, **given)
     result = {
         "task": task.task_name,
         "labels": getattr(task, "labels", None),
@@ -257,6 +258,8 @@ def _train(
         "sparsity": sparsity_report(task).kernels.sparsity,
         "last_epoch": {name: values[-1] for name, values in numbers.items()},
     }
+    if dials.get("early_stopping") is not None:
+        result["best_epoch"] = {"epoch": kept + 1, **{name: values[kept] for name, values in numbers.items()}}
     return pipeline.write_fit(task, output, result, numbers)
 
 
@@ -267,48 +270,16 @@ def _examples(task, texts) -> int:
     return len(texts)
 
 
-def _hold_out(task, texts, targets, validation, seed, columns):
-    """(texts, targets, validation data or None)."""
-    if validation is None:
-        return texts, targets, None
-    try:
-        share = float(validation)
-    except ValueError:
-        rows, others = _labelled(task, Path(validation), columns)
-        return texts, targets, (files.task_inputs(rows, task.task_name), others)
-    from tfxformer.recipes.pipeline import hold_out
-
-    kept, held_out = hold_out(texts, targets, share, seed, "--validation")
-    return *kept, held_out
-
-
-def _tell_columns(rows: files.Rows) -> None:
-    """A line of which columns were read, by which name, and which were not; none where there is no doubt."""
-    roles = {role: name for role, name in asdict(rows.columns).items() if name is not None}
-    left = [name for name in rows.table.columns if name not in roles.values()]
-    if left or not set(roles.values()) <= {"text", "text_pair", "label", "source", "target"}:
-        read = ", ".join(f"{role} from {name!r}" for role, name in roles.items())
-        unread = f"; not read: {', '.join(map(repr, left))}" if left else ""
-        console.say(f"{rows.table.source}: {len(rows.texts):,} rows, {read}{unread}")
-
-
 def _table(texts: list[str], pairs: list[str] | None) -> Table:
     places = [f"text {number}" for number in range(1, len(texts) + 1)]
     return Table("arguments", places, {"text": texts, **({} if pairs is None else {"text_pair": pairs})})
 
 
 def _labelled(model, data: Path, columns: dict):
-    """The rows of a data file and the targets that a model wants, its labels checked."""
-    from tfxformer.data.evaluation import task_name
+    """The rows of a data file and the targets that a model wants, its labels checked; what was read is said."""
+    from tfxformer.recipes.tuning.inputs import labelled
 
-    task, labels = task_name(model), getattr(model, "labels", None)
-    rows = files.read_rows(data, task, given=columns)
-    problem_type = getattr(model, "problem_type", None)
-    targets = files.task_targets(rows, task, problem_type)
-    if labels and problem_type != "regression":
-        files.check_labels(rows, targets, labels)
-    _tell_columns(rows)
-    return rows, targets
+    return labelled(model, data, columns, console.say)
 
 
 def _entities(model, opened, texts) -> dict:

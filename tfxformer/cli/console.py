@@ -78,6 +78,7 @@ def show(action: str, result: dict, as_json: bool) -> None:
         print(text)
     else:
         shown = {"compress": _show_sweep, "demo": _show_demo, "generate": _show_targets, "predict": _show_predictions}
+        shown |= {"tune": _show_search}
         shown.get(action, _show_facts)(result)
 
 
@@ -128,6 +129,15 @@ def _show_sweep(result: dict) -> None:
     print(f"Written to {result['folder']}: the chosen model, RESULTS.md, results.json and two plots.")
     if result["chosen"] is not None:
         say_next_steps(Path(result["folder"], f"{result['name']}.tflite"))
+
+
+def _show_search(result: dict) -> None:
+    from tfxformer.recipes.tuning.results import conclusion, conditions, table
+
+    _print_table(*table(result))
+    print(conclusion(result), conditions(result), sep="\n")
+    print(f"Written to {result['folder']}: RESULTS.md, results.json and search.png. The best setting again:")
+    print(f"  {result['command']}")
 
 
 def _show_facts(result: dict) -> None:

@@ -15,12 +15,14 @@ from tfxformer.cli.options import (
     Data,
     Debug,
     Dtype,
+    EarlyStopping,
     Epochs,
     Json,
     LabelColumn,
     LearningRate,
     Length,
     Model,
+    Monitor,
     Output,
     PairColumn,
     Runnable,
@@ -29,6 +31,8 @@ from tfxformer.cli.options import (
     TargetLanguage,
     TextColumn,
     Validation,
+    Warmup,
+    WeightDecay,
     checked_on,
     run,
 )
@@ -80,8 +84,12 @@ def finetune(
     epochs: Epochs = 3,
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = 5e-5,
+    warmup: Warmup = None,
+    weight_decay: WeightDecay = None,
     sequence_length: Length = None,
     validation: Validation = None,
+    early_stopping: EarlyStopping = None,
+    monitor: Monitor = "val_loss",
     seed: Seed = 0,
     dtype: Dtype = None,
     text_column: TextColumn = None,
@@ -128,6 +136,17 @@ def compress(
 ):
     """Try ways to make a model small; write a table, plots, and the smallest file that is as good. Resumable."""
     run("compress", locals())
+
+
+@app.command()
+def tune(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to try; see docs/training/tuning.md.")],
+    output: Output,
+    json: Json = False,
+    debug: Debug = False,
+):
+    """Search for settings of finetune on held-out texts; write a table, a plot and the best one's line. Resumable."""
+    run("tune", locals())
 
 
 @app.command()

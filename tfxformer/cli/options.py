@@ -36,6 +36,19 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Texts per step.")]
 LearningRate = Annotated[
     float, typer.Option(callback=values.positive, help="Peak, after 10 % warmup; then linear to zero.")
 ]
+Warmup = Annotated[
+    float | None,
+    typer.Option(callback=values.warmup, help="Share of steps in which the rate rises (default: 0.1)."),
+]
+WeightDecay = Annotated[float | None, typer.Option(min=0, help="Of kernels and embeddings (default: 0.01).")]
+EarlyStopping = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stop after so many epochs without a better --monitor; the best epoch's weights stay."),
+]
+Monitor = Annotated[
+    str,
+    typer.Option(callback=values.monitor, help="Of --early-stopping: val_loss, val_accuracy, ..."),
+]
 Length = Annotated[int | None, typer.Option(min=1, help="Tokens per text (default: the model's, or by the texts).")]
 Validation = Annotated[
     str | None,

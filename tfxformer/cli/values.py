@@ -8,7 +8,7 @@ import typer
 
 DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4", "int4_block32")
-
+MONITORS = ("val_loss", "val_accuracy", "val_span_accuracy", "val_mean_absolute_error")
 PLATFORMS = ("android", "ios")
 
 
@@ -31,6 +31,18 @@ def probability(value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1:
         raise typer.BadParameter(f"{value} must be above 0 and at most 1.")
     return value
+
+
+def warmup(value: float | None) -> float | None:
+    """A share from 0 on and below 1, or nothing given."""
+    if value is not None and not 0 <= value < 1:
+        raise typer.BadParameter(f"{value} must be a share from 0 on and below 1.")
+    return value
+
+
+def monitor(value: str) -> str:
+    """The name of what early stopping goes by."""
+    return one_of(value, MONITORS)
 
 
 def policy(value: str | None) -> str | None:

@@ -89,11 +89,23 @@ def prune(task: Task, texts, labels, settings: Settings, verbose="auto") -> dict
 
 
 def fit(
-    model, x, y, *, epochs, batch_size, learning_rate, sparsity=None, examples=None, callbacks=(), **options
+    model,
+    x,
+    y,
+    *,
+    epochs,
+    batch_size,
+    learning_rate,
+    optimizer=None,
+    sparsity=None,
+    examples=None,
+    callbacks=(),
+    **options,
 ) -> dict:
     """Fits a task, or a Distiller, with its defaults and a peak learning rate.
 
     Args:
+        optimizer: dict, other arguments of the optimizer (warmup, weight_decay); None for the task's own.
         sparsity: float, the share of zeros that its kernels come to; None prunes nothing.
         examples: int, those that batches are made of; None for as many as `x` has.
         callbacks, options: of `fit`.
@@ -105,7 +117,7 @@ def fit(
     if sparsity is not None:
         steps = epochs * math.ceil((examples or len(x)) / batch_size)
         callbacks.append(Prune(pruning_schedule(sparsity, steps)))
-    model.compile(learning_rate=learning_rate)
+    model.compile(learning_rate=learning_rate, **(optimizer or {}))
     return numbers(model.fit(x, y, batch_size=batch_size, epochs=epochs, callbacks=callbacks, **options))
 
 

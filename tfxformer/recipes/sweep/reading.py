@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
 import yaml
 
 from tfxformer import samples
-from tfxformer.arguments.keywords import nearest
-from tfxformer.recipes.sweep.recipe import AXES, MOST_POINTS, Choose, Point, Recipe, broken_rule
+from tfxformer.recipes.sweep.recipe import AXES, MOST_POINTS, Choose, Point, Recipe
+from tfxformer.recipes.sweep.values import WHOLE, check_known, is_mapping, make, value_of
 
 MOST_BYTES = 1 << 20
 MOST_NODES = 20_000  # with those that aliases repeat
 DEEPEST = 20
-WRONG = object()  # stands for a value that was refused
 
 
 def read_recipe(path) -> Recipe:
@@ -104,7 +101,7 @@ def make_recipe(content, folder: Path | None = None) -> Recipe:
 
 
 def _recipe(content, folder, errors: list[str]):
-    if not _is_mapping(content, "the recipe", Recipe, errors):
+    if not is_mapping(content, WHOLE, Recipe, errors):
         return None
     content = dict(content)
     if (data := content.get("data")) is not None:
@@ -119,8 +116,8 @@ def _recipe(content, folder, errors: list[str]):
     count = sum(math.prod(len(settings) for settings in grid.values()) for grid in made)
     if count > MOST_POINTS:
         errors.append(f"sweep: {count:,} combinations; at most {MOST_POINTS:,} are tried")
-    choose = _made(Choose, content.pop("choose", {}), "choose", errors)
-    return _made(Recipe, {**content, "sweep": made, "choose": choose}, "the recipe", errors)
+    choose = make(Choose, content.pop("choose", {}), "choose", errors)
+    return make(Recipe, {**content, "sweep": made, "choose": choose}, WHOLE, errors)
 
 
 def _check_data(data, folder: Path | None, errors: list[str]) -> None:
@@ -145,7 +142,7 @@ def _check_data(data, folder: Path | None, errors: list[str]) -> None:
 
 def _grid(grid: dict, place: str, errors: list[str]) -> dict:
     """{axis: settings}, each made of plain values."""
-    _check_known(grid, AXES, place, errors)
+    check_known(grid, AXES, place, errors)
     kinds, rules, found = typing.get_type_hints(Point), {one.name: one for one in fields(Point)}, {}
     for axis in AXES:
         if axis not in grid:
@@ -155,77 +152,7 @@ def _grid(grid: dict, place: str, errors: list[str]) -> dict:
             errors.append(f"{place}.{axis}: wanted a list of settings, got {settings!r}")
             continue
         found[axis] = tuple(
-            _value(kinds[axis], one, f"{place}.{axis}[{index}]", errors, rules[axis])
+            value_of(kinds[axis], one, f"{place}.{axis}[{index}]", errors, rules[axis])
             for index, one in enumerate(settings)
         )
     return {axis: found[axis] for axis in grid if axis in found}
-
-
-def _made(cls, content, place: str, errors: list[str]):
-    """A dataclass of plain values, each of the kind that its field has; `WRONG` where it cannot be made."""
-    if isinstance(content, cls) or content is WRONG:
-        return content
-    if not _is_mapping(content, place, cls, errors):
-        return WRONG
-    kinds, inside = typing.get_type_hints(cls), "" if cls is Recipe else f"{place}."
-    named = {one.name: one for one in fields(cls)}
-    values = {
-        name: _value(kinds[name], content[name], f"{inside}{name}", errors, one)
-        for name, one in named.items()
-        if name in content
-    }
-    if missing := [name for name, one in named.items() if name not in values and _required(one)]:
-        errors.append(f"{place}: lacks {missing}")
-    if missing or any(value is WRONG for value in values.values()):
-        return WRONG
-    try:
-        return cls(**values)
-    except ValueError as error:
-        errors.append(f"{place}: {error}")
-        return WRONG
-
-
-def _value(kind, value, place: str, errors: list[str], rule: dataclasses.Field):
-    """A value as its field wants it; YAML reads 1e-4 as a text, which is taken for the number it means."""
-    if isinstance(kind, types.UnionType):
-        if value is None and type(None) in kind.__args__:
-            return None
-        kinds = [one for one in kind.__args__ if one is not type(None)]
-        kind = next((one for one in kinds if one in (str, dict) and isinstance(value, one)), kinds[0])
-    if dataclasses.is_dataclass(kind):
-        return _made(kind, value, place, errors)
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            value = float(value)
-        except (ValueError, OverflowError):
-            errors.append(f"{place}: wanted a number, got {value!r:.80}")
-            return WRONG
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        names = {float: "a number", int: "an integer", str: "a text", bool: "true or false"}
-        errors.append(f"{place}: wanted {names.get(kind, kind.__name__)}, got {value!r:.80}")
-        return WRONG
-    if wrong := broken_rule(rule, value):
-        errors.append(f"{place}{wrong}")
-        return WRONG
-    return value
-
-
-def _is_mapping(content, place: str, cls, errors: list[str]) -> bool:
-    names = [one.name for one in fields(cls)]
-    if not isinstance(content, Mapping):
-        errors.append(f"{place}: wanted a mapping of {', '.join(names)}, got {content!r:.80}")
-        return False
-    _check_known(content, names, place, errors)
-    return True
-
-
-def _check_known(content: Mapping, names, place: str, errors: list[str]) -> None:
-    for name in content:
-        if name not in names:
-            near = nearest(str(name), names)
-            hint = f" (did you mean {near}?)" if near else ""
-            errors.append(f"{place}: unknown {name!r}{hint}; known: {', '.join(names)}")
-
-
-def _required(one) -> bool:
-    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tfxformer.data.files.rows import WRITES_TARGETS
 from tfxformer.export.language_model import REFUSED
 from tfxformer.export.quantization.quantize import MODES
 from tfxformer.models.config.transformer import STACKS
+from tfxformer.recipes.sweep.rules import Checked, least, number, one_of, rule, share
 
 WHOLE, TRIMMED = "whole", "trimmed"
 BASELINE_MODE = "float32"
@@ -23,46 +23,8 @@ OF_TARGETS = ("target_length", "source_language", "target_language")  # of recip
 MOST_POINTS = 1000  # a sweep of more would not end in anyone's life
 
 
-def _rule(default, holds, words: str):
-    """A field and what holds of its values; `words` finish the sentence "NAME=VALUE must be ..."."""
-    metadata = {"rule": (holds, words)}
-    return field(metadata=metadata) if default is dataclasses.MISSING else field(default=default, metadata=metadata)
-
-
-def _least(default, least: int = 1):
-    return _rule(default, lambda value: value is None or value >= least, f"{least} or more")
-
-
-def _number(default, zero: bool = False):
-    words = "a finite number of 0 or more" if zero else "a finite number above 0"
-    return _rule(default, lambda value: math.isfinite(value) and (value > 0 or (zero and value == 0)), words)
-
-
-def _share(default):
-    return _rule(default, lambda value: 0 < value < 1, "a share between 0 and 1")
-
-
-def _one_of(default, known, none: bool = False):
-    return _rule(default, lambda value: value in known or (none and value is None), f"one of {', '.join(known)}")
-
-
-def broken_rule(one: dataclasses.Field, value) -> str | None:
-    """What is wrong with a field's value, as the end of a sentence; None where nothing is."""
-    holds, words = one.metadata.get("rule", (lambda value: True, ""))
-    return None if holds(value) else f"={value!r} must be {words}"
-
-
-class _Checked:
-    """A dataclass whose values are checked by the rules of its fields."""
-
-    def __post_init__(self):
-        broken = [f"{one.name}{wrong}" for one in fields(self) if (wrong := broken_rule(one, getattr(self, one.name)))]
-        if broken:
-            raise ValueError("; ".join(broken))
-
-
 @dataclass(frozen=True)
-class Tune(_Checked):
+class Tune(Checked):
     """How the checkpoint learns the task.
 
     Attributes:
@@ -71,16 +33,16 @@ class Tune(_Checked):
         lora: int rank, to train LoRA factors beside every kernel and merge them; None to train all weights.
     """
 
-    epochs: int = _least(2)
-    learning_rate: float = _number(1e-4)
-    lora: int | None = _least(None)
+    epochs: int = least(2)
+    learning_rate: float = number(1e-4)
+    lora: int | None = least(None)
 
     def __str__(self):
         return "all weights tuned" if self.lora is None else f"LoRA of rank {self.lora}"
 
 
 @dataclass(frozen=True)
-class Structure(_Checked):
+class Structure(Checked):
     """What is left of each size of the model; None leaves it as it is.
 
     Attributes:
@@ -89,10 +51,10 @@ class Structure(_Checked):
         stack: "encoder" or "decoder", which of an encoder-decoder; None for both of it, each losing as much.
     """
 
-    layers: int | None = _least(None)
-    heads: int | None = _least(None)
-    neurons: int | None = _least(None)
-    stack: str | None = _one_of(None, STACKS, none=True)
+    layers: int | None = least(None)
+    heads: int | None = least(None)
+    neurons: int | None = least(None)
+    stack: str | None = one_of(None, STACKS, none=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,7 +68,7 @@ class Structure(_Checked):
 
 
 @dataclass(frozen=True)
-class Distil(_Checked):
+class Distil(Checked):
     """How the smaller model learns from the tuned one, on the training texts and their labels.
 
     Attributes:
@@ -118,12 +80,12 @@ class Distil(_Checked):
             in place of the data's (`compression.teacher_targets`); None for these.
     """
 
-    epochs: int = _least(3)
-    learning_rate: float = _number(1e-4)
-    label_weight: float = _number(1.0, zero=True)
-    temperature: float = _number(2.0)
+    epochs: int = least(3)
+    learning_rate: float = number(1e-4)
+    label_weight: float = number(1.0, zero=True)
+    temperature: float = number(2.0)
     hidden_states: bool = False
-    beams: int | None = _least(None)
+    beams: int | None = least(None)
 
     def __str__(self):
         said = f"distilled for {self.epochs} epochs" + (" with hidden states" if self.hidden_states else "")
@@ -131,7 +93,7 @@ class Distil(_Checked):
 
 
 @dataclass(frozen=True)
-class Prune(_Checked):
+class Prune(Checked):
     """Magnitude pruning in a further fit, which learns from the teacher where the point is distilled.
 
     Attributes:
@@ -139,16 +101,16 @@ class Prune(_Checked):
         epochs, learning_rate: as of `Tune`.
     """
 
-    sparsity: float = _share(0.5)
-    epochs: int = _least(1)
-    learning_rate: float = _number(1e-4)
+    sparsity: float = share(0.5)
+    epochs: int = least(1)
+    learning_rate: float = number(1e-4)
 
     def __str__(self):
         return f"{self.sparsity:.0%} zeros"
 
 
 @dataclass(frozen=True)
-class Choose(_Checked):
+class Choose(Checked):
     """Which point is exported.
 
     Attributes:
@@ -157,20 +119,20 @@ class Choose(_Checked):
         smallest: "bytes", "zipped_bytes" or "median_ms": of those, the one with the least.
     """
 
-    most_points_lost: float = _number(1.0, zero=True)
-    smallest: str = _one_of("bytes", SIZES)
+    most_points_lost: float = number(1.0, zero=True)
+    smallest: str = one_of("bytes", SIZES)
 
 
 @dataclass(frozen=True)
-class Point(_Checked):
+class Point(Checked):
     """One combination of settings, in the order in which a model goes through them."""
 
     tune: Tune = Tune()
-    vocabulary: str = _one_of(WHOLE, (WHOLE, TRIMMED))
+    vocabulary: str = one_of(WHOLE, (WHOLE, TRIMMED))
     structure: Structure | None = None
     distil: Distil | None = None
     prune: Prune | None = None
-    quantize: str = _one_of("dynamic_int8", tuple(MODES))
+    quantize: str = one_of("dynamic_int8", tuple(MODES))
 
     def __str__(self):
         parts = [self.structure, self.distil, self.prune, self.quantize]
@@ -195,7 +157,7 @@ AXES = tuple(one.name for one in fields(Point))
 
 
 @dataclass(frozen=True)
-class Recipe(_Checked):
+class Recipe(Checked):
     """A sweep.
 
     Attributes:
@@ -217,7 +179,7 @@ class Recipe(_Checked):
     Raises ValueError for a value against its rule, and for what the task has not.
     """
 
-    name: str = _rule(
+    name: str = rule(
         dataclasses.MISSING,
         lambda name: bool(name) and Path(name).name == name,
         "a file's name without folders",
@@ -225,18 +187,18 @@ class Recipe(_Checked):
     model: str
     data: str | dict
     sweep: tuple
-    task: str = _one_of("text-classification", TASKS)
-    sequence_length: int = _least(128)
-    target_length: int | None = _least(None)
+    task: str = one_of("text-classification", TASKS)
+    sequence_length: int = least(128)
+    target_length: int | None = least(None)
     source_language: str | None = None
     target_language: str | None = None
-    validation: float = _share(0.1)
-    train_texts: int | None = _least(None)
-    test_texts: int | None = _least(None)
-    batch_size: int = _least(32)
-    dtype: str | None = _one_of(None, DTYPES, none=True)
-    seed: int = _least(0, 0)
-    latency_rounds: int = _least(50, 2)
+    validation: float = share(0.1)
+    train_texts: int | None = least(None)
+    test_texts: int | None = least(None)
+    batch_size: int = least(32)
+    dtype: str | None = one_of(None, DTYPES, none=True)
+    seed: int = least(0, 0)
+    latency_rounds: int = least(50, 2)
     choose: Choose = field(default_factory=Choose)
 
     def __post_init__(self):
