@@ -148,20 +148,21 @@ def plot(found: dict, path: Path) -> None:
     chosen = trials[found["best"]]
     for panel, place in zip(panels, [found["best"] + 1, *(chosen["dials"][name] for name in names)], strict=True):
         panel.plot(place, chosen["score"], "*", color=BEST, markersize=14, label="best")
-        panel.set_ylabel(NAMES[objective])
+        panel.set_ylabel(NAMES[objective] if panel is first else f"{NAMES[objective]}, held out")
     first.legend(fontsize="small")
     save_figure(drawn, path)
 
 
 def _plain_numbers(panel, dial: dict | None) -> None:
     """The values of a list as ticks; logarithms where they were drawn, in plain numbers."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if dial is None:  # Hyperband's epochs
         panel.xaxis.get_major_locator().set_params(integer=True)
         return
     if dial["log"]:
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         panel.xaxis.set_minor_formatter(NullFormatter())
     if dial["values"]:
         panel.set_xticks(dial["values"])
