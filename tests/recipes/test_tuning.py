@@ -8,10 +8,10 @@ import pytest
 
 from tfxformer import samples
 from tfxformer.data.files import rows as files
-from tfxformer.recipes import tuning
-from tfxformer.recipes.tuning import results, searching, training
-from tfxformer.recipes.tuning.reading import make_recipe
-from tfxformer.recipes.tuning.recipe import Dial
+from tfxformer.recipes.sweep import tuning
+from tfxformer.recipes.sweep.tuning import results, searching, training
+from tfxformer.recipes.sweep.tuning.reading import make_recipe
+from tfxformer.recipes.sweep.tuning.recipe import Dial
 
 SPACE = {"learning_rate": {"min": 1e-5, "max": 1e-1, "log": True}, "batch_size": [8, 16, 32]}
 RECIPE = {"model": "tiny", "data": {"train": "train.csv"}, "space": SPACE}

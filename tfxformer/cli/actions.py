@@ -44,11 +44,11 @@ def compress(recipe, output) -> dict:
 
 
 def tune(recipe, output) -> dict:
-    """Searches for the settings of a recipe: the results of `recipes.tuning.run_recipe`."""
+    """Searches for the settings of a recipe: the results of `recipes.sweep.tuning.run_recipe`."""
     from tfxformer.recipes.models import load_tasks
 
     load_tasks()
-    from tfxformer.recipes import tuning
+    from tfxformer.recipes.sweep import tuning
 
     return tuning.run_recipe(recipe, output, console.verbose(), console.say)
 
@@ -62,7 +62,7 @@ def finetune(
     task_class(task)
     import keras
 
-    from tfxformer.recipes.tuning.inputs import task_arguments, tell_columns
+    from tfxformer.recipes.sweep.tuning.inputs import task_arguments, tell_columns
 
     rows = files.read_rows(data, task, given=columns)
     targets, arguments = task_arguments(rows, task, problem_type, labels)
@@ -243,7 +243,7 @@ def _train(task, rows, targets, output, *, validation, seed, columns, sparsity=N
     """Fits, with pruning where a sparsity is given, and writes the folder."""
     from tfxformer.compression import sparsity_report
     from tfxformer.recipes import pipeline
-    from tfxformer.recipes.tuning import inputs, training
+    from tfxformer.recipes.sweep.tuning import inputs, training
 
     texts = files.task_inputs(rows, task.task_name)
     texts, targets, held_out = inputs.hold_out(task, texts, targets, validation, seed, columns, console.say)
@@ -277,7 +277,7 @@ def _table(texts: list[str], pairs: list[str] | None) -> Table:
 
 def _labelled(model, data: Path, columns: dict):
     """The rows of a data file and the targets that a model wants, its labels checked; what was read is said."""
-    from tfxformer.recipes.tuning.inputs import labelled
+    from tfxformer.recipes.sweep.tuning.inputs import labelled
 
     return labelled(model, data, columns, console.say)
 

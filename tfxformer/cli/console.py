@@ -132,7 +132,7 @@ def _show_sweep(result: dict) -> None:
 
 
 def _show_search(result: dict) -> None:
-    from tfxformer.recipes.tuning.results import conclusion, conditions, table
+    from tfxformer.recipes.sweep.tuning.results import conclusion, conditions, table
 
     _print_table(*table(result))
     print(conclusion(result), conditions(result), sep="\n")

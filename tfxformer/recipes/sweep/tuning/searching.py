@@ -18,10 +18,10 @@ from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_json, write_text
 from tfxformer.recipes import pipeline
 from tfxformer.recipes.models import open_task
-from tfxformer.recipes.tuning import results, training
-from tfxformer.recipes.tuning.inputs import hold_out, task_arguments, tell_columns
-from tfxformer.recipes.tuning.reading import read_recipe
-from tfxformer.recipes.tuning.recipe import BAYESIAN, DIALS, HALVING, HYPERBAND, MOST_TRIALS, RANDOM, Dial, Recipe
+from tfxformer.recipes.sweep.tuning import results, training
+from tfxformer.recipes.sweep.tuning.inputs import hold_out, task_arguments, tell_columns
+from tfxformer.recipes.sweep.tuning.reading import read_recipe
+from tfxformer.recipes.sweep.tuning.recipe import BAYESIAN, DIALS, HALVING, HYPERBAND, MOST_TRIALS, RANDOM, Dial, Recipe
 
 DEFAULTS = {"learning_rate": 5e-5, "batch_size": 32}  # of `tfxformer finetune`
 KERAS_TUNER_EPOCHS = "tuner/epochs"  # under which Hyperband gives its epochs

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tfxformer.figures import figure, save_figure
 from tfxformer.recipes.report import markdown
-from tfxformer.recipes.tuning.inputs import SINGLE_LABEL
-from tfxformer.recipes.tuning.recipe import Recipe
-from tfxformer.recipes.tuning.training import MONITORS
+from tfxformer.recipes.sweep.tuning.inputs import SINGLE_LABEL
+from tfxformer.recipes.sweep.tuning.recipe import Recipe
+from tfxformer.recipes.sweep.tuning.training import MONITORS
 
 NAMES = {
     "val_loss": "loss",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from tfxformer.recipes.sweep.recipe import DTYPES
 from tfxformer.recipes.sweep.rules import Checked, least, one_of, rule, share
-from tfxformer.recipes.tuning.inputs import SINGLE_LABEL
-from tfxformer.recipes.tuning.training import LOSS, MONITORS
+from tfxformer.recipes.sweep.tuning.inputs import SINGLE_LABEL
+from tfxformer.recipes.sweep.tuning.training import LOSS, MONITORS
 
 RANDOM, HYPERBAND, BAYESIAN = METHODS = ("random", "hyperband", "bayesian")
 TASKS = ("text-classification", "token-classification", "question-answering", "text-embedding")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tfxformer import samples
 from tfxformer.recipes.sweep.reading import read_yaml
+from tfxformer.recipes.sweep.tuning.recipe import DIALS, Dial, Kind, Recipe
 from tfxformer.recipes.sweep.values import WHOLE, WRONG, check_known, is_mapping, make
-from tfxformer.recipes.tuning.recipe import DIALS, Dial, Kind, Recipe
 
 WANTED = "a list of values such as [16, 32], or an interval such as {min: 1.0e-5, max: 1.0e-3, log: true}"
 PARTS = ("train", "validation")
