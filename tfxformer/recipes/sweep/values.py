@@ -65,6 +65,7 @@ def value_of(kind, value, place: str, errors: list[str], rule: dataclasses.Field
 
 
 def is_mapping(content, place: str, cls, errors: list[str]) -> bool:
+    """Whether a value is a mapping, as a dataclass is made of; unknown keys are said, too."""
     names = [one.name for one in fields(cls)]
     if not isinstance(content, Mapping):
         errors.append(f"{place}: wanted a mapping of {', '.join(names)}, got {content!r:.80}")
@@ -74,6 +75,7 @@ def is_mapping(content, place: str, cls, errors: list[str]) -> bool:
 
 
 def check_known(content: Mapping, names, place: str, errors: list[str]) -> None:
+    """Says which keys are not among the names, with the nearest one."""
     for name in content:
         if name not in names:
             near = nearest(str(name), names)
