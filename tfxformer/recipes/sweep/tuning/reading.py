@@ -116,13 +116,12 @@ def _dial(given, place: str, kind: Kind, errors: list[str]) -> Dial | None:
 
 def _number(value, place: str, kind: Kind, errors: list[str]):
     """A value of a dial; YAML reads 1e-4 as a text, which is taken for the number it means."""
-    found = value
     try:
-        if not kind.whole and isinstance(value, (int, str)) and not isinstance(value, bool):
-            found = float(value)
-        if type(found) is (int if kind.whole else float) and kind.holds(found):
-            return found
+        whole = kind.whole or isinstance(value, bool) or not isinstance(value, (int, str))
+        found = value if whole else float(value)
+        right = type(found) is (int if kind.whole else float) and kind.holds(found)
     except (ValueError, OverflowError):
-        pass
-    errors.append(f"{place}: wanted {kind.words}, got {value!r:.80}")
-    return None
+        right = False
+    if not right:
+        errors.append(f"{place}: wanted {kind.words}, got {value!r:.80}")
+    return found if right else None
