@@ -170,7 +170,8 @@ class Seq2SeqLM(LanguageMethods, GenerationMethods, Task):
         end = tokenizer.eos_id
         if end is None:
             raise ValueError(
-                "The tokenizer has no end token, so no target would ever end: it is none for such a model."
+                "The tokenizer has no end token, so no target would ever end: take one that has, such as T5's, or make "
+                'one: Tokenizer.train_byte_level_bpe(texts, size), or Tokenizer.characters(texts, ("</s>",)).'
             )
         spoken, rows = self.spoken(targets=True), tokenizer.ids(texts, special_tokens=False)
         first = [] if spoken.first is None else [spoken.first]
