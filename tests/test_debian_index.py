@@ -47,6 +47,39 @@ def test_descriptions_are_one_line_and_know_their_source(tmp_path):
     assert debian_index.read_descriptions(tmp_path) == WANTED
 
 
+def test_dependencies_are_packages_of_other_sources(tmp_path):
+    """Of the fields as deb822(5) and Debian's policy (7.1) have them."""
+    stanzas = """Package: zoo
+Source: zoo (1.2-3)
+Depends: libzoo1 (= 1.2-3), ant:any (>= 2), python3 | pypy,
+ libc6 (>= 2.3),libc6
+Pre-Depends: dpkg
+
+Package: libzoo1
+Source: zoo
+Depends: libgcc-s1 [amd64]
+
+Package: ant
+
+Package: libc6
+Source: glibc
+
+Package: libgcc-s1
+Source: gcc-12
+
+Package: dpkg
+Depends: libc6
+"""
+    (tmp_path / "Packages").write_text(stanzas)
+    assert debian_index.read_dependencies(tmp_path) == {
+        "ant": [],
+        "dpkg": ["libc6"],
+        "gcc-12": [],
+        "glibc": [],
+        "zoo": ["ant", "dpkg", "libc6", "libgcc-s1"],  # python3 is none of these packages, libzoo1 its own
+    }
+
+
 def test_apt_fetches_the_index_into_lists_of_its_own(tmp_path, monkeypatch, capsys):
     programs, lists = tmp_path / "bin", "deb.example.org_debian_dists_bookworm_main"
     programs.mkdir()
@@ -85,6 +118,9 @@ def test_the_real_index_tells_of_every_package():
     assert len(rows) > 60_000
     assert [row.package for row in rows] == sorted({row.package for row in rows})
     assert all(row.source and row.synopsis and row.text for row in rows)
+    needed = samples.debian_dependencies()
+    assert "libc6" in needed["diodon"] and "diodon" not in needed["diodon"]
+    assert set().union(*needed.values()) > {"python3", "perl"}
     clipboard = next(row for row in rows if row.package == "diodon")
     assert clipboard.synopsis == "GTK+ Clipboard manager"
     assert clipboard.text.startswith("Diodon is a lightweight clipboard manager for Linux")

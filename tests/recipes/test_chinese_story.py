@@ -1,16 +1,13 @@
 """applications/chinese: its labels and scores, and the whole story on a few texts."""
 
-import importlib
 import json
 import random
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+import story_modules
 
-STORY = Path(__file__).parents[2] / "applications" / "chinese"
 PARAGRAPH = [("江", "nr"), ("泽民", "nr"), ("在", "p"), ("北京", "ns"), ("会见", "v"), ("李", "nr"), ("鹏", "nr")]
 
 
@@ -18,13 +15,8 @@ PARAGRAPH = [("江", "nr"), ("泽民", "nr"), ("在", "p"), ("北京", "ns"), ("
 def story():
     """The story's modules by name, imported as its command does."""
     pytest.importorskip("pycrfsuite", reason="the story's baseline: pip install python-crfsuite")
-    sys.path.insert(0, str(STORY))
-    try:
-        yield {name: importlib.import_module(name) for name in ("words", "baselines", "page", "run")}
-    finally:
-        sys.path.remove(str(STORY))
-        for name in ("words", "baselines", "page", "run"):
-            sys.modules.pop(name, None)
+    with story_modules.imported("chinese", "words", "baselines", "page", "run") as modules:
+        yield modules
 
 
 def test_labels_say_words_and_names(story):

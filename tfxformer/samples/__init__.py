@@ -31,6 +31,7 @@ __all__ = [
     "cache_folder",
     "chatterbot",
     "chinese_reviews",
+    "debian_dependencies",
     "debian_descriptions",
     "fetch",
     "flan_t5_small",
@@ -244,8 +245,20 @@ def debian_descriptions() -> list[debian_index.Description]:
     Raises:
         RuntimeError: where the index is not in the cache and there is no apt-get to fetch it.
     """
-    folder = cache_folder() / "samples" / f"debian-index-{debian_index.SUITE}"
-    return debian_index.read_descriptions(debian_index.fetch(folder))
+    return debian_index.read_descriptions(_debian_index())
+
+
+def debian_dependencies() -> dict[str, list[str]]:
+    """What the packages of each of Debian's sources need: by source, the names of packages of other sources, sorted.
+
+    Raises:
+        RuntimeError: where the index is not in the cache and there is no apt-get to fetch it.
+    """
+    return debian_index.read_dependencies(_debian_index())
+
+
+def _debian_index() -> Path:
+    return debian_index.fetch(cache_folder() / "samples" / f"debian-index-{debian_index.SUITE}")
 
 
 def wordnet_relations() -> list[wordnet.Relation]:

@@ -92,7 +92,7 @@ def read_descriptions(folder: Path) -> list[Description]:
     """Every package that has a text behind its synopsis, by name."""
     sources = {}
     for entry in _stanzas(folder / "Packages"):
-        sources.setdefault(entry["Package"], entry.get("Source", entry["Package"]).split(" ")[0])
+        sources.setdefault(entry["Package"], _source(entry))
     found = {}
     for entry in _stanzas(folder / "Translation-en"):
         synopsis, _, text = entry["Description-en"].partition("\n")
@@ -101,6 +101,31 @@ def read_descriptions(folder: Path) -> list[Description]:
             row = Description(entry["Package"], sources[entry["Package"]], synopsis.strip(), text)
             found.setdefault(row.package, row)
     return [found[package] for package in sorted(found)]
+
+
+def read_dependencies(folder: Path) -> dict[str, list[str]]:
+    """By source, the packages of other sources that its packages need to be installed, sorted.
+
+    Of alternatives ("a | b") the first counts, and no name that is none of a package (virtual ones).
+    """
+    entries = list(_stanzas(folder / "Packages"))
+    sources: dict[str, str] = {}
+    for entry in entries:
+        sources.setdefault(entry["Package"], _source(entry))
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        needed = found.setdefault(_source(entry), set())
+        for field in ("Pre-Depends", "Depends"):
+            for dependency in entry.get(field, "").split(","):
+                name = re.split(r"[|(:\s]", dependency.strip(), maxsplit=1)[0]
+                if name in sources and sources[name] != _source(entry):
+                    needed.add(name)
+    return {source: sorted(found[source]) for source in sorted(found)}
+
+
+def _source(entry: dict[str, str]) -> str:
+    """The source that a package is built from, without its version."""
+    return entry.get("Source", entry["Package"]).split(" ")[0]
 
 
 def _stanzas(path: Path) -> Iterator[dict[str, str]]:
