@@ -159,8 +159,8 @@ def plot(found: dict, size: str, path: Path) -> None:
     drawn, (panel,) = figure(1, (8.5, 5.5))
     others = [places[index] for index in good if index != found["chosen"]]
     panel.plot([x for x, _ in others], [y for _, y in others], "o", color=BLUE, label="a way to make the model small")
-    front = [places[index] for index in pareto(points, size)]
-    panel.plot(*zip(*front, strict=True), color=BLUE, zorder=1, label="best: none is as small with a higher score")
+    front, how = [places[index] for index in pareto(points, size)], "fast" if size == "median_ms" else "small"
+    panel.plot(*zip(*front, strict=True), color=BLUE, zorder=1, label=f"best: none as {how} has a higher score")
     if found["chosen"] is not None:
         panel.plot(*places[found["chosen"]], "*", color=VERMILION, markersize=14, label="chosen")
     points_lost, score = found["recipe"]["choose"]["most_points_lost"], found["main_score"].replace("_", " ")
