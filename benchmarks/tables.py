@@ -277,6 +277,27 @@ def distillation() -> str:
     )
 
 
+def tuning() -> str:
+    """Few labels, with a search for settings and without one."""
+    results = read("tuning")
+    rows = [
+        [
+            name,
+            ", ".join(f"{dial.replace('_', ' ')} {value:.4g}" for dial, value in results["settings"][name].items()),
+            f"{statistics.mean(values):.4f}",
+            " ".join(f"{value:.4f}" for value in values),
+        ]
+        for name, values in results["accuracy_by_seed"].items()
+    ]
+    return (
+        f"**Search for settings**: {results['what']}\n\n"
+        f"{markdown(['', 'setting', 'mean accuracy', 'by seed'], rows)}\n"
+        f"`{results['command']}`: {results['test_sentences']} test sentences, none of them read by the search, under "
+        f"seeds that it has not seen; the search took {results['seconds_of_the_search']['processor_seconds']:.0f} s of "
+        f"processor time on {results['machine']['cores']} cores of {results['machine']['processor']}.\n"
+    )
+
+
 def lora() -> str:
     """LoRA beside full fine-tuning."""
     parts = []
@@ -366,6 +387,7 @@ def main():
         "structured": structured,
         "distillation": distillation,
         "quantization": quantization,
+        "tuning": tuning,
         "lora-*": lora,
         "encoder": encoder,
         "training_step-*": training_step,

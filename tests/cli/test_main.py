@@ -15,7 +15,7 @@ from tfxformer.cli.main import app
 
 COMMANDS = [
     "compress", "demo", "finetune", "evaluate", "prune", "export", "predict", "inspect", "train-lm", "train-seq2seq",
-    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor", "page", "app", "models",
+    "generate", "chat", "prepare", "tpu-check", "fit-estimate", "doctor", "page", "app", "models", "tune",
 ]  # fmt: skip
 
 
