@@ -17,6 +17,7 @@ from tfxformer.recipes.sweep import results as sweep
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 SHRUNK = HERE.parent / "applications" / "shrink_sentiment" / "results.json"
+DELETION = HERE.parent / "applications" / "sentiment" / "deletion.json"
 
 
 def demo() -> str:
@@ -379,6 +380,23 @@ def tpu_check() -> str:
     )
 
 
+def explanations() -> str:
+    """Whether explanations name the words that count."""
+    found = json.loads(DELETION.read_text(encoding="utf-8"))
+    rows = []
+    for name, one in found["methods"].items():
+        gap = one.get("integrated_gradients_is_lower_by")
+        low, high = gap["interval"] if gap else (None, None)
+        lower = "" if gap is None else f"{gap['mean']:.3f} ({low:.3f} to {high:.3f})"
+        rows.append([name.replace("_", " "), f"{one['area']:.3f}", lower])
+    header = ["words taken out by", "area under the label's probability", "integrated gradients is lower by"]
+    return (
+        f"**Explanations** of {found['texts']} film reviews: up to half of the words are taken out, the largest "
+        f"weights first; the lower the area, the better the words were chosen (in brackets 95 % intervals)\n\n"
+        f"{markdown(header, rows)}\n`{found['command']}`, {found['machine']}, {found['date']}\n"
+    )
+
+
 def main():
     """Writes every section whose results are there."""
     sections = {
@@ -403,6 +421,7 @@ def main():
     }
     present = [make() for name, make in sections.items() if any(RESULTS.glob(f"{name}.json"))]
     present.insert(1, shrunk())
+    present.append(explanations())
     report.update_section(PAGE, "\n" + "\n".join(present))
 
 

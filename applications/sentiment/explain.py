@@ -189,7 +189,7 @@ def section(results: dict) -> str:
         "integrated gradients is lower by",
     ]
     return (
-        f"{report.markdown(header, rows)}\n"
+        f"{report.markdown(header, rows)}\n\n"
         f"The probability of the label that the whole sentence gets, mean of {results['texts']} test sentences of "
         f"{results['words']:.0f} words, and the area under its curve: the lower, the better the words were chosen. In "
         f"brackets 95 % intervals by bootstraps of the sentences; random is the mean of {RANDOM_ORDERS} orders. The "
