@@ -194,7 +194,7 @@ The first {len(results["shown"])} lines, and what the file finds:
 
 def by_file(folder: Path, question: str, count: int = 5) -> str:
     """The nearest of the held-out packages, a line each."""
-    packages, file = read_json(folder / PACKAGES), export.LiteRTModel(folder / FILE)
+    packages, file = read_json(folder / PACKAGES, list), export.LiteRTModel(folder / FILE)
     (found,) = nearest(file.predict([question]), np.load(folder / VECTORS), count)
     return "\n".join(
         f"{one.score:6.3f}  {packages[one.index]['package']:<28}{packages[one.index]['line']}" for one in found
