@@ -109,7 +109,10 @@ def test_outliers_in_what_cross_attention_reads_cost_nothing(tmp_path):
     ("arguments", "message"),
     [
         ({"quantization": "int8"}, r'quantization="int8" is not for decoders'),
-        ({"prefill_lengths": (16,)}, r"is exported with sequence_length and cache_length; prefill_lengths would mean"),
+        (
+            {"prefill_lengths": (16,)},
+            r"is exported with sequence_length and cache_length; prefill_lengths and full_cache would mean",
+        ),
         ({"cache_length": 0}, r"cache_length=0 is the most tokens of a target: 1 to 48"),
         ({"cache_length": 49}, r"cache_length=49 is the most tokens of a target: 1 to 48"),
         ({"sequence_length": 49}, r"The model has 48 positions"),

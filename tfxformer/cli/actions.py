@@ -62,7 +62,7 @@ def finetune(
     task_class(task)
     import keras
 
-    from tfxformer.recipes.sweep.tuning.inputs import task_arguments, tell_columns
+    from tfxformer.data.files.labelled import task_arguments, tell_columns
 
     rows = files.read_rows(data, task, given=columns)
     targets, arguments = task_arguments(rows, task, problem_type, labels)
@@ -277,7 +277,7 @@ def _table(texts: list[str], pairs: list[str] | None) -> Table:
 
 def _labelled(model, data: Path, columns: dict):
     """The rows of a data file and the targets that a model wants, its labels checked; what was read is said."""
-    from tfxformer.recipes.sweep.tuning.inputs import labelled
+    from tfxformer.data.files.labelled import labelled
 
     return labelled(model, data, columns, console.say)
 

@@ -14,12 +14,13 @@ import keras
 
 from tfxformer import samples
 from tfxformer.data.files import rows as files
+from tfxformer.data.files.labelled import task_arguments, tell_columns
 from tfxformer.extras import needs
 from tfxformer.files import check_writable, write_json, write_text
 from tfxformer.recipes import pipeline
 from tfxformer.recipes.models import open_task
 from tfxformer.recipes.sweep.tuning import results, training
-from tfxformer.recipes.sweep.tuning.inputs import hold_out, task_arguments, tell_columns
+from tfxformer.recipes.sweep.tuning.inputs import hold_out
 from tfxformer.recipes.sweep.tuning.reading import read_recipe
 from tfxformer.recipes.sweep.tuning.recipe import BAYESIAN, DIALS, HALVING, HYPERBAND, MOST_TRIALS, RANDOM, Dial, Recipe
 
