@@ -125,8 +125,6 @@ def test_what_no_app_is_made_of(tmp_path):
         write_app(litert_files.exported_seq2seq()[0], tmp_path / "app", "android")
     with pytest.raises(ValueError, match="the task 'masked-lm'"):
         write_app(litert_files.other("fill_mask")[1], tmp_path / "app", "android")
-    with pytest.raises(ValueError, match=r"bundle for LiteRT-LM.*name its \.tflite file"):
-        write_app(litert_files.bundle(), tmp_path / "app", "ios")
     with pytest.raises(ValueError, match="platform='web': wanted one of android, ios"):
         write_app(litert_files.decoder(), tmp_path / "app", "web")
     (tmp_path / "app").mkdir()
@@ -134,3 +132,11 @@ def test_what_no_app_is_made_of(tmp_path):
     with pytest.raises(FileExistsError, match="is not empty: name a new folder"):
         write_app(litert_files.decoder(), tmp_path / "app", "ios")
     assert [path.name for path in Path(tmp_path).rglob("*")] == ["app", "mine.txt"]
+
+
+@pytest.mark.extra
+def test_no_app_is_made_of_a_bundle(tmp_path):
+    pytest.importorskip("litert_lm_builder", reason="needs the extra [litertlm]")
+    with pytest.raises(ValueError, match=r"bundle for LiteRT-LM.*name its \.tflite file"):
+        write_app(litert_files.bundle(), tmp_path / "app", "ios")
+    assert not list(tmp_path.iterdir())
