@@ -76,7 +76,7 @@ MODELS = {
 }  # fmt: skip
 
 
-def write_files(folder, model_name, modes) -> None:
+def write_files(folder, model_name, modes, all_slots) -> None:
     """Exports our files and saves the checkpoint that torch reads, where they are not there yet."""
     from tfxformer import export, tasks
 
@@ -86,13 +86,18 @@ def write_files(folder, model_name, modes) -> None:
     model = tasks.CausalLM.from_pretrained(raced.gguf())
     if not (folder / "checkpoint" / "config.json").exists():
         model.save_pretrained(folder / "checkpoint")
-    for slots, length in CASES.items():
+    for slots in all_slots:
         for mode in modes:
             path = folder / f"{mode}-{slots}.tflite"
             if not path.exists():
                 print(path.name, file=sys.stderr, flush=True)
                 export.export_litert(
-                    model, path, mode, cache_length=slots, prefill_lengths=(length,), tolerance=raced.tolerances[mode]
+                    model,
+                    path,
+                    mode,
+                    cache_length=slots,
+                    prefill_lengths=(CASES[slots],),
+                    tolerance=raced.tolerances[mode],
                 )
 
 
@@ -181,7 +186,7 @@ def main():
         folder = Path(options.files or temporary)
         modes = [decoders.MODES[name] for name in options.runtimes if name in decoders.MODES]
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(write_files, folder, options.model, modes).result()
+            pool.submit(write_files, folder, options.model, modes, options.slots).result()
         machine = harness.machine(PACKAGES)  # the load before ours
         races = []
         for slots in options.slots:
