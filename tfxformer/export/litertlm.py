@@ -103,11 +103,10 @@ def _metadata(tflite: Path, tokenizer: Tokenizer, template: str):
             f"{tflite} has layers that carry a state from token to token, and LiteRT-LM fills prompts up with "
             "padding, which such a state would have read: no bundle is written. LiteRTGenerator runs the .tflite file."
         )
-    slots = [tensor.shape[2] for tensor in decode.inputs if tensor.name.startswith(decoding.KEYS)]  # [1, G, T, H]
-    length = file.own.get("cache_length") or max(slots)
-    if min(slots) < length:
+    length, fewest = decoding.cache_slots(file.own, decode.inputs)
+    if fewest < length:
         raise ValueError(
-            f"{tflite} has layers that keep {min(slots)} slots of the cache's {length} only, and LiteRT-LM goes back "
+            f"{tflite} has layers that keep {fewest} slots of the cache's {length} only, and LiteRT-LM goes back "
             "in a conversation to what they no longer hold: no bundle is written. Export it with full_cache=True."
         )
     vocabulary = next(tensor for tensor in decode.outputs if tensor.name == "logits").shape[-1]

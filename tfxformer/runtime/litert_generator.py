@@ -73,9 +73,7 @@ class LiteRTGenerator:
         self.prefill_lengths = decoding.numbers(found, decoding.PREFILL)
         self._slots = decoding.numbers(found, decoding.DECODE_FIRST)
         inputs = found[decoding.DECODE].inputs
-        # Layers that see a window only may have fewer slots; files before 0.12 say nothing of T.
-        keys = [tensor.shape[2] for tensor in inputs if tensor.name.startswith(decoding.KEYS)]  # [1, G, T, H]
-        self.cache_length = own.get("cache_length") or max(keys)
+        self.cache_length, _ = decoding.cache_slots(own, inputs)
         self._has_states = any(tensor.name.startswith(decoding.STATE) for tensor in inputs)
         self.tokenizer = file.tokenizer
         settings = GenerationConfig.from_dict(own.get("generation_config") or {}, str(path))

@@ -172,8 +172,6 @@ def _writing(file: ModelFile, tokenizer: Tokenizer, backend: tokenizers.Tokenize
     """Of a language model: its calls, its cache, what ends a text."""
     info = file.signatures[decoding.DECODE]
     cache = [tensor for tensor in info.inputs if tensor.name.startswith(decoding.CACHE)]
-    # Layers that see a window only may have fewer slots; files before 0.12 say nothing of T.
-    keys = [tensor.shape[2] for tensor in cache if tensor.name.startswith(decoding.KEYS)]  # [1, G, T, H]
     vocabulary = next(tensor for tensor in info.outputs if tensor.name == "logits").shape[-1]
     settings = generation_settings(file)
     text = SHOWING[0]
@@ -181,7 +179,7 @@ def _writing(file: ModelFile, tokenizer: Tokenizer, backend: tokenizers.Tokenize
     start = _find(whole, ids)
     return {
         "vocabulary_size": vocabulary,
-        "cache_length": file.own.get("cache_length") or max(keys),
+        "cache_length": decoding.cache_slots(file.own, info.inputs)[0],
         "prefill_lengths": list(decoding.numbers(file.signatures, decoding.PREFILL)),
         "decode_slots": list(decoding.numbers(file.signatures, decoding.DECODE_FIRST)),
         "whole_chunks": any(tensor.name.startswith(decoding.STATE) for tensor in info.inputs),

@@ -5,7 +5,7 @@ Shape letters: S tokens of a chunk, T slots of the cache, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,17 @@ KEYS, VALUES, STATE = f"{CACHE}k_", f"{CACHE}v_", f"{CACHE}state_"
 # Of a file with an encoder: what reads a source, and what each step reads of it, cross keys and values and their mask.
 ENCODE, CROSS, SOURCE_MASK = "encode_", "cross_", "source_mask"
 PADDING = 0  # any id does: what is written behind the last token is overwritten before it is seen
+
+
+def cache_slots(own: Mapping, inputs: Iterable) -> tuple[int, int]:
+    """(T of a decoder's file, the fewest slots that one of its layers keeps: those that see a window may have fewer).
+
+    Args:
+        own: what the file says of itself; before 0.12 it says nothing of T.
+        inputs: the tensors of its `decode`.
+    """
+    slots = [tensor.shape[2] for tensor in inputs if tensor.name.startswith(KEYS)]  # [1, G, T, H]
+    return own.get("cache_length") or max(slots), min(slots)
 
 
 class Chunk(NamedTuple):
