@@ -389,6 +389,7 @@ def test_debian_packages_need_apt_and_are_never_installed(registry, monkeypatch,
     [
         ("bbc_topics", 1701, 426, 5),
         ("chinese_reviews", 13_808, 3_452, 2),
+        ("tweet_entities", 1836, 459, 21),
         ("usaddress", 1190, 298, 29),
         ("vader_movies", 7336, 1835, 2),
     ],
@@ -414,3 +415,9 @@ def test_label_counts_are_the_known_ones():
     for words, labels in zip(addresses.train_texts, addresses.train_labels, strict=True):
         assert len(words) == len(labels)
         assert all(word and not any(c.isspace() for c in word) for word in words)
+    tweets = samples.tweet_entities()
+    tags = Counter(tag for row in tweets.train_labels + tweets.test_labels for tag in row)
+    begun = {tag: count for tag, count in tags.items() if tag.startswith("B-")}
+    assert len(begun) == 10 and {f"I-{tag[2:]}" for tag in begun} | {"O"} | set(begun) == set(tweets.labels)
+    assert set(map(len, tweets.train_texts)) <= set(range(1, 40))
+    assert list(map(len, tweets.test_texts)) == list(map(len, tweets.test_labels))

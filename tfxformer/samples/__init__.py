@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "monpa",
     "pku_1998",
     "smollm2",
+    "tweet_entities",
     "usaddress",
     "vader_movies",
     "wordnet_relations",
@@ -71,7 +73,7 @@ class Split(NamedTuple):
 
 # The functions below that give a checkpoint, and those that give a Split: by these names recipes call for them.
 CHECKPOINTS = ("minilm",)
-SPLITS = ("bbc_topics", "chinese_reviews", "usaddress", "vader_movies")
+SPLITS = ("bbc_topics", "chinese_reviews", "tweet_entities", "usaddress", "vader_movies")
 
 
 def minilm() -> Path:
@@ -170,6 +172,19 @@ def usaddress() -> Split:
     root = ElementTree.parse(fetch("usaddress") / "labeled.xml").getroot()
     pairs = {(tuple(word.text.strip() for word in address), tuple(word.tag for word in address)) for address in root}
     return _split([(list(words), list(labels)) for words, labels in sorted(pairs)])
+
+
+def tweet_entities() -> Split:
+    """Tweets as word lists, a BIO tag a word (10 types); 2,295 of 2,394 are unique: 1,836 to train, 459 to test.
+
+    Of a tweet that is there twice with other tags, the first is taken.
+    """
+    text = (fetch("tweet-entities") / "ner.txt").read_text(encoding="utf-8")
+    pairs: dict[tuple, tuple] = {}
+    for tweet in re.split(r"\n\s*\n", text.strip()):
+        words, tags = zip(*(line.split("\t") for line in tweet.split("\n")), strict=True)
+        pairs.setdefault(words, tags)
+    return _split([(list(words), list(tags)) for words, tags in sorted(pairs.items())])
 
 
 def chatterbot() -> list[tuple[str, str]]:

