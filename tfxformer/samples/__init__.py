@@ -16,12 +16,15 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from tfxformer.extras import needs
+from tfxformer.json_files import read_json
 from tfxformer.samples import chinese, debian_index, flan_t5, gemma3
 from tfxformer.samples.catalogue import SAMPLES
 from tfxformer.samples.fetching import cache_folder, fetch
 from tfxformer.samples.formats import sword, wordnet
 
 __all__ = [
+    "FaqEntry",
+    "ScoredText",
     "Split",
     "arabic_names",
     "austen_novels",
@@ -32,6 +35,7 @@ __all__ = [
     "cache_folder",
     "chatterbot",
     "chinese_reviews",
+    "construction_faq",
     "debian_dependencies",
     "debian_descriptions",
     "fetch",
@@ -39,7 +43,9 @@ __all__ = [
     "gemma3_270m",
     "minilm",
     "monpa",
+    "nyt_editorials",
     "pku_1998",
+    "reuters_r8",
     "smollm2",
     "tweet_entities",
     "usaddress",
@@ -71,9 +77,25 @@ class Split(NamedTuple):
     labels: list[str]
 
 
+class ScoredText(NamedTuple):
+    """A sentence with its sentiment, the mean of 20 people's scores from -4 to 4, and the number of its article."""
+
+    article: int
+    score: float
+    text: str
+
+
+class FaqEntry(NamedTuple):
+    """A question that customers ask, its answer, and the category of both."""
+
+    category: str
+    question: str
+    answer: str
+
+
 # The functions below that give a checkpoint, and those that give a Split: by these names recipes call for them.
 CHECKPOINTS = ("minilm",)
-SPLITS = ("bbc_topics", "chinese_reviews", "tweet_entities", "usaddress", "vader_movies")
+SPLITS = ("bbc_topics", "chinese_reviews", "reuters_r8", "tweet_entities", "usaddress", "vader_movies")
 
 
 def minilm() -> Path:
@@ -165,6 +187,39 @@ def vader_movies() -> Split:
     pairs = sorted({(text, int(float(score) > 0)) for _, score, text in rows if abs(float(score)) >= 1})
     names = ["negative", "positive"]
     return _split([(text, names[label]) for text, label in pairs])
+
+
+def nyt_editorials() -> list[ScoredText]:
+    """Sentences of New York Times editorials with their sentiment, in the package's order: 5,190 of 498 articles."""
+    lines = (fetch("vader-editorials") / "nytEditorialSnippets_GroundTruth.txt").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in lines.split("\n") if line]
+    return [ScoredText(int(name.split("_")[0]), float(score), text) for name, score, text in rows]
+
+
+def reuters_r8() -> Split:
+    """Reuters' newswire of 1987 in 8 topics, split by time as published (ModApte): 5,485 to train, 2,189 to test.
+
+    Both parts are in the order of the wire. Texts have small letters and no numbers; 62 of training are there twice,
+    and 4 of testing are in both.
+    """
+    folder = fetch("reuters-r8")
+    parts = []
+    for name in ("train", "test"):
+        # Three lines of header (names, types, roles); a text is one line.
+        lines = (folder / f"reuters-r8-{name}.tab").read_text(encoding="utf-8").split("\n")[3:]
+        parts.append([line.split("\t")[:2] for line in lines if line])
+    (train_labels, train_texts), (test_labels, test_texts) = (map(list, zip(*rows, strict=True)) for rows in parts)
+    return Split(train_texts, train_labels, test_texts, test_labels, sorted(set(train_labels)))
+
+
+def construction_faq() -> list[FaqEntry]:
+    """Questions about building and renovating in Sweden, in English, in the package's order: 503 in 39 categories.
+
+    Six questions are there twice, with two answers each.
+    From "Swedish Construction FAQ" by Zaragoza AB, CC BY 4.0; whoever passes it on names them.
+    """
+    questions = read_json(fetch("construction-faq") / "faq-en.json")["questions"]
+    return [FaqEntry(one["category"], one["q"], one["a"]) for one in questions]
 
 
 def usaddress() -> Split:
