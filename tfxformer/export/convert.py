@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quantization import calibration, quantize, tied_table
+from tfxformer.export.quantization import calibration, int4, quantize, tied_table
 from tfxformer.runtime.quiet import quiet
 
 
@@ -43,7 +43,7 @@ def convert(signatures: list[Signature], mode: quantize.Mode, representative=Non
     Args:
         signatures: what the file offers.
         mode: the quantization; int4 is made from the float file.
-        representative: callable yielding (signature name, dict of arrays) for calibrated modes.
+        representative: callable yielding (signature name, dict of arrays) for modes that are calibrated or rounded.
 
     Raises:
         ExportError: if an operator is not LiteRT's own, or the converter fails otherwise.
@@ -62,7 +62,7 @@ def convert(signatures: list[Signature], mode: quantize.Mode, representative=Non
             quantize.configure(converter, mode, representative)
             content = _run(converter, mode, representative)
         if mode.name.startswith("int4"):
-            content = quantize.to_int4(content, blockwise=mode.name == "int4_block32")
+            content = int4.to_int4(content, mode.name == "int4_block32", representative)
         elif mode.name == "dynamic_int8":
             content = tied_table.share(content)
     return Converted(content, {name: used_weight_elements(f) for name, f in functions.items()})

@@ -46,7 +46,9 @@ def is_decoder(model) -> bool:
     return getattr(model, "task_name", None) == CAUSAL_LM and hasattr(model, "step")
 
 
-def prepare(model, mode: Mode, cache_length, prefill_lengths, full_cache, samples) -> Callable[[], ExportJob]:
+def prepare(
+    model, mode: Mode, cache_length, prefill_lengths, full_cache, representative, samples
+) -> Callable[[], ExportJob]:
     """Checks the arguments of an export; returns what makes its job."""
     if model.backbone.prompt_length:
         raise ValueError(
@@ -58,17 +60,19 @@ def prepare(model, mode: Mode, cache_length, prefill_lengths, full_cache, sample
         raise ValueError(f"full_cache is True, False or None, not {full_cache!r}.")
     check_mode(mode)
     rows = sample_rows(model, samples, cache_length, lengths)
+    chunks = None if representative is None else chunks_of(model, representative, lengths[-1])
 
     def make():
         written = equalized(model, mode, map(_whole, rows)) if mode.equalized else mode
         kept = CacheOfFile.of(model, cache_length, None if full_cache else lengths[-1])
         plans = plan_signatures(model, written, kept, lengths)
+        stream = None if chunks is None else _stream(plans[len(lengths) - 1].signature, chunks)
 
         def check(converted):
             return verify(model, converted, plans, mode, rows, cache_length)
 
         facts = {**generation_facts(model), "cache_length": cache_length}
-        return ExportJob(plans, check, len(rows), facts=facts)
+        return ExportJob(plans, check, len(rows), stream, facts=facts)
 
     return make
 
@@ -188,6 +192,37 @@ def _drawn(model, signature: Signature) -> dict:
     batch["tokens"] = generator.integers(0, model.backbone.config.vocabulary_size, shape).astype("int32")
     batch["input_pos"] = np.arange(shape[1], dtype="int32")
     return batch
+
+
+def chunks_of(model, texts, length: int) -> list[np.ndarray]:
+    """Texts, or rows of token ids, one behind the other and cut into int32 [1, S]; the last one's rest is left out.
+
+    Raises:
+        ValueError: if they do not fill one. TypeError: for one text in place of several.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"representative must be a list of texts, got one {type(texts).__name__}: pass [text].")
+    texts = list(texts)
+    if not texts or not isinstance(texts[0], str):
+        rows = [np.asarray(row, np.int32).reshape(-1) for row in texts]
+    elif model.tokenizer is None:
+        raise ValueError("This model has no tokenizer: representative must be rows of token ids, not texts.")
+    else:
+        rows = model.tokenizer.encode(texts).token_ids
+    tokens = np.concatenate([np.zeros(0, np.int32), *rows])
+    if len(tokens) < length:
+        raise ValueError(
+            f"The representative texts have {len(tokens)} tokens, and the file reads {length} at a time: give more "
+            "text, some thousand words."
+        )
+    return [tokens[start : start + length][None] for start in range(0, len(tokens) - length + 1, length)]
+
+
+def _stream(signature: Signature, chunks) -> Callable:
+    """What feeds chunks to a prefill, each as the beginning of a text."""
+    empty = {name: np.zeros(*spec) for name, spec in signature.inputs.items() if name.startswith(decoding.CACHE)}
+    positions = np.arange(chunks[0].shape[1], dtype="int32")
+    return lambda: ((signature.name, {"tokens": tokens, "input_pos": positions, **empty}) for tokens in chunks)
 
 
 def sample_rows(model, samples, cache_length: int, prefill_lengths: Sequence[int]) -> list[np.ndarray]:

@@ -1,18 +1,11 @@
-"""The quantization modes as data, and the one that a converter of its own makes."""
+"""The quantization modes as data."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from tfxformer.export.errors import ExportError
 from tfxformer.extras import needs
 from tfxformer.layers.quantization.graph_form import STATIC_INT8, GraphForm
-from tfxformer.runtime.format import flatbuffer
 
 # -1e9 would be -inf in the float16 arithmetic of phone GPUs; exp(-1e4) is zero in float32 just as well.
 FLOAT_NUMERICS = GraphForm(mask_value=-1e4, layer_norm="product", embedding="gather")
@@ -30,6 +23,7 @@ class Mode:
         tolerance: float, the largest relative L2 error of the outputs against Keras.
         graph_form: GraphForm, how the graph is written.
         calibrated: bool, whether activations are quantized from representative texts.
+        rounded: bool, whether weights are rounded by what they read of representative texts, where there are some.
         equalized: bool, whether a task's products are written around their outliers (`layers.equalization`).
         splits_outliers: bool, whether outlier channels of an encoder are computed apart (`layers.outlier_channels`).
         calibration: str, how ranges are chosen (`export.calibration`).
@@ -42,6 +36,7 @@ class Mode:
     tolerance: float
     graph_form: GraphForm = FLOAT_NUMERICS
     calibrated: bool = False
+    rounded: bool = False
     equalized: bool = False
     splits_outliers: bool = False
     calibration: str = "min_max"
@@ -57,8 +52,8 @@ MODES = {
         Mode("dynamic_int8", 1, 5e-2, equalized=True, instead="float16"),
         Mode("int8", 1, 1.5e-1, STATIC_INT8, calibrated=True, splits_outliers=True, instead="dynamic_int8 or int16x8"),
         Mode("int16x8", 1, 2e-2, INT16_NUMERICS, calibrated=True, equalized=True, instead="float16"),
-        Mode("int4", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
-        Mode("int4_block32", 0.5, 2e-1, equalized=True, instead="dynamic_int8"),
+        Mode("int4", 0.5, 2e-1, rounded=True, equalized=True, instead="dynamic_int8"),
+        Mode("int4_block32", 0.5, 2e-1, rounded=True, equalized=True, instead="dynamic_int8"),
     )
 }
 
@@ -102,53 +97,3 @@ def check_available(mode: Mode) -> None:
     """
     if mode.name.startswith("int4"):
         needs("int4 quantization", "ai_edge_quantizer")
-
-
-def to_int4(content: bytes, blockwise: bool = False) -> bytes:
-    """Quantizes a float .tflite file: matrices int4, tables (and a product tied to one) int8, activations dynamic.
-
-    Args:
-        content: the file.
-        blockwise: bool, a scale for every 32 weights of a row in place of one for the row.
-    """
-    from ai_edge_quantizer import quantizer, recipe
-
-    model = flatbuffer.read(content)
-    flatbuffer.gather_to_embedding_lookup(model)
-    names = recipe.TFLOperationName
-    matrices = recipe.dynamic_wi4b32_afp32 if blockwise else recipe.dynamic_wi4c_afp32
-    recipes = matrices(operation_name=names.FULLY_CONNECTED)
-    recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
-    tied = _tied_products(model)
-    if tied:  # as the lookup reads it: the table is stored once
-        recipes += recipe.dynamic_wi8c_afp32(operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, tied)))
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
-        source.write_bytes(flatbuffer.write(model))
-        engine = quantizer.Quantizer(str(source))
-        engine.load_quantization_recipe(recipes)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
-                engine.quantize().export_model(str(target))
-        except (ValueError, RuntimeError) as error:
-            name, instead = ("int4_block32", "int4 or dynamic_int8") if blockwise else ("int4", "dynamic_int8")
-            raise ExportError(
-                f"ai-edge-quantizer could not quantize the model to {name} ({error}): no file was written. Try "
-                f"quantization={instead}."
-            ) from error
-        # The quantizer writes weights behind the flatbuffer; reading brings them inside.
-        return flatbuffer.write(flatbuffer.read(target.read_bytes()))
-
-
-def _tied_products(model) -> list[str]:
-    """Names of the outputs of products whose weights rows are looked up in, too."""
-    lookups, products = set(), []
-    for graph in model.subgraphs:
-        for operator in graph.operators or ():
-            name = flatbuffer.operator_name(model, operator)
-            if name == "EMBEDDING_LOOKUP":
-                lookups.add(graph.tensors[int(operator.inputs[1])].buffer)
-            elif name == "FULLY_CONNECTED":
-                output = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
-                products.append((graph.tensors[int(operator.inputs[1])].buffer, output))
-    return sorted({output for buffer, output in products if buffer in lookups})

@@ -224,6 +224,17 @@ def drop_output(model: schema.ModelT, signature: str, output: str) -> None:
     definition.outputs.remove(entry)
 
 
+def add_output(model: schema.ModelT, subgraph: int, tensor: int, name: str) -> None:
+    """Lets every signature of a subgraph give one more of its tensors, by that name."""
+    graph = model.subgraphs[subgraph]
+    graph.outputs = np.asarray([*graph.outputs, tensor], np.int32)
+    for definition in model.signatureDefs:
+        if definition.subgraphIndex == subgraph:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, tensor
+            definition.outputs.append(entry)
+
+
 def keep_signature(model: schema.ModelT, signature: str) -> None:
     """Drops every other signature's subgraph (a file without control flow)."""
     definition = next(d for d in model.signatureDefs if text(d.signatureKey) == signature)

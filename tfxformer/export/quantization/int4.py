@@ -1,0 +1,185 @@
+"""Files of 4-bit weights: ai-edge-quantizer writes them, and what each weight is rounded to is chosen here.
+
+Shape letters: R rows that a product reads, K its inputs, O its outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfxformer.export.errors import ExportError
+from tfxformer.export.quantization import rounding
+from tfxformer.runtime.format import flatbuffer
+from tfxformer.runtime.quiet import quiet
+
+BLOCK = 32
+# Bytes of the moments [K, K] that are held at once; a model with more reads the texts several times.
+MOST_BYTES = 2**30
+
+
+@dataclass
+class Matrix:
+    """The constant weights of one or more FULLY_CONNECTED, which become int4.
+
+    Attributes:
+        weights: float32 [O, K].
+        reads: list of (subgraph, tensor), what is multiplied by them.
+        rounded: list of (subgraph, tensor), themselves in the quantized file.
+    """
+
+    weights: np.ndarray
+    reads: list = field(default_factory=list)
+    rounded: list = field(default_factory=list)
+
+
+def to_int4(content: bytes, blockwise: bool = False, representative: Callable[[], Iterator] | None = None) -> bytes:
+    """Quantizes a float .tflite file: matrices int4, tables (and a product tied to one) int8, activations dynamic.
+
+    Args:
+        content: the file.
+        blockwise: bool, a scale for every 32 weights of a row in place of one for the row.
+        representative: yields (signature name, batch of one). What the products read of them decides how weights are
+            rounded; without, each is rounded by itself.
+    """
+    model = flatbuffer.read(content)
+    flatbuffer.gather_to_embedding_lookup(model)
+    # The quantizer writes weights behind the flatbuffer; reading brings them inside.
+    quantized = flatbuffer.read(_quantized(model, blockwise))
+    for group in _groups(_matrices(model, quantized)):
+        moments = {} if representative is None else _moments(content, group, representative())
+        for matrix in group:
+            _round(quantized, matrix, moments.get(tuple(matrix.reads)), BLOCK if blockwise else None)
+    return flatbuffer.write(quantized)
+
+
+def _quantized(model, blockwise: bool) -> bytes:
+    """The file as ai-edge-quantizer writes it."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    names = recipe.TFLOperationName
+    matrices = recipe.dynamic_wi4b32_afp32 if blockwise else recipe.dynamic_wi4c_afp32
+    recipes = matrices(operation_name=names.FULLY_CONNECTED)
+    recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
+    tied = _tied_products(model)
+    if tied:  # as the lookup reads it: the table is stored once
+        recipes += recipe.dynamic_wi8c_afp32(operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, tied)))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
+        source.write_bytes(flatbuffer.write(model))
+        engine = quantizer.Quantizer(str(source))
+        engine.load_quantization_recipe(recipes)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
+                engine.quantize().export_model(str(target))
+        except (ValueError, RuntimeError) as error:
+            name, instead = ("int4_block32", "int4 or dynamic_int8") if blockwise else ("int4", "dynamic_int8")
+            raise ExportError(
+                f"ai-edge-quantizer could not quantize the model to {name} ({error}): no file was written. Try "
+                f"quantization={instead}."
+            ) from error
+        return target.read_bytes()
+
+
+def _tied_products(model) -> list[str]:
+    """Names of the outputs of products whose weights rows are looked up in, too."""
+    lookups, products = set(), []
+    for graph in model.subgraphs:
+        for operator in graph.operators or ():
+            name = flatbuffer.operator_name(model, operator)
+            if name == "EMBEDDING_LOOKUP":
+                lookups.add(graph.tensors[int(operator.inputs[1])].buffer)
+            elif name == "FULLY_CONNECTED":
+                output = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
+                products.append((graph.tensors[int(operator.inputs[1])].buffer, output))
+    return sorted({output for buffer, output in products if buffer in lookups})
+
+
+def _matrices(model, quantized) -> list[Matrix]:
+    """The weights of a float file that are int4 in the quantized one, whose tensors keep their numbers."""
+    found = {}
+    for number, (graph, theirs) in enumerate(zip(model.subgraphs, quantized.subgraphs, strict=True)):
+        for operator in graph.operators or ():
+            if flatbuffer.operator_name(model, operator) != "FULLY_CONNECTED":
+                continue
+            read, index = (int(i) for i in operator.inputs[:2])
+            if theirs.tensors[index].type != schema.TensorType.INT4:
+                continue
+            buffer, shape = graph.tensors[index].buffer, tuple(graph.tensors[index].shape)
+            if buffer not in found:
+                found[buffer] = Matrix(model.buffers[buffer].data.view(np.float32).reshape(shape))
+            found[buffer].reads.append((number, read))
+            found[buffer].rounded.append((number, index))
+    return list(found.values())
+
+
+def _groups(matrices: list[Matrix]) -> Iterator[list[Matrix]]:
+    """Matrices whose moments are held together; those that read the same stand behind each other."""
+    group, seen, size = [], set(), 0
+    for matrix in sorted(matrices, key=lambda matrix: matrix.reads):
+        key, needed = tuple(matrix.reads), 4 * matrix.weights.shape[1] ** 2
+        if key not in seen and group and size + needed > MOST_BYTES:
+            yield group
+            group, seen, size = [], set(), 0
+        size += needed * (key not in seen)
+        seen.add(key)
+        group.append(matrix)
+    if group:
+        yield group
+
+
+def _moments(content: bytes, group: list[Matrix], batches) -> dict[tuple, np.ndarray]:
+    """X^T X [K, K] of what [R, K] each matrix reads, by `Matrix.reads`."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    model, keys = flatbuffer.read(content), {tuple(matrix.reads): matrix.weights.shape[1] for matrix in group}
+    for number, tensor in sorted({read for key in keys for read in key}):
+        flatbuffer.add_output(model, number, tensor, f"reads_{tensor}")
+    numbers = {name: info.subgraph for name, info in flatbuffer.signatures(model).items()}
+    moments = {key: np.zeros((size, size), np.float32) for key, size in keys.items()}
+    with quiet():
+        interpreter = Interpreter(model_content=flatbuffer.write(model), num_threads=min(4, os.cpu_count() or 1))
+        runners = {}
+        for name, batch in batches:
+            runner = runners.setdefault(name, interpreter.get_signature_runner(name))
+            outputs = runner(**batch)
+            for key, sums in moments.items():
+                for number, tensor in key:
+                    if number == numbers[name]:
+                        rows = _unpadded(outputs[f"reads_{tensor}"].reshape(-1, len(sums)), batch)
+                        sums += rows.T @ rows
+    return moments
+
+
+def _unpadded(rows, batch):
+    """Rows [R, K] without those of padding, where they are the tokens of a text."""
+    mask = batch.get("padding_mask")
+    return rows if mask is None or mask.size != len(rows) else rows[mask.reshape(-1) > 0]
+
+
+def _round(quantized, matrix: Matrix, moments, block: int | None) -> None:
+    """Writes the integers and the scales of a matrix into the quantized file."""
+    if moments is None:
+        integers, scales = rounding.rounded(matrix.weights, block)
+    else:
+        integers, scales = rounding.compensated(matrix.weights, moments, block)
+    pairs = integers.reshape(-1, 2) & 0xF  # the first of two in the lower half of a byte
+    packed = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
+    for number, index in matrix.rounded:
+        graph = quantized.subgraphs[number]
+        tensor = graph.tensors[index]
+        quantized.buffers[tensor.buffer].data = packed
+        if block is None:
+            tensor.quantization.scale = scales[:, 0]
+        else:
+            stored = graph.tensors[tensor.quantization.details.scales]
+            quantized.buffers[stored.buffer].data = scales.astype(np.float16).reshape(-1).view(np.uint8)
