@@ -71,7 +71,7 @@ def explanation(room: str, name: str, value) -> str:
     if kind(value) != "constant":
         return inspect.cleandoc(value.__doc__ or "")
     source = Path(inspect.getsourcefile(importlib.import_module(room)))
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):  # what is imported when used is told in an if
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
             return explanation(node.module, name, value)
     lines = source.read_text(encoding="utf-8").splitlines()

@@ -37,6 +37,7 @@ MAY_IMPORT = {
 # The ground: modules of the package's own folder that everything stands on; each imports only those before it.
 GROUND = (
     *(
+        "lazy",
         "registered",
         "extras",
         "backend",

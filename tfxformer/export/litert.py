@@ -102,8 +102,7 @@ def export_litert(
             tokens of a target; None for its target_length, or 128.
         prefill_lengths: of a causal language model, how many prompt tokens one call reads; None for 16 and 128.
         full_cache: whether layers that see a window keep all T slots (for LiteRT-LM); None, that alone if well below T.
-        representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8", and by which the
-            weights of "int4" and "int4_block32" are rounded (some 50 texts of 100 words: the error is about half).
+        representative: texts, (text, pair) tuples or batches that calibrate "int8" and "int16x8", and round int4's.
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
         float_layers: of "int8", what stays float32: how many parts (blocks), the most sensitive ones, or layers' paths.
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfxformer.runtime.inspection import Inspection, inspect
-from tfxformer.runtime.litert_generator import LiteRTGenerator
-from tfxformer.runtime.litert_model import LiteRTModel
+from tfxformer import lazy
 
 if TYPE_CHECKING:  # what editors and type checkers complete; at run time they are imported when first used
     from tfxformer.runtime.apps.project import write_app as write_app
+    from tfxformer.runtime.inspection import Inspection as Inspection
+    from tfxformer.runtime.inspection import inspect as inspect
+    from tfxformer.runtime.litert_generator import LiteRTGenerator as LiteRTGenerator
+    from tfxformer.runtime.litert_model import LiteRTModel as LiteRTModel
     from tfxformer.runtime.page.write import PageReport as PageReport
     from tfxformer.runtime.page.write import write_page as write_page
 
+_MODULES = {
+    "write_app": "apps.project",
+    "Inspection": "inspection",
+    "inspect": "inspection",
+    "LiteRTGenerator": "litert_generator",
+    "LiteRTModel": "litert_model",
+    "PageReport": "page.write",
+    "write_page": "page.write",
+}
+
 __all__ = ["Inspection", "LiteRTGenerator", "LiteRTModel", "PageReport", "inspect", "write_app", "write_page"]
 
-
-def __getattr__(name: str):
-    if name == "write_app":
-        from tfxformer.runtime.apps.project import write_app
-
-        return write_app
-    if name in ("PageReport", "write_page"):
-        from tfxformer.runtime.page import write
-
-        return getattr(write, name)
-    raise AttributeError(f"module 'tfxformer.runtime' has no attribute {name!r}")
+__getattr__ = lazy.names_of(__name__, _MODULES)

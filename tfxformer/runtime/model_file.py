@@ -68,7 +68,6 @@ class ModelFile:
         whole: the bytes of the file, mapped.
         content: those of the .tflite file in it.
         bundled: bool, whether they are a part of a bundle.
-        model: unpacked, its buffers views of `content`.
         own: dict, our metadata entry, empty for foreign files.
         signatures: {name: flatbuffer.SignatureInfo}.
         place: of the whole file on the disk.
@@ -78,10 +77,14 @@ class ModelFile:
     whole: mmap.mmap = field(repr=False)
     content: mmap.mmap | bytes = field(repr=False)
     bundled: bool
-    model: flatbuffer.schema.ModelT = field(repr=False)
     own: dict
     signatures: dict[str, flatbuffer.SignatureInfo]
     place: Place
+
+    @cached_property
+    def model(self) -> flatbuffer.schema.ModelT:
+        """The file unpacked, its buffers views of `content`."""
+        return flatbuffer.read(self.content)
 
     @property
     def _archive(self):
@@ -130,11 +133,12 @@ def open_file(path: str | Path) -> ModelFile:
         signed = checksum.check(whole)
         bundled = whole[: len(BUNDLE)] == BUNDLE
         content = whole[slice(*_tflite_section(whole))] if bundled else whole
-        model = flatbuffer.read(content)
+        # What we wrote ourselves is as we wrote it; of others' files all is looked at, before a runtime trusts it.
+        model = flatbuffer.outline(content) if signed else flatbuffer.read(content)
         own = _own_entry(model)
         if metadata.CHECKSUM in own and not signed:
             raise ValueError("its sha256 is gone")
-        return ModelFile(path, whole, content, bundled, model, own, flatbuffer.signatures(model), place)
+        return ModelFile(path, whole, content, bundled, own, flatbuffer.signatures(model), place)
 
 
 def _instead_of(path: Path) -> str:

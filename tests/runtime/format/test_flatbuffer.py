@@ -32,8 +32,9 @@ def test_round_trip_keeps_the_numbers_and_aligns_the_buffers(content):
     assert {position % 16 for position in positions} == {0}
 
 
-def test_signatures_as_the_interpreter_sees_them(content):
-    found = flatbuffer.signatures(flatbuffer.read(content))
+@pytest.mark.parametrize("reading", [flatbuffer.read, flatbuffer.outline])
+def test_signatures_as_the_interpreter_sees_them(content, reading):
+    found = flatbuffer.signatures(reading(content))
     listed = Interpreter(model_content=content).get_signature_list()
     assert {name: sorted(t.name for t in info.inputs) for name, info in found.items()} == {
         name: sorted(entry["inputs"]) for name, entry in listed.items()
@@ -95,6 +96,7 @@ def test_metadata_is_replaced_not_doubled(content):
         flatbuffer.set_metadata(model, "note", value)
     again = flatbuffer.read(flatbuffer.write(model))
     assert flatbuffer.get_metadata(again, "note") == b"two"
+    assert flatbuffer.get_metadata(flatbuffer.outline(flatbuffer.write(again)), "note") == b"two"
     assert flatbuffer.get_metadata(again, "absent") is None
     assert sum(flatbuffer.text(entry.name) == "note" for entry in again.metadata) == 1
 

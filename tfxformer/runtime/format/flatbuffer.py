@@ -6,6 +6,7 @@ classes generated from it in `ai_edge_litert`. Buffers stay numpy views of the f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections import Counter
@@ -68,18 +69,10 @@ def read(content: bytes) -> schema.ModelT:
     Raises:
         ValueError: if the content is no .tflite file, or a damaged one.
     """
-    if len(content) < 8 or content[4:8] != IDENTIFIER:
-        raise ValueError(f"This is no .tflite file: it begins with {bytes(content[:8])!r}, not with ....TFL3.")
-    try:
-        structure.check_model(content)
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    # What the generated classes raise for options of operators, whose fields are not checked one by one.
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, struct.error) as error:
-        raise ValueError(f"This .tflite file is damaged or cut off: {error}.") from error
-    for index, buffer in enumerate(model.buffers):
-        if buffer.offset > 1:  # 0 and 1 are the schema's "inside"
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-        model.buffers[index] = AlignedBuffer(buffer.data)
+    packed = _checked(content)
+    with _naming_damage():
+        model = schema.ModelT.InitFromObj(packed)
+    model.buffers = [_brought_inside(content, buffer) for buffer in model.buffers]
     nothing = np.zeros(0, np.int32)
     for graph in model.subgraphs:
         graph.tensors = graph.tensors or []
@@ -87,6 +80,64 @@ def read(content: bytes) -> schema.ModelT:
             part.inputs = nothing if part.inputs is None else part.inputs
             part.outputs = nothing if part.outputs is None else part.outputs
     return model
+
+
+def outline(content: bytes) -> schema.ModelT:
+    """What `signatures` and `get_metadata` read of a file; tensors and buffers are unpacked when they ask for them.
+
+    Of MiniLM's file it takes a fifth of the time that `read` does.
+
+    Raises:
+        ValueError: if the content is no .tflite file, or its tables do not fit together.
+    """
+    packed = _checked(content)
+    with _naming_damage():
+        model = schema.ModelT()
+        model.subgraphs = []
+        for index in range(packed.SubgraphsLength()):
+            graph = schema.SubGraphT()
+            graph.tensors = _OnDemand(packed.Subgraphs(index).Tensors, schema.TensorT.InitFromObj)
+            model.subgraphs.append(graph)
+        unpacked = schema.SignatureDefT.InitFromObj
+        model.signatureDefs = [unpacked(packed.SignatureDefs(i)) for i in range(packed.SignatureDefsLength())]
+        model.metadata = [schema.MetadataT.InitFromObj(packed.Metadata(i)) for i in range(packed.MetadataLength())]
+    model.buffers = _OnDemand(packed.Buffers, lambda one: _brought_inside(content, schema.BufferT.InitFromObj(one)))
+    return model
+
+
+class _OnDemand:
+    """A vector of a packed file, whose items are unpacked one by one."""
+
+    def __init__(self, packed, unpack):
+        self._packed, self._unpack = packed, unpack
+
+    def __getitem__(self, index: int):
+        return self._unpack(self._packed(index))
+
+
+@contextlib.contextmanager
+def _naming_damage():
+    try:
+        yield
+    # What the generated classes raise for options of operators, whose fields are not checked one by one.
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, struct.error) as error:
+        raise ValueError(f"This .tflite file is damaged or cut off: {error}.") from error
+
+
+def _checked(content: bytes):
+    """The packed model, whose offsets may be followed."""
+    if len(content) < 8 or content[4:8] != IDENTIFIER:
+        raise ValueError(f"This is no .tflite file: it begins with {bytes(content[:8])!r}, not with ....TFL3.")
+    with _naming_damage():
+        structure.check_model(content)
+    return schema.Model.GetRootAsModel(content, 0)
+
+
+def _brought_inside(content: bytes, buffer) -> AlignedBuffer:
+    """A buffer of a file, wherever its bytes lie there."""
+    if buffer.offset > 1:  # 0 and 1 are the schema's "inside"
+        return AlignedBuffer(np.frombuffer(content, np.uint8, buffer.size, buffer.offset))
+    return AlignedBuffer(buffer.data)
 
 
 def write(model: schema.ModelT) -> bytes:
