@@ -8,6 +8,8 @@ from tfxformer.training.callbacks.averages import SwapEMAWeights
 from tfxformer.training.callbacks.history import HistoryFiles
 from tfxformer.training.callbacks.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingDivergedError
+from tfxformer.training.callbacks.robust.adversarial import AdversarialTraining
+from tfxformer.training.callbacks.robust.r_drop import RDrop
 from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
 from tfxformer.training.compiling.label_smoothing import SmoothedCrossEntropy
@@ -37,6 +39,7 @@ __all__ = [
     "SGD",
     "Adafactor",
     "AdamW",
+    "AdversarialTraining",
     "CompilerError",
     "DistributedModel",
     "Epochs",
@@ -48,6 +51,7 @@ __all__ = [
     "LoweringError",
     "MemoryEstimate",
     "Perplexity",
+    "RDrop",
     "Recover",
     "Recovery",
     "Resume",

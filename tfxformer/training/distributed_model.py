@@ -19,7 +19,8 @@ from tfxformer.training.optimizers.optimizers import updating_optimizer
 from tfxformer.training.resume.data_positions import Epochs, describe
 from tfxformer.training.resume.resumable_fit import resumable_fit, resume_among
 from tfxformer.training.step.accumulation import Accumulator
-from tfxformer.training.step.replica_step import batch_size, call, compiled, values
+from tfxformer.training.step.passes import call, pass_changes
+from tfxformer.training.step.replica_step import batch_size, compiled, values
 from tfxformer.training.step.train_step import TestStep, TrainStep
 
 # Of tf.distribute: strategies under which Keras' own steps fail or differ from one device, and those that are refused.
@@ -204,7 +205,7 @@ class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
         several_losses = len(getattr(self._compile_loss, "_flat_losses", None) or tree.flatten(self.loss)) > 1
         if distributed or several_losses or len(getattr(self, "outputs", ())) > 1:
             return False
-        return not (training and self.gradient_accumulation_steps > 1)
+        return not (training and (self.gradient_accumulation_steps > 1 or pass_changes(self)))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds losses, metrics and optimizer before the first step, from shapes alone: no batch is lost."""
@@ -266,6 +267,8 @@ class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
             self.test_function = _Execution(self, lambda spec: TestStep(self, spec))
 
     def _make_train_step(self, batch_spec) -> TrainStep:
+        if self._compile_loss is not None and not self._compile_loss.built:  # what began as Keras' step is ours now
+            self._symbolic_build(data_batch=tree.map_structure(symbolic, batch_spec))
         step, state = TrainStep(self, batch_spec), self._accumulation
         if self.gradient_accumulation_steps > 1:
             if state.accumulator is None:

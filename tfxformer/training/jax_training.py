@@ -9,6 +9,7 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.backend import on_jax
 from tfxformer.training.devices.keras_distribution import batches_of_any_size, share_order, whole_on_each_process
 from tfxformer.training.step.accumulated_gradients import AccumulatedGradients, accumulating_step, count_objectives
+from tfxformer.training.step.passes import pass_changes, stateless_loss
 
 
 class JAXTraining:
@@ -54,6 +55,22 @@ class JAXTraining:
         if on_jax() and self._sums is not None:
             return accumulating_step(self, self._sums, *given)
         return super().train_step(*given)
+
+    def compute_loss_and_updates(
+        self,
+        trainable_variables,
+        non_trainable_variables,
+        metrics_variables,
+        x,
+        y,
+        sample_weight,
+        training=False,
+        optimizer_variables=None,
+    ):
+        state = (trainable_variables, non_trainable_variables, metrics_variables)
+        if training and pass_changes(self):
+            return stateless_loss(self, state, x, y, sample_weight, optimizer_variables)
+        return super().compute_loss_and_updates(*state, x, y, sample_weight, training, optimizer_variables)
 
     def predict_step(self, *given):
         if not on_jax():

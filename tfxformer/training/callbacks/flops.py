@@ -11,7 +11,7 @@ import keras
 from tfxformer.backend import on_jax, plain_attention
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.callbacks.jax_flops import count_products
-from tfxformer.training.step.replica_step import call
+from tfxformer.training.step.passes import call
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase")

@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from tfxformer.training.step.carried import Carried, places_of, value_in
-from tfxformer.training.step.loss_terms import objectives_of, recorded
-from tfxformer.training.step.replica_step import call
+from tfxformer.training.step.loss_terms import recorded
+from tfxformer.training.step.passes import Batch, pass_of
 
 
 class AccumulatedGradients(Carried):
@@ -56,8 +56,8 @@ def count_objectives(model, batch) -> int:
     def trace(batch):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with keras.StatelessScope(collect_losses=True), recorded(model) as records:
-            y_pred = call(model, x, training=True)
-            found.append(len(objectives_of(model, x, y, y_pred, sample_weight, _samples(x), records, True)))
+            batch = Batch(x, y, sample_weight, _samples(x), ops.ones(()))
+            found.append(len(pass_of(model, batch, records, True)[1]))
         return ops.zeros(())
 
     jax.eval_shape(trace, batch)
@@ -91,8 +91,7 @@ def accumulating_step(model, sums: AccumulatedGradients, state: tuple, batch) ->
             *zip(model.metrics_variables, metrics, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope, recorded(model) as records:
-            y_pred = call(model, x, training=True)
-            parts = objectives_of(model, x, y, y_pred, sample_weight, _samples(x), records, True)
+            y_pred, parts = pass_of(model, Batch(x, y, sample_weight, _samples(x), scale), records, True)
             model._loss_tracker.update_state(sum(part.value for part in parts), sample_weight=_samples(x))
             logs = model.compute_metrics(x, y, y_pred, sample_weight)
         counts = [ops.ones(()) if part.count is None else ops.cast(part.count, "float32") for part in parts]

@@ -60,7 +60,7 @@ def _masked_weights(mask, sample_weight, dtype):
     return mask * weights
 
 
-def _value_and_count(loss, y_true, y_pred, sample_weight):
+def value_and_count(loss, y_true, y_pred, sample_weight):
     """(value, count, per_sample) of a `keras.losses.Loss`, by the rules of its `__call__`."""
     masks = [getattr(y_pred, "_keras_mask", None)]
     y_true, y_pred = tree.map_structure(lambda x: ops.convert_to_tensor(x, dtype=loss.dtype), (y_true, y_pred))
@@ -96,7 +96,7 @@ class _Recorder:
         self.entry, self.records = entry, records
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        value, count, per_sample = _value_and_count(self.entry.loss, y_true, y_pred, sample_weight)
+        value, count, per_sample = value_and_count(self.entry.loss, y_true, y_pred, sample_weight)
         value = ops.cast(value, "float32")
         weight = 1.0 if self.entry.loss_weights is None else self.entry.loss_weights
         self.records.append(OutputLoss(self.entry.name, value, count, per_sample, weight))

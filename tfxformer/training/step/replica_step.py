@@ -11,7 +11,8 @@ import keras
 from tfxformer.backend import strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.step.hooks import see_batch
-from tfxformer.training.step.loss_terms import Objective, objectives_of, recorded
+from tfxformer.training.step.loss_terms import Objective, recorded
+from tfxformer.training.step.passes import Batch, call, pass_of
 
 SEED_NAME = "seed_generator_state"  # the variable of every keras.random.SeedGenerator: int [2], (seed, counter)
 _SEED_STRIDE = 0x3C6EF35F  # from one replica's seed to the next
@@ -24,11 +25,6 @@ def compiled(function, model):
     # On a TPU the whole step is one XLA program already.
     jit = bool(model.jit_compile) and not isinstance(strategy_of(model), tf.distribute.TPUStrategy)
     return tf.function(function, jit_compile=jit or None, autograph=False, reduce_retracing=True)
-
-
-def call(model, x, training):
-    """The model's outputs on a batch."""
-    return model(x, training=training) if model._call_has_training_arg else model(x)
 
 
 def values(variables) -> list[tf.Tensor]:
@@ -109,8 +105,7 @@ class ReplicaStep:
             if self.training:
                 tape.watch(trainable)
             with keras.StatelessScope(mapping, collect_losses=True) as scope, recorded(model) as records:
-                y_pred = call(model, x, self.training)
-                parts = objectives_of(model, x, y, y_pred, sample_weight, samples, records, self.training)
+                y_pred, parts = pass_of(model, Batch(x, y, sample_weight, samples, scale), records, self.training)
                 model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
             scaled = [part.value * scale for part in parts]
         gradients = [self._gradients(tape, *pair, trainable) for pair in zip(scaled, parts, strict=True)]
@@ -219,11 +214,8 @@ class ReplicaStep:
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
             mapping = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in self.model.variables]
             with keras.StatelessScope(mapping, collect_losses=True), recorded(self.model) as records:
-                y_pred = call(self.model, x, self.training)
-                samples = tf.cast(batch_size(x), "float32")
-                found.append(
-                    len(objectives_of(self.model, x, y, y_pred, sample_weight, samples, records, self.training))
-                )
+                batch = Batch(x, y, sample_weight, tf.cast(batch_size(x), "float32"), tf.ones(()))
+                found.append(len(pass_of(self.model, batch, records, self.training)[1]))
 
         tf.function(trace, autograph=False).get_concrete_function(self.batch_spec)
         return found[0]
