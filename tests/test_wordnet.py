@@ -53,3 +53,9 @@ def test_the_real_one():
     labels = [row.label for row in rows]
     assert labels.count("hypernym") == 48_494 and labels.count("antonym") == 672
     assert all(row.head[1] < row.tail[0] < row.tail[1] <= len(row.text) for row in rows)
+
+
+def test_synonyms_are_the_other_words_of_a_synset(folder):
+    with (folder / "data.verb").open("a", encoding="utf-8") as file:
+        file.write("00000100 30 v 03 Grow 0 get_big 0 expand 0 000 | become larger\n")
+    assert wordnet.synonyms(wordnet.read_synsets(folder)) == {"expand": ["grow"], "grow": ["expand"]}

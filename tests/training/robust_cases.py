@@ -4,9 +4,9 @@ import contextlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfxformer import training
+from tfxformer.backend import tensorflow as tf  # absent where these functions run on JAX
 from tfxformer.training.compiling.losses_and_metrics import compile_arguments
 from tfxformer.training.compiling.outputs import Output
 
@@ -125,3 +125,68 @@ def of_replicas(strategy, kind):
     before = model.get_weights()
     _, after = fit(model, callback(kind), WEIGHTS, batch_size=ROWS // 2)
     return [[array.tolist() for array in found] for found in (after, BY_HAND[kind](before, WEIGHTS)[1])]
+
+
+def elastic_by_hand(x, labels, weights, before, strength):
+    """(Fisher diagonal, weights after one step) of softmax regression, in closed form: weights are kernel and bias."""
+
+    def chances(kernel, bias):
+        scores = np.exp(x @ kernel + bias)
+        return scores / scores.sum(1, keepdims=True)
+
+    p = chances(*before)
+    spread = p * (1.0 - p)  # sum over labels c of P(c) * (1 at c - p) ** 2, of each column
+    fisher = [(x**2).T @ spread / len(x), spread.mean(0)]
+    wrong = (chances(*weights) - np.eye(p.shape[1])[labels]) / len(x)
+    gradients = [x.T @ wrong, wrong.sum(0)]
+    after = [
+        weight - RATE * (gradient + strength * f * (weight - held))
+        for weight, gradient, f, held in zip(weights, gradients, fisher, before, strict=True)
+    ]
+    return fisher, after
+
+
+FEATURES = RNG.normal(size=(ROWS, WIDTH)).astype("float32")
+STRENGTH = 3.0
+
+
+def elastic(scope=contextlib.nullcontext, **optimizer):
+    """(Fisher diagonal, weights after a step, both by hand) of a model that has moved since the earlier task."""
+    with scope():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((WIDTH,))
+        model = Classifier(inputs, keras.layers.Dense(CLASSES, name="head")(inputs))
+        model.compile(keras.optimizers.SGD(RATE, **optimizer), keras.losses.SparseCategoricalCrossentropy(True))
+    rng = np.random.default_rng(1)
+    before, moved = ([rng.normal(size=weight.shape) for weight in model.get_weights()] for _ in range(2))
+    model.set_weights(before)
+    keep = training.ElasticWeightConsolidation(model, FEATURES, STRENGTH)
+    model.set_weights(moved)
+    batch = ROWS // optimizer.get("gradient_accumulation_steps", 1)
+    model.fit(FEATURES, LABELS, batch_size=batch, shuffle=False, verbose=0, callbacks=[keep])
+    found = [keep.fisher, model.get_weights()]
+    return [[np.array(array).tolist() for array in arrays] for arrays in found], [
+        [array.tolist() for array in arrays] for arrays in elastic_by_hand(FEATURES, LABELS, moved, before, STRENGTH)
+    ]
+
+
+def elastic_of_replicas(strategy):
+    return elastic(strategy.scope, gradient_accumulation_steps=2)
+
+
+def all_kinds(steps=None):
+    """Weights after a step of each kind, from the same numbers on every backend."""
+    found = {}
+    for kind in BY_HAND:
+        model = make(drops=kind == "r_drop", steps=steps)
+        rng = np.random.default_rng(2)
+        model.set_weights([rng.normal(size=weight.shape) for weight in model.get_weights()])
+        loss, after = fit(model, callback(kind), WEIGHTS, ROWS // (steps or 1))
+        found |= {f"{kind} {index}": array for index, array in enumerate(after)} | {f"{kind} loss": np.array(loss)}
+    return found | {f"elastic {index}": np.array(array) for index, array in enumerate(elastic()[0][1])}
+
+
+if __name__ == "__main__":
+    import sys
+
+    np.savez(sys.argv[1], **all_kinds(), **{f"accumulated {name}": array for name, array in all_kinds(2).items()})

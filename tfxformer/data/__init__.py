@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 from tfxformer import lazy
 
 if TYPE_CHECKING:  # what editors and type checkers complete; at run time they are imported when first used
+    from tfxformer.data.few_examples.augmentation import augment as augment
+    from tfxformer.data.few_examples.pseudo_labels import PseudoLabels as PseudoLabels
+    from tfxformer.data.few_examples.pseudo_labels import pseudo_labels as pseudo_labels
+    from tfxformer.data.few_examples.replay import replay as replay
     from tfxformer.data.files.rows import load as load
     from tfxformer.data.highlights import highlight as highlight
     from tfxformer.data.records.format import RecordsError as RecordsError
@@ -18,6 +22,10 @@ if TYPE_CHECKING:  # what editors and type checkers complete; at run time they a
     from tfxformer.data.targets.entity_markers import mark_entities as mark_entities
 
 _MODULES = {
+    "augment": "few_examples.augmentation",
+    "PseudoLabels": "few_examples.pseudo_labels",
+    "pseudo_labels": "few_examples.pseudo_labels",
+    "replay": "few_examples.replay",
     "load": "files.rows",
     "highlight": "highlights",
     "RecordsError": "records.format",
@@ -31,12 +39,16 @@ _MODULES = {
 
 __all__ = [
     "ENTITY_MARKERS",
+    "PseudoLabels",
     "Records",
     "RecordsError",
+    "augment",
     "highlight",
     "load",
     "mark_entities",
     "prepare_records",
+    "pseudo_labels",
+    "replay",
     "rows_of",
     "write_records",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,3 +109,30 @@ def first_of(element: Any) -> Any:
 
 def _is_string(spec: Any) -> bool:
     return getattr(getattr(spec, "dtype", None), "name", None) == "string"
+
+
+def is_py_dataset(x) -> bool:
+    """Whether this is a `keras.utils.PyDataset` (told without importing Keras)."""
+    return hasattr(x, "num_batches") and hasattr(x, "__getitem__")
+
+
+def is_stream(x) -> bool:
+    """Whether `x` gives its batches one by one, with their labels."""
+    loader = hasattr(x, "batch_sampler") and hasattr(x, "dataset")  # PyTorch's
+    return is_dataset(x) or is_py_dataset(x) or isinstance(x, Iterator) or loader
+
+
+def is_raw(x) -> bool:
+    """Whether `x` holds texts (or words, or pairs of texts) rather than arrays of ids or batches of them.
+
+    Of streams datasets alone say so; others are read first (`tasks.streams.read_given`).
+    """
+    if is_dataset(x):
+        return is_text_dataset(x)
+    if x is None or isinstance(x, Mapping) or is_stream(x) or hasattr(x, "num_batches"):  # the last: training.Epochs
+        return False
+    dtype = getattr(x, "dtype", None)  # of a numpy array, a tensor or a pandas column
+    kind = getattr(dtype, "kind", None)  # "T" of numpy's StringDType
+    if dtype is None or kind is not None:
+        return dtype is None or kind in "OSTU"
+    return str(getattr(dtype, "name", dtype)).lower().startswith(("str", "object", "bytes", "utf8", "categorical"))

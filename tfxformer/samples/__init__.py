@@ -51,6 +51,7 @@ __all__ = [
     "usaddress",
     "vader_movies",
     "wordnet_relations",
+    "wordnet_synonyms",
 ]
 
 # Of "austen-novels": the package's own titles, in its order, by their names in its data.
@@ -340,6 +341,17 @@ def wordnet_relations() -> list[wordnet.Relation]:
         RuntimeError: where it is not in the cache and there is no apt-get to fetch it.
     """
     return list(wordnet.relations(wordnet.read_synsets(fetch("wordnet"))))
+
+
+def wordnet_synonyms() -> dict[str, list[str]]:
+    """Words that WordNet 3.0 has in one meaning with others: word in lower case -> those single words, sorted.
+
+    Of all meanings of a word alike, so that some fit badly: what `data.augment(kind="synonyms")` draws from.
+
+    Raises:
+        RuntimeError: where it is not in the cache and there is no apt-get to fetch it.
+    """
+    return wordnet.synonyms(wordnet.read_synsets(fetch("wordnet")))
 
 
 def _split(pairs: list[tuple]) -> Split:

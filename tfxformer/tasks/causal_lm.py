@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
-from tfxformer.data.batches import Examples, to_batch
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import Examples, is_raw, to_batch
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets import documents as language
 from tfxformer.data.targets.packing import Blocks, Documents, join, pack, random_windows, strided

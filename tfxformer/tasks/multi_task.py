@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import checked
-from tfxformer.data.examples import is_raw, is_stream
+from tfxformer.data.batches import is_raw, is_stream
 from tfxformer.data.targets.mixing import mixed_order, mixing_rates
 from tfxformer.layers import DEFAULT, GraphForm
 from tfxformer.models.adapted import collect_adapters, restore_adapters

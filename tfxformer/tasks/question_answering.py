@@ -7,8 +7,7 @@ import numpy as np
 
 from tfxformer.arguments.keywords import checked
 from tfxformer.checkpoints.family import SETTINGS_KEY
-from tfxformer.data.batches import Examples
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import Examples, is_raw
 from tfxformer.data.targets.labels import label_keys
 from tfxformer.data.targets.spans import Answer, Windows, answer_spans, best_answers, encode_windows, span_targets
 from tfxformer.data.targets.weights import example_weights

@@ -8,8 +8,7 @@ import numpy as np
 from tfxformer.arguments import notices
 from tfxformer.arguments.keywords import checked
 from tfxformer.checkpoints.family import SETTINGS_KEY
-from tfxformer.data.batches import Examples
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import Examples, is_raw
 from tfxformer.data.lengths import default_sequence_length, round_length
 from tfxformer.data.targets.weights import example_weights, weigh_tokens
 from tfxformer.data.text_scores import check_names, text_scores

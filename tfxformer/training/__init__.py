@@ -9,6 +9,7 @@ from tfxformer.training.callbacks.history import HistoryFiles
 from tfxformer.training.callbacks.rate_finder import LearningRates, find_learning_rate
 from tfxformer.training.callbacks.recovery import Recover, Recovery, TrainingDivergedError
 from tfxformer.training.callbacks.robust.adversarial import AdversarialTraining
+from tfxformer.training.callbacks.robust.elastic_weights import ElasticWeightConsolidation
 from tfxformer.training.callbacks.robust.r_drop import RDrop
 from tfxformer.training.callbacks.tensorboard import TensorBoard
 from tfxformer.training.callbacks.throughput import Throughput
@@ -42,6 +43,7 @@ __all__ = [
     "AdversarialTraining",
     "CompilerError",
     "DistributedModel",
+    "ElasticWeightConsolidation",
     "Epochs",
     "HistoryFiles",
     "Lamb",

@@ -67,6 +67,7 @@ class JAXTraining:
         training=False,
         optimizer_variables=None,
     ):
+        """Keras' own, or that of changed passes: (scaled loss, (loss, outputs, state, metrics' state))."""
         state = (trainable_variables, non_trainable_variables, metrics_variables)
         if training and pass_changes(self):
             return stateless_loss(self, state, x, y, sample_weight, optimizer_variables)

@@ -100,6 +100,16 @@ def relations(synsets: dict[tuple[str, int], Synset]) -> Iterator[Relation]:
                 yield Relation(text, (0, len(synset.words[0])), span, *labels)
 
 
+def synonyms(synsets: dict[tuple[str, int], Synset]) -> dict[str, list[str]]:
+    """The single words that stand in a synset with a word: word in lower case -> words, sorted; none that has none."""
+    found: dict[str, set[str]] = {}
+    for synset in synsets.values():
+        words = {word.lower() for word in synset.words if " " not in word}
+        for word in words:
+            found.setdefault(word, set()).update(words - {word})
+    return {word: sorted(others) for word, others in sorted(found.items()) if others}
+
+
 def _first(text: str, begin: int, words: list[str]) -> tuple[int, int] | None:
     """Where the first of some words stands as a whole word behind `begin`."""
     lowered = text.lower()

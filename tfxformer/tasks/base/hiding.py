@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from tfxformer.arguments.keywords import our_inputs
-from tfxformer.data.batches import is_dataset
-from tfxformer.data.examples import is_py_dataset, is_raw
+from tfxformer.data.batches import is_dataset, is_py_dataset, is_raw
 from tfxformer.tasks.base.record_epochs import Mapped, record_epochs
 from tfxformer.training import Epochs
 from tfxformer.training.inputs.array_checks import Limits, check_batch

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxformer.data.batches import by_name_refusal, is_dataset, is_text_dataset
-from tfxformer.data.examples import is_py_dataset, is_stream
+from tfxformer.data.batches import by_name_refusal, is_dataset, is_py_dataset, is_stream, is_text_dataset
 from tfxformer.text.inputs import as_list, text_of
 from tfxformer.training.inputs.given import Given, check_counts
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tfxformer.data.batches import Examples, first_of, is_dataset, read_examples
-from tfxformer.data.examples import is_py_dataset, is_raw
+from tfxformer.data.batches import Examples, first_of, is_dataset, is_py_dataset, is_raw, read_examples
 from tfxformer.data.targets.weights import example_weights, weigh_tokens
 from tfxformer.tasks.base.streams import DEFAULT_BATCH, read_given, split_given
 from tfxformer.text.inputs import as_list

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfxformer.data.batches import read_examples
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import is_raw, read_examples
 from tfxformer.tasks.embedding.text_embedder import TextEmbedder
 from tfxformer.text.inputs import as_list
 from tfxformer.training.inputs.given import Given

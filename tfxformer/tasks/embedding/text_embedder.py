@@ -18,8 +18,7 @@ from tfxformer.checkpoints.files.errors import CheckpointError
 from tfxformer.checkpoints.files.hub import resolve
 from tfxformer.checkpoints.pretrained import check_no_adapters
 from tfxformer.checkpoints.variables import initialize
-from tfxformer.data.batches import Examples, read_examples
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import Examples, is_raw, read_examples
 from tfxformer.data.prompts import POOLED_MASK, UNSTATED, Prompts, in_front
 from tfxformer.data.targets.labels import cosine_targets
 from tfxformer.data.targets.weights import example_weights

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 import keras
 from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from tfxformer.backend import on_jax, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.training.callbacks.robust.changed_pass import ChangedPass, check_positive
-from tfxformer.training.step.loss_terms import Objective
+from tfxformer.training.step.loss_terms import Objective, OutputLoss
 from tfxformer.training.step.passes import Batch, second_pass
 
 
@@ -58,8 +59,13 @@ class AdversarialTraining(ChangedPass):
             with seen(layer, see):
                 return passes(model, batch, records)
 
-        first = _jax_gradients if on_jax() else _tensorflow_gradients
-        (y_pred, parts), gradients = first(plain, lambda found: _total(found[1], batch.scale))
+        def total(found):
+            return batch.scale * sum(part.value for part in found[1])
+
+        if on_jax():
+            (y_pred, parts), gradients = _jax_gradients(plain, total, records)
+        else:
+            (y_pred, parts), gradients = _tensorflow_gradients(plain, total)
         if not gradients or any(gradient is None for gradient in gradients):
             raise ValueError(f"AdversarialTraining: the loss does not depend on the embeddings of {layer.path}.")
         moves = iter([ops.stop_gradient(move(gradient, self.epsilon)) for gradient in gradients])
@@ -70,17 +76,16 @@ class AdversarialTraining(ChangedPass):
 
 
 def move(gradient, epsilon: float):
-    """`epsilon * g / ||g||` of each example: [B, ...] -> float32 [B, ...]; zeros where the gradient is zero."""
+    """`epsilon * g / ||g||` of each example: [B, ...] -> float32 [B, ...]; zeros where the gradient is zero.
+
+    What has overflown counts as zero: loss scaling leaves out the update of such a batch.
+    """
     gradient = ops.cast(gradient, "float32")
+    gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
     axes = tuple(range(1, len(gradient.shape)))
     largest = ops.max(ops.abs(gradient), axis=axes, keepdims=True)
     gradient = ops.divide_no_nan(gradient, largest)  # whose squares neither overflow nor vanish
     return ops.divide_no_nan(epsilon * gradient, ops.sqrt(ops.sum(ops.square(gradient), axis=axes, keepdims=True)))
-
-
-def _total(parts: list[Objective], scale):
-    """The sum of the terms of all parts: of a mean the direction would be the same, and float16 would lose it."""
-    return scale * sum(part.value if part.count is None else part.value * part.count for part in parts)
 
 
 def _tensorflow_gradients(plain: Callable, total: Callable) -> tuple:
@@ -99,24 +104,46 @@ def _tensorflow_gradients(plain: Callable, total: Callable) -> tuple:
     return given, [gradient if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
-def _jax_gradients(plain: Callable, total: Callable) -> tuple:
-    """The same on JAX: the gradients by zeros that are added to what the layer gives."""
+def _jax_gradients(plain: Callable, total: Callable, records: list) -> tuple:
+    """The same on JAX: the gradients by zeros that are added to what the layer gives.
+
+    What the pass writes to variables and `records` is written again outside, where its values can be used.
+    """
     import jax
 
-    shapes = []
+    shapes, scope = [], get_stateless_scope()
+    begun = dict(scope.state_mapping), list(scope.losses), list(records)
+
+    def restore(mapping, losses, recorded):
+        scope.state_mapping, scope.losses = dict(mapping), list(losses)
+        records[:] = recorded
 
     def see(found):
         shapes.append((found.shape, found.dtype))
         return found
 
     jax.eval_shape(lambda: total(plain(see)))
+    restore(*begun)
+    names = []
 
     def moved(zeros):
         remaining = iter(zeros)
         given = plain(lambda rows: rows + next(remaining))
-        return total(given), given
+        names[:] = [(record.name, record.per_sample, record.weight) for record in records]
+        losses = [value for _, value in scope.losses]
+        return total(given), (given, scope.state_mapping, losses, [(one.value, one.count) for one in records])
 
-    _, pull_back, given = jax.vjp(moved, [ops.zeros(*shape) for shape in shapes], has_aux=True)
+    zeros = [ops.zeros(*shape) for shape in shapes]
+    _, pull_back, (given, mapping, losses, values) = jax.vjp(moved, zeros, has_aux=True)
+    losses = [(owner, value) for (owner, _), value in zip(scope.losses, losses, strict=True)]
+    restore(
+        mapping,
+        losses,
+        [
+            OutputLoss(name, value, count, per_sample, weight)
+            for (name, per_sample, weight), (value, count) in zip(names, values, strict=True)
+        ],
+    )
     return given, pull_back(ops.ones(()))[0]
 
 

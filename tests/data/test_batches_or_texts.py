@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxformer.data.examples import is_raw
+from tfxformer.data.batches import is_raw
 
 IDS = {"token_ids": np.ones((4, 8), "int32"), "padding_mask": np.ones((4, 8), "int32")}
 
