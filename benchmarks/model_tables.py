@@ -121,6 +121,47 @@ def tuning() -> str:
     )
 
 
+def robust_tuning() -> str:
+    """Options for few labels, and for one task after another."""
+    results = read("robust_tuning")
+    few = [
+        [
+            f"`{setting}`" if "(" in setting else setting,
+            f"{statistics.mean(row['accuracy_by_seed']['right']):.4f}",
+            " ".join(f"{value:.4f}" for value in row["accuracy_by_seed"]["right"]),
+            _points(row["points_won_by_seed"]["right"]),
+            f"{statistics.mean(row['processor_seconds']):.0f}",
+        ]
+        for setting, row in results["few_labels"].items()
+    ]
+    after = [
+        [
+            f"`{setting}`" if "(" in setting else setting,
+            *(f"{statistics.mean(row['accuracy_by_seed'][kind]):.4f}" for kind in ("before", "after", "new")),
+            " ".join(f"{value:.4f}" for value in row["accuracy_by_seed"]["after"]),
+        ]
+        for setting, row in results["forgetting"].items()
+    ]
+    pseudo = next(row for row in results["few_labels"].values() if "wrongly" in row)
+    sure, wrong = sum(pseudo["pseudo_labelled"]), sum(pseudo["wrongly"])
+    return (
+        f"**Few labels**: {results['what']}; {results['labelled_texts']} labelled VADER movie snippets, "
+        f"{results['test_texts']} to test\n\n"
+        f"{markdown(['', 'mean accuracy', 'by seed', 'points beside plain', 'processor seconds'], few)}\n"
+        "Points: the mean of the differences by seed and its standard error. Changed texts double the steps, as twice "
+        f"the epochs do. Of {sure} pseudo-labels over all seeds {wrong} were wrong ({wrong / max(1, sure):.1%}).\n\n"
+        f"**One task after another**: the topics {', '.join(results['old_topics'])}, then "
+        f"{' and '.join(results['new_topics'])}, {results['texts_of_a_topic']} BBC articles each\n\n"
+        f"{markdown(['', 'old topics before', 'old topics after', 'new topics', 'old after, by seed'], after)}\n"
+        f"`{results['command']}`, {results['machine']['cores']} cores of {results['machine']['processor']}.\n"
+    )
+
+
+def _points(values: list[float]) -> str:
+    mean = statistics.mean(values)
+    return f"{mean:+.1f} ± {statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else f"{mean:+.1f}"
+
+
 def lora() -> str:
     """LoRA beside full fine-tuning."""
     parts = []

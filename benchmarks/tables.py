@@ -224,6 +224,7 @@ def main():
         "distillation": model_tables.distillation,
         "quantization": model_tables.quantization,
         "tuning": model_tables.tuning,
+        "robust_tuning": model_tables.robust_tuning,
         "lora-*": model_tables.lora,
         "encoder": encoder,
         "training_step-*": training_step,
