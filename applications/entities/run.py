@@ -46,9 +46,9 @@ class Settings:
         tweets: int or None, how many are learned from; None for all.
     """
 
-    sequence_length: int = 64
+    sequence_length: int = 48
     marks: bool = True
-    epochs: int = 6
+    epochs: int = 5
     batch_size: int = 16
     learning_rate: float = 5e-4
     layer_decay: float = 0.8
