@@ -48,12 +48,12 @@ class Settings:
 
     sequence_length: int = 48
     marks: bool = True
-    epochs: int = 5
+    epochs: int = 4
     batch_size: int = 16
     learning_rate: float = 5e-4
     layer_decay: float = 0.8
     outside: float = 1.0
-    seeds: tuple[int, ...] = (1, 2)
+    seeds: tuple[int, ...] = (1,)
     tweets: int | None = None
 
 
