@@ -17,7 +17,7 @@ NAMES = {
 
 def drawn(results: dict):
     """F1 of words and of names, and the accuracy of reviews, as bars."""
-    picture, panels = figure(3, (12, 3.2))
+    picture, panels = figure(3, (14, 3.2))
     picture.suptitle("Scores on the test texts (more is better)")
     for panel, part, score, title in zip(
         panels,
@@ -29,7 +29,7 @@ def drawn(results: dict):
         variants = results[part]["variants"]
         bars(panel, [NAMES[name] for name in variants], [one[score] for one in variants.values()], form="{:.3f}",
              color=GREEN)  # fmt: skip
-        panel.set(xlabel=title, xlim=(0, 1.18), xticks=(0, 0.25, 0.5, 0.75, 1))
+        panel.set(xlabel=title, xlim=(0, 1.3), xticks=(0, 0.5, 1))
     return picture
 
 
