@@ -27,7 +27,10 @@ def split(rows: Sequence[FaqEntry], share: float) -> tuple[list[int], list[int]]
 
 def asked_once(rows: Sequence[FaqEntry]) -> list[FaqEntry]:
     """The rows without those whose question was there before, whose right answer would be another one."""
-    return list({row.question.casefold(): row for row in reversed(rows)}.values())[::-1]
+    first = {}
+    for row in rows:
+        first.setdefault(row.question.casefold(), row)
+    return list(first.values())
 
 
 def tf_idf(questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:

@@ -51,17 +51,17 @@ class Settings:
     """
 
     rows: int | None = None
-    category_epochs: int = 10
+    category_epochs: int = 8
     category_batch: int = 16
     category_rate: float = 4e-4
-    category_tokens: int = 32
+    category_tokens: int = 24
     answer_epochs: int = 4
     answer_batch: int = 32
     answer_rate: float = 1e-4
-    answer_tokens: int = 64
+    answer_tokens: int = 48
     temperature: float = 0.05
-    replies: int = 24
-    reply_tokens: int = 64
+    replies: int = 20
+    reply_tokens: int = 48
     seed: int = 0
 
 
