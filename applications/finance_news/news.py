@@ -28,10 +28,11 @@ def by_article(rows: Sequence[ScoredText], share: float) -> tuple[list[ScoredTex
 
 def first_of_each(texts: Sequence[str], labels: Sequence[str], without: Sequence[str]) -> tuple[list[str], list[str]]:
     """Texts and labels once each, without those that are to be tested on."""
-    unique = {
-        text: label for text, label in reversed(list(zip(texts, labels, strict=True))) if text not in set(without)
-    }
-    return list(unique)[::-1], list(unique.values())[::-1]
+    tested, unique = set(without), {}
+    for text, label in zip(texts, labels, strict=True):
+        if text not in tested:
+            unique.setdefault(text, label)
+    return list(unique), list(unique.values())
 
 
 def svm_topics(wire: Split) -> list[str]:

@@ -13,8 +13,12 @@ from tfxformer.samples import ScoredText, Split
 TEXTS = [f"{first} {second} {kind}" for kind in ("cat", "film") for first in ("london", "ada", "alan", "paris")
          for second in ("engine", "plot", "mat", "code", "dog")]  # fmt: skip
 LABELS = ["acq" if text.endswith("cat") else "earn" for text in TEXTS]
-TURNS = ["engine shr profit two cts vs loss cts", "plot net loss mln vs profit mln", "mat shr profit cts vs loss cts"]
-WIRE = Split(TEXTS[::2] + TURNS, LABELS[::2] + ["earn"] * 3, TEXTS[1::2], LABELS[1::2], ["acq", "earn"])
+TURNS = [
+    f"{name} {said}"
+    for name in ("engine", "plot", "mat", "code")
+    for said in ("shr profit two cts vs loss cts", "net loss mln vs profit mln")
+]
+WIRE = Split(TEXTS[::2] + TURNS, LABELS[::2] + ["earn"] * 8, TEXTS[1::2], LABELS[1::2], ["acq", "earn"])
 EDITORIALS = [
     ScoredText(article, float(score), f"{word} {text}")
     for article in range(10)
@@ -89,8 +93,8 @@ def test_the_whole_story(story, tmp_path, monkeypatch):
     monkeypatch.setattr(run.samples, "nyt_editorials", lambda: EDITORIALS)
     settings = replace(run.Settings(), topic_tokens=16, sentiment_tokens=16, window=5)
     results = json.loads(json.dumps(run.run(tmp_path, settings, verbose=0)))
-    assert results["data"]["articles"] == {"learned": 23, "tested": 20}
-    assert results["sentiment"]["reports"] == 3
+    assert results["data"]["articles"] == {"learned": 28, "tested": 20}
+    assert results["sentiment"]["reports"] == 8
     found = results["over_time"]
     assert np.sum([found["shares"]["found"][label] for label in WIRE.labels], axis=0) == pytest.approx(np.ones(4))
     assert found["shares"]["reuters"]["acq"] == [1.0, 1.0, 0.0, 0.0]
