@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tfxformer.recipes import latency, plots, report
@@ -98,3 +99,11 @@ def test_a_storys_results_are_kept_where_they_belong(tmp_path, capsys):
     report.keep_results({"score": 2}, "| whole |", folder, home)
     assert json.loads((home / "results.json").read_text(encoding="utf-8")) == {"score": 2}
     assert "| whole |" in (home / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_intervals_are_those_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(3).normal(1.0, 2.0, 300)
+    wanted = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile").confidence_interval
+    np.testing.assert_allclose(report.interval(values), wanted, atol=0.05)
+    assert report.interval([0.5] * 9) == [0.5, 0.5]
