@@ -46,7 +46,7 @@ def test_the_weights_are_rounded_by_what_the_product_reads(tmp_path, mode):
     errors = {}
     for given, wanted in (
         (None, rounding.rounded(kernel, block)),
-        ({"x": seen}, rounding.compensated(kernel, seen.T @ seen, block)),
+        ({"x": seen}, rounding.compensated(kernel, rounding.Known.of(seen.T @ seen), block)),
     ):
         path = tmp_path / "model.tflite"
         report = export.export_litert(model, path, mode, representative=given, samples={"x": seen[:20]})
@@ -64,14 +64,14 @@ def classifier(tokenizer):
 
 
 def test_padding_has_no_say(classifier, tmp_path, monkeypatch):
-    seen = {}
+    seen, known = {}, rounding.Known.of
     for length in (40, 56):  # the same texts, with more padding behind them
 
-        def recorded(weights, moments, block, length=length):
-            seen.setdefault(length, []).append(moments.copy())
-            return rounding.rounded(weights, block)
+        def recorded(moments, length=length):
+            seen.setdefault(length, []).append(moments)
+            return known(moments)
 
-        monkeypatch.setattr(int4.rounding, "compensated", recorded)
+        monkeypatch.setattr(rounding.Known, "of", recorded)
         encoding = classifier.tokenizer.encode(TEXTS, sequence_length=length)
         batch = {tensor.name: getattr(encoding, tensor.name) for tensor in classifier.inputs}
         path = tmp_path / f"{length}.tflite"
@@ -90,11 +90,11 @@ def correlations(moments):
 def test_a_language_model_reads_texts_in_chunks(tmp_path, monkeypatch):
     model, seen = causal_lm(decoder__num_layers=1), []
 
-    def recorded(weights, moments, block):
+    def recorded(moments, known=rounding.Known.of):
         seen.append(correlations(moments))
-        return rounding.rounded(weights, block)
+        return known(moments)
 
-    monkeypatch.setattr(int4.rounding, "compensated", recorded)
+    monkeypatch.setattr(rounding.Known, "of", recorded)
     rows = np.random.default_rng(0).integers(0, model.backbone.config.vocabulary_size, (10, 20))
     arguments = {"cache_length": 48, "prefill_lengths": (4, 16), "tolerance": 0.9}
     export.export_litert(model, tmp_path / "model.tflite", "int4", representative=list(rows), **arguments)

@@ -5,6 +5,8 @@ import pytest
 
 from tfxformer.export.quantization import rounding
 
+pytest.importorskip("scipy", reason="comes with the extra [int4]")
+
 
 def products(outputs=5, inputs=24, rows=40, seed=0):
     """(weights [O, K], inputs [R, K] that go together, as activations do)."""
@@ -33,7 +35,7 @@ def solved_again(weights, moments, scales, block):
 def test_each_weight_is_what_least_squares_asks_for_and_then_rounded(block):
     weights, inputs = products()
     moments = inputs.T @ inputs
-    found, scales = rounding.compensated(weights, moments, block)
+    found, scales = rounding.compensated(weights, rounding.Known.of(moments), block)
     assert scales.shape == (5, 3 if block else 1)
     wanted = solved_again(weights, moments, scales, block or 24)
     assert (found == wanted).mean() > 0.97  # float32 beside float64: what lies between two integers may go either way
@@ -48,7 +50,7 @@ def test_what_the_products_give_is_nearer_than_by_rounding_each_weight_by_itself
         return np.linalg.norm(inputs @ (kernel - weights).T) / np.linalg.norm(inputs @ weights.T)
 
     alone = error(*rounding.rounded(weights, block))
-    together = error(*rounding.compensated(weights, inputs.T @ inputs, block))
+    together = error(*rounding.compensated(weights, rounding.Known.of(inputs.T @ inputs), block))
     assert together < 0.75 * alone
 
 
@@ -70,10 +72,10 @@ def test_inputs_that_were_never_seen_and_rows_of_zeros_do_no_harm():
     weights, inputs = products()
     inputs[:, 3] = 0
     weights[2] = 0
-    found, scales = rounding.compensated(weights, inputs.T @ inputs, 8)
+    found, scales = rounding.compensated(weights, rounding.Known.of(inputs.T @ inputs), 8)
     assert np.isfinite(scales).all() and (scales > 0).all()
     assert not found[2].any()
-    found, scales = rounding.compensated(weights, np.zeros((24, 24)), 8)
+    found, scales = rounding.compensated(weights, rounding.Known.of(np.zeros((24, 24))), 8)
     alone, alone_scales = rounding.rounded(weights, 8)
     np.testing.assert_array_equal(found, alone)
     assert np.isfinite(scales).all() and (scales == alone_scales).all()

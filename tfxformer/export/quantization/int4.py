@@ -57,8 +57,9 @@ def to_int4(content: bytes, blockwise: bool = False, representative: Callable[[]
     quantized = flatbuffer.read(_quantized(model, blockwise))
     for group in _groups(_matrices(model, quantized)):
         moments = {} if representative is None else _moments(content, group, representative())
+        known = {key: rounding.Known.of(sums) for key, sums in moments.items()}
         for matrix in group:
-            _round(quantized, matrix, moments.get(tuple(matrix.reads)), BLOCK if blockwise else None)
+            _round(quantized, matrix, known.get(tuple(matrix.reads)), BLOCK if blockwise else None)
     return flatbuffer.write(quantized)
 
 
@@ -166,12 +167,12 @@ def _unpadded(rows, batch):
     return rows if mask is None or mask.size != len(rows) else rows[mask.reshape(-1) > 0]
 
 
-def _round(quantized, matrix: Matrix, moments, block: int | None) -> None:
+def _round(quantized, matrix: Matrix, known: rounding.Known | None, block: int | None) -> None:
     """Writes the integers and the scales of a matrix into the quantized file."""
-    if moments is None:
+    if known is None:
         integers, scales = rounding.rounded(matrix.weights, block)
     else:
-        integers, scales = rounding.compensated(matrix.weights, moments, block)
+        integers, scales = rounding.compensated(matrix.weights, known, block)
     pairs = integers.reshape(-1, 2) & 0xF  # the first of two in the lower half of a byte
     packed = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
     for number, index in matrix.rounded:

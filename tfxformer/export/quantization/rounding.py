@@ -13,6 +13,8 @@ Shape letters: O outputs, K inputs of a product, B weights that share a scale.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import ml_dtypes
 import numpy as np
 
@@ -57,50 +59,57 @@ def rounded(weights, block: int | None):
     return integers(groups, scales).astype(np.int8).reshape(weights.shape), scales[..., 0]
 
 
-def compensated(weights, moments, block: int | None):
+class Known(NamedTuple):
+    """What is known of the inputs of a product.
+
+    Attributes:
+        importance: float32 [K], their mean squares, but for a factor.
+        onto_later: float32 [K, K], the upper Cholesky factor of the inverse of their moments: its row c, over its
+            diagonal element, is how the weights behind c move for an error in weight c while those before it are fixed.
+    """
+
+    importance: np.ndarray
+    onto_later: np.ndarray
+
+    @classmethod
+    def of(cls, moments) -> Known:
+        """From sums of products of the inputs, X^T X: float [K, K]."""
+        from scipy.linalg import solve_triangular  # comes with the extra [int4]
+
+        mean = np.diag(moments).mean(dtype=np.float64)
+        identity = np.eye(len(moments))
+        damped = moments + DAMPING * (mean if mean > 0 else 1.0) * identity
+        # Of the matrix read backwards, so that the factor is upper and no inverse of the whole is made.
+        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+        return cls(np.diag(damped).astype(np.float32), solve_triangular(upper, identity).astype(np.float32))
+
+
+def compensated(weights, known: Known, block: int | None):
     """Weights [O, K] in turn, the later ones taking over the errors of the earlier ones.
 
     Args:
         weights: float32 [O, K].
-        moments: float [K, K], sums of products of the inputs, X^T X.
+        known: of their inputs.
         block: int B, or None for K.
 
     Returns:
         as `rounded`.
     """
-    weights = np.array(weights, np.float32)
-    outputs, inputs = weights.shape
-    damped = _damped(moments)
-    importance = np.diag(damped).astype(np.float32)
-    onto_later = _conditional_factors(damped)
-    found, scales = np.empty((outputs, inputs), np.int8), []
+    columns = np.array(weights.T, np.float32)  # [K, O]: each is read and written at once
+    inputs, outputs = columns.shape
+    importance, onto_later = known
+    found, scales = np.empty((inputs, outputs), np.int8), []
     if block is None:  # one scale for a row, whose later weights are not yet what they will be
         scales.append(group_scales(weights, importance))
     for start in range(0, inputs, block or 32):
-        part = slice(start, min(start + (block or 32), inputs))
+        end = min(start + (block or 32), inputs)
         if block is not None:
-            scales.append(group_scales(weights[:, part], importance[part]))
-        errors = np.empty((outputs, part.stop - start), np.float32)
-        for column in range(start, part.stop):
-            chosen = integers(weights[:, column], scales[-1][:, 0])
-            found[:, column] = chosen
-            error = (weights[:, column] - chosen * scales[-1][:, 0]) / onto_later[column, column]
-            weights[:, column + 1 : part.stop] -= np.outer(error, onto_later[column, column + 1 : part.stop])
-            errors[:, column - start] = error
-        weights[:, part.stop :] -= errors @ onto_later[part, part.stop :]
-    return found, np.concatenate(scales, axis=1)
-
-
-def _damped(moments):
-    """The moments [K, K] with something for inputs that were never seen to vary."""
-    mean = np.diag(moments).mean(dtype=np.float64)
-    return moments + DAMPING * (mean if mean > 0 else 1.0) * np.eye(len(moments))
-
-
-def _conditional_factors(damped):
-    """The upper Cholesky factor [K, K] of the inverse of the moments.
-
-    Its row c, over its diagonal element, is how the weights behind c move for an error in weight c while those before
-    it are fixed.
-    """
-    return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+            scales.append(group_scales(columns[start:end].T, importance[start:end]))
+        errors = np.empty((end - start, outputs), np.float32)
+        for column in range(start, end):
+            chosen = integers(columns[column], scales[-1][:, 0])
+            found[column] = chosen
+            errors[column - start] = (columns[column] - chosen * scales[-1][:, 0]) / onto_later[column, column]
+            columns[column + 1 : end] -= np.outer(onto_later[column, column + 1 : end], errors[column - start])
+        columns[end:] -= onto_later[start:end, end:].T @ errors
+    return np.ascontiguousarray(found.T), np.concatenate(scales, axis=1)
