@@ -127,6 +127,19 @@ def of_replicas(strategy, kind):
     return [[array.tolist() for array in found] for found in (after, BY_HAND[kind](before, WEIGHTS)[1])]
 
 
+def said_of_contrastive(strategy):
+    """What adversarial training says of a loss that compares the samples of all replicas."""
+    model = make(strategy.scope)
+    type(model).compares_samples = True
+    try:
+        training.AdversarialTraining().check(model)
+    except ValueError as error:
+        return str(error)
+    finally:
+        type(model).compares_samples = False
+    return "no error"
+
+
 def elastic_by_hand(x, labels, weights, before, strength):
     """(Fisher diagonal, weights after one step) of softmax regression, in closed form: weights are kernel and bias."""
 

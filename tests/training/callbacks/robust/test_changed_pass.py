@@ -45,6 +45,10 @@ def test_replicas_and_accumulation(kind):
     same(after, wanted)
 
 
+def test_contrastive_losses_of_replicas_are_refused():
+    assert "train it on one device" in replicas.run(robust_cases.said_of_contrastive)
+
+
 def test_both_together_and_an_end():
     model = robust_cases.make(drops=True)
     robust_cases.fit(model, training.RDrop(1.0))
