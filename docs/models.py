@@ -141,7 +141,7 @@ def _small(saved: list[dict]) -> str:
     ]  # fmt: skip
     text = f"""## Small files in the repository
 Trained from nothing by `python saved_models/make.py`, each with a card, `saved_models/NAME/README.md`;
-`tfxformer generate` and `page` take `saved_models/NAME/NAME.tflite` from a bare clone.
+`tfxformer generate`, `predict` and `page` take `saved_models/NAME/NAME.tflite` from a bare clone.
 
 {_table(["file", "what it does", "task", "bytes", "held-out scores"], small)}
 

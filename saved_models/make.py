@@ -20,9 +20,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfxformer import export, training
+import tfxformer
+from tfxformer import export, samples, tasks, training
+from tfxformer.data.evaluation import scores
 from tfxformer.files import write_json, write_text
 from tfxformer.recipes import pipeline
+from tfxformer.text import Tokenizer
 
 HOME = Path(__file__).parent
 MOST_BYTES = 2_000_000
@@ -54,6 +57,7 @@ def austen(path: Path) -> dict:
         "trained_on": f"{settings.steps:,} batches of {settings.batch_size} windows of five novels",
         "scored_on": f"the first 100,000 characters of Persuasion (Keras) and {len(pieces)} windows of it (the file)",
         "scores": {"nats a character, Keras": dense, "nats a character, the file": made["nats_per_token"]},
+        "task": "text-generation",
         "example": "She was ",
     }
 
@@ -86,8 +90,77 @@ def names(path: Path) -> dict:
             "an attested spelling": found["exact"],
         },
         "relative_error": report.error,
+        "task": "text2text-generation",
         "example": "DZ شريف",
     }
+
+
+def encoder(texts: list[str], vocabulary_size: int, length: int) -> tuple:
+    """A small BERT with random weights, and its vocabulary, learned from texts."""
+    tokenizer = Tokenizer.train_word_piece(texts, vocabulary_size)
+    backbone = tfxformer.build(
+        "minilm-l6",
+        vocabulary_size=tokenizer.vocabulary_size,
+        initializer_range=0.05,  # wider than BERT's, for a model that is narrower
+        token_types=0,
+        encoder__num_layers=2,
+        encoder__hidden_size=128,
+        encoder__attention__heads=4,
+        encoder__feed_forward__size=512,
+        encoder__max_positions=length,
+        encoder__dropout=0.2,
+    )
+    return backbone, tokenizer
+
+
+def addresses(path: Path) -> dict:
+    """Parts of United States addresses: a label for each word."""
+    split, length, epochs = samples.usaddress(), 48, 30
+    backbone, tokenizer = encoder([" ".join(words) for words in split.train_texts], 1500, length)
+    model = tasks.TokenClassifier(backbone, split.labels, tokenizer=tokenizer, sequence_length=length)
+    pipeline.fit(model, split.train_texts, split.train_labels, epochs=epochs, batch_size=32, learning_rate=1e-3,
+                 verbose=2)  # fmt: skip
+    report = export.export_litert(model, path, sequence_length=length, samples=split.train_texts[:8])
+    found = scores(export.LiteRTModel(path), split.test_texts, split.test_labels)
+    return {
+        "parameters": model.count_params(),
+        "trained_on": f"{len(split.train_texts):,} addresses, {epochs} times",
+        "scored_on": f"{len(split.test_texts):,} held-out addresses",
+        "scores": {"F1 of parts, seqeval's": found["f1"], "accuracy of words": found["accuracy"]},
+        "relative_error": report.error,
+        "task": "token-classification",
+        "example": "1600 Pennsylvania Avenue NW Washington DC 20500",
+    }
+
+
+def sentiment(path: Path) -> dict:
+    """Whether a sentence of a film review is for or against the film."""
+    split, length, epochs = samples.vader_movies(), 48, 5
+    backbone, tokenizer = encoder(split.train_texts, 6000, length)
+    model = tasks.TextClassifier(backbone, split.labels, tokenizer=tokenizer, sequence_length=length)
+    pipeline.fit(model, split.train_texts, split.train_labels, epochs=epochs, batch_size=32, learning_rate=5e-4,
+                 verbose=2)  # fmt: skip
+    report = export.export_litert(model, path, sequence_length=length, samples=split.train_texts[:8])
+    found = scores(export.LiteRTModel(path), split.test_texts, split.test_labels)
+    commonest = max(split.train_labels.count(label) for label in split.labels) / len(split.train_labels)
+    return {
+        "parameters": model.count_params(),
+        "trained_on": f"{len(split.train_texts):,} sentences, {epochs} times",
+        "scored_on": f"{len(split.test_texts):,} held-out sentences",
+        "scores": {"accuracy": found["accuracy"], "share of the commoner label": commonest},
+        "relative_error": report.error,
+        "task": "text-classification",
+        "example": "a warm, funny and wise film",
+    }
+
+
+def answer(path: Path, task: str, example: str) -> str:
+    """What the file says of its example: the text that it writes, its label, or a label for each word."""
+    if task.endswith("generation"):
+        return export.LiteRTGenerator(path).generate(example, 24)
+    file = export.LiteRTModel(path)
+    (found,) = file.predict([example])
+    return " ".join(found) if task == "token-classification" else file.labels[int(np.argmax(found))]
 
 
 # name: (what makes it, title, data and their licence, what it is not for)
@@ -104,13 +177,30 @@ MODELS = {
         "The names of arabic-name-romanizer: Wikidata and an Algerian corpus (CC0), DziriNames (MIT)",
         "Likely spellings, not those of anybody's passport.",
     ),
+    "tiny-address-tagger": (
+        addresses,
+        "Parts of United States addresses",
+        "The addresses of usaddress, labelled by hand (MIT)",
+        "Addresses in the United States only; applications/address_tagging, from MiniLM, finds more.",
+    ),
+    "tiny-sentiment": (
+        sentiment,
+        "For or against: sentences of film reviews",
+        "Sentences of reviews from rottentomatoes.com, which Pang and Lee collected (2005) and Hutto and Gilbert had "
+        "scored by people (2014), from vaderSentiment, whose licence is MIT. The sentences are their writers'; none "
+        "of them is in the file but the pieces of words that its vocabulary learned",
+        "English film reviews, for or against and nothing between; applications/sentiment, from MiniLM, is right more "
+        "often.",
+    ),
 }
 
 
 def card(name: str, results: dict) -> str:
     """A model card in Markdown."""
     _, title, source, limits = MODELS[name]
-    scores = "\n".join(f"| {key} | {value:.3f} |" for key, value in results["scores"].items())
+    rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in results["scores"].items())
+    writes = results["task"].endswith("generation")
+    command, options = ("generate", " --max-new-tokens 24") if writes else ("predict", "")
     return f"""---
 license: apache-2.0
 library_name: tfxformer
@@ -121,7 +211,7 @@ pipeline_tag: {results["task"]}
 `{name}.tflite`: {results["bytes"]:,} bytes, {results["parameters"]:,} parameters, int8, tokenizer inside.
 
 ```sh
-tfxformer generate saved_models/{name}/{name}.tflite "{results["example"]}" --max-new-tokens 24
+tfxformer {command} saved_models/{name}/{name}.tflite "{results["example"]}"{options}
 ```
 ```text
 {results["answer"]}
@@ -130,7 +220,7 @@ tfxformer generate saved_models/{name}/{name}.tflite "{results["example"]}" --ma
 ## Measured
 | on {results["scored_on"]} | |
 | --- | ---: |
-{scores}
+{rows}
 
 Trained from nothing on {results["trained_on"]} in {results["processor_seconds"]:.0f} processor seconds by
 `python saved_models/make.py {name}`, on {results["date"]}, {results["machine"]["processor"]}. All of it, the scores
@@ -154,9 +244,8 @@ def make(name: str) -> dict:
     results = MODELS[name][0](path)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes; what is tracked has at most {MOST_BYTES:,}.")
-    results["task"] = "text-generation" if name == "tiny-austen-gpt" else "text2text-generation"
     results |= {
-        "answer": export.LiteRTGenerator(path).generate(results["example"], 24),
+        "answer": answer(path, results["task"], results["example"]),
         "bytes": path.stat().st_size,
         "processor_seconds": time.process_time() - began,
         "date": date.today().isoformat(),
