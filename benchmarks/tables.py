@@ -215,6 +215,45 @@ def tpu_check() -> str:
     )
 
 
+def growth() -> str:
+    """What it costs when one size grows."""
+    results = read("growth")
+    rows = [
+        [
+            row["road"],
+            row["size"],
+            f"{row['values'][0]:,} to {row['values'][-1]:,}",
+            f"{row['seconds'][0]:.3g} to {row['seconds'][-1]:.3g}",
+            " ".join(f"{power:.2f}" for power in row["powers"]),
+            f"{row['most']:.0f}",
+            "" if row["holds"] else "above",
+        ]
+        for row in results["table"]
+    ]
+    header = ["road", "size", "from, to", "s of the processor", "power, each time four times as large", "at most", ""]
+    others = ", ".join(f"{name} {value:,}" for name, value in results["sizes"].items())
+    return (
+        f"**When one size grows**; else {others}\n\n{markdown(header, rows)}\n`{results['command']}`: the least of "
+        f"three calls; {results['machine']['cores']} cores of {results['machine']['processor']}.\n"
+    )
+
+
+def start() -> str:
+    """What a user waits for."""
+    results = read("start")
+    rows = [
+        [part, f"{row['seconds']:.2f}", f"{row['processor_seconds']:.2f}", f"{row['goal']:g}"]
+        for part, row in results["table"].items()
+    ]
+    header = ["", "s", "s of the processor, the whole process", "wanted, s"]
+    machine = results["machine"]
+    return (
+        f"**What a user waits for**, each in a process that has imported nothing yet\n\n{markdown(header, rows)}\n"
+        f"`{results['command']}`: medians of {results['rounds']} rounds; {machine['cores']} cores of "
+        f"{machine['processor']}, load average {machine['load_average']:.0f}.\n"
+    )
+
+
 def main():
     """Writes every section whose results are there."""
     sections = {
@@ -236,6 +275,8 @@ def main():
         "decoder_training": decoder_training,
         "loading": loading,
         "records": records,
+        "start": start,
+        "growth": growth,
         "tpu_check": tpu_check,
     }
     present = [make() for name, make in sections.items() if any(RESULTS.glob(f"{name}.json"))]
