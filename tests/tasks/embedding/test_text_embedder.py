@@ -49,6 +49,14 @@ def test_vectors_equal_numpy(pooling, normalize, tiny_tokenizer):
     np.testing.assert_allclose(model.predict(tiny.TEXTS[:4], verbose=0), wanted, atol=1e-5)
 
 
+def test_arrays_may_be_longer_than_texts_are_cut_to(tiny_tokenizer):
+    short = make(tiny_tokenizer, max_length=4)
+    batch = short.encode(tiny.TEXTS[:4], sequence_length=16)
+    whole = tasks.TextEmbedder(short.backbone, tokenizer=tiny_tokenizer).predict(batch, verbose=0)
+    np.testing.assert_allclose(short.predict(batch, verbose=0), whole, atol=1e-6)
+    assert np.abs(short.predict(tiny.TEXTS[:4], verbose=0) - whole).max() > 1e-3
+
+
 def test_pairs_give_cosines(tiny_tokenizer):
     model = make(tiny_tokenizer, normalize=False, sequence_length=16)
     first, second = (model.predict([pair[i] for pair in PAIRS[:3]], verbose=0) for i in (0, 1))

@@ -96,7 +96,7 @@ class TaskData:
             "segment_ids": Limit(0, max(0, config.token_types - 1), "the segments that the model knows"),
         }
         targets = of_sparse_losses(self.target_limits(), self.loss if self.compiled else self.default_loss())
-        return Limits(inputs, targets, self._maximum if self.backbone.stack.has_position_table else None)
+        return Limits(inputs, targets, self.backbone.longest_text if self.backbone.stack.has_position_table else None)
 
     def target_limits(self) -> Limit | dict | None:
         """The `Limit` of label ids, a dict of them by output; None, as here, where targets are no ids."""
