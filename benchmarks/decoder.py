@@ -78,7 +78,7 @@ MODELS = {
 
 def write_files(folder, model_name, modes, all_slots) -> None:
     """Exports our files and saves the checkpoint that torch reads, where they are not there yet."""
-    from tfxformer import export, tasks
+    from tfxformer import export, samples, tasks
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,12 +91,14 @@ def write_files(folder, model_name, modes, all_slots) -> None:
             path = folder / f"{mode}-{slots}.tflite"
             if not path.exists():
                 print(path.name, file=sys.stderr, flush=True)
+                news = samples.bbc_topics().train_texts[:20] if mode.startswith("int4") else None
                 export.export_litert(
                     model,
                     path,
                     mode,
                     cache_length=slots,
                     prefill_lengths=(CASES[slots],),
+                    representative=news,
                     tolerance=raced.tolerances[mode],
                 )
 
