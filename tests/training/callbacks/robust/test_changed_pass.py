@@ -127,6 +127,7 @@ def test_tasks(task, policy):
     assert np.isfinite(found["loss"]).all() and found["loss"][0] > 0
 
 
+@pytest.mark.road
 def test_gradient_checkpointing_changes_nothing():
     losses = []
     for checkpointing in (False, True):
