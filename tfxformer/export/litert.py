@@ -106,7 +106,7 @@ def export_litert(
         calibration: how "int8" chooses the ranges of activations: "min_max", "percentile", "mse" (`calibration`).
         float_layers: of "int8", what stays float32: how many parts (blocks), the most sensitive ones, or layers' paths.
         samples: the same kinds, on which the file is verified; None takes texts of ours (random inputs for a
-            model without a tokenizer) and the representative ones.
+            model without a tokenizer) and those that calibrate.
         tolerance: float, the largest relative L2 error of the outputs on the samples; None for the mode's own. A
             larger one is for those who have measured that the file serves: the report tells both.
         accuracy_gate: labelled texts on which the file may lose a stated number of points, or is not written.
@@ -193,9 +193,10 @@ def _preparation(model, mode, sequence, cached, representative, float_layers, sa
 def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:
     """Checks the arguments of a model that reads whole texts; returns what makes its job."""
     check_mode(mode, lengths, representative)
-    data = _with_ours(model, representative)
-    if samples is None and data is not None:
-        samples = data[:MOST_SAMPLES]
+    data = _listed(representative)
+    if data is not None and mode.calibrated:
+        data = _with_ours(model, data)
+        samples = data[:MOST_SAMPLES] if samples is None else samples
 
     def prepare():
         written = plan.with_outliers_apart(model, mode, lengths[-1], data) if mode.splits_outliers else mode
@@ -298,11 +299,8 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
     return lengths
 
 
-def _with_ours(model, data) -> list | None:
-    """Representative texts and ours: calibration must have seen what the file is verified on.
-
-    Batches stay alone: they come with a length and a vocabulary of their own.
-    """
+def _listed(data) -> list | None:
+    """Representative data as a list; None where there is none."""
     if data is None:
         return None
     if isinstance(data, (str, bytes)):
@@ -310,6 +308,15 @@ def _with_ours(model, data) -> list | None:
     data = [data] if isinstance(data, dict) else list(data)
     if not data:
         raise ValueError("The representative data is empty: pass some texts that the model will meet.")
+    return data
+
+
+def _with_ours(model, data: list) -> list:
+    """Representative texts and ours: calibration must have seen what the file is verified on.
+
+    Batches stay alone: they come with a length and a vocabulary of their own. Where weights are rounded by them, ours
+    stay out: the error would be measured on what they were fitted to.
+    """
     return [*plan.SAMPLE_TEXTS, *data] if plan.is_task(model) and isinstance(data[0], str) else data
 
 

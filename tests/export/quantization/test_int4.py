@@ -75,10 +75,21 @@ def test_padding_has_no_say(classifier, tmp_path, monkeypatch):
         encoding = classifier.tokenizer.encode(TEXTS, sequence_length=length)
         batch = {tensor.name: getattr(encoding, tensor.name) for tensor in classifier.inputs}
         path = tmp_path / f"{length}.tflite"
-        export.export_litert(classifier, path, "int4", sequence_length=length, representative=batch)
+        # The samples, too, are the same at both lengths: equalization scales what is read by them.
+        export.export_litert(classifier, path, "int4", sequence_length=length, representative=batch, samples=batch)
     assert len(seen[40]) == len(seen[56]) > 5
     for one, other in zip(seen[40], seen[56], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+
+
+def test_the_file_is_not_verified_on_what_its_weights_were_fitted_to(classifier, tmp_path):
+    """As many samples as without texts: ours alone."""
+    reports = [
+        export.export_litert(classifier, tmp_path / "model.tflite", "int4", sequence_length=40, representative=texts)
+        for texts in (None, TEXTS)
+    ]
+    assert reports[0].samples == reports[1].samples
+    assert reports[0].error != reports[1].error
 
 
 def correlations(moments):
