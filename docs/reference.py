@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import namedtuple
 from pathlib import Path
 
 import public_names
@@ -17,6 +18,7 @@ from sphinx import addnodes
 FOLDER = Path(__file__).parent / "reference"
 MARKUP = re.compile(r"(`[^`\n]+`|``.+?``)|([*|\\])|(?<=\w)(_)(?=\W|$)")
 SECTION = re.compile(r"(Args|Arguments|Attributes|Call|Examples?|Raises|Returns|Yields|Note):")
+TUPLE_FIELD = type(namedtuple("Pair", "first").first)
 DIRECTIVES = {"class": "autoclass", "exception": "autoexception", "function": "autofunction"}
 
 
@@ -80,6 +82,11 @@ def signature(app, what, name, value, options, given, returns):
     if what in ("class", "function") and name in app.tfxformer_names:
         return f"({public_names.arguments(value)})", ""
     return None
+
+
+def skip_field(app, what, name, value, skip, options):
+    """A named tuple's fields are left out: Python says of each no more than its number, and their class explains them."""
+    return True if isinstance(value, TUPLE_FIELD) else None
 
 
 def docstring(app, what, name, value, options, lines) -> None:
@@ -164,6 +171,7 @@ def setup(app):
     app.tfxformer_names, app.tfxformer_links = set(documented_names()), links()
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon, which reads Args and Raises
     app.connect("doctree-read", link_names)
     return {"parallel_read_safe": False}
