@@ -85,7 +85,7 @@ def signature(app, what, name, value, options, given, returns):
 
 
 def skip_field(app, what, name, value, skip, options):
-    """A named tuple's fields are left out: Python says of each no more than its number, and their class explains them."""
+    """Leaves out a named tuple's fields: Python says of each no more than its number, their class explains them."""
     return True if isinstance(value, TUPLE_FIELD) else None
 
 
