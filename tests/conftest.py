@@ -128,6 +128,22 @@ def pytest_runtest_protocol(item, nextitem):
         _freeze()
 
 
+def pytest_terminal_summary(terminalreporter):
+    """With `--durations`, the files that took longest too: many short tests cost more than a few long ones."""
+    if terminalreporter.config.getoption("durations") is None:
+        return
+    totals, counts = collections.Counter(), collections.Counter()
+    for reports in terminalreporter.stats.values():  # of all processes
+        for report in reports:
+            if hasattr(report, "duration"):  # warnings have none
+                file = report.nodeid.partition("::")[0]
+                totals[file] += report.duration
+                counts[file] += report.when == "call"
+    terminalreporter.write_sep("=", f"what costs minutes: {sum(totals.values()):.0f} s in {len(totals)} files")
+    for file, seconds in totals.most_common(25):
+        terminalreporter.write_line(f"{seconds:8.1f} s  {counts[file]:4} tests  {file}")
+
+
 def _freeze():
     gc.collect()
     gc.freeze()

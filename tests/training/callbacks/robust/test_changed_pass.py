@@ -39,12 +39,14 @@ def test_one_step(kind, compiled):
     assert loss == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("kind", KINDS)
 def test_replicas_and_accumulation(kind):
     after, wanted = replicas.run(robust_cases.of_replicas, kind)
     same(after, wanted)
 
 
+@pytest.mark.road
 def test_contrastive_losses_of_replicas_are_refused():
     assert "train it on one device" in replicas.run(robust_cases.said_of_contrastive)
 
@@ -90,23 +92,28 @@ def test_moves_have_their_norm():
     np.testing.assert_allclose(np.linalg.norm(found.reshape(3, -1), axis=1), [0.5, 0.0, 0.5], rtol=1e-6)
 
 
-# Each traces three passes: 5 to 10 s.
+# Each traces three passes. Those without a mark, and the roads, have every task and every precision once.
 TASKS, POLICIES = ("labels", "tags", "spans", "language"), ("float32", "mixed_bfloat16", "mixed_float16")
-QUICK = (("labels", "mixed_float16"), ("language", "float32"))
+QUICK = {
+    ("labels", "mixed_float16"): [],
+    ("language", "float32"): [],
+    ("tags", "mixed_bfloat16"): pytest.mark.road,
+    ("spans", "float32"): pytest.mark.road,
+}
 
 
 @pytest.mark.parametrize(
     ("task", "policy"),
     [
-        pytest.param(task, policy, marks=[] if (task, policy) in QUICK else pytest.mark.road)
+        pytest.param(task, policy, marks=QUICK.get((task, policy), pytest.mark.slow))
         for task in TASKS
         for policy in POLICIES
     ],
 )
 def test_tasks(task, policy):
     """Each task trains with both, in every precision, and its metrics stay those of one pass."""
-    drops = {"decoder__dropout" if task == "language" else "encoder__dropout": 0.1}
-    backbone = tiny.backbone("gpt2" if task == "language" else "bert", dtype=policy, **drops)
+    family, stack = ("gpt2", "decoder") if task == "language" else ("bert", "encoder")
+    backbone = tiny.backbone(family, dtype=policy, **{f"{stack}__dropout": 0.1, f"{stack}__num_layers": 1})
     model = {
         "labels": lambda: tasks.TextClassifier(backbone, ["a", "b"], "multi_label_classification"),
         "tags": lambda: tasks.TokenClassifier(backbone, ["O", "B"]),
@@ -131,7 +138,7 @@ def test_tasks(task, policy):
 def test_gradient_checkpointing_changes_nothing():
     losses = []
     for checkpointing in (False, True):
-        backbone = tiny.backbone(gradient_checkpointing=checkpointing)
+        backbone = tiny.backbone(gradient_checkpointing=checkpointing, encoder__num_layers=1)
         model = tiny.perturb(tasks.TextClassifier(backbone, ["a", "b"]))
         model.compile(keras.optimizers.SGD(0.1))
         x, y = tiny.batch(8), np.arange(8) % 2

@@ -19,6 +19,7 @@ def test_fisher_and_a_step():
     same(*robust_cases.elastic())
 
 
+@pytest.mark.road
 def test_replicas_and_accumulation():
     same(*replicas.run(robust_cases.elastic_of_replicas))
 
