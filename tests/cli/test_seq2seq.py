@@ -53,7 +53,7 @@ def few(pairs):
 def trained(pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("seq2seq") / "model"
     options = ["--vocabulary-size", 270, "--epochs", 2, "--batch-size", 6, "--validation", "0.25"]
-    lengths = ["--sequence-length", 16, "--target-length", 24, "--label-smoothing", 0.1]
+    lengths = ["--sequence-length", 24, "--target-length", 16, "--label-smoothing", 0.1]
     with pytest.MonkeyPatch.context() as patch:
         from tfxformer.layers.kernels import formulas as kernels
         from tfxformer.models import presets
@@ -75,14 +75,14 @@ def test_a_new_model_learns_and_is_written(trained):
     assert (result["task"], result["training_texts"]) == ("seq2seq-lm", 18)
     opened = Seq2SeqLM.from_pretrained(folder)
     for found in (result, vars(opened)):
-        assert (found["sequence_length"], found["target_length"]) == (16, 24)
+        assert (found["sequence_length"], found["target_length"]) == (24, 16)
     assert {"model.keras", "model.safetensors", "training-curve.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_training_goes_on_from_a_folder(trained, pairs, tmp_path):
     options = ["--model", trained[0], "--epochs", 1, "--learning-rate", "1e-9", "--validation", pairs]
     result = run_json("train-seq2seq", pairs, "-o", tmp_path / "more", *options)
-    assert (result["sequence_length"], result["target_length"], result["training_texts"]) == (16, 24, 24)
+    assert (result["sequence_length"], result["target_length"], result["training_texts"]) == (24, 16, 24)
     _, wanted = Seq2SeqLM.from_pretrained(trained[0]).evaluate(*map(list, zip(*PAIRS * 6, strict=True)), verbose=0)
     assert result["last_epoch"]["val_perplexity"] == pytest.approx(wanted, rel=1e-4)
 
@@ -136,7 +136,7 @@ def test_errors_are_one_line_and_leave_nothing(trained, pairs, tiny, tmp_path):
 def exported(trained, few, tmp_path_factory):
     """(its file, what the command says of it), behind a gate."""
     file = tmp_path_factory.mktemp("exported") / "model.tflite"
-    options = ["--quantization", "float32", "--sequence-lengths", "16,32", "--cache-length", 24]
+    options = ["--quantization", "float32", "--sequence-lengths", "16,32", "--cache-length", 16]
     return file, run_json("export", trained[0], file, *options, "--accuracy-gate", few)
 
 
@@ -172,7 +172,8 @@ def multilingual(tmp_path_factory):
     pytest.importorskip("sentencepiece")
     path = tmp_path_factory.mktemp("languages")
     tokenizer = Tokenizer.from_pretrained(cases.folder(path / "tokenizer", "MBart50Tokenizer"))
-    sizes = {"num_layers": 1, "max_positions": 48}
+    # As many tokens are written, one after another, as a target may have.
+    sizes = {"num_layers": 1, "max_positions": 16}
     stacks = {f"{stack}__{name}": value for stack in ("encoder", "decoder") for name, value in sizes.items()}
     backbone = tiny_models.backbone("marian", vocabulary_size=len(tokenizer.vocabulary()), **stacks)
     model = Seq2SeqLM(backbone, tokenizer=tokenizer, decoder_start_token_id=tokenizer.eos_id)
@@ -186,7 +187,7 @@ def test_targets_are_written_in_a_language(multilingual, few, tmp_path):
     assert run("generate", multilingual, SOURCES[0], *TOLD, *SHORT).stdout == wanted[0] + "\n"
     rows = run_json("generate", multilingual, "--file", few, *TOLD, *SHORT)["targets"]
     assert [row["target"] for row in rows] == wanted
-    lengths = ["--sequence-length", 24, "--cache-length", 16, "--quantization", "float32"]
+    lengths = ["--sequence-length", 16, "--cache-length", 16, "--quantization", "float32"]
     run_json("export", multilingual, tmp_path / "m.tflite", *lengths, *TOLD)
     assert run("generate", tmp_path / "m.tflite", SOURCES[0], *SHORT).stdout == wanted[0] + "\n"
     assert "of the languages that it was exported with" in failure(

@@ -110,7 +110,7 @@ QUICK = {
         for policy in POLICIES
     ],
 )
-def test_tasks(task, policy):
+def test_tasks(task, policy, plain_kernels):
     """Each task trains with both, in every precision, and its metrics stay those of one pass."""
     family, stack = ("gpt2", "decoder") if task == "language" else ("bert", "encoder")
     backbone = tiny.backbone(family, dtype=policy, **{f"{stack}__dropout": 0.1, f"{stack}__num_layers": 1})
@@ -135,7 +135,7 @@ def test_tasks(task, policy):
 
 
 @pytest.mark.road
-def test_gradient_checkpointing_changes_nothing():
+def test_gradient_checkpointing_changes_nothing(plain_kernels):
     losses = []
     for checkpointing in (False, True):
         backbone = tiny.backbone(gradient_checkpointing=checkpointing, encoder__num_layers=1)
