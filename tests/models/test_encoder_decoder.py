@@ -119,7 +119,7 @@ def test_transformers_names_of_inputs(model):
         model({"input_ids": inputs["encoder_token_ids"], "attention_mask": inputs["encoder_padding_mask"]})
 
 
-def test_gradients_reach_every_variable_with_checkpointing_too():
+def test_gradients_reach_every_variable_with_checkpointing_too(plain_kernels):
     """The encoder learns through cross-attention; a recomputed block gives the source its gradient."""
     inputs, found = cases.batch(0), []
     for checkpointing in (False, True):

@@ -67,7 +67,7 @@ def test_battery(tiny_tokenizer, tmp_path):
     assert again.reads == "entities"
 
 
-def test_it_learns_what_is_marked(tiny_tokenizer):
+def test_it_learns_what_is_marked(tiny_tokenizer, plain_kernels):
     """The text is the same, the marks alone tell the labels apart."""
     model = make(tiny_tokenizer, "distilbert")
     model.compile(learning_rate=1e-2)
