@@ -1,4 +1,4 @@
-"""One step of adversarial training and of R-Drop, against tapes over the formulas of their papers; a minute with the roads."""
+"""One step of adversarial training and R-Drop, against tapes over their papers' formulas; a minute with the roads."""
 
 import os
 import subprocess
