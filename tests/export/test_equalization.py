@@ -10,6 +10,7 @@ from language_cases import causal_lm
 
 from tfxformer import export, samples, tasks
 from tfxformer.export import convert, plan
+from tfxformer.export.batches import in_groups, unpadded
 from tfxformer.export.quantization import quantize
 from tfxformer.layers.quantization import equalization
 
@@ -59,13 +60,27 @@ def relative(got, wanted):
 )
 def test_the_function_stays(tokenizer, kind):
     task = make(kind, tokenizer)
-    rows = [plan.unpadded(batch) for batch in plan.encode_batches(task, 32, TEXTS)]
+    rows = [unpadded(batch) for batch in plan.encode_batches(task, 32, TEXTS)]
     graph_form = plan.equalized(task, MODE, rows).graph_form
     written = graph_form.equalization
     assert written.scales and written.column_scales
     assert bool(written.gated_scales) == (kind == "gated") != bool(written.unit_parts)
     batch = plan.encode_batches(task, 32, TEXTS)[2]
     assert relative(task.forward(batch, graph_form=graph_form), task(batch, training=False)) <= 1e-5
+
+
+def test_padding_is_nobodys(tokenizer):
+    """Texts that are run together, padded to the longest of them, ask for the scales that each of them asks for."""
+    task = make("gated", tokenizer)
+    rows = plan.encode_batches(task, 32, TEXTS)
+    one_by_one = plan.equalized(task, MODE, [unpadded(row) for row in rows]).graph_form.equalization
+    (batch,) = in_groups(rows, len(rows))
+    together = plan.equalized(task, MODE, [unpadded(batch)]).graph_form.equalization
+    assert 0 in unpadded(batch)["padding_mask"]
+    for scales, wanted in ((together.scales, one_by_one.scales), (together.gated_scales, one_by_one.gated_scales)):
+        assert scales.keys() == wanted.keys() and wanted
+        for key, scale in scales.items():
+            np.testing.assert_allclose(scale, wanted[key], rtol=1e-4)
 
 
 def litert_error(task, mode):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import flatbuffers
 import numpy as np
 
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization import calibration, int4, quantize, tied_table
+from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.quiet import quiet
+
+NOTE = "CONVERSION_METADATA"  # the name of the metadata entry that the converter writes
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,16 @@ def convert(signatures: list[Signature], mode: quantize.Mode, representative=Non
         module.captured_variables = list(captured.values())
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=functions)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+            converter = _converter(folder, list(functions))
             quantize.configure(converter, mode, representative)
-            content = _run(converter, mode, representative)
+            model = flatbuffer.read(_run(converter, mode, representative))
+        flatbuffer.share_buffers(model)
+        flatbuffer.set_metadata(model, NOTE, _note(converter, model))
+        if mode.name == "dynamic_int8":
+            tied_table.share_tied_tables(model)
+        content = flatbuffer.write(model)
         if mode.name.startswith("int4"):
             content = int4.to_int4(content, mode.name == "int4_block32", representative)
-        elif mode.name == "dynamic_int8":
-            content = tied_table.share(content)
     return Converted(content, {name: used_weight_elements(f) for name, f in functions.items()})
 
 
@@ -78,6 +85,42 @@ def _trace(signature: Signature):
         return {name: tf.identity(tensor, name=name) for name, tensor in outputs.items()}
 
     return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _converter(folder: str, signatures: list[str]):
+    """What `tf.lite.TFLiteConverter.from_saved_model` gives, for a folder that `tf.saved_model.save` has just written.
+
+    TensorFlow's own loads the folder twice, to list its signatures and for lines of source that no message shows; the
+    native converter reads it itself. It looks for double constants, unpacking the file twice and packing it, and packs
+    it again for its note: `convert` does both with what else it changes.
+    """
+    from tensorflow.lite.python import lite
+    from tensorflow.python.saved_model import loader_impl
+
+    class Converter(lite.TFLiteSavedModelConverterV2):
+        def convert(self):
+            (graph,) = loader_impl.parse_saved_model(self.saved_model_dir).meta_graphs
+            return self._convert_from_saved_model(graph.graph_def)
+
+        def _optimize_tflite_model(self, model, quant_mode, *arguments, **options):
+            if not quant_mode.is_integer_quantization():  # there is nothing but double constants
+                return model
+            return super()._optimize_tflite_model(model, quant_mode, *arguments, **options)
+
+    lite.TFLiteConverterBase._set_original_model_type(lite.conversion_metadata_fb.ModelType.TF_SAVED_MODEL)
+    return Converter(folder, {"serve"}, signatures)
+
+
+def _note(converter, model) -> bytes:
+    """What TensorFlow's converter notes in a file of how it was made."""
+    from tensorflow.lite.python import util
+
+    note = converter._metadata
+    note.options.modelOptimizationModes.extend(util.get_sparsity_modes(model))
+    note.environment.modelHash = util.get_model_hash(model)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(note.Pack(builder))
+    return bytes(builder.Output())
 
 
 def _run(converter, mode: quantize.Mode, representative) -> bytes:
@@ -153,12 +196,3 @@ def _needed(function) -> set[str]:
             seen.add(operation.name)
             waiting.extend(tensor.op for tensor in operation.inputs)
     return seen
-
-
-def batches(data: Iterable[dict]) -> list[dict]:
-    """Splits batches into batches of one, the shape every signature has: [B, ...] -> B times [1, ...]."""
-    rows = []
-    for batch in data:
-        count = len(next(iter(batch.values())))
-        rows.extend({name: np.asarray(value)[i : i + 1] for name, value in batch.items()} for i in range(count))
-    return rows

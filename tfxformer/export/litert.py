@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tfxformer.arguments.keywords import checked
 from tfxformer.backend import needs_tensorflow
 from tfxformer.export import convert, plan, seq2seq_model, verify
 from tfxformer.export import language_model as decoder
+from tfxformer.export.batches import listed
 from tfxformer.export.merged_adapters import merged_adapters
 from tfxformer.export.quantization import calibration, quantize
 from tfxformer.export.quantization.accuracy_gate import AccuracyGate
@@ -138,21 +140,23 @@ def _export(model, path, mode, prepare, accuracy_gate, progress) -> ExportReport
     if accuracy_gate is not None:  # first: a score that there is not is told before the long work
         progress(f"scoring Keras on {len(accuracy_gate.texts)} texts")
         scores = (accuracy_gate.keras_score(model),)
-    with plan.float32_layers(model), merged_adapters(model):
+    with ThreadPoolExecutor(1) as aside, plan.float32_layers(model), merged_adapters(model):
         job = prepare()
         mode = job.mode or mode
         progress(f"converting to {mode.name}: {', '.join(p.signature.name for p in job.plans)}")
         converted = convert.convert([p.signature for p in job.plans], mode, job.stream)
+        content, reason = finish(model, converted.content, job, mode)
+        zipped = aside.submit(lambda: len(zlib.compress(content, 6)))
         progress(f"verifying against Keras on {job.samples} samples")
         measured = job.check(converted)
-    content, reason = finish(model, converted.content, job, mode)
     verify.check_unchanged(content, converted.content, job.plans)
     if accuracy_gate is not None:
         progress(f"scoring the file on {len(accuracy_gate.texts)} texts")
         scores += (accuracy_gate.check(model, content, mode, *scores),)
     progress(f"writing {path}")
     write_bytes(path, content)
-    return make_report(path, content, mode, measured, reason, time.perf_counter() - start, *scores)
+    sizes = len(content), zipped.result()
+    return make_report(path, sizes, mode, measured, reason, time.perf_counter() - start, *scores)
 
 
 def check_arguments(model, sequence: tuple, cached: tuple) -> None:
@@ -193,7 +197,7 @@ def _preparation(model, mode, sequence, cached, representative, float_layers, sa
 def _prepare(model, mode, lengths, representative, float_layers, samples) -> Callable[[], plan.ExportJob]:
     """Checks the arguments of a model that reads whole texts; returns what makes its job."""
     check_mode(mode, lengths, representative)
-    data = _listed(representative)
+    data = listed(representative)
     if data is not None and mode.calibrated:
         data = _with_ours(model, data)
         samples = data[:MOST_SAMPLES] if samples is None else samples
@@ -213,12 +217,12 @@ def _prepare(model, mode, lengths, representative, float_layers, samples) -> Cal
     return prepare
 
 
-def make_report(path, content, mode, measured, reason, seconds, keras_score=None, score=None) -> ExportReport:
+def make_report(path, sizes, mode, measured, reason, seconds, keras_score=None, score=None) -> ExportReport:
     """Puts together what was written and measured."""
     return ExportReport(
         path=str(path),
-        bytes=len(content),
-        zipped_bytes=len(zlib.compress(content, 6)),
+        bytes=sizes[0],
+        zipped_bytes=sizes[1],
         quantization=mode.name,
         signatures=tuple(measured),
         error=max(m.error for m in measured.values()),
@@ -299,18 +303,6 @@ def resolve_lengths(model, sequence_length, sequence_lengths) -> list[int | None
     return lengths
 
 
-def _listed(data) -> list | None:
-    """Representative data as a list; None where there is none."""
-    if data is None:
-        return None
-    if isinstance(data, (str, bytes)):
-        raise TypeError(f"representative must be a list of texts, got one {type(data).__name__}: pass [text].")
-    data = [data] if isinstance(data, dict) else list(data)
-    if not data:
-        raise ValueError("The representative data is empty: pass some texts that the model will meet.")
-    return data
-
-
 def _with_ours(model, data: list) -> list:
     """Representative texts and ours: calibration must have seen what the file is verified on.
 
@@ -320,7 +312,7 @@ def _with_ours(model, data: list) -> list:
     return [*plan.SAMPLE_TEXTS, *data] if plan.is_task(model) and isinstance(data[0], str) else data
 
 
-def mediapipe_obstacle(model, plans, content: bytes) -> str:
+def mediapipe_obstacle(model, plans, outline) -> str:
     """Why MediaPipe's text tasks cannot open the file on raw text, or "".
 
     One difference stays in a file they do open: MediaPipe's tokenizer keeps the accents that BERT's strips,
@@ -343,7 +335,7 @@ def mediapipe_obstacle(model, plans, content: bytes) -> str:
         return f"MediaPipe knows BERT vocabularies only; this tokenizer is {tokenizer.kind}."
     if not tokenizer.lowercase:
         return "MediaPipe lowercases every text, and this vocabulary is cased."
-    info = flatbuffer.signatures(flatbuffer.read(content))[plans[0].signature.name]
+    info = flatbuffer.signatures(outline)[plans[0].signature.name]
     if {tensor.name for tensor in info.inputs} != set(metadata.MEDIAPIPE_INPUTS):
         return f"MediaPipe feeds token, mask and segment ids; this model has {[t.name for t in info.inputs]}."
     return ""
@@ -367,13 +359,14 @@ def finish(model, content: bytes, job: plan.ExportJob, mode) -> tuple[bytes, str
     entries, files, edit = {metadata.OWN_ENTRY: own}, {}, None
     if task and model.tokenizer is not None:
         files[metadata.TOKENIZER] = model.tokenizer.to_json()
-    reason = mediapipe_obstacle(model, plans, content)
+    outline = flatbuffer.outline(content)
+    reason = mediapipe_obstacle(model, plans, outline)
     if not reason:
         name = plans[0].signature.name
-        order = _input_order(content)
+        order = _input_order(outline)
         output = "embedding" if model.task_name == "text-embedding" else "probabilities"
         if output == "probabilities":
-            labels = labels or [str(i) for i in range(_columns(content, name, output))]
+            labels = labels or [str(i) for i in range(_columns(outline, name, output))]
             files[metadata.LABELS] = "\n".join(labels)
 
             # MediaPipe reads every output as one more classifier. The logits were verified; their name goes.
@@ -387,13 +380,12 @@ def finish(model, content: bytes, job: plan.ExportJob, mode) -> tuple[bytes, str
     return metadata.attach(content, entries, files, edit), reason
 
 
-def _input_order(content: bytes) -> list[str]:
+def _input_order(outline) -> list[str]:
     """Batch keys in the order of the first subgraph's inputs, which is not the signature's."""
-    unpacked = flatbuffer.read(content)
-    keys = {int(entry.tensorIndex): flatbuffer.text(entry.name) for entry in unpacked.signatureDefs[0].inputs}
-    return [keys[int(index)] for index in unpacked.subgraphs[0].inputs]
+    keys = {int(entry.tensorIndex): flatbuffer.text(entry.name) for entry in outline.signatureDefs[0].inputs}
+    return [keys[int(index)] for index in outline.subgraphs[0].inputs]
 
 
-def _columns(content: bytes, signature: str, output: str) -> int:
-    outputs = flatbuffer.signatures(flatbuffer.read(content))[signature].outputs
+def _columns(outline, signature: str, output: str) -> int:
+    outputs = flatbuffer.signatures(outline)[signature].outputs
     return next(tensor.shape[-1] for tensor in outputs if tensor.name == output)

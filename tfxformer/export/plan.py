@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from tfxformer.data.prompts import POOLED_MASK
-from tfxformer.export.convert import Signature, batches
+from tfxformer.export.batches import batches, in_groups, unpadded
+from tfxformer.export.convert import Signature
 from tfxformer.export.errors import ExportError
 from tfxformer.export.quantization import sensitivity
 from tfxformer.export.quantization.quantize import Mode
@@ -130,10 +131,11 @@ def plan_signatures(model, mode: Mode, lengths: list[int | None], samples=None) 
         )
     make = _task_plan if is_task(model) else _plain_plan
     if mode.equalized and has_backbone(model) and not _has_twins(model):  # once: signatures share the weights
-        rows = make(model, mode, lengths[-1], False, samples).samples
+        longest = make(model, mode, lengths[-1], False, samples)
+        seen = in_groups(longest.samples, longest.together)
         if all(tensor.shape[1:] == (None,) for tensor in _named_inputs(model).values()):
-            rows = [unpadded(row) for row in rows]
-        mode = equalized(model, mode, _rows_as_called(model, rows))
+            seen = [unpadded(batch) for batch in seen]
+        mode = equalized(model, mode, _rows_as_called(model, seen))
     return [make(model, mode, length, len(lengths) > 1, samples) for length in lengths]
 
 
@@ -222,7 +224,7 @@ def _task_plan(task, mode: Mode, length: int, several: bool, samples) -> Plan:
 
     inputs = dict.fromkeys(names, ((1, length), "int32"))
     signature = Signature(_name(base, length, several), inputs, function)
-    together = 1 if per_token else TOGETHER  # a token's logits may be as many as the vocabulary
+    together = 1 if base == "fill_mask" else TOGETHER  # a token's logits are as many as the vocabulary
     return Plan(signature, length, _task_samples(task, length, samples), reference, per_token, together)
 
 
@@ -232,11 +234,12 @@ def _task_samples(task, length: int, samples) -> list[dict]:
     return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
 
 
-def equalized(model, mode: Mode, rows: Iterable) -> Mode:
-    """The mode with the equalization that samples without padding, run in Keras, ask for."""
+def equalized(model, mode: Mode, batches: Iterable) -> Mode:
+    """The mode with the equalization that the tokens of samples, run in Keras, ask for."""
     observer = Observer()
     with written(replace(mode.graph_form, equalization=observer)):
-        for batch in rows:
+        for batch in batches:
+            observer.mask = batch.get("padding_mask") if isinstance(batch, dict) else None
             model(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
     return replace(mode, graph_form=replace(mode.graph_form, equalization=observer.equalization()))
 
@@ -248,12 +251,6 @@ def with_outliers_apart(model, mode: Mode, length: int | None, data) -> Mode:
     rows = encode_batches(model, length, data)
     rows = _rows_as_called(model, in_groups(rows, TOGETHER) if is_task(model) else rows)
     return replace(mode, graph_form=observing.with_outliers_apart(model, rows, mode.graph_form))
-
-
-def in_groups(rows: list[dict], size: int) -> list[dict]:
-    """Batches of one as batches of up to `size`, in their order: Keras reads them in fewer calls."""
-    groups = (rows[start : start + size] for start in range(0, len(rows), size))
-    return [{name: np.concatenate([row[name] for row in group]) for name in group[0]} for group in groups]
 
 
 def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mode:
@@ -270,17 +267,6 @@ def with_float_layers(model, mode: Mode, length: int | None, data, layers) -> Mo
         raise ValueError(f"float_layers={layers}: only layers of tfxformer are measured; name those of {model.name!r}.")
     rows = _rows_as_called(model, encode_batches(model, length, data)[:MOST_ROWS])
     return replace(mode, float_layers=sensitivity.worst_parts(model, rows, mode.graph_form, layers))
-
-
-def unpadded(batch: dict) -> dict:
-    """A batch of one without its padding, whose activations are nobody's: [1, S] -> [1, up to the last token].
-
-    One of a model of somebody's that names its inputs otherwise stays as it is.
-    """
-    if "padding_mask" not in batch or len({ids.shape for ids in batch.values()}) > 1:
-        return batch
-    end = int(np.flatnonzero(batch["padding_mask"][0]).max(initial=0)) + 1
-    return {name: ids[:, :end] for name, ids in batch.items()}
 
 
 def name_outputs(task, logits) -> dict:

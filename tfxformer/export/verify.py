@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfxformer.export.batches import in_groups
 from tfxformer.export.convert import Converted
 from tfxformer.export.errors import ExportError
-from tfxformer.export.plan import Plan, in_groups
+from tfxformer.export.plan import Plan
 from tfxformer.export.quantization.quantize import Mode
 from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.quiet import quiet

@@ -23,12 +23,6 @@ class Lookup(NamedTuple):
     dequantize: object
 
 
-def share(content: bytes) -> bytes:
-    """The file with each tied table once; the same bytes where there is none."""
-    model = flatbuffer.read(content)
-    return flatbuffer.write(model) if share_tied_tables(model) else content
-
-
 def share_tied_tables(model: schema.ModelT) -> int:
     """Lets lookups read the table of the product that holds the same numbers; returns how many tables are dropped."""
     products, dropped = _product_tables(model), set()

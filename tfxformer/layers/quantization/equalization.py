@@ -75,9 +75,14 @@ class Equalization:
 
 
 class Observer:
-    """Takes an `Equalization`'s place in eager calls, leaves everything as it is, and learns how to write it."""
+    """Takes an `Equalization`'s place in eager calls, leaves everything as it is, and learns how to write it.
+
+    Attributes:
+        mask: None, or int [B, S], 0 where a token is padding, whose activations are nobody's: of the next call.
+    """
 
     def __init__(self):
+        self.mask = None
         self._inputs = {}  # paths -> (layers, largest magnitude of each channel [D])
         self._gated = {}  # the same of gated products [F]
         self._sources = {}  # path of an output that reads a gated product -> (it, the layer to scale)
@@ -106,9 +111,11 @@ class Observer:
         if inputs is not None:
             self._see(self._heads, (layer,), inputs)
 
-    @staticmethod
-    def _see(seen, layers, inputs):
-        largest = np.abs(np.asarray(inputs, np.float32)).reshape(-1, inputs.shape[-1]).max(axis=0)  # -> [D]
+    def _see(self, seen, layers, inputs):
+        values = np.abs(np.asarray(inputs, np.float32))
+        if self.mask is not None and values.shape[:-1] == self.mask.shape:
+            values = values[self.mask.astype(bool)]
+        largest = values.reshape(-1, values.shape[-1]).max(axis=0, initial=0.0)  # -> [D]
         _, before = seen.get(_paths(layers), (layers, largest))
         seen[_paths(layers)] = (layers, np.maximum(before, largest))
 

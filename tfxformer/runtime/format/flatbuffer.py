@@ -96,6 +96,7 @@ def outline(content: bytes) -> schema.ModelT:
         model.subgraphs = []
         for index in range(packed.SubgraphsLength()):
             graph = schema.SubGraphT()
+            graph.inputs = packed.Subgraphs(index).InputsAsNumpy()
             graph.tensors = _OnDemand(packed.Subgraphs(index).Tensors, schema.TensorT.InitFromObj)
             model.subgraphs.append(graph)
         unpacked = schema.SignatureDefT.InitFromObj
