@@ -5,7 +5,8 @@
 "a file answers" is `python` until `LiteRTModel` has classified one text with MiniLM in int8; "the first step of fit"
 begins with the model in memory and ends with its first batch of 32 texts; "export" writes MiniLM in int8 and verifies
 it; "load" fills BERT-base from a safetensors file in the page cache, TensorFlow already imported; "demo" is the whole
-of `tfxformer demo --quick`, its download done before. Seconds by the clock and by the processor, medians of the rounds.
+of `tfxformer demo --quick`, its download done before. Modules are compiled, as pip leaves them, whatever the shell's
+PYTHONDONTWRITEBYTECODE says. Seconds by the clock and by the processor, medians of the rounds.
 """
 
 from __future__ import annotations
@@ -108,10 +109,10 @@ def prepare(folder: str) -> None:
 def once(part: str, folder: str) -> dict:
     """One process: what it says it took, or all of it."""
     command = [sys.executable, __file__, "--part", part, "--folder", folder]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, a part of a cold start would be Python's compiler
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     clock, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     said = json.loads(done.stdout.splitlines()[-1])
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfxformer import samples
-from tfxformer.text import Tokenizer
+from tfxformer.text import Tokenizer, files
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STORED = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
@@ -50,6 +50,14 @@ def test_hard_texts_and_pairs_have_the_stored_ids(family):
     for row, segments in zip(encoding.segment_ids, stored["pair_segments"], strict=True):
         assert row.tolist() == segments + [0] * (400 - len(segments))
     assert tokenizer.decode(stored["texts"]) == stored["decoded"]
+
+
+def test_json_is_read_whatever_its_settings_are_called():
+    content = open_family(FAMILIES[0]).tokenizer_json()
+    for config in ({}, {"a": 'of ", "config": {}', "config": {"config": 5}}, {"config": [], "z": {"config": {}}}):
+        read, settings = files.read_parts(files.write_parts(content, config))
+        assert (json.loads(read), settings) == (json.loads(content), config)
+    assert files.read_parts(content) == (content, None)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, REAL])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -115,6 +116,23 @@ def read_folder(folder: str | Path) -> tuple[str, dict[str, Any]]:
     )
     _add_tokens(backend, config, _read_json(folder / "added_tokens.json"))
     return backend.to_str(), config
+
+
+def write_parts(tokenizer_json: str, config: dict[str, Any]) -> str:
+    """Both parts of a tokenizer in one JSON object: "tokenizer" (tokenizer.json) and "config"."""
+    return json.dumps({"tokenizer": json.loads(tokenizer_json), "config": config}, ensure_ascii=False)
+
+
+def read_parts(content: str) -> tuple[str, dict[str, Any] | None]:
+    """What `write_parts` was given, or (content, None) of the bare text of a tokenizer.json."""
+    first, _, last = content.rpartition(', "config": ')
+    if first.startswith('{"tokenizer": '):  # as we write it: the backend alone reads the vocabulary
+        with contextlib.suppress(ValueError):  # no JSON follows the name where it is one of the settings' own
+            return first[len('{"tokenizer": ') :], json.loads(last[:-1])
+    parts = json.loads(content)
+    if "tokenizer" not in parts:
+        return content, None
+    return json.dumps(parts["tokenizer"], ensure_ascii=False), parts["config"]
 
 
 def read_tokenizer_json(path: str | Path) -> str:

@@ -143,15 +143,11 @@ class Tokenizer:
     @classmethod
     def from_json(cls, content: str) -> Self:
         """From what `to_json` wrote, or from the bare text of a tokenizer.json."""
-        parts = json.loads(content)
-        if "tokenizer" not in parts:
-            return cls(content)
-        return cls(json.dumps(parts["tokenizer"], ensure_ascii=False), parts["config"])
+        return cls(*files.read_parts(content))
 
     def to_json(self) -> str:
         """Everything of this tokenizer in one JSON object: "tokenizer" (tokenizer.json) and "config"."""
-        parts = {"tokenizer": json.loads(self._tokenizer_json), "config": self._config}
-        return json.dumps(parts, ensure_ascii=False)
+        return files.write_parts(self._tokenizer_json, self._config)
 
     def tokenizer_json(self) -> str:
         """The text of tokenizer.json alone, as other runtimes read it, baked-in lengths included."""

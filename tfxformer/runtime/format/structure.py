@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
 _BYTE, _SHORT, _INT, _COUNT, _LONG = (struct.Struct(kind) for kind in ("<b", "<H", "<i", "<I", "<Q"))
 
 
@@ -36,7 +34,7 @@ class Table:
         if size < 4 or size % 2 or position + length > len(content) or described + size > len(content):
             raise ValueError("a table ends behind its end")
         self._fields = struct.unpack_from(f"<{size // 2 - 2}H", content, described + 4)
-        if any(field >= length for field in self._fields if field):
+        if self._fields and max(self._fields) >= length:
             raise ValueError("a field lies outside of its table")
 
     @classmethod
@@ -47,9 +45,12 @@ class Table:
         return cls(content, start + _COUNT.unpack_from(content, start)[0], [len(content)])
 
     def _number(self, kind: struct.Struct, position: int) -> int:
-        if not 0 <= position <= len(self._content) - kind.size:
+        if position < 0:
             raise ValueError("an offset leads out of it")
-        return kind.unpack_from(self._content, position)[0]
+        try:
+            return kind.unpack_from(self._content, position)[0]
+        except struct.error as error:
+            raise ValueError("an offset leads out of it") from error
 
     def _place(self, slot: int) -> int | None:
         offset = self._fields[slot] if slot < len(self._fields) else 0
@@ -89,10 +90,10 @@ class Table:
             raise ValueError("a vector ends behind its end")
         return place + 4, count
 
-    def ints(self, slot: int) -> np.ndarray:
+    def ints(self, slot: int) -> tuple[int, ...]:
         """A vector of int32, empty where it is absent."""
         start, count = self.vector(slot, 4)
-        return np.frombuffer(self._content, "<i4", count, start)
+        return struct.unpack_from(f"<{count}i", self._content, start)
 
     def text(self, slot: int) -> None:
         """Checks a string: UTF-8, a zero behind it."""
@@ -169,7 +170,7 @@ def _check_graph(graph: Table, buffers: int, codes: int) -> int:
 def _check_tensor(tensor: Table, buffers: int) -> None:
     tensor.text(3)
     _check_below(tensor.count(2), buffers, "buffer")
-    if (tensor.ints(0) < -1).any():
+    if min(tensor.ints(0), default=0) < -1:
         raise ValueError("a tensor has a negative size")
     tensor.ints(7)
     tensor.table(6)
@@ -180,8 +181,8 @@ def _check_tensor(tensor: Table, buffers: int) -> None:
         quantization.table(5)
 
 
-def _check_indices(indices: np.ndarray, count: int) -> None:
-    if indices.size and not (indices.min() >= -1 and indices.max() < count):  # -1 is an absent optional input
+def _check_indices(indices: tuple[int, ...], count: int) -> None:
+    if indices and not (min(indices) >= -1 and max(indices) < count):  # -1 is an absent optional input
         raise ValueError("an operator names a tensor that is not there")
 
 
