@@ -33,8 +33,8 @@ def drawn(found: dict):
             shares = [100 * share for share in found["shares"][name][label]]
             topics.plot(found["article"], shares, color=colour, **looks)
     topics.plot([], [], color=GREY, linestyle=":", label="by Reuters' own labels")
-    topics.set(title="Topics", xlabel="article of the wire", ylabel="share of the articles, %", ylim=(0, None))
-    topics.legend(fontsize="small")
+    topics.set(title="Topics", xlabel="article of the wire", ylabel="share of the articles, %", ylim=(0, 100))
+    topics.legend(fontsize="small", ncols=3, loc="upper center")
     low, high = zip(*found["interval"], strict=True)
     sentiment.fill_between(found["article"], low, high, color=BLUE, alpha=0.2, label="95 % interval", linewidth=0)
     sentiment.plot(found["article"], found["sentiment"], color=BLUE, label="mean")

@@ -46,8 +46,8 @@ class Settings:
     sentences: int | None = None
     tested: int | None = None
     topic_tokens: int = 64
-    topic_epochs: int = 1
-    topic_batch: int = 32
+    topic_epochs: int = 3
+    topic_batch: int = 16
     topic_rate: float = 2e-4
     sentiment_tokens: int = 48
     sentiment_epochs: int = 2
