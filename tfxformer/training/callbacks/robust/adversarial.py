@@ -24,7 +24,8 @@ class AdversarialTraining(ChangedPass):
     about two and a half times as long.
 
     Args:
-        epsilon: float, L2 norm of the move of an example. The embedding of one token of a BERT has a norm of about 1.
+        epsilon: float, L2 norm of the move of an example, all of its tokens together. The embedding of one token of a
+            BERT has a norm of about 1; moved by as much, MiniLM learned nothing of 200 texts.
         layer: the embedding layer (or its name) whose output is moved; None for the token table of a task, or the only
             `keras.layers.Embedding` of another model.
 
@@ -35,10 +36,10 @@ class AdversarialTraining(ChangedPass):
     Source: Miyato et al., 2017 (arXiv:1605.07725), equation 5; with the weight 1 for the second loss.
 
     Example:
-        classifier.fit(texts, labels, callbacks=[training.AdversarialTraining(epsilon=1.0)])
+        classifier.fit(texts, labels, callbacks=[training.AdversarialTraining(epsilon=0.2)])
     """
 
-    def __init__(self, epsilon: float = 1.0, layer=None):
+    def __init__(self, epsilon: float = 0.2, layer=None):
         super().__init__()
         check_positive(epsilon=epsilon)
         self.epsilon, self.layer = epsilon, layer
