@@ -210,7 +210,7 @@ def section(results: dict) -> str:
     ]
     losses = trained["history"]["loss"]
     said = "\n\n".join(
-        f"```python\n{one['before'].strip()}⟨{one['rest']}⟩\n```\nn-gram: `{one['n-gram'] or ' '}`, "
+        f"```text\n{one['before'].strip()}⟨{one['rest']}⟩\n```\nn-gram: `{one['n-gram'] or ' '}`, "
         f"file: `{one['file'] or ' '}`"
         for one in results["shown"]
     )
