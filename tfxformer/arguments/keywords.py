@@ -177,6 +177,7 @@ def keywords_of(cls: type, method: str = "__init__") -> tuple[str, ...]:
 _Function = TypeVar("_Function", bound=Callable)
 
 
+# For type checkers: with brackets and without. The docstring is that of the function itself.
 @overload
 def checked(function: _Function) -> _Function: ...
 @overload

@@ -234,11 +234,11 @@ def _task_samples(task, length: int, samples) -> list[dict]:
     return encode_batches(task, length, SAMPLE_TEXTS if samples is None else samples)
 
 
-def equalized(model, mode: Mode, batches: Iterable) -> Mode:
+def equalized(model, mode: Mode, seen: Iterable) -> Mode:
     """The mode with the equalization that the tokens of samples, run in Keras, ask for."""
     observer = Observer()
     with written(replace(mode.graph_form, equalization=observer)):
-        for batch in batches:
+        for batch in seen:
             observer.mask = batch.get("padding_mask") if isinstance(batch, dict) else None
             model(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
     return replace(mode, graph_form=replace(mode.graph_form, equalization=observer.equalization()))

@@ -22,6 +22,8 @@ class ElasticWeightConsolidation(ChangedPass):
     classifier, or by another task on the same backbone; the weights that both have are held. Several of these
     callbacks hold what several earlier tasks need.
 
+    Labels that come new into the same head win over the earlier ones all the same: there `data.replay` helps.
+
     Args:
         model: the classifier with one label a text, after the earlier task's `fit`.
         x: examples of that task: texts, or arrays, as its `fit` takes them; their labels are not needed. A hundred do;
