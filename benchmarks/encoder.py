@@ -14,6 +14,7 @@ torch's by more than its precision explains; the differences are in the results.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 import harness
 from peers import files, runtimes
 
-CALLS = {1: 60, 32: 4}  # of one measurement: a third of a second
+CALLS = {1: 60, 32: 4}  # of one measurement at 128 tokens: a third of a second
 # int8 on the classifier at batch 1: how many times faster than this peer we want to be.
 TARGETS = {"onnxruntime int8": 1.7, "openvino int8": 1.1}
 PACKAGES = [
@@ -41,29 +42,30 @@ PACKAGES = [
 ]
 
 
-def write_files(folder) -> None:
-    """Runs the writers, each in a process of its own: their memory and threads end with it."""
+def write_files(folder, length) -> None:
+    """Runs the writers for texts of `length` tokens, each in a process of its own: its memory and threads end with it."""
     complete = Path(folder) / "complete"
     if complete.exists():
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, writer in files.WRITERS.items():
-        print(name, file=sys.stderr, flush=True)
+    for writer, *arguments in ((files.write_checkpoint, length), *((writer,) for writer in files.WRITERS.values())):
+        print(writer.__name__, length, file=sys.stderr, flush=True)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(writer, folder).result()
+            pool.submit(writer, folder, *arguments).result()
     complete.touch()
 
 
 def race(folder, model, batch, options) -> dict:
-    """All runtimes on one model and batch size: times, ratios, distances from torch."""
-    print(f"{model}, batch {batch}", file=sys.stderr, flush=True)
+    """All runtimes on one model, batch size and length: times, ratios, distances from torch."""
+    length = files.length(folder)
+    print(f"{model}, batch {batch}, {length} tokens", file=sys.stderr, flush=True)
     peers = {name: runtimes.Peer(name, folder, model, batch, options.threads) for name in options.runtimes}
-    times = harness.race(peers, options.rounds, CALLS[batch], warmups=5)
+    times = harness.race(peers, options.rounds, max(1, CALLS[batch] * 128 // length), warmups=3)
     summary = harness.summary(times, runtimes.OURS)
     for name, result in summary.items():
         result["least_seconds"] = min(time.clock for time in times[name])
         result["relative_error"] = files.read_error(folder, name)
-    return {"model": model, "batch": batch, "length": files.LENGTH, "runtimes": summary}
+    return {"model": model, "batch": batch, "length": length, "runtimes": summary}
 
 
 def show(result: dict) -> None:
@@ -98,6 +100,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=files.MODELS, default=list(files.MODELS))
     parser.add_argument("--batches", nargs="+", type=int, choices=files.BATCHES, default=list(files.BATCHES))
+    parser.add_argument("--lengths", nargs="+", type=int, default=[128], help="tokens of a text (default: 128)")
     parser.add_argument("--runtimes", nargs="+", choices=runtimes.RUNTIMES, default=list(runtimes.RUNTIMES))
     parser.add_argument("--files", help="folder to keep the models in, and to take them from if it is there")
     options = parser.parse_args()
@@ -106,15 +109,15 @@ def main():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of the processes to come
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.files or temporary
-        write_files(folder)
+        folders = {length: Path(options.files or temporary) / str(length) for length in options.lengths}
+        for length, folder in folders.items():
+            write_files(folder, length)
         machine = harness.machine(PACKAGES)  # the load before ours
         races = []
-        for model in options.models:
-            for batch in options.batches:
-                races.append(race(folder, model, batch, options))
-                show(races[-1])
-        sizes = files.sizes(folder)
+        for model, folder, batch in itertools.product(options.models, folders.values(), options.batches):
+            races.append(race(folder, model, batch, options))
+            show(races[-1])
+        sizes = {f"{length}/{name}": size for length in folders for name, size in files.sizes(folders[length]).items()}
     results = {
         "what": "MiniLM-L6 encoder inference, 128 tokens without padding, each runtime in its own process",
         "command": harness.command(options.files),

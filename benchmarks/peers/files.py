@@ -15,12 +15,16 @@ import numpy as np
 
 MODELS = {"classifier": "logits", "encoder": "sequence_output"}
 BATCHES = (1, 32)
-LENGTH = 128
 LABELS = ["other", "sports"]
 CALIBRATION_TEXTS = 300  # NNCF's own default
 RIDGE = 1.0
 TORCH_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUR_INPUTS = ("token_ids", "padding_mask", "segment_ids")
+
+
+def length(folder) -> int:
+    """The tokens of each text of a folder of files."""
+    return np.load(Path(folder) / "ids.npy", mmap_mode="r").shape[1]
 
 
 def inputs(folder, rows, names, dtype) -> dict:
@@ -29,8 +33,8 @@ def inputs(folder, rows, names, dtype) -> dict:
     return dict(zip(names, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
 
 
-def write_checkpoint(folder):
-    """The checkpoint with its head, the texts' ids, and the outputs that every runtime is compared with."""
+def write_checkpoint(folder, length):
+    """For texts of `length` tokens the checkpoint with its head, the texts' ids, and the outputs that every runtime is compared with."""
     import torch
     import transformers
 
@@ -39,8 +43,8 @@ def write_checkpoint(folder):
 
     folder, source = Path(folder), samples.minilm()
     split = samples.bbc_topics()
-    encoding = Tokenizer.from_pretrained(source).encode(split.train_texts, sequence_length=LENGTH)
-    full = encoding.padding_mask.sum(axis=1) == LENGTH
+    encoding = Tokenizer.from_pretrained(source).encode(split.train_texts, sequence_length=length)
+    full = encoding.padding_mask.sum(axis=1) == length
     np.save(folder / "ids.npy", encoding.token_ids[full][: max(BATCHES) + CALIBRATION_TEXTS])
 
     model = transformers.BertForSequenceClassification.from_pretrained(source, num_labels=2).eval()
@@ -82,10 +86,10 @@ def write_litert(folder):
     from tfxformer.export import convert
     from tfxformer.export.quantization import quantize
 
-    folder = Path(folder)
+    folder, tokens = Path(folder), length(folder)
     task = tasks.TextClassifier.from_pretrained(folder / "checkpoint", labels=LABELS)
     for name in ("float32", "dynamic_int8"):
-        export.export_litert(task, folder / f"classifier-1-{name}.tflite", name, sequence_length=LENGTH)
+        export.export_litert(task, folder / f"classifier-1-{name}.tflite", name, sequence_length=tokens)
         graph_form = quantize.mode(name).graph_form
 
         def classify(batch, graph_form=graph_form):
@@ -99,7 +103,7 @@ def write_litert(folder):
             ("encoder", min(BATCHES), encode),
             ("encoder", max(BATCHES), encode),
         ):
-            shapes = dict.fromkeys(OUR_INPUTS, ((batch, LENGTH), "int32"))
+            shapes = dict.fromkeys(OUR_INPUTS, ((batch, tokens), "int32"))
             converted = convert.convert([convert.Signature(model, shapes, function)], quantize.mode(name))
             (folder / f"{model}-{batch}-{name}.tflite").write_bytes(converted.content)
 
@@ -170,7 +174,7 @@ def write_openvino(folder):
     rows = [slice(i, i + 1) for i in range(max(BATCHES), max(BATCHES) + CALIBRATION_TEXTS)]
     calibration = nncf.Dataset([inputs(folder, row, TORCH_INPUTS, "int64") for row in rows])
     for name, module, example in torch_models(folder):
-        shapes = [(key, [-1, LENGTH]) for key in example]
+        shapes = [(key, [-1, length(folder)]) for key in example]
         model = openvino.convert_model(module, example_input=example, input=shapes)
         openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
         quantized = nncf.quantize(
@@ -179,7 +183,7 @@ def write_openvino(folder):
         openvino.save_model(quantized, folder / f"{name}-int8.xml", compress_to_fp16=False)
 
 
-WRITERS = {writer.__name__: writer for writer in (write_checkpoint, write_litert, write_onnx, write_openvino)}
+WRITERS = {writer.__name__: writer for writer in (write_litert, write_onnx, write_openvino)}  # of a checkpoint
 
 
 def sizes(folder) -> dict:

@@ -87,7 +87,7 @@ def _openvino(path, folder, batch, threads):
 
     core = openvino.Core()
     network = core.read_model(path)
-    network.reshape({name: [batch, files.LENGTH] for name in files.TORCH_INPUTS})
+    network.reshape({name: [batch, files.length(folder)] for name in files.TORCH_INPUTS})
     compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads})
     request = compiled.create_infer_request()
     feed = files.inputs(folder, slice(0, batch), files.TORCH_INPUTS, "int64")

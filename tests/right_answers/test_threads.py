@@ -69,6 +69,39 @@ def test_one_model_many_threads(quantization, count):
     assert in_threads(work) == [0] * THREADS
 
 
+def test_many_texts_in_one_call_run_side_by_side(monkeypatch):
+    """30 texts on files of two lengths, in interpreters of one thread: to the bit what a call of each says, in order."""
+    monkeypatch.setattr(interpreters, "thread_count", lambda asked: asked or 3)
+    path, texts = litert_files.exported("float32", 16, 48)[0], [*PROMPTS, " ".join(PROMPTS)] * 4
+    alone = export.LiteRTModel(path, num_threads=1)
+    wanted = np.concatenate([alone.predict([text]) for text in texts])
+    main, run, places = threading.current_thread(), interpreters.Interpreters.run, []
+
+    def seen(self, signature, inputs, alone=True):
+        places.append((threading.current_thread() is main, alone))
+        return run(self, signature, inputs, alone)
+
+    monkeypatch.setattr(interpreters.Interpreters, "run", seen)
+    np.testing.assert_array_equal(alone.predict(texts), wanted)  # who says num_threads gets no more
+    np.testing.assert_array_equal(export.LiteRTModel(path).predict(texts), wanted)
+    assert places == [(True, True)] * len(texts) + [(False, False)] * len(texts)
+
+
+def test_an_error_among_many_calls_is_raised_and_the_model_goes_on(monkeypatch):
+    monkeypatch.setattr(interpreters, "thread_count", lambda asked: asked or 2)
+    model = export.LiteRTModel(litert_files.classifier("float32"))
+
+    def broken():
+        raise ValueError("the seventh")
+
+    batch = dict.fromkeys(("token_ids", "padding_mask", "segment_ids"), np.ones((1, litert_files.LENGTH), np.int32))
+    calls = [lambda: ("classify", batch)] * 20
+    calls[6] = broken
+    with pytest.raises(ValueError, match="the seventh"):
+        list(model._interpreters.run_each(calls))
+    assert len(list(model._interpreters.run_each(calls[7:]))) == 13
+
+
 def test_one_generator_many_threads(generator, wanted_texts):
     def work(thread):
         order = np.random.default_rng(thread).permutation(len(PROMPTS) * 2) % len(PROMPTS)

@@ -25,8 +25,8 @@ def test_classifier_equals_keras(classifier, model):
 
 
 def test_smallest_signature_that_fits_is_taken(model, monkeypatch):
-    taken, run = [], model.run
-    monkeypatch.setattr(model, "run", lambda name, batch: taken.append(name) or run(name, batch))
+    taken, run = [], model._interpreters.run
+    monkeypatch.setattr(model._interpreters, "run", lambda name, batch: taken.append(name) or run(name, batch))
     model.predict([TEXTS[0], TEXTS[2]])
     assert taken == ["classify_16", "classify_48"]
 

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from tfxformer.runtime.model_file import ModelFile, Place
 from tfxformer.runtime.quiet import announce_delegate
 
+FEW = 4  # calls for each interpreter, below which opening one more is not worth it
 MOST = 8  # interpreters at work on a file; where more are wanted, processes serve better
 _abandoned = []  # runtimes in the middle of a call when the parent forked: kept, since closing them could hang
 
@@ -66,15 +70,41 @@ class Interpreters:
         self._pools = {}
         of_this_process(self._pools, self._pool)
 
-    def run(self, signature: str, inputs: dict) -> dict:
+    def run(self, signature: str, inputs: dict, alone: bool = True) -> dict:
         """Runs a signature on checked inputs; returns copies that no later call writes to.
+
+        Args:
+            alone: whether a call that finds no other running may take all threads.
 
         Raises:
             ValueError: if the file was overwritten after it was opened.
         """
         self._place.is_there()
         pool = self._pools.get(os.getpid()) or of_this_process(self._pools, self._pool)
-        return pool.run(signature, inputs)
+        return pool.run(signature, inputs, alone)
+
+    def run_each(self, calls: list[Callable[[], tuple[str, dict]]]) -> Iterator[dict]:
+        """The outputs of calls in their order, many of them side by side, in an interpreter of one thread each.
+
+        So 2 cores answered 216 texts of 128 tokens a second, against 185 one by one on both and 165 in one batch of 32
+        (MiniLM, dynamic int8, a processor with AMX): threads of one interpreter wait for each other at every operator,
+        and what a single text needs stays in the cache. A caller who says `num_threads` gets them one by one.
+
+        Args:
+            calls: each gives the signature and its checked inputs.
+        """
+        count = 1 if self._num_threads is not None else thread_count(None)
+        if len(calls) < FEW * count or count == 1:
+            yield from (self.run(*call()) for call in calls)
+            return
+        waiting = deque()  # a few, so that outputs that are large do not pile up
+        with ThreadPoolExecutor(count) as threads:
+            for call in calls:
+                waiting.append(threads.submit(lambda call=call: self.run(*call(), alone=False)))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _pool(self) -> _Pool:
         return _Pool(self._place, self._names, self._num_threads)
@@ -118,20 +148,20 @@ class _Pool:
         finally:
             self._lock.release()
 
-    def run(self, signature: str, inputs: dict) -> dict:
+    def run(self, signature: str, inputs: dict, alone: bool) -> dict:
         """See `Interpreters.run`."""
-        runners = self._take()
+        runners = self._take(alone)
         try:
             runners = self._open(self._threads_together) if runners is None else runners
             return runners[signature](**inputs)
         finally:
             self._give_back(runners)
 
-    def _take(self) -> dict | None:
+    def _take(self, alone: bool) -> dict | None:
         """The runners for a call; None where some are to be opened for it."""
         with self._lock:
             while True:
-                if self._running == 0 and self._first is not None:
+                if alone and self._running == 0 and self._first is not None:
                     self._running = 1
                     return self._first
                 if self._running < self._most and (self._idle or self._place.is_there()):
