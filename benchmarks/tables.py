@@ -41,6 +41,13 @@ def encoder() -> str:
             ],
         )
         parts.append(f"{race['model']}, batch {race['batch']}, {race['length']} tokens:\n\n{table}")
+    if mixed := results.get("reviews"):
+        rows = [
+            [name, f"{one['texts_per_second']:.0f}", spread(one["ours_is_faster"], unit="x")]
+            for name, one in mixed["roads"].items()
+        ]
+        header = [f"`predict` on {mixed['texts']} reviews of mixed lengths", "texts/s", "the first is faster by"]
+        parts.append(markdown(header, rows))
     return f"**Inference of MiniLM-L6**, {results['threads']} threads\n\n" + "\n".join(parts) + f"\n{made_by(results)}"
 
 

@@ -34,7 +34,7 @@ def inputs(folder, rows, names, dtype) -> dict:
 
 
 def write_checkpoint(folder, length):
-    """For texts of `length` tokens the checkpoint with its head, the texts' ids, and the outputs that every runtime is compared with."""
+    """The checkpoint with its head, ids of texts of `length` tokens, and what every runtime is compared with."""
     import torch
     import transformers
 

@@ -36,11 +36,30 @@ def _litert(folder, model, batch, threads, quantization):
     return step
 
 
+def _litert_rows(folder, model, batch, threads, quantization):
+    """A batch as `LiteRTModel.predict` answers it: text by text, on the file for one, in interpreters side by side."""
+    from tfxformer.runtime import interpreters, model_file
+
+    if batch == 1:
+        return _litert(folder, model, 1, threads, quantization)
+    interpreters.thread_count = lambda asked: asked or threads  # in place of the machine's cores
+    file = model_file.open_file(Path(folder) / f"{model}-1-{quantization}.tflite")
+    (name,) = file.signatures
+    feeds = [files.inputs(folder, slice(row, row + 1), files.OUR_INPUTS, "int32") for row in range(batch)]
+    running, calls = interpreters.Interpreters(file, None), [lambda feed=feed: (name, feed) for feed in feeds]
+    (output,) = {"probabilities", files.MODELS[model]} & {tensor.name for tensor in file.signatures[name].outputs}
+    return lambda: np.concatenate([outputs[output] for outputs in running.run_each(calls)])
+
+
 def litert_float32(folder, model, batch, threads):
-    return _litert(folder, model, batch, threads, "float32")
+    return _litert_rows(folder, model, batch, threads, "float32")
 
 
 def litert_int8(folder, model, batch, threads):
+    return _litert_rows(folder, model, batch, threads, "dynamic_int8")
+
+
+def litert_int8_batch(folder, model, batch, threads):
     return _litert(folder, model, batch, threads, "dynamic_int8")
 
 
@@ -102,6 +121,32 @@ def openvino_int8(folder, model, batch, threads):
     return _openvino(Path(folder) / f"{model}-int8.xml", folder, batch, threads)
 
 
+def openvino_int8_streams(folder, model, batch, threads):
+    """Its throughput mode: a stream for each thread, a request for each text."""
+    import openvino
+
+    core = openvino.Core()
+    network = core.read_model(Path(folder) / f"{model}-int8.xml")
+    network.reshape({name: [1, files.length(folder)] for name in files.TORCH_INPUTS})
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+    queue = openvino.AsyncInferQueue(core.compile_model(network, "CPU", settings), 2 * threads)
+    feeds = [files.inputs(folder, slice(row, row + 1), files.TORCH_INPUTS, "int64") for row in range(batch)]
+    found = [None] * batch
+
+    def keep(request, row):
+        found[row] = request.get_output_tensor(0).data.copy()
+
+    queue.set_callback(keep)
+
+    def step():
+        for row, feed in enumerate(feeds):
+            queue.start_async(feed, row, share_inputs=True)
+        queue.wait_all()
+        return np.concatenate(found)
+
+    return step
+
+
 def keras_hub_graph(folder, model, batch, threads):
     import keras_hub
     import tensorflow as tf
@@ -128,19 +173,23 @@ def keras_hub_graph(folder, model, batch, threads):
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime and the largest relative error (L2, against torch) with which it may take part."""
+    """A runtime, the largest relative error (L2, against torch) with which it may take part, and whether it differs
+    from another one in batches alone."""
 
     prepare: object
     tolerance: float
+    batches_only: bool = False
 
 
 OURS = "tfxformer int8"
 RUNTIMES = {
     OURS: Runtime(litert_int8, 0.2),
     "tfxformer float32": Runtime(litert_float32, 1e-4),
+    "tfxformer int8, one batch": Runtime(litert_int8_batch, 0.2, batches_only=True),
     "onnxruntime int8": Runtime(onnxruntime_int8, 0.2),
     "onnxruntime float32": Runtime(onnxruntime_float32, 1e-4),
     "openvino int8": Runtime(openvino_int8, 0.2),
+    "openvino int8, streams": Runtime(openvino_int8_streams, 0.2, batches_only=True),
     "openvino default": Runtime(openvino_default, 3e-2),  # bfloat16 where the processor has it
     "keras-hub float32": Runtime(keras_hub_graph, 3e-2),  # tanh GELU where the checkpoint has erf
     "torch float32": Runtime(torch_float32, 1e-4),

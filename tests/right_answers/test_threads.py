@@ -70,7 +70,7 @@ def test_one_model_many_threads(quantization, count):
 
 
 def test_many_texts_in_one_call_run_side_by_side(monkeypatch):
-    """30 texts on files of two lengths, in interpreters of one thread: to the bit what a call of each says, in order."""
+    """28 texts on a file of two lengths, in interpreters of one thread: to the bit what a call of each says."""
     monkeypatch.setattr(interpreters, "thread_count", lambda asked: asked or 3)
     path, texts = litert_files.exported("float32", 16, 48)[0], [*PROMPTS, " ".join(PROMPTS)] * 4
     alone = export.LiteRTModel(path, num_threads=1)
