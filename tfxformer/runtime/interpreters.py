@@ -86,9 +86,9 @@ class Interpreters:
     def run_each(self, calls: list[Callable[[], tuple[str, dict]]]) -> Iterator[dict]:
         """The outputs of calls in their order, many of them side by side, in an interpreter of one thread each.
 
-        So 2 cores answered 216 texts of 128 tokens a second, against 185 one by one on both and 165 in one batch of 32
-        (MiniLM, dynamic int8, a processor with AMX): threads of one interpreter wait for each other at every operator,
-        and what a single text needs stays in the cache. A caller who says `num_threads` gets them one by one.
+        On two cores 1.7 times as fast as one batch of 32 texts of 128 tokens, and on short reviews 1.5 times as fast as
+        one by one (benchmarks/encoder.py): threads of one interpreter wait for each other at every operator, and what
+        a single text needs stays in the cache. A caller who says `num_threads` gets them one by one.
 
         Args:
             calls: each gives the signature and its checked inputs.
