@@ -98,9 +98,12 @@ def decoder(name: str = "decoder") -> str:
         table = markdown([f"{what} tokens, cache of {race['slots']}", "tokens/s", "our int8 is faster by"], rows)
         parts.append(table)
     sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in results["file_bytes"].items())
+    scores = results.get("perplexity", {})
+    said = ", ".join(f"{name} {one['perplexity']:.2f}" for name, one in scores.items())
+    said = f" Perplexity of {next(iter(scores.values()))['tokens']:,} tokens of unseen news: {said}." if scores else ""
     return (
         f"**{title} on LiteRT**, batch 1, {results['threads']} threads\n\n" + "\n".join(parts)
-        + f"\n{sizes}. {made_by(results)}"
+        + f"\n{sizes}.{said} {made_by(results)}"
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A language model under three runtimes, from one GGUF file: what each does with a prompt, and token by token.
+"""A language model under three runtimes, from one GGUF file: reading a prompt, writing on, predicting.
 
 A runtime is a function (case, threads) -> Runner; all decode greedily at batch 1, each with the documented settings
 of one user on this machine.
@@ -45,6 +45,10 @@ class Runner:
         """Greedy tokens after the prompt, `new_tokens` of them, each fed back."""
         raise NotImplementedError("A runtime decodes.")
 
+    def logits(self, ids) -> np.ndarray:
+        """What follows each of `ids`, read from the beginning of the cache: float [tokens, V]."""
+        raise NotImplementedError("A runtime says how likely each token is.")
+
 
 class LiteRT(Runner):
     """Our file through `export.LiteRTGenerator`, its cache updated in place."""
@@ -67,6 +71,10 @@ class LiteRT(Runner):
         for _ in range(self.case.new_tokens - 1):
             tokens.append(int(self.steps.decode(tokens[-1]).argmax()))
         return tokens
+
+    def logits(self, ids):
+        steps = self.generator.steps()
+        return np.stack([np.array(steps.decode(token)).reshape(-1) for token in ids])
 
 
 class Torch(Runner):
@@ -103,6 +111,10 @@ class Torch(Runner):
                 tokens.append(int(self._step(self.torch.tensor([[tokens[-1]]]))))
         return tokens
 
+    def logits(self, ids):
+        with self.torch.inference_mode():
+            return self.model(input_ids=self.torch.tensor([list(ids)])).logits[0].numpy()
+
 
 class LlamaCpp(Runner):
     """llama.cpp through llama-cpp-python, on the GGUF file as it is."""
@@ -115,11 +127,21 @@ class LlamaCpp(Runner):
             case.gguf, n_ctx=case.context, n_threads=case.threads, n_threads_batch=case.threads, verbose=False
         )
 
-    def _next(self):
+    def _last(self):
         import llama_cpp
 
         logits = llama_cpp.llama_get_logits_ith(self.llama.ctx, -1)
-        return int(np.ctypeslib.as_array(logits, (self.llama.n_vocab(),)).argmax())
+        return np.ctypeslib.as_array(logits, (self.llama.n_vocab(),))
+
+    def _next(self):
+        return int(self._last().argmax())
+
+    def logits(self, ids):
+        self.llama.n_tokens, found = 0, []
+        for token in ids:
+            self.llama.eval([int(token)])
+            found.append(self._last().copy())
+        return np.stack(found)
 
     def read(self):
         self.llama.n_tokens = 0  # `eval` drops what the cache holds from here on
@@ -159,3 +181,15 @@ class Peer:
         if tokens[0] != first:
             raise RuntimeError(f"{self.name} decodes {tokens[0]} after the prompt, and read {first}.")
         return runner.read if self.part == "read" else runner.decode
+
+
+def nats(name: str, case: Case, rows) -> list[float]:
+    """How many nats a runtime needs for each token of each row but its first; a row has no more than the cache."""
+    runner = RUNTIMES[name](case)
+    found = []
+    for row in rows:
+        logits = runner.logits(row[:-1]).astype(np.float64)
+        logits -= logits.max(axis=-1, keepdims=True)
+        sums = np.log(np.exp(logits).sum(axis=-1))
+        found += (sums - np.take_along_axis(logits, np.asarray(row[1:])[:, None], axis=-1)[:, 0]).tolist()
+    return found

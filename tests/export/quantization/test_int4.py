@@ -99,7 +99,7 @@ def correlations(moments):
 
 
 def test_a_language_model_reads_texts_in_chunks(tmp_path, monkeypatch):
-    model, seen = causal_lm(decoder__num_layers=1), []
+    model, seen = causal_lm(), []  # of the last block a prefill computes keys and values alone
 
     def recorded(moments, known=rounding.Known.of):
         seen.append(correlations(moments))
@@ -128,3 +128,23 @@ def test_moments_that_do_not_fit_together_are_read_one_after_the_other(classifie
         export.export_litert(classifier, path, "int4", sequence_length=48, representative=TEXTS)
         files.append(path.read_bytes())
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(("groups", "shared"), [(2, "int8"), (6, "int4")])
+def test_keys_and_values_that_queries_share_are_int8(tmp_path, groups, shared):
+    model = causal_lm(decoder__num_layers=1, decoder__attention__key_value_heads=groups)
+    path = tmp_path / "model.tflite"
+    export.export_litert(model, path, "int4", cache_length=32, prefill_lengths=(4,), tolerance=0.9)
+    file = flatbuffer.read(path.read_bytes())
+    weights = [
+        flatbuffer.tensor_info(graph.tensors[int(operator.inputs[1])])
+        for graph in file.subgraphs
+        for operator in graph.operators
+        if flatbuffer.operator_name(file, operator) == "FULLY_CONNECTED"
+    ]
+    types = {weight.shape: set() for weight in weights}
+    for weight in weights:
+        types[weight.shape].add(weight.dtype)
+    assert types.pop((8 * groups, 48)) == {shared}
+    assert types.pop((model.backbone.config.vocabulary_size, 48)) == {"int8"}  # the table, too
+    assert types and all(found == {"int4"} for found in types.values()), types

@@ -43,7 +43,9 @@ class Matrix:
 
 
 def to_int4(content: bytes, blockwise: bool = False, representative: Callable[[], Iterator] | None = None) -> bytes:
-    """Quantizes a float .tflite file: matrices int4, tables (and a product tied to one) int8, activations dynamic.
+    """Quantizes a float .tflite file: matrices int4, activations dynamic.
+
+    int8 are the tables, a product tied to one, and the keys' and values' matrices of grouped attention.
 
     Args:
         content: the file.
@@ -71,9 +73,11 @@ def _quantized(model, blockwise: bool) -> bytes:
     matrices = recipe.dynamic_wi4b32_afp32 if blockwise else recipe.dynamic_wi4c_afp32
     recipes = matrices(operation_name=names.FULLY_CONNECTED)
     recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
-    tied = _tied_products(model)
-    if tied:  # as the lookup reads it: the table is stored once
-        recipes += recipe.dynamic_wi8c_afp32(operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, tied)))
+    finer = _outputs_of(model, _looked_up(model) | _cached(model))
+    if finer:
+        recipes += recipe.dynamic_wi8c_afp32(
+            operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, finer))
+        )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
         source.write_bytes(flatbuffer.write(model))
@@ -91,35 +95,80 @@ def _quantized(model, blockwise: bool) -> bytes:
         return target.read_bytes()
 
 
-def _tied_products(model) -> list[str]:
-    """Names of the outputs of products whose weights rows are looked up in, too."""
-    lookups, products = set(), []
-    for graph in model.subgraphs:
+def _products(model) -> Iterator[tuple]:
+    """(number of the subgraph, operator, buffer of the weights) of every product with weights."""
+    for number, graph in enumerate(model.subgraphs):
         for operator in graph.operators or ():
+            if flatbuffer.operator_name(model, operator) == "FULLY_CONNECTED":
+                yield number, operator, graph.tensors[int(operator.inputs[1])].buffer
+
+
+def _outputs_of(model, buffers: set[int]) -> list[str]:
+    """Names of the outputs of the products with these weights: by them a recipe knows a product."""
+    found = ((number, int(operator.outputs[0])) for number, operator, buffer in _products(model) if buffer in buffers)
+    return sorted({flatbuffer.text(model.subgraphs[number].tensors[output].name) for number, output in found})
+
+
+def _looked_up(model) -> set[int]:
+    """The tables: a product with one reads it as the lookup does, so that it is stored once."""
+    return {
+        graph.tensors[int(operator.inputs[1])].buffer
+        for graph in model.subgraphs
+        for operator in graph.operators or ()
+        if flatbuffer.operator_name(model, operator) == "EMBEDDING_LOOKUP"
+    }
+
+
+def _cached(model) -> set[int]:
+    """The weights of keys and values that groups of queries share.
+
+    All later tokens read them in the cache, and they are few: in int8 the error of SmolLM2-135M falls from 0.208 to
+    0.195 for 3.5 % of the file. Where each query has keys of its own they are a sixth of a block, and stay int4.
+    """
+    found, readers = set(), [_readers(graph) for graph in model.subgraphs]
+    for number, operator, buffer in _products(model):
+        outputs, inputs = model.subgraphs[number].tensors[int(operator.inputs[1])].shape
+        if 2 * outputs <= inputs and _is_cached(model, readers[number], int(operator.outputs[0])):
+            found.add(buffer)
+    return found
+
+
+def _readers(graph) -> dict[int, list[tuple]]:
+    """(operator, which of its inputs) of all that read a tensor, by the tensor."""
+    found = {}
+    for operator in graph.operators or ():
+        for position, index in enumerate(operator.inputs):
+            found.setdefault(int(index), []).append((operator, position))
+    return found
+
+
+def _is_cached(model, readers: dict[int, list[tuple]], tensor: int) -> bool:
+    """Whether a tensor is written into a cache before a product reads it."""
+    left, seen = [tensor], {tensor}
+    while left:
+        for operator, position in readers.get(left.pop(), ()):
             name = flatbuffer.operator_name(model, operator)
-            if name == "EMBEDDING_LOOKUP":
-                lookups.add(graph.tensors[int(operator.inputs[1])].buffer)
-            elif name == "FULLY_CONNECTED":
-                output = flatbuffer.text(graph.tensors[int(operator.outputs[0])].name)
-                products.append((graph.tensors[int(operator.inputs[1])].buffer, output))
-    return sorted({output for buffer, output in products if buffer in lookups})
+            if name == "DYNAMIC_UPDATE_SLICE" and position == 1:
+                return True
+            if name not in ("FULLY_CONNECTED", "BATCH_MATMUL"):
+                new = {int(index) for index in operator.outputs} - seen
+                left.extend(new)
+                seen |= new
+    return False
 
 
 def _matrices(model, quantized) -> list[Matrix]:
     """The weights of a float file that are int4 in the quantized one, whose tensors keep their numbers."""
     found = {}
-    for number, (graph, theirs) in enumerate(zip(model.subgraphs, quantized.subgraphs, strict=True)):
-        for operator in graph.operators or ():
-            if flatbuffer.operator_name(model, operator) != "FULLY_CONNECTED":
-                continue
-            read, index = (int(i) for i in operator.inputs[:2])
-            if theirs.tensors[index].type != schema.TensorType.INT4:
-                continue
-            buffer, shape = graph.tensors[index].buffer, tuple(graph.tensors[index].shape)
-            if buffer not in found:
-                found[buffer] = Matrix(model.buffers[buffer].data.view(np.float32).reshape(shape))
-            found[buffer].reads.append((number, read))
-            found[buffer].rounded.append((number, index))
+    for number, operator, buffer in _products(model):
+        read, index = (int(i) for i in operator.inputs[:2])
+        if quantized.subgraphs[number].tensors[index].type != schema.TensorType.INT4:
+            continue
+        if buffer not in found:
+            shape = tuple(model.subgraphs[number].tensors[index].shape)
+            found[buffer] = Matrix(model.buffers[buffer].data.view(np.float32).reshape(shape))
+        found[buffer].reads.append((number, read))
+        found[buffer].rounded.append((number, index))
     return list(found.values())
 
 
