@@ -4,6 +4,8 @@ The truth is `distributed_cases.reference`, a loop on one device that shares not
 matrix are in docs/equality.md, which `equality_table.py` writes.
 """
 
+import warnings
+
 import distributed_behaviour
 import distributed_cases as cases
 import keras
@@ -14,6 +16,8 @@ import task_replicas
 from distributed_cases import cell
 from strategy_processes import run_cells
 
+from tfxformer.arguments.notices import TfxformerWarning
+from tfxformer.layers.kernels.formulas import plain_operations
 from tfxformer.training import AdamW, DistributedModel
 
 TOLERANCE = 1e-6  # of any weight; the updates move them by 1e-2
@@ -296,3 +300,15 @@ def test_a_writer_of_targets_learns_the_same_on_two_replicas():
         np.testing.assert_allclose(two[key], value, rtol=1e-5, err_msg=key)
     for found, wanted in zip(others, weights, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_step_under_xla_on_cpus_is_told_to_be_slow():
+    x = keras.Input((1,))
+    model = DistributedModel(inputs=x, outputs=keras.layers.Dense(1)(x))
+    with pytest.warns(TfxformerWarning, match="jit_compile=True on CPUs"):
+        model.compile("sgd", "mse", jit_compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.compile("sgd", "mse")
+        with plain_operations():  # as on GPUs and TPUs
+            model.compile("sgd", "mse", jit_compile=True)
