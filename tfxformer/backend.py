@@ -92,6 +92,12 @@ def on_jax() -> bool:
     return backend() == "jax"
 
 
+@functools.cache
+def only_cpus() -> bool:
+    """Whether Keras runs on TensorFlow, and TensorFlow has nothing but CPUs."""
+    return on_tensorflow() and all(device.device_type == "CPU" for device in tensorflow.config.list_physical_devices())
+
+
 def needs_tensorflow(use: str, way_out: str = EXPORT_WAY_OUT) -> None:
     """Refuses, in one sentence, what only TensorFlow does.
 

@@ -9,10 +9,9 @@ from keras import tree
 
 from tfxformer.arguments.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.arguments.notices import warn
-from tfxformer.backend import ONE_PROGRAM, on_tensorflow, strategy_of
+from tfxformer.backend import ONE_PROGRAM, on_tensorflow, only_cpus, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
-from tfxformer.layers.kernels.formulas import use_clusters
 from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
 from tfxformer.training.jax_training import JAXTraining
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
@@ -95,7 +94,7 @@ class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
         """Keras' compile; an accumulation that the optimizer asks for is the model's from here on."""
         super().compile(*args, **kwargs)
         self.take_over_accumulation()
-        if self.jit_compile and use_clusters():
+        if self.jit_compile and only_cpus():
             warn(SLOW_XLA)
 
     def take_over_accumulation(self) -> None:

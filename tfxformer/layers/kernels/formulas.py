@@ -19,6 +19,7 @@ import math
 import keras
 from keras import ops
 
+from tfxformer.backend import only_cpus
 from tfxformer.layers.kernels.random_bits import keep_scale
 
 # === How a kernel is run ===
@@ -39,16 +40,7 @@ def plain_operations():
 
 def use_clusters() -> bool:
     """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
-    return not _plain.get() and _only_cpus()
-
-
-@functools.cache
-def _only_cpus() -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+    return not _plain.get() and only_cpus()
 
 
 @functools.cache
