@@ -7,7 +7,7 @@ from optional_tensorflow import tf
 
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels import random_bits
-from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout, split_seed
+from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout, split_seed, split_seeds
 
 SIZE = 2**20
 
@@ -139,6 +139,18 @@ def test_split_seed_is_a_seed_of_the_same_kind():
     assert split_seed(tf.constant([1, 2], tf.int32), 0).dtype == tf.int32
     with pytest.raises(ValueError, match="index"):
         split_seed(seed(), -1)
+
+
+@pytest.mark.parametrize("dtype", [tf.int64, tf.int32])
+def test_seeds_drawn_together_are_those_drawn_one_by_one(dtype):
+    start = tf.constant([11, 2**31 - 5], dtype)
+    expected = [np.asarray(split_seed(start, index)) for index in range(9)]
+    graph = tf.function(lambda seed: split_seeds(seed, 9), autograph=False)
+    with kernels.plain_operations():
+        plain = split_seeds(start, 9)
+    for parts in (split_seeds(start, 9), graph(start), plain):
+        assert all(part.dtype == dtype for part in parts)
+        np.testing.assert_array_equal(parts, expected)
 
 
 def test_layer_draws_a_new_mask_each_step_and_saves_its_config(tmp_path):

@@ -8,7 +8,7 @@ from keras import ops
 
 from tfxformer.layers.adapters.base import adapted_layers
 from tfxformer.layers.attention.masks import Seen
-from tfxformer.layers.kernels.dropout import split_seed
+from tfxformer.layers.kernels.dropout import split_seeds
 from tfxformer.layers.quantization.graph_form import GraphForm
 
 
@@ -54,8 +54,7 @@ def seeds_of(block, training) -> list:
     inner = (block.self_attention or block.mixer).dropout
     if not training or not (block.dropout or block.stochastic_depth or inner or adapters):
         return [None] * count
-    seed = block.seed_generator.next()
-    return [split_seed(seed, index) for index in range(count)]
+    return split_seeds(block.seed_generator.next(), count)
 
 
 def arguments_of(seen: Seen | None) -> dict:

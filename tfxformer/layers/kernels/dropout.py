@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -55,8 +57,19 @@ def split_seed(seed, index):
     """
     if not 0 <= index < 2**30:
         raise ValueError(f"index must be from 0 to 2**30 - 1, got {index}.")
-    # Two positions of the upper half, which no tensor that dropout sees is large enough to reach.
-    bits = random_bits.bits_at(random_bits.word(np.array([0, 1]) + 2**31 + 2 * index), seed)
+    return _split(index, 1, seed)[0]
+
+
+def split_seeds(seed, count):
+    """The first `count` of `split_seed`, a list: drawn together they cost one kernel, not a hundred operators each."""
+    split = kernels.clustered(_split, 0, count) if kernels.use_clusters() else functools.partial(_split, 0, count)
+    return ops.unstack(split(seed), count)
+
+
+def _split(first, count, seed):
+    # Two positions of the upper half each, which no tensor that dropout sees is large enough to reach.
+    positions = np.arange(2 * first, 2 * (first + count)).reshape(count, 2) + 2**31
+    bits = random_bits.bits_at(random_bits.word(positions), seed)
     return ops.cast(ops.right_shift(bits, random_bits.word(1)), seed.dtype)  # 31 bits fit any seed's dtype
 
 

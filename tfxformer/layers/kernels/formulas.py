@@ -44,12 +44,18 @@ def use_clusters() -> bool:
 
 
 @functools.cache
-def _cluster(formula, *static):
-    # One compiled function for each formula and its Python arguments: made anew at each call, eager mode
-    # would trace and compile each time.
+def clustered(formula, *static, compiled=True):
+    """A formula of tensors as one function for each of its Python arguments, traced once for each shape.
+
+    Made anew at each call, eager mode would trace and compile each time; and a step that calls it at every layer is
+    traced in less time than one that has its operators at every layer.
+
+    Args:
+        compiled: whether XLA makes one kernel of it; without, TensorFlow runs its operators where it is called.
+    """
     import tensorflow as tf
 
-    return tf.function(functools.partial(formula, *static), jit_compile=True, autograph=False)
+    return tf.function(functools.partial(formula, *static), jit_compile=compiled or None, autograph=False)
 
 
 def with_gradient(forward, backward, constants, tensors):
@@ -98,13 +104,15 @@ def _sum_rows(x, like):
     have such products (an AMD EPYC without lost 0.7 %). And it is not inside a cluster, because XLA would compute all
     of `x` once more for it.
     """
+    return None if like is None else clustered(_sum, tuple(like.shape), like.dtype, compiled=False)(x)
+
+
+def _sum(shape, dtype, x):
     import tensorflow as tf
 
-    if like is None:
-        return None
-    rows = tf.cast(tf.reshape(x, (-1, tf.shape(x)[-1])), "float32")
+    rows = tf.cast(tf.reshape(x, (-1, x.shape[-1])), "float32")
     ones = tf.ones((1, tf.shape(rows)[0]))
-    return tf.cast(tf.reshape(tf.matmul(ones, rows), like.shape), like.dtype)
+    return tf.cast(tf.reshape(tf.matmul(ones, rows), shape), dtype)
 
 
 # === Dropout ===
@@ -114,7 +122,7 @@ def dropout(x, rate, seed):
     """`x` times `keep_scale` of its shape; the gradient makes the mask again instead of keeping it."""
     if not use_clusters():
         return _drop(rate, seed, x)
-    drop = _cluster(_drop, rate)
+    drop = clustered(_drop, rate)
     return with_gradient(
         lambda seed, x: (drop(seed, x), None),
         lambda constants, kept, upstream: [drop(constants[0], upstream)],
@@ -157,7 +165,7 @@ def gelu(x, bias=None, approximate=False):
     """
     if not use_clusters():
         return ops.gelu(x if bias is None else x + ops.cast(bias, x.dtype), approximate=approximate)
-    forward, derivative = _cluster(_gelu, approximate), _cluster(_gelu_gradient, approximate)
+    forward, derivative = clustered(_gelu, approximate), clustered(_gelu_gradient, approximate)
 
     def backward(constants, kept, upstream):
         gradient = derivative(*kept, upstream)
@@ -206,7 +214,7 @@ def split_heads(x, bias, heads, head_size, query_scale):
         return _split_heads(heads, head_size, query_scale, x, bias)
     import tensorflow as tf
 
-    forward = _cluster(_split_heads, heads, head_size, query_scale)
+    forward = clustered(_split_heads, heads, head_size, query_scale)
 
     def backward(constants, bias, query, *others):
         parts = [tf.transpose(part, (0, 2, 1, 3)) for part in (query * query_scale, *others)]
@@ -249,7 +257,7 @@ def attend(scores, bias, value, rate=0.0, seed=None):
         return ops.matmul(_drop(rate, seed, probability) if rate else probability, value)
     import tensorflow as tf
 
-    drop, score_gradient = _cluster(_drop, rate), _cluster(_score_gradient)
+    drop, score_gradient = clustered(_drop, rate), clustered(_score_gradient)
 
     def forward(seed, bias, scores, value):
         # oneDNN's softmax is faster than XLA's.
@@ -300,8 +308,8 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
     seed = seed if rate else None
     if not use_clusters():
         return _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias)[0]
-    forward = _cluster(_add_norm, rate, epsilon)
-    derivative = _cluster(_add_norm_gradient, rate, beta is not None)
+    forward = clustered(_add_norm, rate, epsilon)
+    derivative = clustered(_add_norm_gradient, rate, beta is not None)
 
     def run(seed, x, residual, gamma, beta, bias):
         result, normalized, scale = forward(seed, x, residual, gamma, beta, bias)

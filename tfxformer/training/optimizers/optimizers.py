@@ -39,23 +39,26 @@ class AdamW(VariableRules, keras.optimizers.AdamW):
         index = self._get_variable_index(variable)
         momentum, velocity = self._momentums[index], self._velocities[index]
         variable, momentum, velocity = map(_unwrap, (variable, momentum, velocity))
-        dtype = variable.dtype
         rate = self._rate(variable, learning_rate)
         self._decay(variable, rate)
-        step = tf.cast(self.iterations + 1, dtype)
-        beta_1, beta_2 = (tf.cast(beta, dtype) for beta in (self.beta_1, self.beta_2))
+        shared = self.shared(self._scalars, variable.dtype, variable.device)
         return tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=momentum.handle,
             v=velocity.handle,
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
             lr=rate,
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            **shared,
         )
+
+    def _scalars(self, dtype, device) -> dict:
+        """What the updates of all variables of a dtype on a device read."""
+        import tensorflow as tf
+
+        step = tf.cast(self.iterations + 1, dtype)
+        beta_1, beta_2, epsilon = (tf.cast(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
+        powers = {"beta1_power": beta_1**step, "beta2_power": beta_2**step}
+        return {**powers, "beta1": beta_1, "beta2": beta_2, "epsilon": epsilon}
 
 
 @keras.saving.register_keras_serializable("tfxformer")

@@ -73,6 +73,7 @@ class VariableRules(KnownKeywords):
         self.no_decay = tuple(no_decay)
         self.layer_decay = float(layer_decay)
         self._layer_rates = ()
+        self._shared = None  # what the updates of one step have in common, while it is made
 
     @property
     def learning_rate(self):
@@ -118,6 +119,22 @@ class VariableRules(KnownKeywords):
         """Takes rate * weight_decay of a variable away, where it decays."""
         if self.weight_decay and self._use_weight_decay(variable):
             self.assign_sub(variable, variable * (rate * ops.cast(self.weight_decay, variable.dtype)))
+
+    def _backend_update_step(self, *args, **kwargs):
+        before = self._shared
+        vars(self)["_shared"] = {}  # past Keras, which would track it
+        try:
+            return super()._backend_update_step(*args, **kwargs)
+        finally:
+            self._shared = before
+
+    def shared(self, make, *key):
+        """`make(*key)`, made once in each update of all variables; each time where one is updated alone."""
+        if self._shared is None:
+            return make(*key)
+        if (make.__name__, *key) not in self._shared:
+            self._shared[make.__name__, *key] = make(*key)
+        return self._shared[make.__name__, *key]
 
     def update_step(self, gradient, variable, learning_rate):
         rate = self._rate(variable, learning_rate)
