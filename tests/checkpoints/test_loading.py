@@ -13,9 +13,11 @@ from checkpoint_folders import change, configure
 
 import tfxformer
 from tfxformer import tasks
+from tfxformer.backend import deferred
 from tfxformer.checkpoints import CheckpointError
 from tfxformer.checkpoints.files import safetensors
 from tfxformer.checkpoints.files.hub import resolve
+from tfxformer.checkpoints.variables import initialize
 
 
 @pytest.fixture
@@ -252,3 +254,18 @@ def test_saving_over_a_folder_and_into_a_file(folder, tmp_path):
     model.save_pretrained(folder)  # over a checkpoint of another family
     assert json.loads((folder / "config.json").read_text())["model_type"] == "distilbert"
     tasks.TextClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("offset", [0, 4, 8, 16, 32, 60])
+def test_a_variable_keeps_its_value_when_the_array_is_written_to(offset, transpose):
+    """Of a mapped file an array lies anywhere, and the file may be written anew."""
+    memory = np.zeros(4096, "uint8")
+    start = -memory.ctypes.data % 64 + offset
+    array = memory[start : start + 24 * 40].view("float32").reshape(12, 20)
+    array[...] = expected = np.arange(240, dtype="float32").reshape(12, 20)
+    with deferred():
+        variable = keras.Variable("zeros", shape=(20, 12) if transpose else (12, 20))
+    initialize(variable, array, transpose=transpose)
+    memory[...] = 255
+    np.testing.assert_array_equal(variable, expected.T if transpose else expected)

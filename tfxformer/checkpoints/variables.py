@@ -10,7 +10,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfxformer.backend import on_jax
+from tfxformer.backend import on_jax, on_tensorflow
+from tfxformer.backend import tensorflow as tf
+
+_ALIGNMENT = 16  # bytes; TensorFlow shares the memory of no array that lies on less
 
 
 def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, transpose: bool = False) -> None:
@@ -33,12 +36,23 @@ def initialize(variable: keras.Variable, value: np.ndarray | None = None, *, tra
         return
     if value.dtype != variable.dtype:
         value = value.astype(variable.dtype)
-    tensor = keras.ops.transpose(value) if transpose else keras.ops.convert_to_tensor(value)
+    tensor = _tensor(value, transpose)
     if variable._value is not None:
         variable.assign(tensor)
         return
     variable._initializer = lambda shape, dtype: tensor
     variable._deferred_initialize()
+
+
+def _tensor(value: np.ndarray, transpose: bool):
+    """A tensor with memory of its own. `tf.convert_to_tensor` copies an array twice, an operator once or not at all."""
+    if not on_tensorflow():
+        return keras.ops.transpose(value) if transpose else keras.ops.convert_to_tensor(value)
+    if transpose:
+        return tf.raw_ops.Transpose(x=value, perm=(1, 0))
+    if value.ctypes.data % _ALIGNMENT:
+        return tf.raw_ops.Identity(input=value)
+    return tf.raw_ops.DeepCopy(x=value)  # an array that lies as tensors do is read where it is
 
 
 def _sharding(variable: keras.Variable):

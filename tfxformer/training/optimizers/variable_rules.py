@@ -132,9 +132,10 @@ class VariableRules(KnownKeywords):
         """`make(*key)`, made once in each update of all variables; each time where one is updated alone."""
         if self._shared is None:
             return make(*key)
-        if (make.__name__, *key) not in self._shared:
-            self._shared[make.__name__, *key] = make(*key)
-        return self._shared[make.__name__, *key]
+        name = (make.__name__, *key)
+        if name not in self._shared:
+            self._shared[name] = make(*key)
+        return self._shared[name]
 
     def update_step(self, gradient, variable, learning_rate):
         rate = self._rate(variable, learning_rate)
