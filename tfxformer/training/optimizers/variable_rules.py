@@ -121,12 +121,11 @@ class VariableRules(KnownKeywords):
             self.assign_sub(variable, variable * (rate * ops.cast(self.weight_decay, variable.dtype)))
 
     def _backend_update_step(self, *args, **kwargs):
-        before = self._shared
         vars(self)["_shared"] = {}  # past Keras, which would track it
         try:
             return super()._backend_update_step(*args, **kwargs)
         finally:
-            self._shared = before
+            self._shared = None  # not what it was before: replicas are traced in turns
 
     def shared(self, make, *key):
         """`make(*key)`, made once in each update of all variables; each time where one is updated alone."""
