@@ -46,12 +46,18 @@ def stack(sizes: dict, name: str) -> dict:
     }
 
 
+def encoder(sizes: dict):
+    """A MiniLM of these sizes."""
+    import tfxformer
+
+    return tfxformer.build("minilm-l6", **stack(sizes, "encoder"))
+
+
 def classifier(sizes: dict):
     """A MiniLM of these sizes with two labels."""
-    import tfxformer
     from tfxformer import tasks
 
-    return tasks.TextClassifier(tfxformer.build("minilm-l6", **stack(sizes, "encoder")), ["no", "yes"])
+    return tasks.TextClassifier(encoder(sizes), ["no", "yes"])
 
 
 def batch(sizes: dict, model) -> dict:
@@ -65,7 +71,9 @@ def batch(sizes: dict, model) -> dict:
 def encode(sizes: dict) -> Callable:
     import tensorflow as tf
 
-    model = classifier(sizes)
+    from tfxformer import tasks
+
+    model = tasks.TextEmbedder(encoder(sizes))  # each layer computes all tokens; a classifier's last one only the first
     inputs = batch(sizes, model)
     call = tf.function(lambda given: model(given, training=False))
     return lambda: call(inputs).numpy()
