@@ -269,3 +269,10 @@ def test_a_variable_keeps_its_value_when_the_array_is_written_to(offset, transpo
     initialize(variable, array, transpose=transpose)
     memory[...] = 255
     np.testing.assert_array_equal(variable, expected.T if transpose else expected)
+
+
+def test_kernels_of_convolutions_are_turned_round():
+    array = np.arange(24, dtype="float32").reshape(2, 3, 4)
+    variable = keras.Variable("zeros", shape=(4, 3, 2))
+    initialize(variable, array, transpose=True)
+    np.testing.assert_array_equal(variable, array.T)

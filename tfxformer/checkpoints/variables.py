@@ -49,7 +49,7 @@ def _tensor(value: np.ndarray, transpose: bool):
     if not on_tensorflow():
         return keras.ops.transpose(value) if transpose else keras.ops.convert_to_tensor(value)
     if transpose:
-        return tf.raw_ops.Transpose(x=value, perm=(1, 0))
+        return tf.raw_ops.Transpose(x=value, perm=tuple(reversed(range(value.ndim))))
     if value.ctypes.data % _ALIGNMENT:
         return tf.raw_ops.Identity(input=value)
     return tf.raw_ops.DeepCopy(x=value)  # an array that lies as tensors do is read where it is

@@ -81,6 +81,8 @@ def test_project(tmp_path, task, platform):
     assert read(tested / "model.json") == facts
     assert told["answers"] == len(vectors["answers"]) > 0
     assert TEXT in json.dumps(vectors["answers"])
+    if task != "text-generation":  # of it the steps are recorded
+        assert vectors["runs"] and all(run["inputs"] and run["outputs"] for run in vectors["runs"])
     if platform == "android" or task != "question-answering":  # there answers of iOS begin and end with words
         assert np.abs(list(differences(path, task, vectors["answers"]))).max(initial=0) < 1e-5
     backend = tokenizers.Tokenizer.from_file(str(assets / "tokenizer.json"))

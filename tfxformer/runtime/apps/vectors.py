@@ -63,15 +63,16 @@ class _Recorder(LiteRTModel):
     """Keeps what each call reads and gives."""
 
     def __init__(self, path):
-        super().__init__(path, num_threads=1)
+        super().__init__(path, num_threads=1)  # one call after the other, each by `run` of the interpreters
         self.runs: list[dict] = []
+        self._run, self._interpreters.run = self._interpreters.run, self._recorded
 
-    def run(self, signature: str, batch: dict) -> dict:
-        outputs = super().run(signature, batch)
+    def _recorded(self, signature: str, inputs: dict) -> dict:
+        outputs = self._run(signature, inputs)
         self.runs.append(
             {
                 "signature": signature,
-                "inputs": {name: np.asarray(values).ravel().tolist() for name, values in batch.items()},
+                "inputs": {name: np.asarray(values).ravel().tolist() for name, values in inputs.items()},
                 "outputs": {name: numbers(values) for name, values in outputs.items()},
             }
         )
