@@ -6,7 +6,7 @@ running takes a second interpreter, with one thread of its own. On two idle core
 tokens a second, against 569 by callers that waited for one interpreter of two threads, whose threads wait for each
 other at every operator (MiniLM, dynamic int8; float32: 182 against 153). Each costs the memory of its packed weights
 and activations, 23 MB there (float32: 83 MB); the file is mapped once for all. A program that never calls from two
-threads at the same time has one interpreter, with all its threads.
+threads at the same time, nor with many texts, has one interpreter, with all its threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from tfxformer.runtime.model_file import ModelFile, Place
 from tfxformer.runtime.quiet import announce_delegate
@@ -97,6 +96,8 @@ class Interpreters:
         if len(calls) < FEW * count or count == 1:
             yield from (self.run(*call()) for call in calls)
             return
+        from concurrent.futures import ThreadPoolExecutor  # 7 ms, which who asks for one text need not wait for
+
         waiting = deque()  # a few, so that outputs that are large do not pile up
         with ThreadPoolExecutor(count) as threads:
             for call in calls:
