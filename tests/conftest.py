@@ -173,9 +173,9 @@ def plain_kernels(monkeypatch):
 
     tests/layers/kernels/test_formulas.py shows that both are one; a few tests of each folder run the clusters.
     """
-    from tfxformer.layers.kernels import formulas as kernels
+    from tfxformer.layers.kernels import clusters
 
-    monkeypatch.setattr(kernels, "use_clusters", lambda: False)
+    monkeypatch.setattr(clusters, "use_clusters", lambda: False)
 
 
 @contextlib.contextmanager

@@ -114,12 +114,12 @@ def answers(questions, strategy):
     """The answer to each question, each on a Keras that has made nothing yet; none after a failure."""
     import keras
 
-    from tfxformer.layers.kernels import formulas
+    from tfxformer.layers.kernels import clusters
 
-    as_cpus, policy = formulas.use_clusters, keras.config.dtype_policy()
+    as_cpus, policy = clusters.use_clusters, keras.config.dtype_policy()
     for line in questions:
         question = json.loads(line)
-        formulas.use_clusters = as_cpus if question["clusters"] else lambda: False
+        clusters.use_clusters = as_cpus if question["clusters"] else lambda: False
         keras.config.set_dtype_policy(policy)
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)

@@ -39,10 +39,10 @@ def trained(tmp_path_factory):
     (folder / "lines.txt").write_text("\n".join(LINES * 8), encoding="utf-8")
     options = ["--tokenizer", "bpe", "--vocabulary-size", 280, "--sequence-length", 32, "--epochs", 2]
     with pytest.MonkeyPatch.context() as patch:
-        from tfxformer.layers.kernels import formulas as kernels
+        from tfxformer.layers.kernels import clusters
         from tfxformer.models import presets
 
-        patch.setattr(kernels, "use_clusters", lambda: False)
+        patch.setattr(clusters, "use_clusters", lambda: False)
         small = {"decoder__num_layers": 1, "decoder__hidden_size": 32, "decoder__feed_forward__size": 64}
         patch.setitem(presets.PRESETS, "gpt-nano", presets.preset("gpt-nano").replace(**small))
         result = run_json(

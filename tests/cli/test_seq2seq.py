@@ -55,10 +55,10 @@ def trained(pairs, tmp_path_factory):
     options = ["--vocabulary-size", 270, "--epochs", 2, "--batch-size", 6, "--validation", "0.25"]
     lengths = ["--sequence-length", 24, "--target-length", 16, "--label-smoothing", 0.1]
     with pytest.MonkeyPatch.context() as patch:
-        from tfxformer.layers.kernels import formulas as kernels
+        from tfxformer.layers.kernels import clusters
         from tfxformer.models import presets
 
-        patch.setattr(kernels, "use_clusters", lambda: False)
+        patch.setattr(clusters, "use_clusters", lambda: False)
         small = {"num_layers": 1, "hidden_size": 32, "feed_forward__size": 48, "max_positions": 40}
         small["embedding_scale"] = 32**0.5
         both = {f"{stack}__{name}": size for stack in ("encoder", "decoder") for name, size in small.items()}

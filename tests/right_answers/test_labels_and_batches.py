@@ -26,10 +26,10 @@ TAGS = [["O"] * len(words) for words in SENTENCES]
 @pytest.fixture(scope="module")
 def kernels_of_module():
     """Models that a module shares are traced with plain kernels too."""
-    from tfxformer.layers.kernels import formulas as kernels
+    from tfxformer.layers.kernels import clusters
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "use_clusters", lambda: False)
+        patch.setattr(clusters, "use_clusters", lambda: False)
         yield
 
 

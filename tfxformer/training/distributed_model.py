@@ -12,6 +12,7 @@ from tfxformer.arguments.notices import warn
 from tfxformer.backend import ONE_PROGRAM, on_tensorflow, only_cpus, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
+from tfxformer.layers.kernels.clusters import compiled_ahead
 from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
 from tfxformer.training.jax_training import JAXTraining
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
@@ -249,7 +250,10 @@ class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
         """
         if not on_tensorflow() or not self.trainable_weights:
             return super().train_step(*given)
-        (data,) = given
+        with compiled_ahead(not self.jit_compile):
+            return self._step_of_dense_gradients(*given)
+
+    def _step_of_dense_gradients(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             y_pred = call(self, x, training=True)

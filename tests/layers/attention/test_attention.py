@@ -8,7 +8,7 @@ import tiny
 from optional_tensorflow import tf
 
 from tfxformer.layers import Attention, padding_bias
-from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import clusters
 
 B, S, T, D, N, H = 2, 5, 7, 12, 4, 3
 GENERATOR = np.random.default_rng(0)
@@ -153,4 +153,4 @@ def test_training_gradients_equal_inference_gradients():
             gradients.append([np.asarray(g) for g in tape.gradient(loss, [v.value for v in layer.trainable_variables])])
         for plain, kernel in zip(*gradients, strict=True):
             np.testing.assert_allclose(kernel, plain, atol=2e-5)
-    assert kernels.use_clusters() == (not tf.config.list_physical_devices("GPU"))
+    assert clusters.use_clusters() == (not tf.config.list_physical_devices("GPU"))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from optional_tensorflow import tf
 
+from tfxformer.layers.kernels import clusters, random_bits
 from tfxformer.layers.kernels import formulas as kernels
-from tfxformer.layers.kernels import random_bits
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout, split_seed, split_seeds
 
 SIZE = 2**20
@@ -146,7 +146,7 @@ def test_seeds_drawn_together_are_those_drawn_one_by_one(dtype):
     start = tf.constant([11, 2**31 - 5], dtype)
     expected = [np.asarray(split_seed(start, index)) for index in range(9)]
     graph = tf.function(lambda seed: split_seeds(seed, 9), autograph=False)
-    with kernels.plain_operations():
+    with clusters.plain_operations():
         plain = split_seeds(start, 9)
     for parts in (split_seeds(start, 9), graph(start), plain):
         assert all(part.dtype == dtype for part in parts)

@@ -10,6 +10,7 @@ import replicas
 from keras import ops
 from optional_tensorflow import tf
 
+from tfxformer.layers.kernels import clusters
 from tfxformer.layers.kernels import formulas as kernels
 
 B, N, S, T, H, D = 2, 3, 6, 5, 4, 12
@@ -184,7 +185,7 @@ def test_everywhere_the_same(place, eager_results, monkeypatch):
         return found
 
     if place == "plain":
-        monkeypatch.setattr(kernels, "use_clusters", lambda: False)
+        monkeypatch.setattr(clusters, "use_clusters", lambda: False)
     else:
         unknown = tf.nest.map_structure(
             lambda x: tf.TensorSpec([None, *x.shape[1:]] if len(x.shape) > 1 else x.shape), TENSORS

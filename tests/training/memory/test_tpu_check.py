@@ -12,7 +12,7 @@ import tiny
 
 from tfxformer import tasks, training
 from tfxformer.backend import BackendError
-from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import clusters
 from tfxformer.training.memory import lowering, tpu_compiler
 
 ABSENT = [name for name in ("jax", "libtpu") if importlib.util.find_spec(name) is None]
@@ -105,14 +105,14 @@ def test_nothing_is_run_and_nothing_changes():
 
 
 def test_tasks_are_traced_as_on_a_tpu():
-    assert kernels.use_clusters() == (not tf.config.list_physical_devices("GPU"))
-    with kernels.plain_operations():
-        assert not kernels.use_clusters()
+    assert clusters.use_clusters() == (not tf.config.list_physical_devices("GPU"))
+    with clusters.plain_operations():
+        assert not clusters.use_clusters()
     model, spec = masked_lm()
     once = lowering.Lowering(model, lowering.training_steps(model, spec)["train"])
     model.as_on_accelerators = contextlib.nullcontext
-    clusters = lowering.Lowering(model, lowering.training_steps(model, spec)["train"])
-    nested = [len(one._concrete.graph.as_graph_def().library.function) for one in (once, clusters)]
+    with_clusters = lowering.Lowering(model, lowering.training_steps(model, spec)["train"])
+    nested = [len(one._concrete.graph.as_graph_def().library.function) for one in (once, with_clusters)]
     assert nested[0] < nested[1]
 
 

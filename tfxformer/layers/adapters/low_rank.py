@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfxformer.layers.adapters.base import LayerAdapter, current_seed
-from tfxformer.layers.kernels import formulas as kernels
+from tfxformer.layers.kernels import clusters
 from tfxformer.layers.kernels.dropout import Dropout, dropout, split_seed
 
 
@@ -203,4 +203,4 @@ def _low_rank_product(x, kernel, a, b):
             tf.cast(tf.matmul(inner, upstream_rows, transpose_a=True), b.dtype),
         )
 
-    return kernels.with_gradient(forward, backward, [], [x, kernel, a, b])
+    return clusters.with_gradient(forward, backward, [], [x, kernel, a, b])

@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from tfxformer.arguments.keywords import KnownKeywords
+from tfxformer.layers.kernels import clusters, random_bits
 from tfxformer.layers.kernels import formulas as kernels
-from tfxformer.layers.kernels import random_bits
 
 
 def _check_rate(rate):
@@ -62,7 +62,7 @@ def split_seed(seed, index):
 
 def split_seeds(seed, count):
     """The first `count` of `split_seed`, a list: drawn together they cost one kernel, not a hundred operators each."""
-    split = kernels.clustered(_split, 0, count) if kernels.use_clusters() else functools.partial(_split, 0, count)
+    split = clusters.clustered(_split, 0, count) if clusters.use_clusters() else functools.partial(_split, 0, count)
     return ops.unstack(split(seed), count)
 
 

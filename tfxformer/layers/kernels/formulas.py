@@ -11,84 +11,13 @@ Whole-step XLA, `tf.distribute` replicas and recomputation (`keras.remat`) take 
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import functools
 import math
 
 import keras
 from keras import ops
 
-from tfxformer.backend import only_cpus
+from tfxformer.layers.kernels import clusters
 from tfxformer.layers.kernels.random_bits import keep_scale
-
-# === How a kernel is run ===
-
-
-_plain = contextvars.ContextVar("plain", default=False)
-
-
-@contextlib.contextmanager
-def plain_operations():
-    """What is traced inside is what GPUs and TPUs run: no clusters, though this machine may have CPUs only."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
-
-
-def use_clusters() -> bool:
-    """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
-    return not _plain.get() and only_cpus()
-
-
-@functools.cache
-def clustered(formula, *static, compiled=True):
-    """A formula of tensors as one function for each of its Python arguments, traced once for each shape.
-
-    Made anew at each call, eager mode would trace and compile each time; and a step that calls it at every layer is
-    traced in less time than one that has its operators at every layer.
-
-    Args:
-        compiled: whether XLA makes one kernel of it; without, TensorFlow runs its operators where it is called.
-    """
-    import tensorflow as tf
-
-    return tf.function(functools.partial(formula, *static), jit_compile=compiled or None, autograph=False)
-
-
-def with_gradient(forward, backward, constants, tensors):
-    """Calls `forward` with a gradient of its own.
-
-    Args:
-        forward: (*constants, *tensors) -> (result, values kept for the gradient).
-        backward: (constants, kept, *upstream) -> gradients of `tensors`, None where the tensor is None.
-        constants: tensors without gradient (seeds, masks), or None.
-        tensors: differentiated tensors, or None.
-    """
-    import tensorflow as tf
-
-    # As tensors: a variable given as an argument would be asked for a gradient of its own.
-    every = [x if x is None else ops.convert_to_tensor(x) for x in (*constants, *tensors)]
-
-    # The constants are arguments too: `tf.custom_gradient` follows a captured seed back to its generator's
-    # variable, and then wants a gradient for that.
-    @tf.custom_gradient
-    def call(*given):
-        given = iter(given)
-        arguments = [None if argument is None else next(given) for argument in every]
-        result, kept = forward(*arguments)
-
-        def gradient(*upstream):
-            gradients = backward(arguments[: len(constants)], kept, *upstream)
-            held = [None for constant in every[: len(constants)] if constant is not None]
-            return (*held, *(gradient for gradient in gradients if gradient is not None))
-
-        return result, gradient
-
-    # Tensors, not variables: `tf.custom_gradient` takes a variable among its arguments for a captured one.
-    return call(*[tf.convert_to_tensor(argument) for argument in every if argument is not None])
 
 
 def _wide(x):
@@ -104,7 +33,7 @@ def _sum_rows(x, like):
     have such products (an AMD EPYC without lost 0.7 %). And it is not inside a cluster, because XLA would compute all
     of `x` once more for it.
     """
-    return None if like is None else clustered(_sum, tuple(like.shape), like.dtype, compiled=False)(x)
+    return None if like is None else clusters.clustered(_sum, tuple(like.shape), like.dtype, compiled=False)(x)
 
 
 def _sum(shape, dtype, x):
@@ -120,10 +49,10 @@ def _sum(shape, dtype, x):
 
 def dropout(x, rate, seed):
     """`x` times `keep_scale` of its shape; the gradient makes the mask again instead of keeping it."""
-    if not use_clusters():
+    if not clusters.use_clusters():
         return _drop(rate, seed, x)
-    drop = clustered(_drop, rate)
-    return with_gradient(
+    drop = clusters.clustered(_drop, rate)
+    return clusters.with_gradient(
         lambda seed, x: (drop(seed, x), None),
         lambda constants, kept, upstream: [drop(constants[0], upstream)],
         [seed],
@@ -145,9 +74,9 @@ def add_bias(x, bias):
         x: float [..., F].
         bias: [F], or None.
     """
-    if bias is None or not use_clusters():
+    if bias is None or not clusters.use_clusters():
         return x if bias is None else x + ops.cast(bias, x.dtype)
-    return with_gradient(
+    return clusters.with_gradient(
         lambda x, bias: (x + ops.cast(bias, x.dtype), bias),
         lambda constants, bias, upstream: (upstream, _sum_rows(upstream, bias)),
         [],
@@ -163,15 +92,15 @@ def gelu(x, bias=None, approximate=False):
         bias: [F] or None; it and its gradient are free inside the kernel.
         approximate: bool, the tanh form.
     """
-    if not use_clusters():
+    if not clusters.use_clusters():
         return ops.gelu(x if bias is None else x + ops.cast(bias, x.dtype), approximate=approximate)
-    forward, derivative = clustered(_gelu, approximate), clustered(_gelu_gradient, approximate)
+    forward, derivative = clusters.clustered(_gelu, approximate), clusters.clustered(_gelu_gradient, approximate)
 
     def backward(constants, kept, upstream):
         gradient = derivative(*kept, upstream)
         return gradient, _sum_rows(gradient, kept[1])
 
-    return with_gradient(lambda x, bias: (forward(x, bias), (x, bias)), backward, [], [x, bias])
+    return clusters.with_gradient(lambda x, bias: (forward(x, bias), (x, bias)), backward, [], [x, bias])
 
 
 def _gate(x, approximate):
@@ -210,11 +139,11 @@ def split_heads(x, bias, heads, head_size, query_scale):
     Returns:
         query [B, N, S, H], key [B, G, S, H], value [B, G, S, H].
     """
-    if not use_clusters():
+    if not clusters.use_clusters():
         return _split_heads(heads, head_size, query_scale, x, bias)
     import tensorflow as tf
 
-    forward = clustered(_split_heads, heads, head_size, query_scale)
+    forward = clusters.clustered(_split_heads, heads, head_size, query_scale)
 
     def backward(constants, bias, query, *others):
         parts = [tf.transpose(part, (0, 2, 1, 3)) for part in (query * query_scale, *others)]
@@ -223,7 +152,7 @@ def split_heads(x, bias, heads, head_size, query_scale):
         gradient = tf.concat(parts, axis=-1)  # [B, S, (N + 2 * G) * H]
         return gradient, _sum_rows(gradient, bias)
 
-    return with_gradient(lambda x, bias: (forward(x, bias), bias), backward, [], [x, bias])
+    return clusters.with_gradient(lambda x, bias: (forward(x, bias), bias), backward, [], [x, bias])
 
 
 def _split_heads(heads, head_size, query_scale, x, bias):
@@ -252,12 +181,12 @@ def attend(scores, bias, value, rate=0.0, seed=None):
         [B, N, S, H].
     """
     seed = seed if rate else None
-    if not use_clusters():
+    if not clusters.use_clusters():
         probability = _softmax(scores, bias)
         return ops.matmul(_drop(rate, seed, probability) if rate else probability, value)
     import tensorflow as tf
 
-    drop, score_gradient = clustered(_drop, rate), clustered(_score_gradient)
+    drop, score_gradient = clusters.clustered(_drop, rate), clusters.clustered(_score_gradient)
 
     def forward(seed, bias, scores, value):
         # oneDNN's softmax is faster than XLA's.
@@ -272,7 +201,7 @@ def attend(scores, bias, value, rate=0.0, seed=None):
         value_gradient = tf.matmul(dropped, upstream, transpose_a=True)
         return score_gradient(probability, dropped, dropped_gradient, context, upstream), value_gradient
 
-    return with_gradient(forward, backward, [seed, bias], [scores, value])
+    return clusters.with_gradient(forward, backward, [seed, bias], [scores, value])
 
 
 def _softmax(scores, bias):
@@ -306,10 +235,10 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
         [..., D] in the dtype of `x`; statistics and sum are float32 inside.
     """
     seed = seed if rate else None
-    if not use_clusters():
+    if not clusters.use_clusters():
         return _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias)[0]
-    forward = clustered(_add_norm, rate, epsilon)
-    derivative = clustered(_add_norm_gradient, rate, beta is not None)
+    forward = clusters.clustered(_add_norm, rate, epsilon)
+    derivative = clusters.clustered(_add_norm_gradient, rate, beta is not None)
 
     def run(seed, x, residual, gamma, beta, bias):
         result, normalized, scale = forward(seed, x, residual, gamma, beta, bias)
@@ -326,7 +255,7 @@ def add_norm(x, residual, gamma, beta, epsilon, bias=None, rate=0.0, seed=None):
             _sum_rows(dropped, bias),
         )
 
-    return with_gradient(run, backward, [seed], [x, residual, gamma, beta, bias])
+    return clusters.with_gradient(run, backward, [seed], [x, residual, gamma, beta, bias])
 
 
 def _add_norm(rate, epsilon, seed, x, residual, gamma, beta, bias):
@@ -391,6 +320,6 @@ def embedding_lookup(table, ids, lookup="take"):
         rows = tf.reshape(upstream, (-1, shape[1]))
         return [tf.math.unsorted_segment_sum(rows, tf.reshape(constants[0], (-1,)), shape[0])]
 
-    return with_gradient(
+    return clusters.with_gradient(
         lambda ids, table: (ops.take(table, ids, axis=0), tuple(ops.shape(table))), backward, [ids], [table]
     )

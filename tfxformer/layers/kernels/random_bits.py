@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfxformer.layers.kernels import clusters
+
 _GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: spreads consecutive counters over all bits
 
 
@@ -65,7 +67,9 @@ def _positions(shape):
 
 def bits_at(position, seed):
     """The random words at given positions, 32-bit words."""
-    first, second = _seed_key(seed)
+    # Two thirds of a mask's operators, the same at each of them: as a function of its own they are traced once.
+    key = clusters.clustered(_seed_key, compiled=False) if clusters.use_clusters() else _seed_key
+    first, second = key(seed)
     # Half of the key inside the hash: with a key on its input alone, two seeds would share one mask, shifted.
     return _hash(ops.bitwise_xor(position, first), second)
 

@@ -18,7 +18,7 @@ from tfxformer.data.targets.labels import check_read_labels
 from tfxformer.data.targets.weights import example_weights
 from tfxformer.keras_files import folder_of_first_process, refuse_legacy
 from tfxformer.layers import DEFAULT, GraphForm
-from tfxformer.layers.kernels.formulas import plain_operations
+from tfxformer.layers.kernels.clusters import plain_operations
 from tfxformer.layers.quantization.graph_form import writing_in_force
 from tfxformer.models.adapted import collect_adapters, describe_adapters, restore_adapters
 from tfxformer.models.backbone import Backbone

@@ -10,6 +10,7 @@ import keras
 
 from tfxformer.backend import strategy_of
 from tfxformer.backend import tensorflow as tf
+from tfxformer.layers.kernels.clusters import compiled_ahead
 from tfxformer.training.step.hooks import see_batch
 from tfxformer.training.step.loss_terms import Objective, recorded
 from tfxformer.training.step.passes import Batch, call, pass_of
@@ -89,7 +90,8 @@ class ReplicaStep:
             see_batch(self.model, (x, y, sample_weight))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         variables = (values(self.trainable), values(self.state), values(self.metric_variables))
-        result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
+        with compiled_ahead(self.training and not self.model.jit_compile):
+            result = self.function(*variables, x, y, sample_weight, tf.cast(replica, "int32"), scale)
         for variable, value in zip(self.metric_variables, result.pop("metrics"), strict=True):
             variable.assign(value)
         self._assign_state(result.pop("state"), result["samples"])
