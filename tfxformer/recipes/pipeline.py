@@ -179,9 +179,14 @@ def write_fit(task: Task, output, result: dict, numbers: dict) -> dict:
     return {**result, "folder": str(output)}
 
 
-def measure_keras(task: Task, path: Path, test_texts, test_labels, settings: Settings) -> dict:
-    """Saves a task as `.keras`, and scores it."""
+def measure_keras(task: Task, path: Path, test_texts, test_labels, settings: Settings, predict=None) -> dict:
+    """Saves a task as `.keras`, and scores it.
+
+    Args:
+        predict: the `predict_function` of a task of the same layers, seconds of tracing that `compile` forgets.
+    """
     save_keras(task, path)
+    task.predict_function = predict
     content = path.read_bytes()
     with ThreadPoolExecutor(1) as aside:  # while the task is traced, on one core
         zipped = aside.submit(lambda: len(zlib.compress(content, 6)))
@@ -281,8 +286,9 @@ def _go(task, train, test, settings, folder, name, verbose, progress) -> tuple[d
         "file": None,
     }  # the pruned one replaces it
     progress(f"Pruning {settings.sparsity:.0%} of the kernels' weights")
+    predict = task.predict_function
     history["prune"] = prune(task, *train, settings, verbose)
-    variants["keras-pruned"] = measure_keras(task, path, *test, settings)
+    variants["keras-pruned"] = measure_keras(task, path, *test, settings, predict)
     task.save_pretrained(folder)
     for mode in settings.quantizations:
         progress(f"Exporting {mode} and running the file on the test texts")

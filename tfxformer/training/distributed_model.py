@@ -12,8 +12,14 @@ from tfxformer.arguments.notices import warn
 from tfxformer.backend import ONE_PROGRAM, on_tensorflow, only_cpus, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
-from tfxformer.layers.kernels.clusters import compiled_ahead
-from tfxformer.training.devices.workers import check_batch_size, check_workers, is_cluster, naming_lost_workers
+from tfxformer.layers.kernels.clusters import batches_of, compiled_ahead
+from tfxformer.training.devices.workers import (
+    check_batch_size,
+    check_workers,
+    is_cluster,
+    naming_lost_workers,
+    replica_rows,
+)
 from tfxformer.training.jax_training import JAXTraining
 from tfxformer.training.memory.batch_specs import local_spec, spec_of_whole, split, symbolic, to_tensors
 from tfxformer.training.optimizers.chosen import check_rate_callbacks
@@ -181,7 +187,7 @@ class DistributedModel(KnownKeywords, JAXTraining, SavedModel):
             return resumable_fit(self, **arguments)
         data = describe(x, y, sample_weight, batch_size) if is_cluster(strategy_of(self)) else {}
         check_workers(self, {"epochs": epochs, "steps": steps_per_epoch, "data": data})
-        with naming_lost_workers(strategy_of(self)):
+        with naming_lost_workers(strategy_of(self)), batches_of(replica_rows(strategy_of(self), x, batch_size)):
             return super().fit(**arguments)
 
     def prepare_training(self, element_spec) -> None:

@@ -5,6 +5,7 @@ Import it where pruning runs, not before: it loads tf_keras, which takes seconds
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 
@@ -41,8 +42,14 @@ from tfxformer.compression.weights.ranking import keep_largest  # noqa: E402
 
 
 def tfmot_schedule(schedule: Schedule) -> pruning_schedule.PruningSchedule:
-    """tfmot's schedule of the same name and arguments."""
-    return getattr(pruning_schedule, type(schedule).__name__)(**schedule.get_config())
+    """tfmot's schedule of the same name and arguments, called as a function that all kernels of a step share."""
+    return _traced_schedule(type(schedule).__name__, tuple(schedule.get_config().items()))
+
+
+@functools.cache
+def _traced_schedule(name: str, config: tuple):
+    schedule = getattr(pruning_schedule, name)(**dict(config))
+    return tf.function(schedule, autograph=False, experimental_attributes={"_noinline": True})
 
 
 class KernelPruning(pruning_impl.Pruning):

@@ -42,8 +42,10 @@ def keep_largest(values: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 @functools.cache
 def _traced():
-    """Traced once for kernels of a size, not for each of them."""
-    return tf.function(_keep_largest, autograph=False, reduce_retracing=True)
+    """Traced once for kernels of a size, not for each of them, and kept apart in the graph of a step that calls it."""
+    return tf.function(
+        _keep_largest, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
+    )
 
 
 def _keep_largest(values, kept):

@@ -24,6 +24,7 @@ MOST_ELEMENTS = 2**27
 
 _plain = contextvars.ContextVar("plain", default=False)
 _ahead = contextvars.ContextVar("ahead", default=False)
+_rows = contextvars.ContextVar("rows", default=None)
 
 
 @contextlib.contextmanager
@@ -39,6 +40,16 @@ def plain_operations():
 def use_clusters() -> bool:
     """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
     return not _plain.get() and only_cpus()
+
+
+@contextlib.contextmanager
+def batches_of(rows: int | None) -> Iterator[None]:
+    """Steps that are traced inside get batches of so many rows, the last one aside; their shapes may leave it open."""
+    token = _rows.set(rows)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 @contextlib.contextmanager
@@ -76,24 +87,31 @@ def clustered(formula, *static, compiled=True):
     begun = set()  # the shapes for which it is compiled already, or about to be
 
     def call(*tensors):
-        sizes = _sizes(tensors)
-        if sizes and max(sizes) <= FEW_ELEMENTS:
+        specs = _specs(tensors)
+        sizes = [spec.shape.num_elements() for spec in specs if spec is not None]
+        if None in sizes:
+            return cluster(*tensors)
+        if max(sizes) <= FEW_ELEMENTS:
             return plain(*tensors)
         result = cluster(*tensors)
-        if sizes and sum(sizes) <= MOST_ELEMENTS and _ahead.get() and not tf.executing_eagerly():
-            specs = tuple(None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in tensors)
-            if specs not in begun:
-                begun.add(specs)
-                _threads().submit(_run_on_zeros, cluster, specs)
+        if _ahead.get() and specs not in begun and sum(sizes) <= MOST_ELEMENTS and not tf.executing_eagerly():
+            begun.add(specs)
+            _threads().submit(_run_on_zeros, cluster, specs)
         return result
 
     return call
 
 
-def _sizes(tensors) -> list[int]:
-    """The elements of each, nothing where a size is not known yet."""
-    shapes = [x.shape for x in tensors if x is not None]
-    return [shape.num_elements() for shape in shapes] if all(s.is_fully_defined() for s in shapes) else []
+def _specs(tensors) -> tuple:
+    """What will be given, None for None; an open number of rows is that of `batches_of`."""
+    import tensorflow as tf
+
+    rows = _rows.get()
+    shapes = [None if x is None else tuple(x.shape) for x in tensors]
+    return tuple(
+        None if x is None else tf.TensorSpec((rows, *shape[1:]) if shape and shape[0] is None else shape, x.dtype)
+        for x, shape in zip(tensors, shapes, strict=True)
+    )
 
 
 @functools.cache

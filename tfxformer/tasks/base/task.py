@@ -29,7 +29,7 @@ from tfxformer.tasks.base.tokenizer import check_tokenizer, find_tokenizer
 from tfxformer.tasks.explaining.attention_maps import AttentionMaps, attention_maps
 from tfxformer.text import Tokenizer
 from tfxformer.training.inputs.array_checks import check_outputs
-from tfxformer.training.inputs.checked_batches import checked_batches, refusals
+from tfxformer.training.inputs.checked_batches import checked_batches, filled_batches, refusals
 from tfxformer.training.inputs.given import Given
 from tfxformer.training.scheduled_model import ScheduledModel
 
@@ -257,8 +257,11 @@ class Task(TaskData, NamedInputs, ScheduledModel):
         if given.steps:
             kwargs["steps"] = None
         x = checked_batches(self._examples(given.x)[0], None, None, self.limits())
+        x, rows = filled_batches(x, given.batch_size) if kwargs.get("steps") is None else (x, None)
         with refusals():
             outputs = super().predict(x, batch_size=given.batch_size, **kwargs)
+        if rows is not None:
+            outputs = keras.tree.map_structure(lambda array: array[:rows], outputs)
         check_outputs(outputs, self.name)
         return outputs
 

@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import weakref
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -170,6 +171,13 @@ def check_batch_size(strategy, x, batch_size) -> None:
             f"A batch of {size or 32} does not divide by the TPU's {replicas} replicas, which need equal static "
             f"shapes: take {f'{less} or ' if less else ''}{less + replicas}."
         )
+
+
+def replica_rows(strategy, x, batch_size) -> int | None:
+    """How many rows a replica's batches have, the last one aside; None where only the data itself can say."""
+    if strategy is ONE_PROGRAM or hasattr(x, "element_spec") or isinstance(x, (keras.utils.PyDataset, Iterator)):
+        return None
+    return -(-(batch_size or 32) // strategy.num_replicas_in_sync)
 
 
 def _short(value) -> str:

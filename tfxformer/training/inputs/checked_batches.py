@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import keras
+import numpy as np
 
 from tfxformer.training.compiling.losses_and_metrics import LogitsLoss
 from tfxformer.training.inputs.array_checks import Limits, check_batch, check_length, named_arrays
@@ -34,6 +35,25 @@ def checked_batches(x, y, sample_weight, limits: Limits):
         return _checked_dataset(x, limits)
     check_batch(x, y, sample_weight, limits)
     return x
+
+
+def filled_batches(x, batch_size: int | None) -> tuple[object, int | None]:
+    """Arrays whose last batch is filled up with the last row, and how many rows are theirs; anything else with None.
+
+    A shorter last batch of `predict` is traced by itself, which takes as long as the first one did.
+    """
+    arrays = list(x.values()) if isinstance(x, Mapping) else [x]
+    if not arrays or not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
+        return x, None
+    rows, size = len(arrays[0]), batch_size or 32  # Keras' own
+    missing = -rows % size
+    if rows < size or not missing or any(len(array) != rows for array in arrays):
+        return x, None
+
+    def filled(array):
+        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+    return ({name: filled(array) for name, array in x.items()} if isinstance(x, Mapping) else filled(x)), rows
 
 
 def each_batch(x, function, changing=False):
