@@ -57,7 +57,7 @@ DOCS = ["sphinx>=8.1", "myst-parser>=4", "furo>=2024.8.6", "sphinx-copybutton>=0
 
 setup(
     name="tfxformer",
-    version="0.14.0",
+    version="0.15.0",
     description="From a Transformer checkpoint to a phone, in Keras: exact, trained with fit, pruned, LiteRT.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

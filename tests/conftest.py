@@ -167,6 +167,16 @@ def tiny_tokenizer(tmp_path_factory):
     return tiny.tokenizer(tmp_path_factory.mktemp("vocabulary"))
 
 
+@pytest.fixture(scope="module")
+def clusters_of_any_size():
+    """Training kernels as XLA clusters, however few elements they have."""
+    from tfxformer.layers.kernels import clusters
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "FEW_ELEMENTS", 0)
+        yield
+
+
 @pytest.fixture
 def plain_kernels(monkeypatch):
     """Training kernels as plain operations, as GPUs run them: their XLA clusters cost seconds of compilation a fit.

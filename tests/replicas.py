@@ -117,6 +117,7 @@ def answers(questions, strategy):
     from tfxformer.layers.kernels import clusters
 
     as_cpus, policy = clusters.use_clusters, keras.config.dtype_policy()
+    clusters.FEW_ELEMENTS = 0  # the models of tests have few
     for line in questions:
         question = json.loads(line)
         clusters.use_clusters = as_cpus if question["clusters"] else lambda: False

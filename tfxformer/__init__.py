@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what editors and type checkers complete; at run time a name
     from tfxformer.models import TransformerConfig as TransformerConfig
     from tfxformer.models import build as build
 
-__version__ = "0.14.0"
+__version__ = "0.15.0"
 
 _SUBMODULES = (
     "checkpoints", "compression", "data", "export", "generation", "layers", "models", "runtime", "samples", "tasks",

@@ -9,6 +9,7 @@ used, and begins with `needs_tensorflow`, which says the way out in one sentence
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib
 from collections.abc import Iterator
@@ -126,6 +127,35 @@ def deferred() -> Iterator[None]:
         # Keras keeps a list of variables without values, and gives them theirs at the end of the next scope that
         # comes along, whoever opened it: ours must not be in it.
         global_state.set_global_attribute(_PENDING, pending)
+
+
+# What kernels may know of the step that is traced around them.
+COMPILED_AHEAD = contextvars.ContextVar("compiled_ahead", default=False)
+BATCH_ROWS = contextvars.ContextVar("batch_rows", default=None)
+
+
+@contextlib.contextmanager
+def compiled_ahead(wanted: bool = True) -> Iterator[None]:
+    """The step that is traced inside is about to run: its kernels are compiled from the moment they are met.
+
+    Args:
+        wanted: False to compile them when they are run.
+    """
+    token = COMPILED_AHEAD.set(wanted)
+    try:
+        yield
+    finally:
+        COMPILED_AHEAD.reset(token)
+
+
+@contextlib.contextmanager
+def batches_of(rows: int | None) -> Iterator[None]:
+    """Steps that are traced inside get batches of so many rows, the last one aside; their shapes may leave it open."""
+    token = BATCH_ROWS.set(rows)
+    try:
+        yield
+    finally:
+        BATCH_ROWS.reset(token)
 
 
 @contextlib.contextmanager

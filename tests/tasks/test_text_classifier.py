@@ -23,7 +23,7 @@ def make(tokenizer=None, family="bert", labels=("negative", "positive"), dtype=N
     )
 
 
-def test_battery_with_texts(tiny_tokenizer, tmp_path):
+def test_battery_with_texts(tiny_tokenizer, tmp_path, clusters_of_any_size):
     """The one task test that runs the training kernels as CPUs do."""
     batteries.check_task(make(tiny_tokenizer), tiny.TEXTS, tiny.LABELS, tmp_path)
 
@@ -51,6 +51,17 @@ def test_prediction_is_softmax_of_the_head(family, tiny_tokenizer):
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(np.asarray(model(batch)), logits, atol=1e-5)
     np.testing.assert_allclose(model.predict(tiny.TEXTS[:4], verbose=0), shares, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 10])
+def test_the_last_batch_is_traced_with_the_others(size, tiny_tokenizer, monkeypatch, traced):
+    model, traces = make(tiny_tokenizer), []
+    step = type(model).predict_step
+    monkeypatch.setattr(type(model), "predict_step", lambda *given: traces.append(1) or step(*given))
+    batch = model.encode((tiny.TEXTS * 2)[:7])
+    found = model.logits(batch, batch_size=size, verbose=0)
+    np.testing.assert_allclose(found, np.asarray(model(batch)), atol=1e-5)
+    assert len(traces) == 1
 
 
 def test_pairs(tiny_tokenizer, plain_kernels):

@@ -9,10 +9,9 @@ from keras import tree
 
 from tfxformer.arguments.keywords import FUNCTIONAL, SUBCLASSED, KnownKeywords, refuse_unknown
 from tfxformer.arguments.notices import warn
-from tfxformer.backend import ONE_PROGRAM, on_tensorflow, only_cpus, strategy_of
+from tfxformer.backend import ONE_PROGRAM, batches_of, compiled_ahead, on_tensorflow, only_cpus, strategy_of
 from tfxformer.backend import tensorflow as tf
 from tfxformer.keras_files import SavedModel
-from tfxformer.layers.kernels.clusters import batches_of, compiled_ahead
 from tfxformer.training.devices.workers import (
     check_batch_size,
     check_workers,

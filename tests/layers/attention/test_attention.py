@@ -141,7 +141,7 @@ def test_padding_bias_is_finite(dtype):
     assert shares[0, 0, 0, 2] == 0
 
 
-def test_training_gradients_equal_inference_gradients():
+def test_training_gradients_equal_inference_gradients(clusters_of_any_size):
     """The kernels' own gradients (as XLA clusters) against automatic ones of the plain graph."""
     layer = make(2)
     for source in (None, SOURCE):

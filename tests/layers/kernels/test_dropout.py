@@ -9,6 +9,8 @@ from tfxformer.layers.kernels import clusters, random_bits
 from tfxformer.layers.kernels import formulas as kernels
 from tfxformer.layers.kernels.dropout import Dropout, drop_path, dropout, split_seed, split_seeds
 
+pytestmark = pytest.mark.usefixtures("clusters_of_any_size")
+
 SIZE = 2**20
 
 

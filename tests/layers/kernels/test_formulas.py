@@ -13,6 +13,8 @@ from optional_tensorflow import tf
 from tfxformer.layers.kernels import clusters
 from tfxformer.layers.kernels import formulas as kernels
 
+pytestmark = pytest.mark.usefixtures("clusters_of_any_size")
+
 B, N, S, T, H, D = 2, 3, 6, 5, 4, 12
 SEED = tf.constant([7, 3], tf.int64)
 RANDOM = np.random.default_rng(0)
@@ -168,13 +170,13 @@ TENSORS = {name: [tf.constant(array) for array in arrays] for name, (_, _, array
 
 
 @pytest.fixture(scope="module")
-def eager_results():
+def eager_results(clusters_of_any_size):
     return {name: weighed(CASES[name][0], tensors) for name, tensors in TENSORS.items()}
 
 
-@pytest.mark.parametrize("place", ["plain", "graph", "xla", "recomputed", "unknown_batch"])
+@pytest.mark.parametrize("place", ["plain", "few", "graph", "xla", "recomputed", "unknown_batch"])
 def test_everywhere_the_same(place, eager_results, monkeypatch):
-    """Plain `keras.ops` (as on a GPU), in a graph, in a step compiled whole, under gradient checkpointing."""
+    """Plain `keras.ops` (as on a GPU), without XLA, in a graph, in a step compiled whole, under recomputation."""
     shapes = {name: [result.shape for result in results] for name, (results, _) in eager_results.items()}
 
     def everything(tensors):
@@ -186,6 +188,8 @@ def test_everywhere_the_same(place, eager_results, monkeypatch):
 
     if place == "plain":
         monkeypatch.setattr(clusters, "use_clusters", lambda: False)
+    elif place == "few":  # elements: TensorFlow's operators, not XLA's
+        monkeypatch.setattr(clusters, "FEW_ELEMENTS", 2**16)
     else:
         unknown = tf.nest.map_structure(
             lambda x: tf.TensorSpec([None, *x.shape[1:]] if len(x.shape) > 1 else x.shape), TENSORS

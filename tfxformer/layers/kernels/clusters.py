@@ -1,7 +1,7 @@
 """How the kernels of a training step are run on a CPU: as small clusters, compiled by XLA, with gradients of their own.
 
 TensorFlow compiles a cluster where a step first comes to it, one after the other, a tenth of a second each, while the
-other cores wait. `compiled_ahead` compiles them on another thread meanwhile, as the step is traced.
+other cores wait. Inside of `backend.compiled_ahead` other threads compile them while the step is traced.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import contextlib
 import contextvars
 import functools
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from keras import ops
 
-from tfxformer.backend import only_cpus
+from tfxformer.backend import BATCH_ROWS, COMPILED_AHEAD, only_cpus
 
 # Of the largest tensor: TensorFlow's operators take microseconds for as many, and XLA a tenth of a second to compile.
 FEW_ELEMENTS = 2**16
@@ -23,8 +22,6 @@ FEW_ELEMENTS = 2**16
 MOST_ELEMENTS = 2**27
 
 _plain = contextvars.ContextVar("plain", default=False)
-_ahead = contextvars.ContextVar("ahead", default=False)
-_rows = contextvars.ContextVar("rows", default=None)
 
 
 @contextlib.contextmanager
@@ -40,30 +37,6 @@ def plain_operations():
 def use_clusters() -> bool:
     """Whether small XLA clusters pay here: TensorFlow, and nothing but CPUs."""
     return not _plain.get() and only_cpus()
-
-
-@contextlib.contextmanager
-def batches_of(rows: int | None) -> Iterator[None]:
-    """Steps that are traced inside get batches of so many rows, the last one aside; their shapes may leave it open."""
-    token = _rows.set(rows)
-    try:
-        yield
-    finally:
-        _rows.reset(token)
-
-
-@contextlib.contextmanager
-def compiled_ahead(wanted: bool = True) -> Iterator[None]:
-    """What is traced inside is about to run: its clusters are compiled by other threads from the moment they are met.
-
-    Args:
-        wanted: False to let them be compiled when they are run.
-    """
-    token = _ahead.set(wanted)
-    try:
-        yield
-    finally:
-        _ahead.reset(token)
 
 
 @functools.cache
@@ -94,7 +67,7 @@ def clustered(formula, *static, compiled=True):
         if max(sizes) <= FEW_ELEMENTS:
             return plain(*tensors)
         result = cluster(*tensors)
-        if _ahead.get() and specs not in begun and sum(sizes) <= MOST_ELEMENTS and not tf.executing_eagerly():
+        if COMPILED_AHEAD.get() and specs not in begun and sum(sizes) <= MOST_ELEMENTS and not tf.executing_eagerly():
             begun.add(specs)
             _threads().submit(_run_on_zeros, cluster, specs)
         return result
@@ -103,10 +76,10 @@ def clustered(formula, *static, compiled=True):
 
 
 def _specs(tensors) -> tuple:
-    """What will be given, None for None; an open number of rows is that of `batches_of`."""
+    """What will be given, None for None; an open number of rows is that of `backend.batches_of`."""
     import tensorflow as tf
 
-    rows = _rows.get()
+    rows = BATCH_ROWS.get()
     shapes = [None if x is None else tuple(x.shape) for x in tensors]
     return tuple(
         None if x is None else tf.TensorSpec((rows, *shape[1:]) if shape and shape[0] is None else shape, x.dtype)

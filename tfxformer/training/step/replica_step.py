@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import keras
 
-from tfxformer.backend import strategy_of
+from tfxformer.backend import compiled_ahead, strategy_of
 from tfxformer.backend import tensorflow as tf
-from tfxformer.layers.kernels.clusters import compiled_ahead
 from tfxformer.training.step.hooks import see_batch
 from tfxformer.training.step.loss_terms import Objective, recorded
 from tfxformer.training.step.passes import Batch, call, pass_of
