@@ -16,7 +16,7 @@ from tfxformer.data.prompts import POOLED_MASK
 from tfxformer.export.batches import batches, in_groups, unpadded
 from tfxformer.export.convert import Signature
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quantization import sensitivity
+from tfxformer.export.quantization import carried, sensitivity
 from tfxformer.export.quantization.quantize import Mode
 from tfxformer.layers.blocks.block import TransformerBlock
 from tfxformer.layers.quantization import observing
@@ -235,7 +235,12 @@ def _task_samples(task, length: int, samples) -> list[dict]:
 
 
 def equalized(model, mode: Mode, seen: Iterable) -> Mode:
-    """The mode with the equalization that the tokens of samples, run in Keras, ask for."""
+    """The mode with the equalization that the tokens of samples, run in Keras, ask for.
+
+    As it is where weights of 4 bits are carried over (`quantization.carried`): scaled, they would have more.
+    """
+    if mode.name == "int4_block32" and carried.of_four_bits(model):
+        return mode
     observer = Observer()
     with written(replace(mode.graph_form, equalization=observer)):
         for batch in seen:

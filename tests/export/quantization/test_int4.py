@@ -148,3 +148,14 @@ def test_keys_and_values_that_queries_share_are_int8(tmp_path, groups, shared):
     assert types.pop((8 * groups, 48)) == {shared}
     assert types.pop((model.backbone.config.vocabulary_size, 48)) == {"int8"}  # the table, too
     assert types and all(found == {"int4"} for found in types.values()), types
+
+
+@pytest.mark.parametrize("mode", ["int4", "int4_block32"])
+def test_weights_that_are_all_zero(tmp_path, mode):
+    """As pruning leaves them: a scale of 0 is refused by XNNPACK when the file is opened."""
+    model = dense_model()
+    kernel = model.get_layer("product").kernel
+    kernel.assign(kernel.numpy() * (np.arange(32) % 2) * (np.arange(64) >= 32)[:, None])
+    samples = {"x": np.random.default_rng(0).normal(size=(20, 64)).astype("float32")}
+    report = export.export_litert(model, tmp_path / "model.tflite", mode, samples=samples)
+    assert report.error < 0.2

@@ -18,11 +18,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfxformer.export.errors import ExportError
-from tfxformer.export.quantization import rounding
+from tfxformer.export.quantization import carried, rounding
 from tfxformer.runtime.format import flatbuffer
 from tfxformer.runtime.quiet import quiet
 
-BLOCK = 32
 # Bytes of the moments [K, K] that are held at once; a model with more reads the texts several times.
 MOST_BYTES = 2**30
 
@@ -35,17 +34,20 @@ class Matrix:
         weights: float32 [O, K].
         reads: list of (subgraph, tensor), what is multiplied by them.
         rounded: list of (subgraph, tensor), themselves in the quantized file.
+        carried: (integers, scales) that they are stored as, where they had 4 bits before; see `carried`.
     """
 
     weights: np.ndarray
     reads: list = field(default_factory=list)
     rounded: list = field(default_factory=list)
+    carried: tuple | None = None
 
 
 def to_int4(content: bytes, blockwise: bool = False, representative: Callable[[], Iterator] | None = None) -> bytes:
     """Quantizes a float .tflite file: matrices int4, activations dynamic.
 
-    int8 are the tables, a product tied to one, and the keys' and values' matrices of grouped attention.
+    int8 are the tables, a product tied to one, and the keys' and values' matrices of grouped attention. By blocks,
+    weights that had 4 bits before are carried over (`carried`), those matrices among them.
 
     Args:
         content: the file.
@@ -55,28 +57,35 @@ def to_int4(content: bytes, blockwise: bool = False, representative: Callable[[]
     """
     model = flatbuffer.read(content)
     flatbuffer.gather_to_embedding_lookup(model)
+    tables = _looked_up(model)
+    kept = carried.widen(model, (one for one in _products(model) if one[-1] not in tables)) if blockwise else {}
+    finer = tables | _cached(model) - kept.keys()
     # The quantizer writes weights behind the flatbuffer; reading brings them inside.
-    quantized = flatbuffer.read(_quantized(model, blockwise))
-    for group in _groups(_matrices(model, quantized)):
+    quantized = flatbuffer.read(_quantized(model, blockwise, finer))
+    matrices = _matrices(model, quantized, kept)
+    block = carried.BLOCK if blockwise else None
+    for matrix in (one for one in matrices if one.carried is not None):
+        _store(quantized, matrix, *matrix.carried, block)
+    for group in _groups([one for one in matrices if one.carried is None]):
         moments = {} if representative is None else _moments(content, group, representative())
         known = {key: rounding.Known.of(sums) for key, sums in moments.items()}
         for matrix in group:
-            _round(quantized, matrix, known.get(tuple(matrix.reads)), BLOCK if blockwise else None)
+            _round(quantized, matrix, known.get(tuple(matrix.reads)), block)
     return flatbuffer.write(quantized)
 
 
-def _quantized(model, blockwise: bool) -> bytes:
-    """The file as ai-edge-quantizer writes it."""
+def _quantized(model, blockwise: bool, finer: set[int]) -> bytes:
+    """The file as ai-edge-quantizer writes it; the weights of some buffers are int8."""
     from ai_edge_quantizer import quantizer, recipe
 
     names = recipe.TFLOperationName
     matrices = recipe.dynamic_wi4b32_afp32 if blockwise else recipe.dynamic_wi4c_afp32
     recipes = matrices(operation_name=names.FULLY_CONNECTED)
     recipes += recipe.dynamic_wi8c_afp32(operation_name=names.EMBEDDING_LOOKUP)
-    finer = _outputs_of(model, _looked_up(model) | _cached(model))
-    if finer:
+    outputs = _outputs_of(model, finer)
+    if outputs:
         recipes += recipe.dynamic_wi8c_afp32(
-            operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, finer))
+            operation_name=names.FULLY_CONNECTED, regex="|".join(map(re.escape, outputs))
         )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.tflite"), Path(folder, "int4.tflite")
@@ -157,7 +166,7 @@ def _is_cached(model, readers: dict[int, list[tuple]], tensor: int) -> bool:
     return False
 
 
-def _matrices(model, quantized) -> list[Matrix]:
+def _matrices(model, quantized, kept: dict) -> list[Matrix]:
     """The weights of a float file that are int4 in the quantized one, whose tensors keep their numbers."""
     found = {}
     for number, operator, buffer in _products(model):
@@ -167,6 +176,7 @@ def _matrices(model, quantized) -> list[Matrix]:
         if buffer not in found:
             shape = tuple(model.subgraphs[number].tensors[index].shape)
             found[buffer] = Matrix(model.buffers[buffer].data.view(np.float32).reshape(shape))
+            found[buffer].carried = kept.get(buffer)
         found[buffer].reads.append((number, read))
         found[buffer].rounded.append((number, index))
     return list(found.values())
@@ -217,11 +227,16 @@ def _unpadded(rows, batch):
 
 
 def _round(quantized, matrix: Matrix, known: rounding.Known | None, block: int | None) -> None:
-    """Writes the integers and the scales of a matrix into the quantized file."""
+    """Chooses the integers and the scales of a matrix, and stores them."""
     if known is None:
         integers, scales = rounding.rounded(matrix.weights, block)
     else:
         integers, scales = rounding.compensated(matrix.weights, known, block)
+    _store(quantized, matrix, integers, scales, block)
+
+
+def _store(quantized, matrix: Matrix, integers, scales, block: int | None) -> None:
+    """Writes the integers and the scales of a matrix into the quantized file."""
     pairs = integers.reshape(-1, 2) & 0xF  # the first of two in the lower half of a byte
     packed = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
     for number, index in matrix.rounded:

@@ -21,6 +21,8 @@ import numpy as np
 LOWEST, HIGHEST = -8, 7  # of int4
 # Of the scale with which the largest weight is the highest integer; at 7/8 it is the lowest one.
 CANDIDATES = np.concatenate([np.linspace(0.6, 1.0, 17), [HIGHEST / -LOWEST]])
+# Scales of blocks are stored in float16, and XNNPACK opens no file in which one is 0.
+SMALLEST_SCALE = 2.0**-20
 DAMPING = 0.01  # of the mean square of an input: what was never seen to vary is not free
 
 
@@ -34,10 +36,10 @@ def group_scales(weights, importance=None):
     Returns:
         float32 [..., 1], numbers that bfloat16 has: as such LiteRT keeps scales of blocks.
     """
-    largest = np.maximum(np.abs(weights).max(axis=-1, keepdims=True), 1e-7) / HIGHEST
+    largest = np.abs(weights).max(axis=-1, keepdims=True) / HIGHEST
     scales = smallest = None
     for factor in CANDIDATES:
-        scale = (largest * factor).astype(ml_dtypes.bfloat16).astype(np.float32)
+        scale = np.maximum(largest * factor, SMALLEST_SCALE).astype(ml_dtypes.bfloat16).astype(np.float32)
         errors = np.square(weights - integers(weights, scale) * scale)
         error = (errors if importance is None else errors * importance).sum(axis=-1, keepdims=True)
         if scales is None:

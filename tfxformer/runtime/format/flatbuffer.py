@@ -332,6 +332,15 @@ def add_operator(model: schema.ModelT, name: str) -> int:
     return len(model.operatorCodes) - 1
 
 
+def code_of(model: schema.ModelT, name: str) -> int:
+    """The index of a builtin operator in a file, which knows it from then on."""
+    code = getattr(schema.BuiltinOperator, name)
+    for index, known in enumerate(model.operatorCodes):
+        if max(known.builtinCode, known.deprecatedBuiltinCode) == code:
+            return index
+    return add_operator(model, name)
+
+
 def drop_unused_buffers(model: schema.ModelT, buffers) -> None:
     """Empties those buffers that no tensor reads any more; the numbers of the others stay."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
