@@ -41,8 +41,8 @@ from tfxformer.compression.weights.matrices import Kernel  # noqa: E402
 from tfxformer.compression.weights.ranking import keep_largest  # noqa: E402
 
 
-def tfmot_schedule(schedule: Schedule) -> pruning_schedule.PruningSchedule:
-    """tfmot's schedule of the same name and arguments, called as a function that all kernels of a step share."""
+def tfmot_schedule(schedule: Schedule) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """tfmot's schedule of the same name and arguments, as a function that is traced once for all kernels of a step."""
     return _traced_schedule(type(schedule).__name__, tuple(schedule.get_config().items()))
 
 

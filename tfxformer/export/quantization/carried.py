@@ -28,7 +28,7 @@ from tfxformer.runtime.format import flatbuffer
 BLOCK = 32
 LEVELS = rounding.HIGHEST - rounding.LOWEST  # steps between the lowest and the highest integer
 NEAR = 1e-3  # of a step: what float32 leaves of a grid
-ROWS = 8  # of a kernel, by which `of_four_bits` judges it
+ROWS = 8  # of a kernel, which say whether it is worth a closer look
 
 
 class Grid(NamedTuple):
@@ -48,7 +48,7 @@ class Grid(NamedTuple):
 def grid_of(weights: np.ndarray) -> Grid | None:
     """The grid that float32 weights [O, K] lie on, or None where a block has none of at most 16 levels."""
     outputs, inputs = weights.shape
-    if inputs % BLOCK:
+    if inputs % BLOCK or (outputs > ROWS and grid_of(weights[:ROWS]) is None):  # some rows say it of most kernels
         return None
     groups = weights.reshape(-1, BLOCK)
     lowest = groups.min(axis=-1)
@@ -62,8 +62,6 @@ def grid_of(weights: np.ndarray) -> Grid | None:
         levels[open_[fits]] = count
         if fits.all():
             break
-        if count == LEVELS and not fits.any():  # what was never rounded: the other grids need not be tried
-            return None
     if not levels.all():
         return None
     steps = np.maximum(spread / levels, rounding.SMALLEST_SCALE)
@@ -89,7 +87,7 @@ def of_four_bits(model) -> bool:
 
 def columns(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """What a product that reads the sums too is stored as: (integers [O, K + 2 P], scales [O, (K + 2 P) / 32])."""
-    offsets = np.pad(grid.offsets, [(0, 0), (0, _filling(grid.offsets.shape[1]))])
+    offsets = _filled(grid.offsets)
     coarse, coarse_scales = rounding.rounded(offsets, BLOCK)
     left = offsets - coarse * np.repeat(coarse_scales, BLOCK, axis=1)
     fine, fine_scales = rounding.rounded(left, BLOCK)
@@ -100,6 +98,11 @@ def columns(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 def _filling(blocks: int) -> int:
     """Columns of zeros behind a product's sums."""
     return -blocks % BLOCK
+
+
+def _filled(offsets: np.ndarray) -> np.ndarray:
+    """[O, K/32] -> [O, P]."""
+    return np.pad(offsets, [(0, 0), (0, _filling(offsets.shape[1]))])
 
 
 def widen(model, products: Iterable[tuple]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -134,8 +137,7 @@ def widen(model, products: Iterable[tuple]) -> dict[int, tuple[np.ndarray, np.nd
 
 def _wide_weights(weights, grid: Grid) -> np.ndarray:
     """The float weights of a widened product, as bytes; what it gives is the same."""
-    filling = _filling(grid.offsets.shape[1])
-    offsets = np.pad(grid.offsets, [(0, 0), (0, filling)])
+    offsets = _filled(grid.offsets)
     plain = weights - np.repeat(grid.offsets, BLOCK, axis=1)
     return np.concatenate([plain, offsets, np.zeros_like(offsets)], axis=1).reshape(-1).view(np.uint8)
 

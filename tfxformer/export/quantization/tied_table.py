@@ -26,19 +26,17 @@ class Lookup(NamedTuple):
 def share_tied_tables(model: schema.ModelT) -> int:
     """Lets lookups read the table of the product that holds the same numbers; returns how many tables are dropped."""
     products, dropped = _product_tables(model), set()
-    code = None
     for lookup in list(_lookups(model)):
         table = lookup.graph.tensors[int(lookup.gather.inputs[0])]
         same = next((other for other in products if _same(model, table, other)), None)
         if same is None:
             continue
-        if code is None:
-            code = flatbuffer.add_operator(model, "EMBEDDING_LOOKUP")
         dropped.add(table.buffer)
         # Each graph has tensors of its own; what they share is the buffer.
         table.buffer, table.quantization = same.buffer, same.quantization
         gather = lookup.gather
-        gather.opcodeIndex, gather.builtinOptionsType, gather.builtinOptions = code, 0, None
+        gather.opcodeIndex = flatbuffer.code_of(model, "EMBEDDING_LOOKUP")
+        gather.builtinOptionsType, gather.builtinOptions = 0, None
         gather.inputs = np.asarray(gather.inputs)[::-1].copy()
         gather.outputs = lookup.dequantize.outputs
         lookup.graph.operators.remove(lookup.dequantize)

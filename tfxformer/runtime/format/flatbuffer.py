@@ -323,22 +323,17 @@ def is_row_lookup(model: schema.ModelT, graph, operator) -> bool:
     return _is_constant(model, table) and len(table.shape) == 2 and len(ids.shape) == 1
 
 
-def add_operator(model: schema.ModelT, name: str) -> int:
-    """Makes a builtin operator's first version known to a file; returns its index."""
+def code_of(model: schema.ModelT, name: str) -> int:
+    """The index of a builtin operator in a file; one that is new to it becomes known in its first version."""
+    builtin = getattr(schema.BuiltinOperator, name)
+    for index, known in enumerate(model.operatorCodes):
+        if max(known.builtinCode, known.deprecatedBuiltinCode) == builtin:
+            return index
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
-
-
-def code_of(model: schema.ModelT, name: str) -> int:
-    """The index of a builtin operator in a file, which knows it from then on."""
-    code = getattr(schema.BuiltinOperator, name)
-    for index, known in enumerate(model.operatorCodes):
-        if max(known.builtinCode, known.deprecatedBuiltinCode) == code:
-            return index
-    return add_operator(model, name)
 
 
 def drop_unused_buffers(model: schema.ModelT, buffers) -> None:
@@ -353,14 +348,12 @@ def gather_to_embedding_lookup(model: schema.ModelT) -> int:
 
     ai-edge-quantizer quantizes the tables of the latter only. Returns the number of rewritten operators.
     """
-    code, count = None, 0
+    count = 0
     for graph in model.subgraphs:
         for operator in graph.operators or ():
             if not is_row_lookup(model, graph, operator):
                 continue
-            if code is None:
-                code = add_operator(model, "EMBEDDING_LOOKUP")
-            operator.opcodeIndex = code
+            operator.opcodeIndex = code_of(model, "EMBEDDING_LOOKUP")
             operator.inputs = np.asarray(operator.inputs)[::-1].copy()
             operator.builtinOptionsType, operator.builtinOptions = 0, None
             count += 1
